@@ -1,0 +1,54 @@
+# People and CI use the same targets. `make` alone lists them.
+
+PYTHON ?= python3
+TORCH ?= torch==2.13.0
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.stamp
+EXAMPLE := examples/pedestrian
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check format bench nano clean
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(STAMP)  ## install everything into .venv (a torch that is already there is kept)
+
+$(STAMP): pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -c "import torch" 2>/dev/null || $(BIN)/python -m pip install "$(TORCH)"
+	$(BIN)/python -m pip install -e ".[dev]"
+	touch $@
+
+demo: $(STAMP)  ## edit the example clip with the built-in model
+	$(BIN)/loraedit edit $(EXAMPLE)/source.mkv \
+	  --first-frame $(EXAMPLE)/first_frame_edited.png \
+	  --mask $(EXAMPLE)/mask.mkv \
+	  --prompt "a man in an orange coat and a yellow hat walks away" \
+	  --out outputs/pedestrian.mp4 \
+	  --run outputs/pedestrian-run
+
+test: $(STAMP)  ## run the tests
+	$(BIN)/python -m pytest -q
+
+check: $(STAMP)  ## lint, format check, types, import layers
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/python scripts/check_layers.py
+
+format: $(STAMP)  ## let ruff fix and format the code
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+bench: $(STAMP)  ## run the ablation (long)
+	$(BIN)/python benchmarks/ablation.py
+
+nano: $(STAMP)  ## train the built-in model again (very long)
+	$(BIN)/python -m pip install -e ".[pretrain]"
+	$(BIN)/python -m pretrain
+
+clean:  ## remove outputs and tool caches, but not .venv
+	rm -rf outputs build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find src tests scripts examples pretrain benchmarks -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true

@@ -1,0 +1,25 @@
+"""Make nano from nothing: VAE, transformer, assembly (``python -m pretrain``). Every stage resumes where it stopped."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from pretrain.assemble import NANO, assemble
+from pretrain.transformer import train as train_transformer
+from pretrain.vae import train as train_vae
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--work", type=Path, default=Path(".cache/pretrain"))
+    parser.add_argument("--vae-steps", type=int, default=2400)
+    parser.add_argument("--transformer-steps", type=int, default=3000)
+    options = parser.parse_args()
+    train_vae(options.work, options.vae_steps, peak=1e-3)
+    train_transformer(options.work, options.transformer_steps, peak=1.5e-3, until=options.transformer_steps)
+    assemble(options.work, NANO)
+
+
+if __name__ == "__main__":
+    main()

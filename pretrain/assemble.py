@@ -1,0 +1,67 @@
+"""Put the trained parts together: a checkpoint in diffusers layout, half precision, with nano's card.
+
+    python -m pretrain.assemble --work DIR [--out src/loraedit/nano]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+from pathlib import Path
+
+import torch
+from diffusers import (
+    AutoencoderKLWan,
+    FlowMatchEulerDiscreteScheduler,
+    WanImageToVideoPipeline,
+    WanTransformer3DModel,
+)
+from transformers import PreTrainedTokenizerFast, UMT5EncoderModel
+
+from pretrain.text import TEXT_TOKENS
+from pretrain.transformer import SHIFT
+
+NANO = Path(__file__).parents[1] / "src/loraedit/nano"
+MAX_BYTES = 25_000_000
+
+CARD = {
+    "area_px": 96 * 96,
+    "text_tokens": TEXT_TOKENS,
+    "recipe": {
+        "steps": 100, "rank": 16, "lr": 1e-3, "looks": 1, "time_low": 0.0, "sampling_steps": 20, "guidance": 1.0,
+    },
+}  # fmt: skip
+
+
+def assemble(work: Path, out: Path) -> None:
+    """Write the whole checkpoint under a passing name, then move it into place."""
+    half = {"dtype": torch.float16}
+    pipeline = WanImageToVideoPipeline(
+        tokenizer=PreTrainedTokenizerFast.from_pretrained(work / "tokenizer"),
+        text_encoder=UMT5EncoderModel.from_pretrained(work / "text_encoder", dtype=torch.float16),
+        vae=AutoencoderKLWan.from_pretrained(work / "vae", **half),
+        transformer=WanTransformer3DModel.from_pretrained(work / "transformer", **half).half(),
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=SHIFT),
+    )
+    fresh = work / "nano"
+    shutil.rmtree(fresh, ignore_errors=True)
+    pipeline.save_pretrained(fresh, safe_serialization=True)
+    (fresh / "loraedit.json").write_text(json.dumps(CARD, indent=2) + "\n")
+    size = sum(path.stat().st_size for path in fresh.rglob("*"))
+    if size > MAX_BYTES:
+        raise SystemExit(f"nano would take {size:,} bytes, more than {MAX_BYTES:,}.")
+    readme = out / "README.md"
+    if readme.exists():
+        shutil.copy(readme, fresh / "README.md")
+    shutil.rmtree(out, ignore_errors=True)
+    shutil.copytree(fresh, out)
+    print(f"{out}: {size:,} bytes")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, default=Path(".cache/pretrain"))
+    parser.add_argument("--out", type=Path, default=NANO)
+    options = parser.parse_args()
+    assemble(options.work, options.out)

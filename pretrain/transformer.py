@@ -1,0 +1,192 @@
+"""Train nano's transformer and text encoder: ``python -m pretrain.transformer --work DIR --steps N``.
+
+Plain I2V pretraining as Wan2.1 had it: the first frame is kept (sometimes the last too) and the rest is generated,
+with a caption. It never sees a mask inside a frame; reading those is what the LoRA of an edit learns.
+Resumes from DIR where it was stopped; everything is drawn from ``(seed, step)``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKLWan, WanTransformer3DModel
+from torch import Tensor, nn
+from transformers import PreTrainedTokenizerFast, UMT5EncoderModel
+
+from pretrain.clips import sample_scene
+from pretrain.latents import Shape, load_shard
+from pretrain.optim import Ema, build_optimizers, set_learning_rate
+from pretrain.photos import photos
+from pretrain.state import append_log, load_state, save_state
+from pretrain.text import TEXT_DIM, build_text_encoder, build_tokenizer, embed
+
+CONFIG = {
+    "patch_size": (1, 4, 4), "num_attention_heads": 10, "attention_head_dim": 32, "in_channels": 34,
+    "out_channels": 16, "text_dim": TEXT_DIM, "freq_dim": 128, "ffn_dim": 1024, "num_layers": 6,
+    "cross_attn_norm": True, "qk_norm": "rms_norm_across_heads", "rope_max_seq_len": 256,
+}  # fmt: skip
+SHIFT = 3.0
+OBJECT_WEIGHT = 3.0
+TOKENS_PER_BATCH = 3456
+ROUND_STEPS = 250
+ROUNDS_KEPT = 5
+
+SMALL = (Shape(17, 64, 64, 1000), Shape(1, 64, 64, 200))
+LARGE = (
+    Shape(17, 64, 64, 300), Shape(17, 96, 96, 250), Shape(33, 64, 64, 120), Shape(33, 96, 80, 100),
+    Shape(17, 128, 96, 60), Shape(1, 96, 96, 120),
+)  # fmt: skip
+
+
+class Nano(nn.Module):
+    """What is trained together: the transformer and the text encoder."""
+
+    def __init__(self, vocabulary: int) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.transformer = WanTransformer3DModel(**CONFIG)
+        self.text_encoder: UMT5EncoderModel = build_text_encoder(vocabulary)
+        for block in self.transformer.blocks:
+            for layer in (block.attn1.to_out[0], block.attn2.to_out[0], block.ffn.net[2]):
+                nn.init.zeros_(layer.weight)
+        nn.init.zeros_(self.transformer.proj_out.weight)
+
+    def forward(self, noisy: Tensor, condition: Tensor, time: Tensor, ids: Tensor) -> Tensor:
+        """Velocity ``[B, 16, f, h, w]`` of noisy latents at time in [0, 1] (1 is pure noise)."""
+        text = embed(self.text_encoder, ids)
+        inputs = torch.cat([noisy, condition], 1)
+        output: Tensor = self.transformer(inputs, time * 1000, text, return_dict=False)[0]
+        return output
+
+
+def shapes_at(step: int, steps: int) -> tuple[Shape, ...]:
+    """Small clips for the first half, then all sizes and lengths."""
+    return SMALL if step < steps * 0.5 else LARGE
+
+
+class Pool:
+    """The shards of the last few rounds; the batch of a step is drawn from ``(seed, step)``."""
+
+    def __init__(self, work: Path, vae: AutoencoderKLWan, tokenizer: PreTrainedTokenizerFast, steps: int) -> None:
+        self.work, self.vae, self.tokenizer, self.steps = work, vae, tokenizer, steps
+        self.shards: dict[tuple[int, Shape], dict[str, Tensor]] = {}
+
+    def _refresh(self, current: int) -> None:
+        """Hold exactly the rounds in use, among them the current one; delete older ones from disk."""
+        wanted = {
+            (index, shape)
+            for index in range(max(0, current - ROUNDS_KEPT + 1), current + 1)
+            for shape in shapes_at(index * ROUND_STEPS, self.steps)
+        }
+        for key in set(self.shards) - wanted:
+            del self.shards[key]
+        for index, shape in sorted(wanted - set(self.shards), key=lambda k: (k[0], k[1].name)):
+            shard = load_shard(self.work / "shards", self.vae, self.tokenizer, index, shape)
+            self.shards[index, shape] = shard
+        for path in (self.work / "shards").glob("*.safetensors"):
+            if int(path.name[:5]) <= current - ROUNDS_KEPT:
+                path.unlink()
+
+    def batch(self, step: int) -> dict[str, Tensor]:
+        """The batch of this step: one shape, about TOKENS_PER_BATCH tokens (half as many for stills)."""
+        if step % ROUND_STEPS == 0 or not self.shards:
+            self._refresh(step // ROUND_STEPS)
+        rng = np.random.default_rng((5, step))
+        shapes = shapes_at(step, self.steps)
+        work_share = np.array([shape.clips * shape.tokens for shape in shapes], float)
+        stills = np.array([shape.frames == 1 for shape in shapes])
+        share = np.where(stills, 0.06, 0.94 * work_share / work_share[~stills].sum())
+        shape = shapes[int(rng.choice(len(shapes), p=share / share.sum()))]
+        rounds = sorted(index for index, other in self.shards if other == shape)
+        shard = self.shards[int(rng.choice(rounds)), shape]
+        size = max(2, TOKENS_PER_BATCH // shape.tokens) if shape.frames > 1 else 48
+        rows = torch.from_numpy(rng.choice(shape.clips, size, replace=False))
+        return {key: value[rows] for key, value in shard.items()}
+
+
+def velocity_loss(model: Nano, batch: dict[str, Tensor], generator: torch.Generator) -> Tensor:
+    """Flow-matching loss, ``|| v - (x0 - x1) ||^2``, with the moving things weighted up; x1 data, x0 noise."""
+    data = batch["target"].float()
+    noise = torch.randn(data.shape, generator=generator)
+    uniform = torch.rand(len(data), generator=generator)
+    time = SHIFT * uniform / (1 + (SHIFT - 1) * uniform)
+    t = time.view(-1, 1, 1, 1, 1)
+    condition = torch.cat([batch["mask"].float(), batch["condition"].float()], 1)
+    with torch.autocast("cpu", torch.bfloat16):
+        velocity = model((1 - t) * data + t * noise, condition, time, batch["ids"]).float()
+    weight = 1 + (OBJECT_WEIGHT - 1) * batch["object"][:, None].float()
+    return ((velocity - (noise - data)).square() * weight).mean() / weight.mean()
+
+
+def learning_rate(step: int, steps: int, peak: float) -> float:
+    """Warm up for 200 steps, hold, then fall linearly to a twentieth over the last 30 %."""
+    return peak * min(1.0, (step + 1) / 200) * min(1.0, 0.05 + 0.95 * (1 - step / steps) / 0.3)
+
+
+@torch.no_grad()
+def held_out(model: Nano, shard: dict[str, Tensor]) -> float:
+    """The loss on unseen clips with fixed noise and times."""
+    losses = []
+    for start in range(0, len(shard["ids"]), 16):
+        batch = {key: value[start : start + 16] for key, value in shard.items()}
+        losses.append(float(velocity_loss(model, batch, torch.Generator().manual_seed(start))))
+    return round(float(np.mean(losses)), 4)
+
+
+def caption_tokenizer() -> PreTrainedTokenizerFast:
+    """The tokenizer, trained on the captions of two thousand scenes."""
+    bank = photos()
+    return build_tokenizer(sample_scene(np.random.default_rng((31, seed)), bank).caption for seed in range(2000))
+
+
+def train(work: Path, steps: int, peak: float, until: int) -> None:
+    """Train up to step ``until`` of a schedule of ``steps``, saving every round and writing the averaged model."""
+    vae = AutoencoderKLWan.from_pretrained(work / "vae").eval()
+    tokenizer = caption_tokenizer()
+    model = Nano(len(tokenizer))
+    ema = Ema(model, 0.9995)
+    optimizers = build_optimizers(model, peak, weight_decay=0.01)
+    state = work / "transformer.safetensors"
+    first = load_state(state, model, ema, optimizers)
+    pool = Pool(work, vae, tokenizer, steps)
+    validation = load_shard(work / "validation", vae, tokenizer, 99999, Shape(17, 64, 64, 64))
+    large = load_shard(work / "validation", vae, tokenizer, 99999, Shape(17, 96, 96, 32))
+    start, losses = time.monotonic(), []
+    for step in range(first, until):
+        batch = pool.batch(step)
+        set_learning_rate(optimizers, learning_rate(step, steps, peak))
+        loss = velocity_loss(model, batch, torch.Generator().manual_seed(step))
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad()
+        ema.update(model, step)
+        losses.append(loss.item())
+        if (step + 1) % 200 == 0 or step + 1 == until:
+            live = {key: value.clone() for key, value in model.state_dict().items()}
+            model.load_state_dict(ema.weights)
+            scores = {"held_out": held_out(model, validation), "held_out_96": held_out(model, large)}
+            model.load_state_dict(live)
+            row = {"step": step + 1, "seconds": round(time.monotonic() - start), "train": round(np.mean(losses), 4)}
+            append_log(work / "transformer.jsonl", **row, **scores)
+            losses.clear()
+            save_state(state, step + 1, model, ema, optimizers)
+    model.load_state_dict(ema.weights)
+    model.transformer.save_pretrained(work / "transformer")
+    model.text_encoder.save_pretrained(work / "text_encoder")
+    tokenizer.save_pretrained(work / "tokenizer")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--work", type=Path, default=Path(".cache/pretrain"))
+    parser.add_argument("--steps", type=int, default=40000)
+    parser.add_argument("--until", type=int, default=None, help="stop here although the schedule is longer")
+    parser.add_argument("--lr", type=float, default=1.5e-3)
+    options = parser.parse_args()
+    train(options.work, options.steps, options.lr, options.until or options.steps)

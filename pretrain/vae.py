@@ -1,0 +1,216 @@
+"""Train nano's VAE: ``python -m pretrain.vae --work DIR --steps N``. Resumes from DIR where it was stopped.
+
+The model is diffusers' own AutoencoderKLWan with 4x4 spatial and 2x temporal reduction. Everything is drawn from
+``(seed, step)``, so a stop and a resume change nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from diffusers import AutoencoderKLWan
+from diffusers.models.autoencoders.autoencoder_kl_wan import patchify, unpatchify
+from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
+from torch import Tensor
+
+from pretrain.clips import photo_pan, render, sample_scene
+from pretrain.optim import Ema, build_optimizers, set_learning_rate
+from pretrain.photos import photos
+from pretrain.state import append_log, load_state, save_state
+from pretrain.textures import Image, Rng
+
+CONFIG = {
+    "base_dim": 16, "decoder_base_dim": 24, "z_dim": 16, "dim_mult": [2, 2], "num_res_blocks": 1, "attn_scales": [],
+    "temperal_downsample": [True], "patch_size": 2, "in_channels": 12, "out_channels": 12, "is_residual": True,
+    "scale_factor_spatial": 4, "scale_factor_temporal": 2,
+}  # fmt: skip
+KL_WEIGHT = 1e-6
+BATCH = 8
+
+
+def build() -> AutoencoderKLWan:
+    """A fresh VAE whose residual branches start at zero."""
+    torch.manual_seed(0)
+    vae = AutoencoderKLWan(**CONFIG, latents_mean=[0.0] * 16, latents_std=[1.0] * 16)
+    for name, parameter in vae.named_parameters():
+        if "resnets" in name and "conv2" in name or "attentions" in name and "proj" in name:
+            torch.nn.init.zeros_(parameter)
+    return vae
+
+
+def encode(vae: AutoencoderKLWan, pixels: Tensor) -> DiagonalGaussianDistribution:
+    """Posterior of ``[B, 3, F, H, W]`` in [-1, 1]: frame 1, then all others as one chunk.
+
+    The stock path takes four frames a chunk; the causal cache makes both the same up to rounding, and this one is
+    about three times as fast.
+    """
+    vae.clear_cache()
+    x = patchify(pixels, vae.config.patch_size)
+    parts = []
+    for chunk in (x[:, :, :1], x[:, :, 1:]):
+        if chunk.shape[2]:
+            vae._enc_conv_idx = [0]
+            parts.append(vae.encoder(chunk, feat_cache=vae._enc_feat_map, feat_idx=vae._enc_conv_idx))
+    vae.clear_cache()
+    return DiagonalGaussianDistribution(vae.quant_conv(torch.cat(parts, 2)).float())
+
+
+def decode(vae: AutoencoderKLWan, latents: Tensor) -> Tensor:
+    """Pixels of ``[B, 16, f, h, w]``, not clamped; the first latent frame, then all others as one chunk."""
+    vae.clear_cache()
+    z = vae.post_quant_conv(latents)
+    parts = []
+    for index, chunk in enumerate((z[:, :, :1], z[:, :, 1:])):
+        if chunk.shape[2]:
+            vae._conv_idx = [0]
+            parts.append(
+                vae.decoder(chunk, feat_cache=vae._feat_map, feat_idx=vae._conv_idx, first_chunk=index == 0)
+            )
+    vae.clear_cache()
+    return unpatchify(torch.cat(parts, 2), vae.config.patch_size)
+
+
+def to_tensor(clips: list[Image]) -> Tensor:
+    """uint8 clips ``[F, H, W, 3]`` to float32 ``[B, 3, F, H, W]`` in [-1, 1]."""
+    return torch.from_numpy(np.stack(clips)).permute(0, 4, 1, 2, 3).float() / 127.5 - 1
+
+
+def grey_holes(rng: Rng, clip: Image) -> Image:
+    """Fill a box, moving along with time, or everything after the first frame, with the method's mid grey."""
+    clip = clip.copy()
+    if rng.random() < 0.3:
+        clip[1:] = 128
+        return clip
+    frames, height, width, _ = clip.shape
+    h, w = rng.uniform(0.2, 0.8) * height, rng.uniform(0.2, 0.8) * width
+    x, y = rng.uniform(0, width - w), rng.uniform(0, height - h)
+    dx, dy = rng.uniform(-0.02, 0.02, 2) * width
+    for frame in range(int(rng.integers(2)), frames):
+        left, top = (int(np.clip(v, 0, n)) for v, n in ((x + dx * frame, width), (y + dy * frame, height)))
+        clip[frame, top : top + int(h), left : left + int(w)] = 128
+    return clip
+
+
+def sample_clip(rng: Rng, frames: int, height: int, width: int) -> Image:
+    """A training clip: mostly scenes, some photographs under a moving camera, a fifth with grey holes."""
+    bank = photos()
+    if rng.random() < 0.35:
+        clip = photo_pan(rng, bank, frames, height, width)
+    else:
+        clip = render(sample_scene(rng, bank), frames, height, width, int(rng.integers(2**31))).frames
+    return grey_holes(rng, clip) if rng.random() < 0.2 else clip
+
+
+def sample_batch(seed: int, step: int) -> Tensor:
+    """The batch of one step: half the time crops of nine frames, else whole clips of seventeen."""
+    rng = np.random.default_rng((seed, step))
+    if step % 2:
+        clips = []
+        for _ in range(BATCH // 2):
+            clip = sample_clip(rng, 9, 96, 96)
+            for _ in range(3):
+                y, x = rng.integers(0, 97 - 40, 2)
+                clips.append(clip[:, y : y + 40, x : x + 40])
+        return to_tensor(clips)
+    return to_tensor([sample_clip(rng, 17, 64, 64) for _ in range(BATCH // 2)])
+
+
+def loss_of(vae: AutoencoderKLWan, pixels: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Reconstruction (squared error, absolute error, and absolute error of gradients) plus a slight KL pull."""
+    with torch.autocast("cpu", torch.bfloat16):
+        posterior = encode(vae, pixels)
+        noise = torch.randn(posterior.mean.shape, generator=generator)
+        output = decode(vae, posterior.mean + posterior.std * noise).float()
+    error = output - pixels
+    edges = (error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()) / 2
+    kl = posterior.kl().mean()
+    squared = error.square().mean()
+    return 4 * squared + 0.2 * error.abs().mean() + 0.2 * edges + KL_WEIGHT * kl, squared
+
+
+def learning_rate(step: int, steps: int, peak: float) -> float:
+    """Warm up for 100 steps, hold, then fall to a twentieth by a cosine over the last 60 %."""
+    fall = max(0.0, (step / steps - 0.4) / 0.6)
+    return peak * min(1.0, (step + 1) / 100) * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * min(1.0, fall))))
+
+
+@torch.no_grad()
+def held_out(vae: AutoencoderKLWan) -> dict[str, float]:
+    """PSNR in dB on unseen scenes: over the whole frame, and over the box of the first thing."""
+    bank = photos()
+    full, boxed = [], []
+    for seed in range(12):
+        rng = np.random.default_rng((999, seed))
+        clip = render(sample_scene(rng, bank), 17, 96, 96)
+        pixels = to_tensor([clip.frames])
+        mean = encode(vae, pixels).mean
+        error = (decode(vae, mean).clamp(-1, 1) - pixels).square().mean(1)[0]
+        full.append(_psnr(error.mean()))
+        inside = torch.from_numpy(clip.visible > 0.5)
+        if inside.any():
+            boxed.append(_psnr(error[inside].mean()))
+    return {"psnr": round(float(np.mean(full)), 2), "psnr_object": round(float(np.mean(boxed)), 2)}
+
+
+def _psnr(squared: Tensor) -> float:
+    return -10 * math.log10(float(squared) / 4 + 1e-10)
+
+
+@torch.no_grad()
+def measure_statistics(vae: AutoencoderKLWan, clips: int = 96) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation of every latent channel over clips of the training kind."""
+    rng = np.random.default_rng(777)
+    latents = [encode(vae, to_tensor([sample_clip(rng, 17, 64, 64)])).mean for _ in range(clips)]
+    flat = torch.cat(latents).transpose(0, 1).flatten(1)
+    return flat.mean(1).tolist(), flat.std(1).tolist()
+
+
+def train(work: Path, steps: int, peak: float) -> None:
+    """Train up to ``steps``, then write the averaged VAE with its latent statistics into ``work/vae``."""
+    work.mkdir(parents=True, exist_ok=True)
+    vae = build()
+    ema = Ema(vae, 0.998)
+    optimizers = build_optimizers(vae, peak, weight_decay=0.0)
+    first = load_state(work / "vae.safetensors", vae, ema, optimizers)
+    start = time.monotonic()
+    for step in range(first, steps):
+        set_learning_rate(optimizers, learning_rate(step, steps, peak))
+        loss, squared = loss_of(vae, sample_batch(1, step), torch.Generator().manual_seed(step))
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad()
+        ema.update(vae, step)
+        if (step + 1) % 250 == 0 or step + 1 == steps:
+            now, averaged = vae.state_dict(), build()
+            averaged.load_state_dict(ema.weights)
+            row = {"step": step + 1, "seconds": round(time.monotonic() - start), "train": round(_psnr(squared), 2)}
+            append_log(work / "vae.jsonl", **row, **held_out(averaged))
+            save_state(work / "vae.safetensors", step + 1, vae, ema, optimizers)
+            del now
+    export(work, ema)
+
+
+def export(work: Path, ema: Ema) -> None:
+    """Write the averaged VAE in diffusers layout."""
+    vae = build()
+    vae.load_state_dict(ema.weights)
+    mean, std = measure_statistics(vae)
+    vae.register_to_config(latents_mean=mean, latents_std=std)
+    vae.save_pretrained(work / "vae")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--work", type=Path, default=Path(".cache/pretrain"))
+    parser.add_argument("--steps", type=int, default=20000)
+    parser.add_argument("--lr", type=float, default=1e-3)
+    options = parser.parse_args()
+    train(options.work, options.steps, options.lr)

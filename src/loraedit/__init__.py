@@ -1,0 +1,90 @@
+"""Edit the first frame of a video; the edit is carried through the whole clip.
+
+    import loraedit
+
+    result = loraedit.edit("clip.mp4", first_frame="edited.png", mask="mask.png", out="result.mp4")
+
+Importing this is cheap: torch and the models load when an edit starts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from loraedit.errors import (
+    CacheError,
+    InputError,
+    LoraEditError,
+    ModelError,
+    ResumeError,
+    ShapeError,
+)
+from loraedit.version import __version__
+
+if TYPE_CHECKING:
+    from loraedit.edit import EditResult, Progress
+    from loraedit.inputs import ClipLike, ImageLike
+    from loraedit.masks import MaskSpec
+
+__all__ = [
+    "CacheError",
+    "InputError",
+    "LoraEditError",
+    "ModelError",
+    "ResumeError",
+    "ShapeError",
+    "__version__",
+    "edit",
+]
+
+
+def edit(
+    source: ClipLike,
+    first_frame: ImageLike,
+    mask: MaskSpec | None = None,
+    *,
+    references: Mapping[int, ImageLike] | None = None,
+    out: str | Path | None = None,
+    run: str | Path | None = None,
+    progress: Progress | None = None,
+    **settings: Any,
+) -> EditResult:
+    """Carry the edit of the first frame through the clip.
+
+    Args:
+        source: a video file, a folder of frames, a :class:`~loraedit.types.Clip`, or uint8 frames ``[F, H, W, 3]``.
+        first_frame: the edited first frame: an image file, or uint8 ``[H, W, 3]``.
+        mask: where the edit may change pixels, white = edit: a video, a folder, an image for all frames,
+            a box ``"x0,y0,x1,y1"``, or an array ``[F, H, W]`` or ``[H, W]``.
+        references: further edited frames by frame index, counted from 0.
+        out: where to write the result: ``.mp4``, ``.mov`` (H.264), ``.mkv`` (FFV1, lossless), else a folder of PNGs.
+        run: the run folder with caches, LoRA, log and the lossless result; the same call again continues or reuses
+            it. By default beside ``out``; without either, a passing folder is used and removed.
+        progress: called with (phase, done, total, note).
+        **settings: any field of :class:`loraedit.config.EditSettings`, such as ``prompt``, ``model``, ``seed``.
+
+    Returns:
+        The edited clip with paths, losses and times.
+
+    Raises:
+        InputError: something given cannot be used; nothing was written.
+        ModelError: the checkpoint cannot be used.
+        CacheError: a file of the run folder is damaged.
+    """
+    from loraedit.config import make_settings
+    from loraedit.inputs import prepare
+
+    job = prepare(
+        source,
+        first_frame,
+        mask,
+        dict(references or {}),
+        make_settings(settings),
+        None if out is None else Path(out),
+        None if run is None else Path(run),
+    )
+    from loraedit.edit import run_edit
+
+    return run_edit(job, progress) if progress else run_edit(job)

@@ -1,0 +1,3 @@
+from loraedit.app.cli import main
+
+main()

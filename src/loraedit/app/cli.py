@@ -1,0 +1,138 @@
+"""The command line."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from loraedit.app.progress import PhaseProgress
+from loraedit.config import make_settings
+from loraedit.errors import InputError, LoraEditError
+from loraedit.inputs import parse_reference, prepare
+from loraedit.version import __version__
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="loraedit",
+    help="Edit the first frame of a video; the edit is carried through the whole clip.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+@app.callback()
+def _root(
+    version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False,
+) -> None:
+    if version:
+        typer.echo(f"loraedit {__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def edit(
+    source: Annotated[str, typer.Argument(help="The clip: a video file or a folder of frames.")],
+    first_frame: Annotated[str, typer.Option(help="Your edit of the clip's first frame.")],
+    mask: Annotated[
+        str | None,
+        typer.Option(help="Where to edit (white): a video, a folder, an image for all frames, or x0,y0,x1,y1."),
+    ] = None,
+    reference: Annotated[
+        list[str] | None,
+        typer.Option(metavar="K=PNG", help="Your edit of frame K (from 0); may be given several times."),
+    ] = None,
+    prompt: Annotated[str, typer.Option(help="What the edited clip shows.")] = "",
+    source_prompt: Annotated[str, typer.Option(help="What the source clip shows.")] = "",
+    model: Annotated[str, typer.Option(help="nano, a checkpoint folder in diffusers layout, or a Hub id.")] = "nano",
+    lora: Annotated[str, typer.Option(help="motion (the method), naive (no mask) or none.")] = "motion",
+    steps: Annotated[int | None, typer.Option(help="Training steps.  [default: the model's]")] = None,
+    rank: Annotated[int | None, typer.Option(help="LoRA rank.  [default: the model's]")] = None,
+    lr: Annotated[float | None, typer.Option(help="Learning rate.  [default: the model's]")] = None,
+    looks: Annotated[
+        int | None, typer.Option(help="Train on so many recoloured variants of the clip.  [default: the model's]")
+    ] = None,
+    time_low: Annotated[
+        float | None, typer.Option(help="Train on noise levels above this only.  [default: the model's]")
+    ] = None,
+    sampling_steps: Annotated[int | None, typer.Option(help="Denoising steps.  [default: the model's]")] = None,
+    guidance: Annotated[
+        float | None, typer.Option(help="Guidance scale; up to 1 is off.  [default: the model's]")
+    ] = None,
+    feather_px: Annotated[int, typer.Option(help="Soft border inside the mask, in pixels.")] = 2,
+    fit: Annotated[bool, typer.Option("--fit", help="Resize edited frames of another size to the clip's.")] = False,
+    seed: Annotated[int, typer.Option(help="Decides everything random.")] = 0,
+    out: Annotated[
+        Path, typer.Option(help=".mp4 or .mov (H.264), .mkv (lossless FFV1), anything else a folder of PNGs.")
+    ] = Path("edited.mp4"),
+    run: Annotated[
+        Path | None, typer.Option(help="Run folder; the same command again continues it.  [default: beside --out]")
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps, xpu.  [default: the best]")] = None,
+    json_output: Annotated[bool, typer.Option("--json", help="Print one JSON object at the end.")] = False,
+) -> None:
+    """Carry your edit of the first frame through the clip; outside the mask nothing changes."""
+    values = {
+        "prompt": prompt, "source_prompt": source_prompt, "model": model, "lora": lora, "steps": steps, "rank": rank,
+        "lr": lr, "looks": looks, "time_low": time_low, "sampling_steps": sampling_steps, "guidance": guidance,
+        "feather_px": feather_px, "fit": fit, "seed": seed, "device": device,
+    }  # fmt: skip
+    references = _references(reference or [])
+    job = prepare(source, first_frame, mask, references, make_settings(values), out, run)
+    console = Console(stderr=True)
+    with PhaseProgress(console) as progress:
+        from loraedit.edit import run_edit  # heavy: only once everything has been checked
+
+        result = run_edit(job, progress)
+    if json_output:
+        typer.echo(json.dumps(result.summary()))
+    else:
+        _tell(console, result.summary())
+
+
+def _references(texts: list[str]) -> dict[int, Path]:
+    """Frame index to path.
+
+    Raises:
+        InputError: a text is malformed, or an index is given twice.
+    """
+    pairs = [parse_reference(text) for text in texts]
+    references: dict[int, Path] = {}
+    for index, path in pairs:
+        if index in references:
+            raise InputError(f"There are two references for frame {index}. Give one for each frame.")
+        references[index] = path
+    return references
+
+
+def _tell(console: Console, summary: dict[str, Any]) -> None:
+    """Where to look, in a few lines."""
+    total = sum(summary["seconds"].values())
+    reused = f" (reused: {', '.join(summary['reused'])})" if summary["reused"] else ""
+    exact = "equals the source exactly" if summary["outside_exact"] else "differs from the source"
+    console.print(f"Done in {total:.0f} s{reused}. Outside the mask the result {exact}.")
+    for name, label in (
+        ("out", "Result"), ("frames", "Lossless frames"), ("sheet", "Contact sheet"), ("lora", "LoRA"),
+        ("loss_curve", "Loss curve"), ("run", "Everything else"),
+    ):  # fmt: skip
+        if name in summary:
+            console.print(f"  {label + ':':17}{summary[name]}", highlight=False, soft_wrap=True)
+
+
+def main() -> None:
+    """Entry point: a user's mistake is one sentence and exit code 2, an interruption exit code 130."""
+    try:
+        app(standalone_mode=True)
+    except LoraEditError as error:
+        sys.stderr.write(f"loraedit: {error}\n")
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.stderr.write("loraedit: stopped. Run the same command again to continue.\n")
+        sys.exit(130)

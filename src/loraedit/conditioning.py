@@ -1,0 +1,117 @@
+"""The method itself: every sample is a choice of (condition clip, edit mask, target clip).
+
+    L = E_{t, x0} || v_theta(x_t, t ; V_cond, M_cond, prompt) - (x0 - x1) ||^2
+
+Four small constructors make that choice: :func:`motion_sample` ("learn the dance"), :func:`appearance_sample`
+("learn the look"), :func:`naive_sample` (the ablation without a mask) and :func:`inference_condition`. One training
+loop eats samples with a target, one sampler eats a condition, which is a sample without one.
+
+All arrays are numpy: pixels float32 ``[F, H, W, 3]`` in [-1, 1], masks bool ``[F, H, W]``, True = edit.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from loraedit.types import Mask, Pixels
+
+__all__ = [
+    "FILL",
+    "Sample",
+    "appearance_sample",
+    "first_frame_kept",
+    "inference_condition",
+    "motion_sample",
+    "naive_sample",
+    "recolour",
+]
+
+FILL = 0.0
+"""What the model sees where it shall generate: mid grey in [-1, 1]."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A condition, and with a target something to learn from.
+
+    Attributes:
+        condition: V_cond, float32 ``[F, H, W, 3]`` in [-1, 1], grey where the mask is True.
+        edit_mask: bool ``[F, H, W]``, True = generate. It is turned into the paper's keep mask M at the model's door.
+        image: the frame that an image encoder sees, float32 ``[1, H, W, 3]`` in [-1, 1].
+        prompt: the words.
+        target: V_target, the same shape as ``condition``; None at inference.
+    """
+
+    condition: Pixels
+    edit_mask: Mask
+    image: Pixels
+    prompt: str
+    target: Pixels | None = None
+
+
+def first_frame_kept(edit_mask: Mask) -> Mask:
+    """The mask of a clip whose whole first frame is given."""
+    kept = edit_mask.copy()
+    kept[0] = False
+    return kept
+
+
+def fill(pixels: Pixels, edit_mask: Mask) -> Pixels:
+    """The clip with the edit zone replaced by grey."""
+    return np.where(edit_mask[..., None], np.float32(FILL), pixels)
+
+
+def motion_sample(source: Pixels, edit_mask: Mask, prompt: str) -> Sample:
+    """The dance: from frame 1 and what lies outside the mask, make the source again."""
+    mask = first_frame_kept(edit_mask)
+    return Sample(fill(source, mask), mask, source[:1], prompt, target=source)
+
+
+def naive_sample(source: Pixels, prompt: str) -> Sample:
+    """The ablation: from frame 1 alone, make the source again."""
+    return motion_sample(source, np.ones(source.shape[:3], bool), prompt)
+
+
+def appearance_sample(source_frame: Pixels, edited_frame: Pixels, edit_mask: Mask, prompt: str) -> Sample:
+    """The look: from what lies outside the mask in one source frame, make the edited frame.
+
+    Args:
+        source_frame: the unedited frame, ``[1, H, W, 3]``.
+        edited_frame: the user's edit of it, the same shape.
+        edit_mask: the mask of that frame, ``[1, H, W]``.
+        prompt: the words for the edited look.
+    """
+    return Sample(fill(source_frame, edit_mask), edit_mask, source_frame, prompt, target=edited_frame)
+
+
+def inference_condition(source: Pixels, edited_first: Pixels, edit_mask: Mask, prompt: str) -> Sample:
+    """What is generated from: the edited first frame, and the source outside the mask.
+
+    A mask that is True everywhere gives plain image-to-video from the edited first frame.
+    """
+    mask = first_frame_kept(edit_mask)
+    condition = fill(np.concatenate([edited_first, source[1:]]), mask)
+    return Sample(condition, mask, edited_first, prompt)
+
+
+def recolour(pixels: Pixels, rng: np.random.Generator) -> Pixels:
+    """One random change of all colours of a clip, the same in every frame (appearance augmentation).
+
+    The hue is rotated about the grey axis, the channels are mixed by a mirror now and then, contrast and brightness
+    change. Black stays dark and white stays light half of the time; else they swap.
+    """
+    angle = rng.uniform(0.15, 0.85) * 2 * np.pi
+    cos, sin, third = np.cos(angle), np.sin(angle), 1 / 3
+    diagonal, plus, minus = (
+        cos + (1 - cos) * third,
+        (1 - cos) * third + sin * 3**-0.5,
+        (1 - cos) * third - sin * 3**-0.5,
+    )
+    rotation = np.array([[diagonal, minus, plus], [plus, diagonal, minus], [minus, plus, diagonal]])
+    if rng.random() < 0.5:
+        rotation = rotation[:, [0, 2, 1]]
+    gain = rng.uniform(0.7, 1.3) * (-1 if rng.random() < 0.3 else 1)
+    shifted = gain * (pixels @ rotation.astype(np.float32)) + rng.uniform(-0.2, 0.2)
+    return np.clip(shifted, -1, 1).astype(np.float32)

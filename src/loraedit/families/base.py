@@ -1,0 +1,98 @@
+"""What the workflows ask of a model family."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from loraedit.conditioning import Sample
+from loraedit.families.card import ModelCard
+from loraedit.types import Pixels
+
+__all__ = ["Encoded", "Expert", "Family", "OnStep"]
+
+OnStep = Callable[[int, int], None]
+"""Called with (done, total)."""
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A sample as the transformer takes it.
+
+    Attributes:
+        condition: packed keep mask and condition latents, float32 ``[m + c, f, h, w]``.
+        text: prompt embedding, float32 ``[L, D]``.
+        image: image embedding, float32 ``[N, D]``, or None if the model reads none.
+        target: data latents x1, float32 ``[c, f, h, w]``, or None at inference.
+    """
+
+    condition: Tensor
+    text: Tensor
+    image: Tensor | None = None
+    target: Tensor | None = None
+
+    def to(self, device: torch.device) -> Encoded:
+        """The same on another device."""
+        return Encoded(*(None if value is None else value.to(device) for value in self._fields()))  # type: ignore[arg-type]
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The tensors that are there, by name."""
+        names = ("condition", "text", "image", "target")
+        return {name: value for name, value in zip(names, self._fields(), strict=True) if value is not None}
+
+    def _fields(self) -> tuple[Tensor | None, ...]:
+        return (self.condition, self.text, self.image, self.target)
+
+
+@dataclass(frozen=True)
+class Expert:
+    """One transformer and the noise levels that it serves: ``low <= t < high`` (or t = 1)."""
+
+    name: str
+    low: float
+    high: float
+
+
+class Family(Protocol):
+    """A loaded family; each method loads what it needs and frees it again.
+
+    Text encoder, image encoder, VAE and transformer are never in memory together.
+    """
+
+    card: ModelCard
+
+    @property
+    def experts(self) -> tuple[Expert, ...]:
+        """The transformers, the one for high noise first."""
+
+    @property
+    def lora_targets(self) -> tuple[str, ...]:
+        """Names of the linear layers of a block that a LoRA adapts."""
+
+    def encode(self, samples: Sequence[Sample], device: torch.device, on_step: OnStep) -> list[Encoded]:
+        """Encode samples whose frames already have the working size and a valid count."""
+
+    def embed_prompt(self, prompt: str, device: torch.device) -> Tensor:
+        """Embedding of one prompt, float32 ``[L, D]``."""
+
+    def decode(self, latents: Tensor, device: torch.device) -> Pixels:
+        """Pixels ``[F, H, W, 3]`` in [-1, 1] of latents ``[c, f, h, w]``."""
+
+    def load_transformer(self, expert: Expert, device: torch.device) -> nn.Module:
+        """One transformer, frozen, in the precision that suits the device."""
+
+    def velocity(self, transformer: nn.Module, latents: Tensor, time: Tensor, condition: Encoded) -> Tensor:
+        """v_theta of noisy latents ``[c, f, h, w]`` at ``time`` (a scalar tensor in [0, 1])."""
+
+    def scheduler(self, steps: int, device: torch.device) -> Any:
+        """The checkpoint's own diffusers scheduler, its timesteps set."""
+
+    def portable_lora_name(self, module: str) -> str:
+        """The name of an adapted layer as ComfyUI and diffusers read it, of a dotted path inside the transformer."""
+
+    def module_of_lora_name(self, name: str) -> str:
+        """The inverse of :meth:`portable_lora_name`."""

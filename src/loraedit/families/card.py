@@ -1,0 +1,191 @@
+"""A checkpoint's card: what can be known from its small JSON files, before any weights load.
+
+A folder in diffusers layout is enough. A file ``loraedit.json`` beside ``model_index.json`` may state the working
+size and the recipe; without it the family's usual values hold.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from loraedit.config import Recipe
+from loraedit.errors import ModelError
+
+__all__ = ["ModelCard", "read_card", "resolve_model"]
+
+NANO = Path(__file__).parents[1] / "nano"
+CARD_FILE = "loraedit.json"
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+
+Positive = Annotated[int, Field(ge=1)]
+
+
+class CardFile(BaseModel):
+    """The fields of ``loraedit.json``; the defaults are those of Wan2.1-I2V-14B-480P.
+
+    Attributes:
+        area_px: frame area the model was trained at, in pixels.
+        text_tokens: length to which prompts are padded.
+        recipe: defaults for training and sampling.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    area_px: Positive = 832 * 480
+    text_tokens: Positive = 512
+    recipe: Recipe = Recipe()
+
+
+class ModelCard(BaseModel):
+    """What loraedit knows about a checkpoint.
+
+    Attributes:
+        folder: the checkpoint, in diffusers layout.
+        pipeline: the pipeline class named by ``model_index.json``.
+        spatial: pixels per latent cell, per side.
+        temporal: frames per latent frame.
+        multiple_px: height and width must be multiples of this.
+        frame_step: clips have ``frame_step * n + 1`` frames.
+        latent_channels: channels of a latent.
+        experts: folders of the transformers, the one for high noise first.
+        boundary: noise level at which the second expert takes over; 0 with one expert.
+        image_encoder: whether the transformer reads an image embedding.
+        settings: the card file.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    folder: Path
+    pipeline: str
+    spatial: Positive
+    temporal: Positive
+    multiple_px: Positive
+    frame_step: Positive
+    latent_channels: Positive
+    experts: tuple[str, ...]
+    boundary: float
+    image_encoder: bool
+    settings: CardFile
+
+    @property
+    def recipe(self) -> Recipe:
+        """Defaults for training and sampling."""
+        return self.settings.recipe
+
+
+def resolve_model(model: str) -> Path:
+    """The folder of ``nano``, of a path, or of a Hub id (fetched, or found in the Hub's cache).
+
+    Raises:
+        ModelError: there is no such folder, and the Hub does not have it or cannot be reached.
+    """
+    if model == "nano":
+        return NANO
+    folder = Path(model).expanduser()
+    if folder.is_dir():
+        return folder
+    if folder.exists() or not HUB_ID.fullmatch(model):
+        raise ModelError(
+            f"Model '{model}' is not a folder. Give 'nano', a checkpoint folder in diffusers layout, "
+            "or a Hub id such as 'Wan-AI/Wan2.1-I2V-14B-480P-Diffusers'."
+        )
+    return _from_hub(model)
+
+
+def _from_hub(model: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    patterns = ["*.json", "*.safetensors", "*.model", "*.txt"]
+    try:
+        return Path(snapshot_download(model, allow_patterns=patterns))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        raise ModelError(
+            f"Model '{model}' is not a folder here and could not be fetched from the Hub "
+            f"({type(error).__name__}). Check the name and the connection, or give a folder."
+        ) from error
+
+
+def read_card(folder: Path) -> ModelCard:
+    """Read and check a checkpoint's configuration.
+
+    Raises:
+        ModelError: the folder is not an image-to-video checkpoint that takes a mask, or is incomplete.
+    """
+    index = _read_json(folder, "model_index.json")
+    pipeline = str(index.get("_class_name"))
+    if pipeline != "WanImageToVideoPipeline":
+        raise ModelError(
+            f"'{folder}' holds a {pipeline}, not an image-to-video model. "
+            "Expected a Wan I2V checkpoint in diffusers layout (WanImageToVideoPipeline)."
+        )
+    if index.get("expand_timesteps"):
+        raise ModelError(
+            f"'{folder}' takes its condition by per-token timesteps (as Wan2.2-TI2V-5B does) and has no mask channels. "
+            "Use a Wan I2V checkpoint with mask channels."
+        )
+    return _wan_card(folder, index)
+
+
+def _wan_card(folder: Path, index: dict[str, Any]) -> ModelCard:
+    experts = tuple(name for name in ("transformer", "transformer_2") if index.get(name, [None])[0])
+    vae = _read_json(folder, "vae/config.json")
+    configs = [_read_json(folder, f"{name}/config.json") for name in experts]
+    latents = int(vae.get("z_dim", 16))
+    temporal, spatial = int(vae.get("scale_factor_temporal", 4)), int(vae.get("scale_factor_spatial", 8))
+    for name, config in zip(experts, configs, strict=True):
+        expected = 2 * latents + temporal
+        if config.get("in_channels") != expected:
+            raise ModelError(
+                f"'{folder / name}' takes {config.get('in_channels')} channels, not {expected} "
+                f"(noise {latents}, mask {temporal}, condition {latents}): it is not an image-to-video transformer."
+            )
+    if not experts:
+        raise ModelError(f"'{folder / 'model_index.json'}' names no transformer.")
+    for name in (*experts, "vae", "text_encoder"):
+        if not any((folder / name).glob("*.safetensors")):
+            raise ModelError(f"'{folder / name}' has no .safetensors weights. Fetch the checkpoint again.")
+    return ModelCard(
+        folder=folder,
+        pipeline="WanImageToVideoPipeline",
+        spatial=spatial,
+        temporal=temporal,
+        multiple_px=spatial * int(configs[0]["patch_size"][1]),
+        frame_step=4,  # AutoencoderKLWan takes frames in chunks of four, whatever its temporal factor
+        latent_channels=latents,
+        experts=experts,
+        boundary=float(index.get("boundary_ratio") or 0.0),
+        image_encoder=configs[0].get("image_dim") is not None,
+        settings=_read_card_file(folder),
+    )
+
+
+def _read_card_file(folder: Path) -> CardFile:
+    if not (folder / CARD_FILE).exists():
+        return CardFile()
+    try:
+        return CardFile.model_validate(_read_json(folder, CARD_FILE))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise ModelError(f"'{folder / CARD_FILE}' is not valid: {where}: {first['msg']}.") from error
+
+
+def _read_json(folder: Path, name: str) -> dict[str, Any]:
+    try:
+        content = json.loads((folder / name).read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ModelError(
+            f"'{folder}' is not a checkpoint folder in diffusers layout: it has no {name}. "
+            "Expected model_index.json with the folders transformer, vae, text_encoder, tokenizer and scheduler."
+        ) from error
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ModelError(f"'{folder / name}' cannot be read as JSON. Fetch the checkpoint again.") from error
+    if not isinstance(content, dict):
+        raise ModelError(f"'{folder / name}' holds no JSON object. Fetch the checkpoint again.")
+    return content

@@ -1,0 +1,227 @@
+"""The Wan I2V family: Wan2.1 (with an image encoder), Wan2.2 A14B (two experts), and every relative with mask channels.
+
+The transformer's input is ``noise c | keep mask m | condition c`` on the channel axis. Loading, prompt and image
+encoding are diffusers' own; nano is one such checkpoint, and nothing here knows that it is small.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKLWan, WanImageToVideoPipeline, WanTransformer3DModel
+from PIL import Image
+from torch import Tensor, nn
+
+from loraedit.compose import to_uint8
+from loraedit.conditioning import Sample
+from loraedit.errors import ModelError
+from loraedit.families.base import Encoded, Expert, OnStep
+from loraedit.families.card import ModelCard
+from loraedit.masks import pack_keep_mask
+from loraedit.types import Pixels
+
+__all__ = ["WanFamily"]
+
+NATIVE_NAMES = {
+    "attn1.to_q": "self_attn.q", "attn1.to_k": "self_attn.k", "attn1.to_v": "self_attn.v",
+    "attn1.to_out.0": "self_attn.o", "attn2.to_q": "cross_attn.q", "attn2.to_k": "cross_attn.k",
+    "attn2.to_v": "cross_attn.v", "attn2.to_out.0": "cross_attn.o", "ffn.net.0.proj": "ffn.0", "ffn.net.2": "ffn.2",
+}  # fmt: skip
+"""Linear layers of a block: diffusers' name and Wan's own, which ComfyUI uses."""
+
+PREFIX = "diffusion_model."
+
+
+class WanFamily:
+    """See :class:`loraedit.families.base.Family`."""
+
+    def __init__(self, card: ModelCard) -> None:
+        self.card = card
+
+    @property
+    def experts(self) -> tuple[Expert, ...]:
+        """One transformer for all noise, or two that meet at the boundary."""
+        if len(self.card.experts) == 1:
+            return (Expert(self.card.experts[0], 0.0, 1.0),)
+        high, low = self.card.experts
+        return (Expert(high, self.card.boundary, 1.0), Expert(low, 0.0, self.card.boundary))
+
+    @property
+    def lora_targets(self) -> tuple[str, ...]:
+        """Every linear of the blocks but the image key and value projections."""
+        return tuple(NATIVE_NAMES)
+
+    # ---- encoding ------------------------------------------------------------------------------------------------
+
+    def encode(self, samples: Sequence[Sample], device: torch.device, on_step: OnStep) -> list[Encoded]:
+        """Text first, then images, then latents; each encoder is freed before the next loads."""
+        total = 3 * len(samples)
+        prompts = self._texts([sample.prompt for sample in samples], device)
+        on_step(len(samples), total)
+        images = self._images([sample.image for sample in samples], device)
+        on_step(2 * len(samples), total)
+        encoded = []
+        with self._vae(device) as vae:
+            for index, sample in enumerate(samples):
+                condition = self._latents(vae, sample.condition)
+                target = None if sample.target is None else self._latents(vae, sample.target)
+                packed = torch.from_numpy(
+                    pack_keep_mask(sample.edit_mask, condition.shape[2], condition.shape[3], self.card.temporal)
+                )
+                encoded.append(Encoded(torch.cat([packed, condition]), prompts[index], images[index], target))
+                on_step(2 * len(samples) + index + 1, total)
+        return encoded
+
+    def embed_prompt(self, prompt: str, device: torch.device) -> Tensor:
+        """Embedding of one prompt, float32 ``[L, D]``, zero-padded to the card's length."""
+        return self._texts([prompt], device)[0]
+
+    def _texts(self, prompts: Sequence[str], device: torch.device) -> list[Tensor]:
+        distinct = list(dict.fromkeys(prompts))
+        pipeline = self._pipeline("tokenizer", "text_encoder", dtype=_compute_dtype(device))
+        pipeline.text_encoder.to(device)
+        with torch.inference_mode():
+            hidden, _ = pipeline.encode_prompt(
+                distinct, do_classifier_free_guidance=False, max_sequence_length=self.card.settings.text_tokens
+            )
+        by_prompt = dict(zip(distinct, hidden.float().cpu().clone(), strict=True))
+        del pipeline
+        _free()
+        return [by_prompt[prompt] for prompt in prompts]
+
+    def _images(self, images: Sequence[Pixels], device: torch.device) -> list[Tensor | None]:
+        if not self.card.image_encoder:
+            return [None] * len(images)
+        pipeline = self._pipeline("image_encoder", "image_processor", dtype=_compute_dtype(device))
+        pipeline.image_encoder.to(device)
+        embeddings: list[Tensor | None] = []
+        with torch.inference_mode():
+            for image in images:
+                picture = Image.fromarray(to_uint8(image)[0])
+                embeddings.append(pipeline.encode_image(picture, device)[0].float().cpu().clone())
+        del pipeline
+        _free()
+        return embeddings
+
+    def _pipeline(self, *wanted: str, dtype: torch.dtype) -> WanImageToVideoPipeline:
+        """Diffusers' own pipeline with these components only."""
+        optional = ("transformer", "transformer_2", "image_encoder", "image_processor")
+        names = ("tokenizer", "text_encoder", "vae", "scheduler", *optional)
+        absent: dict[str, Any] = {name: None for name in names if name not in wanted}
+        with _loading(self.card):
+            return WanImageToVideoPipeline.from_pretrained(
+                self.card.folder, **absent, dtype=dtype, use_safetensors=True, local_files_only=True
+            )
+
+    # ---- latents -------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _vae(self, device: torch.device) -> Iterator[AutoencoderKLWan]:
+        """The VAE, float32 as diffusers keeps it, freed at the end."""
+        with _loading(self.card):
+            vae = AutoencoderKLWan.from_pretrained(
+                self.card.folder, subfolder="vae", dtype=torch.float32, use_safetensors=True
+            )
+        vae.to(device).eval()
+        yield vae
+        del vae
+        _free()
+
+    def _latents(self, vae: AutoencoderKLWan, pixels: Pixels) -> Tensor:
+        """E(V): the posterior's mode, normalised, float32 ``[c, f, h, w]`` on the CPU."""
+        video = torch.from_numpy(pixels).permute(3, 0, 1, 2)[None].to(vae.device)
+        with torch.inference_mode():
+            latents = vae.encode(video).latent_dist.mode()
+            mean, inverse_std = _statistics(vae, latents)
+            return ((latents - mean) * inverse_std)[0].float().cpu().clone()
+
+    def decode(self, latents: Tensor, device: torch.device) -> Pixels:
+        """Pixels ``[F, H, W, 3]`` in [-1, 1] of latents ``[c, f, h, w]``."""
+        with self._vae(device) as vae, torch.inference_mode():
+            z = latents[None].to(device, torch.float32)
+            mean, inverse_std = _statistics(vae, z)
+            video = vae.decode(z / inverse_std + mean, return_dict=False)[0]
+            pixels: Pixels = video[0].permute(1, 2, 3, 0).float().cpu().numpy()
+        return pixels
+
+    # ---- the transformer -----------------------------------------------------------------------------------------
+
+    def load_transformer(self, expert: Expert, device: torch.device) -> nn.Module:
+        """One transformer, frozen: float32 on a CPU, bfloat16 elsewhere."""
+        with _loading(self.card):
+            transformer = WanTransformer3DModel.from_pretrained(
+                self.card.folder, subfolder=expert.name, dtype=_compute_dtype(device), use_safetensors=True
+            )
+        module: nn.Module = transformer.to(device).eval().requires_grad_(False)
+        return module
+
+    def velocity(self, transformer: nn.Module, latents: Tensor, time: Tensor, condition: Encoded) -> Tensor:
+        """v_theta of noisy latents ``[c, f, h, w]`` at ``time`` (a scalar tensor in [0, 1]), float32."""
+        dtype = next(transformer.parameters()).dtype
+        output: Tensor = transformer(
+            hidden_states=torch.cat([latents, condition.condition])[None].to(dtype),
+            timestep=(time * 1000)[None],
+            encoder_hidden_states=condition.text[None].to(dtype),
+            encoder_hidden_states_image=None if condition.image is None else condition.image[None].to(dtype),
+            return_dict=False,
+        )[0]
+        return output[0].float()
+
+    def scheduler(self, steps: int, device: torch.device) -> Any:
+        """The checkpoint's own scheduler (UniPC, FlowMatchEuler, ...) with its own flow shift."""
+        return _load_scheduler(self.card, steps, device)
+
+    # ---- LoRA names ----------------------------------------------------------------------------------------------
+
+    def portable_lora_name(self, module: str) -> str:
+        """``blocks.3.attn1.to_q`` -> ``diffusion_model.blocks.3.self_attn.q``."""
+        _, block, layer = module.split(".", 2)
+        return f"{PREFIX}blocks.{block}.{NATIVE_NAMES[layer]}"
+
+    def module_of_lora_name(self, name: str) -> str:
+        """``diffusion_model.blocks.3.self_attn.q`` -> ``blocks.3.attn1.to_q``."""
+        _, block, layer = name.removeprefix(PREFIX).split(".", 2)
+        module = next(ours for ours, native in NATIVE_NAMES.items() if native == layer)
+        return f"blocks.{block}.{module}"
+
+
+def _load_scheduler(card: ModelCard, steps: int, device: torch.device) -> Any:
+    import diffusers
+
+    with _loading(card):
+        config, _ = diffusers.SchedulerMixin.load_config(card.folder, subfolder="scheduler", return_unused_kwargs=True)
+        scheduler = getattr(diffusers, config["_class_name"]).from_config(config)
+    scheduler.set_timesteps(steps, device=device)
+    return scheduler
+
+
+def _statistics(vae: AutoencoderKLWan, latents: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean, and one over the standard deviation, per latent channel (as diffusers computes them, to the bit)."""
+    shape = (1, vae.config.z_dim, 1, 1, 1)
+    mean = torch.tensor(vae.config.latents_mean).view(shape).to(latents)
+    return mean, 1.0 / torch.tensor(vae.config.latents_std).view(shape).to(latents)
+
+
+def _compute_dtype(device: torch.device) -> torch.dtype:
+    return torch.float32 if device.type == "cpu" else torch.bfloat16
+
+
+@contextmanager
+def _loading(card: ModelCard) -> Iterator[None]:
+    """Turn what the libraries raise on a broken checkpoint into one sentence."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ModelError(f"The checkpoint '{card.folder}' cannot be loaded: {reason}") from error
+
+
+def _free() -> None:
+    """Give memory back before the next model loads; the caller has dropped its own reference."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

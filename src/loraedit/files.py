@@ -1,0 +1,74 @@
+"""Files in a run folder: written whole or not at all, named by what they hold."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from loraedit.errors import CacheError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["fingerprint", "load_tensors", "replace_file", "save_tensors", "write_json"]
+
+
+def fingerprint(*parts: Any) -> str:
+    """Twelve hex digits of the contents: arrays by shape, type and bytes, everything else by its JSON."""
+    digest = hashlib.sha256()
+    for part in parts:
+        if isinstance(part, np.ndarray):
+            digest.update(f"{part.dtype}{part.shape}".encode())
+            digest.update(np.ascontiguousarray(part).data)
+        elif isinstance(part, bytes):
+            digest.update(part)
+        else:
+            digest.update(json.dumps(part, sort_keys=True).encode())
+        digest.update(b"|")
+    return digest.hexdigest()[:12]
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Write a file under a temporary name, flush it to disk, and rename it into place."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write pretty JSON, whole or not at all."""
+    replace_file(path, (json.dumps(value, indent=2, sort_keys=True) + "\n").encode())
+
+
+def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
+    """Write safetensors, whole or not at all; the same tensors give the same bytes."""
+    from safetensors.torch import save
+
+    replace_file(path, save(tensors, metadata))
+
+
+def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and metadata of a safetensors file.
+
+    Raises:
+        CacheError: the file is damaged.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "pt") as file:
+            return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise CacheError(f"'{path}' is damaged. Delete it to make it again.") from error

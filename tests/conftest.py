@@ -1,0 +1,75 @@
+"""Shared fixtures: a small moving scene, and tiny random checkpoints of every kind."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+sys.path.insert(0, str(Path(__file__).parent))
+
+import numpy as np
+import pytest
+
+from loraedit.types import Frames, Image, Mask
+
+VARIANTS = {
+    "wan21": {"image_encoder": True},
+    "wan22": {"two_experts": True},
+    "plain": {},
+    "nano-like": {"temporal": 2, "euler": True},
+}
+CARD = {
+    "area_px": 1024,
+    "text_tokens": 8,
+    "recipe": {"steps": 6, "rank": 2, "lr": 1e-3, "sampling_steps": 3, "guidance": 1.0},
+}
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A square that moves over noise, its edit, and a loose mask."""
+
+    source: Frames
+    edited_first: Image
+    mask: Mask
+
+
+def make_scene(frames: int = 5, height: int = 36, width: int = 44) -> Scene:
+    rng = np.random.default_rng(0)
+    ground = rng.integers(0, 256, (height, width, 3), np.uint8)
+    source = np.repeat(ground[None], frames, 0)
+    mask = np.zeros((frames, height, width), bool)
+    for index in range(frames):
+        left = 8 + 2 * index
+        source[index, 10:22, left : left + 12] = (200, 40, 40)
+        mask[index, 7:25, left - 3 : left + 15] = True
+    edited = source[0].copy()
+    edited[10:22, 8:20] = (40, 60, 220)
+    return Scene(source, edited, mask)
+
+
+@pytest.fixture
+def scene() -> Scene:
+    return make_scene()
+
+
+@pytest.fixture(scope="session")
+def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A tiny random checkpoint of every kind, by name."""
+    from tiny import save_tiny_wan
+
+    folders = {}
+    for name, options in VARIANTS.items():
+        folders[name] = save_tiny_wan(tmp_path_factory.mktemp("models") / name, **options)
+        (folders[name] / "loraedit.json").write_text(json.dumps(CARD))
+    return folders
+
+
+@pytest.fixture(scope="session")
+def checkpoint(checkpoints: dict[str, Path]) -> Path:
+    """The tiny checkpoint with Wan2.1's factors and nothing optional."""
+    return checkpoints["plain"]

@@ -1,0 +1,84 @@
+"""Claims about the four samples of the method."""
+
+from __future__ import annotations
+
+import numpy as np
+from conftest import Scene
+
+from loraedit.compose import to_float
+from loraedit.conditioning import (
+    FILL,
+    appearance_sample,
+    first_frame_kept,
+    inference_condition,
+    motion_sample,
+    naive_sample,
+    recolour,
+)
+
+
+def test_motion_sample_shows_frame_one_and_the_outside_and_asks_for_the_source(scene: Scene) -> None:
+    source = to_float(scene.source)
+    sample = motion_sample(source, scene.mask, "words")
+    assert sample.target is source
+    assert np.array_equal(sample.condition[0], source[0])
+    assert not sample.edit_mask[0].any()
+    assert np.array_equal(sample.edit_mask[1:], scene.mask[1:])
+    assert np.all(sample.condition[1:][scene.mask[1:]] == FILL)
+    assert np.array_equal(sample.condition[1:][~scene.mask[1:]], source[1:][~scene.mask[1:]])
+    assert np.array_equal(sample.image, source[:1])
+
+
+def test_naive_sample_shows_nothing_but_frame_one(scene: Scene) -> None:
+    source = to_float(scene.source)
+    sample = naive_sample(source, "")
+    assert np.array_equal(sample.condition[0], source[0])
+    assert np.all(sample.condition[1:] == FILL)
+    assert sample.edit_mask[1:].all()
+
+
+def test_inference_differs_from_motion_in_frame_one_alone(scene: Scene) -> None:
+    source, edited = to_float(scene.source), to_float(scene.edited_first[None])
+    learned = motion_sample(source, scene.mask, "")
+    asked = inference_condition(source, edited, scene.mask, "")
+    assert asked.target is None
+    assert np.array_equal(asked.condition[0], edited[0])
+    assert np.array_equal(asked.condition[1:], learned.condition[1:])
+    assert np.array_equal(asked.edit_mask, learned.edit_mask)
+    assert np.array_equal(asked.image, edited)
+
+
+def test_appearance_sample_never_shows_the_edit_it_asks_for(scene: Scene) -> None:
+    source, edited = to_float(scene.source[:1]), to_float(scene.edited_first[None])
+    sample = appearance_sample(source, edited, scene.mask[:1], "blue")
+    assert np.array_equal(sample.target, edited)
+    assert np.all(sample.condition[scene.mask[:1]] == FILL)
+    assert np.array_equal(sample.condition[~scene.mask[:1]], source[~scene.mask[:1]])
+    assert np.array_equal(sample.image, source)
+
+
+def test_making_a_sample_leaves_the_callers_arrays_alone(scene: Scene) -> None:
+    source, mask = to_float(scene.source), scene.mask.copy()
+    before = source.copy()
+    motion_sample(source, mask, "")
+    inference_condition(source, to_float(scene.edited_first[None]), mask, "")
+    first_frame_kept(mask)
+    assert np.array_equal(source, before)
+    assert np.array_equal(mask, scene.mask)
+
+
+def test_recolouring_is_the_same_for_every_frame_and_follows_the_seed(scene: Scene) -> None:
+    source = to_float(scene.source)
+    changed = recolour(source, np.random.default_rng(4))
+    assert np.array_equal(changed, recolour(source, np.random.default_rng(4)))
+    assert np.array_equal(changed[2:3], recolour(source[2:3], np.random.default_rng(4)))
+    assert changed.dtype == np.float32
+    assert np.abs(changed).max() <= 1
+    assert np.abs(changed - source).mean() > 0.1
+
+
+def test_recolouring_a_grey_picture_keeps_it_grey() -> None:
+    grey = np.full((1, 4, 4, 3), 0.3, np.float32)
+    for seed in range(8):
+        changed = recolour(grey, np.random.default_rng(seed))
+        assert np.ptp(changed, axis=-1).max() < 1e-5

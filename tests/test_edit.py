@@ -1,0 +1,146 @@
+"""Claims about the whole workflow."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import Scene, make_scene
+
+import loraedit
+from loraedit.types import Clip
+from loraedit.video import read_clip, read_image, write_clip, write_image
+
+
+def edit(scene: Scene, model: Path | str, **settings: object) -> loraedit.edit.EditResult:
+    return loraedit.edit(scene.source, scene.edited_first, scene.mask, model=str(model), **settings)
+
+
+@pytest.mark.parametrize("name", ["plain", "wan21", "wan22", "nano-like"])
+@pytest.mark.parametrize("lora", ["motion", "naive", "none"])
+def test_every_family_and_mode_keeps_the_outside_and_changes_the_inside(
+    checkpoints: dict[str, Path], name: str, lora: str, scene: Scene
+) -> None:
+    result = edit(scene, checkpoints[name], lora=lora, steps=2)
+    frames = result.clip.frames
+    assert result.outside_exact
+    assert np.array_equal(frames[~scene.mask], scene.source[~scene.mask])
+    assert (frames[scene.mask] != scene.source[scene.mask]).any()
+    assert len(result.losses) == (0 if lora == "none" else 2 * (2 if name == "wan22" else 1))
+
+
+def test_the_first_frame_is_the_users_own_inside_the_mask(checkpoint: Path, scene: Scene) -> None:
+    frames = edit(scene, checkpoint, steps=1, feather_px=0).clip.frames
+    assert np.array_equal(frames[0], scene.edited_first)
+
+
+@pytest.mark.parametrize(("frames", "height", "width"), [(1, 33, 41), (2, 17, 64), (6, 40, 23), (9, 128, 20)])
+def test_any_length_and_size_comes_out_as_it_went_in(checkpoint: Path, frames: int, height: int, width: int) -> None:
+    rng = np.random.default_rng(frames)
+    source = rng.integers(0, 256, (frames, height, width, 3), np.uint8)
+    mask = np.zeros((frames, height, width), bool)
+    mask[:, 2:9, 3:12] = True
+    edited = source[0].copy()
+    edited[3:8, 4:11] = 255 - edited[3:8, 4:11]
+    result = loraedit.edit(source, edited, mask, model=str(checkpoint), steps=1)
+    assert result.clip.frames.shape == source.shape
+    assert np.array_equal(result.clip.frames[~mask], source[~mask])
+
+
+def test_same_seed_same_bytes_and_another_seed_another_result(checkpoint: Path, scene: Scene) -> None:
+    first, again, other = (edit(scene, checkpoint, steps=2, seed=seed).clip.frames for seed in (3, 3, 4))
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, other)
+
+
+def test_a_reference_adds_as_many_steps_and_changes_the_result(checkpoint: Path, scene: Scene) -> None:
+    look = scene.source[-1].copy()
+    look[scene.mask[-1]] = 255
+    without = edit(scene, checkpoint, steps=3)
+    with_it = edit(scene, checkpoint, steps=3, references={4: look})
+    assert (len(without.losses), len(with_it.losses)) == (3, 6)
+    assert not np.array_equal(without.clip.frames, with_it.clip.frames)
+
+
+def test_looks_train_on_recoloured_clips_too(checkpoint: Path, scene: Scene) -> None:
+    assert edit(scene, checkpoint, steps=3, looks=3).losses != edit(scene, checkpoint, steps=3, looks=1).losses
+
+
+def test_the_run_folder_holds_everything_and_is_reused(checkpoint: Path, scene: Scene, tmp_path: Path) -> None:
+    out, run = tmp_path / "result.mkv", tmp_path / "run"
+    clip = Clip(scene.source, Fraction(25, 2))
+    call = {"model": str(checkpoint), "out": out, "run": run, "steps": 2}
+    first = loraedit.edit(clip, scene.edited_first, scene.mask, **call)
+    assert np.array_equal(read_clip(out).frames, first.clip.frames)
+    assert read_clip(out).fps == Fraction(25, 2)
+    assert np.array_equal(read_clip(run / "frames").frames, first.clip.frames)
+    assert read_image(run / "sheet.png").size > 0
+    assert json.loads((run / "settings.json").read_text())["settings"]["steps"] == 2
+    assert (run / "loss.png").exists()
+    assert len((run / "log.jsonl").read_text().splitlines()) >= 4
+    again = loraedit.edit(clip, scene.edited_first, scene.mask, **call)
+    assert again.reused == ["train", "sample"]
+    assert np.array_equal(again.clip.frames, first.clip.frames)
+
+
+def test_another_first_frame_prompt_or_step_count_reuses_the_motion_lora(
+    checkpoint: Path, scene: Scene, tmp_path: Path
+) -> None:
+    call = {"run": tmp_path / "run", "steps": 2}
+    first = edit(scene, checkpoint, **call)
+    other = scene.edited_first.copy()
+    other[12:20, 10:16] = 250
+    second = loraedit.edit(scene.source, other, scene.mask, model=str(checkpoint), prompt="a red coat", **call)
+    assert second.reused == ["train"]
+    assert second.paths["lora"] == first.paths["lora"]
+    assert edit(scene, checkpoint, sampling_steps=5, **call).reused == ["train"]
+    assert edit(scene, checkpoint, rank=3, **call).reused == []
+
+
+def command(folder: Path, model: Path, name: str) -> list[str]:
+    return [
+        sys.executable, "-m", "loraedit", "edit", str(folder / "source.mkv"),
+        "--first-frame", str(folder / "edited.png"), "--mask", str(folder / "mask.mkv"), "--model", str(model),
+        "--steps", "40", "--sampling-steps", "30", "--out", str(folder / f"{name}.mkv"),
+        "--run", str(folder / name), "--json",
+    ]  # fmt: skip
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != "log.jsonl"
+    }
+
+
+def test_killed_at_any_moment_and_started_again_it_ends_with_the_same_bytes(checkpoint: Path, tmp_path: Path) -> None:
+    scene = make_scene()
+    write_clip(tmp_path / "source.mkv", Clip(scene.source, Fraction(10)))
+    write_clip(tmp_path / "mask.mkv", Clip(np.repeat(scene.mask[..., None] * np.uint8(255), 3, -1), Fraction(10)))
+    write_image(tmp_path / "edited.png", scene.edited_first)
+    environment = {**os.environ, "LORAEDIT_SAVE_EVERY_S": "0"}
+    start = time.monotonic()
+    done = subprocess.run(command(tmp_path, checkpoint, "whole"), capture_output=True, env=environment, check=True)
+    whole_s = time.monotonic() - start
+    assert json.loads(done.stdout)["outside_exact"] is True
+    kills = 0
+    for share in (0.55, 0.7, 0.8, 0.9):
+        with subprocess.Popen(
+            command(tmp_path, checkpoint, "parts"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment
+        ) as process:
+            time.sleep(share * whole_s)
+            kills += process.poll() is None
+            process.send_signal(signal.SIGKILL)
+    assert kills
+    subprocess.run(command(tmp_path, checkpoint, "parts"), capture_output=True, env=environment, check=True)
+    assert (tmp_path / "parts.mkv").read_bytes() == (tmp_path / "whole.mkv").read_bytes()
+    assert contents(tmp_path / "parts") == contents(tmp_path / "whole")

@@ -1,0 +1,162 @@
+"""Claims about LoRA files and the training loop, on a tiny random checkpoint."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import Scene
+from diffusers import WanImageToVideoPipeline
+from torch import nn
+
+from loraedit import conditioning
+from loraedit.compose import resize_frames, to_float
+from loraedit.config import TrainSettings
+from loraedit.errors import CacheError, ModelError
+from loraedit.families import open_family
+from loraedit.families.base import Encoded, Family
+from loraedit.families.card import NANO, read_card
+from loraedit.lora import attach, load_lora, lora_parameters, save_lora
+from loraedit.masks import resize_mask
+from loraedit.training import Phase, train
+from loraedit.types import Size
+
+CPU = torch.device("cpu")
+SETTINGS = TrainSettings(steps=6, rank=3, lr=1e-2, looks=1, time_low=0.0, seed=7)
+
+
+def encode_motion(family: Family, scene: Scene) -> Encoded:
+    size = Size(32, 48)
+    source = resize_frames(to_float(scene.source), size)
+    sample = conditioning.motion_sample(source, resize_mask(scene.mask, size), "a coat")
+    return family.encode([sample], CPU, lambda *_: None)[0]
+
+
+def run(family: Family, encoded: Encoded, checkpoint: Path, steps: int = 6, stop_at: int | None = None) -> nn.Module:
+    """Train, or be interrupted after ``stop_at`` steps with the state saved."""
+    expert = family.experts[0]
+    transformer = family.load_transformer(expert, CPU)
+
+    def on_loss(done: int, total: int, loss: float) -> None:
+        if done == stop_at:
+            raise KeyboardInterrupt
+
+    train(family, expert, transformer, [Phase(steps, [encoded], [1.0])], SETTINGS, checkpoint, on_loss)
+    return transformer
+
+
+def weights(transformer: nn.Module) -> dict[str, torch.Tensor]:
+    return {name: parameter.detach().clone() for name, parameter in lora_parameters(transformer)}
+
+
+@pytest.fixture
+def family(checkpoint: Path) -> Family:
+    return open_family(read_card(checkpoint))
+
+
+def test_a_fresh_lora_changes_nothing_and_follows_its_seed(family: Family, scene: Scene) -> None:
+    encoded = encode_motion(family, scene)
+    assert encoded.target is not None
+    transformer = family.load_transformer(family.experts[0], CPU)
+    time = torch.tensor(0.5)
+    with torch.inference_mode():
+        bare = family.velocity(transformer, encoded.target, time, encoded)
+        state = torch.random.get_rng_state()
+        attach(family, transformer, rank=4, seed=1)
+        assert torch.equal(torch.random.get_rng_state(), state)
+        assert torch.equal(family.velocity(transformer, encoded.target, time, encoded), bare)
+    again = family.load_transformer(family.experts[0], CPU)
+    attach(family, again, rank=4, seed=1)
+    assert all(torch.equal(a, b) for a, b in zip(weights(again).values(), weights(transformer).values(), strict=True))
+
+
+def test_a_lora_is_on_every_linear_of_every_block_and_nothing_else_trains(family: Family) -> None:
+    transformer = family.load_transformer(family.experts[0], CPU)
+    attach(family, transformer, rank=2, seed=0)
+    adapted = {name.rsplit(".", 1)[0] for name, _ in lora_parameters(transformer)}
+    assert adapted == {f"blocks.{block}.{target}" for block in range(2) for target in family.lora_targets}
+    trainable = {id(p) for p in transformer.parameters() if p.requires_grad}
+    assert trainable == {id(p) for _, p in lora_parameters(transformer)}
+
+
+@pytest.mark.parametrize("name", ["plain", "wan21", "nano"])
+def test_plain_diffusers_reads_the_exported_lora(
+    checkpoints: dict[str, Path], name: str, scene: Scene, tmp_path: Path
+) -> None:
+    family = open_family(read_card(NANO if name == "nano" else checkpoints[name]))
+    encoded = encode_motion(family, scene)
+    assert encoded.target is not None
+    transformer = run(family, encoded, tmp_path / "state.safetensors", steps=3)
+    save_lora(tmp_path / "lora.safetensors", family, transformer, {"made_by": "a test"})
+    pipeline = WanImageToVideoPipeline.from_pretrained(
+        family.card.folder, dtype=torch.float32, text_encoder=None, tokenizer=None, vae=None
+    )
+    bare = family.load_transformer(family.experts[0], CPU)
+    pipeline.load_lora_weights(tmp_path / "lora.safetensors")
+    time = torch.tensor(0.6)
+    with torch.inference_mode():
+        ours = family.velocity(transformer, encoded.target, time, encoded)
+        theirs = family.velocity(pipeline.transformer, encoded.target, time, encoded)
+        without = family.velocity(bare, encoded.target, time, encoded)
+    assert (ours - theirs).abs().max() < 1e-5
+    assert (ours - without).abs().max() > 1e-3
+
+
+def test_a_saved_lora_loads_exactly(family: Family, scene: Scene, tmp_path: Path) -> None:
+    transformer = run(family, encode_motion(family, scene), tmp_path / "state.safetensors")
+    save_lora(tmp_path / "lora.safetensors", family, transformer, {})
+    again = family.load_transformer(family.experts[0], CPU)
+    load_lora(tmp_path / "lora.safetensors", family, again)
+    loaded = weights(again)
+    assert all(torch.equal(value, loaded[name]) for name, value in weights(transformer).items())
+
+
+def test_a_lora_of_another_model_or_no_lora_is_refused(
+    family: Family, checkpoints: dict[str, Path], tmp_path: Path
+) -> None:
+    nano = open_family(read_card(NANO))
+    transformer = nano.load_transformer(nano.experts[0], CPU)
+    attach(nano, transformer, rank=2, seed=0)
+    save_lora(tmp_path / "nano.safetensors", nano, transformer, {})
+    ours = family.load_transformer(family.experts[0], CPU)
+    with pytest.raises(ModelError, match="made for another model"):
+        load_lora(tmp_path / "nano.safetensors", family, ours)
+    (tmp_path / "junk.safetensors").write_bytes(b"\x80\x04junk")
+    with pytest.raises(ModelError, match="cannot be read"):
+        load_lora(tmp_path / "junk.safetensors", family, ours)
+
+
+def test_training_lowers_the_loss_on_its_own_clip(family: Family, scene: Scene, tmp_path: Path) -> None:
+    encoded = encode_motion(family, scene)
+    expert = family.experts[0]
+    transformer = family.load_transformer(expert, CPU)
+    phases = [Phase(60, [encoded], [1.0])]
+    losses = train(family, expert, transformer, phases, SETTINGS, tmp_path / "state.safetensors", lambda *_: None)
+    assert len(losses) == 60
+    assert sum(losses[-15:]) < sum(losses[:15])
+
+
+def test_an_interrupted_training_ends_with_the_same_bytes(
+    family: Family, scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("loraedit.training.loop.SAVE_EVERY_S", -1.0)  # save after every step
+    encoded = encode_motion(family, scene)
+    whole = weights(run(family, encoded, tmp_path / "whole.safetensors"))
+    for stop_at in (1, 3, 5):
+        with pytest.raises(KeyboardInterrupt):
+            run(family, encoded, tmp_path / "parts.safetensors", stop_at=stop_at)
+    parts = weights(run(family, encoded, tmp_path / "parts.safetensors"))
+    assert all(torch.equal(value, parts[name]) for name, value in whole.items())
+    assert (tmp_path / "whole.safetensors").read_bytes() == (tmp_path / "parts.safetensors").read_bytes()
+
+
+def test_a_damaged_checkpoint_is_set_aside(family: Family, scene: Scene, tmp_path: Path) -> None:
+    state = tmp_path / "state.safetensors"
+    encoded = encode_motion(family, scene)
+    run(family, encoded, state)
+    state.write_bytes(state.read_bytes()[:1000])
+    with pytest.raises(CacheError, match="set aside"):
+        run(family, encoded, state)
+    assert state.with_suffix(".damaged").exists()
+    run(family, encoded, state)

@@ -1,0 +1,110 @@
+"""Tiny random checkpoints in the published layout, for tests: every option of the Wan I2V family."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from diffusers import (
+    AutoencoderKLWan,
+    FlowMatchEulerDiscreteScheduler,
+    UniPCMultistepScheduler,
+    WanImageToVideoPipeline,
+    WanTransformer3DModel,
+)
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import (
+    CLIPImageProcessor,
+    CLIPVisionConfig,
+    CLIPVisionModel,
+    PreTrainedTokenizerFast,
+    UMT5Config,
+    UMT5EncoderModel,
+)
+
+LATENTS = 4
+
+
+def tiny_vae(temporal: int = 4) -> AutoencoderKLWan:
+    """8x in space and 4x in time as Wan2.1's, or 4x and 2x as nano's."""
+    torch.manual_seed(1)
+    wide = temporal == 4
+    vae = AutoencoderKLWan(
+        base_dim=4,
+        z_dim=LATENTS,
+        dim_mult=[1, 2, 2, 2] if wide else [2, 2],
+        num_res_blocks=1,
+        temperal_downsample=[False, True, True] if wide else [True],
+        latents_mean=[0.1, -0.2, 0.3, 0.0],
+        latents_std=[1.5, 0.7, 1.1, 2.0],
+        is_residual=not wide,
+        patch_size=None if wide else 2,
+        in_channels=3 if wide else 12,
+        out_channels=3 if wide else 12,
+        scale_factor_spatial=8 if wide else 4,
+        scale_factor_temporal=temporal,
+    )
+    return vae.eval()
+
+
+def tiny_transformer(temporal: int, image_encoder: bool) -> WanTransformer3DModel:
+    torch.manual_seed(2)
+    return WanTransformer3DModel(
+        patch_size=(1, 2, 2),
+        num_attention_heads=2,
+        attention_head_dim=12,
+        in_channels=2 * LATENTS + temporal,
+        out_channels=LATENTS,
+        text_dim=16,
+        freq_dim=16,
+        ffn_dim=32,
+        num_layers=2,
+        image_dim=16 if image_encoder else None,
+        added_kv_proj_dim=24 if image_encoder else None,
+        rope_max_seq_len=64,
+    ).eval()
+
+
+def tiny_tokenizer() -> PreTrainedTokenizerFast:
+    words = {"<pad>": 0, "</s>": 1, "<unk>": 2, "a": 3, "red": 4, "coat": 5}
+    tokenizer = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", eos_token="</s>", unk_token="<unk>")
+
+
+def tiny_text_encoder() -> UMT5EncoderModel:
+    torch.manual_seed(3)
+    config = UMT5Config(vocab_size=8, d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2, pad_token_id=0)
+    return UMT5EncoderModel(config).eval()
+
+
+def save_tiny_wan(
+    folder: Path,
+    *,
+    temporal: int = 4,
+    image_encoder: bool = False,
+    two_experts: bool = False,
+    euler: bool = False,
+) -> Path:
+    """Write a random checkpoint as diffusers itself would."""
+    vision = CLIPVisionConfig(
+        hidden_size=16, intermediate_size=16, num_hidden_layers=2, num_attention_heads=2, image_size=28, patch_size=14
+    )
+    scheduler = (
+        FlowMatchEulerDiscreteScheduler(shift=3.0)
+        if euler
+        else UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0)
+    )
+    pipeline = WanImageToVideoPipeline(
+        tokenizer=tiny_tokenizer(),
+        text_encoder=tiny_text_encoder(),
+        vae=tiny_vae(temporal),
+        scheduler=scheduler,
+        image_encoder=CLIPVisionModel(vision).eval() if image_encoder else None,
+        image_processor=CLIPImageProcessor(size=28, crop_size=28) if image_encoder else None,
+        transformer=tiny_transformer(temporal, image_encoder),
+        transformer_2=tiny_transformer(temporal, image_encoder) if two_experts else None,
+        boundary_ratio=0.9 if two_experts else None,
+    )
+    pipeline.save_pretrained(folder, safe_serialization=True)
+    return folder
