@@ -1,6 +1,6 @@
 """Put the trained parts together: a checkpoint in diffusers layout, half precision, with nano's card.
 
-    python -m pretrain.assemble --work DIR [--out src/loraedit/nano]
+python -m pretrain.assemble --work DIR [--out src/loraedit/nano]
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from diffusers import (
     AutoencoderKLWan,
     FlowMatchEulerDiscreteScheduler,
     WanImageToVideoPipeline,
-    WanTransformer3DModel,
 )
-from transformers import PreTrainedTokenizerFast, UMT5EncoderModel
 
+from pretrain.optim import Ema
+from pretrain.state import load_state
 from pretrain.text import TEXT_TOKENS
-from pretrain.transformer import SHIFT
+from pretrain.transformer import SHIFT, Nano, caption_tokenizer
 
 NANO = Path(__file__).parents[1] / "src/loraedit/nano"
 MAX_BYTES = 25_000_000
@@ -35,13 +35,18 @@ CARD = {
 
 
 def assemble(work: Path, out: Path) -> None:
-    """Write the whole checkpoint under a passing name, then move it into place."""
-    half = {"dtype": torch.float16}
+    """Write the whole checkpoint, of the transformer's averaged weights so far, then move it into place."""
+    tokenizer = caption_tokenizer()
+    model = Nano(len(tokenizer))
+    ema = Ema(model, 0.0)
+    step = load_state(work / "transformer.safetensors", model, ema, [])
+    model.load_state_dict(ema.weights)
+    model.half()
     pipeline = WanImageToVideoPipeline(
-        tokenizer=PreTrainedTokenizerFast.from_pretrained(work / "tokenizer"),
-        text_encoder=UMT5EncoderModel.from_pretrained(work / "text_encoder", dtype=torch.float16),
-        vae=AutoencoderKLWan.from_pretrained(work / "vae", **half),
-        transformer=WanTransformer3DModel.from_pretrained(work / "transformer", **half).half(),
+        tokenizer=tokenizer,
+        text_encoder=model.text_encoder,
+        vae=AutoencoderKLWan.from_pretrained(work / "vae", dtype=torch.float16),
+        transformer=model.transformer,
         scheduler=FlowMatchEulerDiscreteScheduler(shift=SHIFT),
     )
     fresh = work / "nano"
@@ -56,7 +61,7 @@ def assemble(work: Path, out: Path) -> None:
         shutil.copy(readme, fresh / "README.md")
     shutil.rmtree(out, ignore_errors=True)
     shutil.copytree(fresh, out)
-    print(f"{out}: {size:,} bytes")
+    print(f"{out}: step {step:,}, {size:,} bytes")
 
 
 if __name__ == "__main__":

@@ -24,5 +24,7 @@ def photos() -> tuple[Image, ...]:
             folders.append(Path(spec.origin).parent / folder)
     missing = [str(folder) for folder in folders if not folder.is_dir()]
     if missing or len(folders) < 3:
-        raise SystemExit(f"Photographs not found ({', '.join(missing)}). Install opencv-doc, scikit-image, scikit-learn.")
+        raise SystemExit(
+            f"Photographs not found ({', '.join(missing)}). Install opencv-doc, scikit-image, scikit-learn."
+        )
     return load_photos(tuple(folders))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ def save_state(path: Path, step: int, model: nn.Module, ema: Ema, optimizers: li
             tensors |= {f"optim.{index}.{key}.{name}": torch.as_tensor(value) for name, value in values.items()}
     temporary = path.with_suffix(".tmp")
     save_file({k: v.contiguous().clone() for k, v in tensors.items()}, temporary, metadata={"step": str(step)})
-    os.replace(temporary, path)
+    temporary.replace(path)
 
 
 def load_state(path: Path, model: nn.Module, ema: Ema, optimizers: list[torch.optim.Optimizer]) -> int:

@@ -144,7 +144,7 @@ def caption_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def train(work: Path, steps: int, peak: float, until: int) -> None:
-    """Train up to step ``until`` of a schedule of ``steps``, saving every round and writing the averaged model."""
+    """Train up to step ``until`` of a schedule of ``steps``, saving often."""
     vae = AutoencoderKLWan.from_pretrained(work / "vae").eval()
     tokenizer = caption_tokenizer()
     model = Nano(len(tokenizer))
@@ -176,10 +176,6 @@ def train(work: Path, steps: int, peak: float, until: int) -> None:
             append_log(work / "transformer.jsonl", **row, **scores)
             losses.clear()
             save_state(state, step + 1, model, ema, optimizers)
-    model.load_state_dict(ema.weights)
-    model.transformer.save_pretrained(work / "transformer")
-    model.text_encoder.save_pretrained(work / "text_encoder")
-    tokenizer.save_pretrained(work / "tokenizer")
 
 
 if __name__ == "__main__":

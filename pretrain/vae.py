@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from diffusers import AutoencoderKLWan
 from diffusers.models.autoencoders.autoencoder_kl_wan import patchify, unpatchify
 from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
@@ -39,7 +38,7 @@ def build() -> AutoencoderKLWan:
     torch.manual_seed(0)
     vae = AutoencoderKLWan(**CONFIG, latents_mean=[0.0] * 16, latents_std=[1.0] * 16)
     for name, parameter in vae.named_parameters():
-        if "resnets" in name and "conv2" in name or "attentions" in name and "proj" in name:
+        if ("resnets" in name and "conv2" in name) or ("attentions" in name and "proj" in name):
             torch.nn.init.zeros_(parameter)
     return vae
 
@@ -69,9 +68,7 @@ def decode(vae: AutoencoderKLWan, latents: Tensor) -> Tensor:
     for index, chunk in enumerate((z[:, :, :1], z[:, :, 1:])):
         if chunk.shape[2]:
             vae._conv_idx = [0]
-            parts.append(
-                vae.decoder(chunk, feat_cache=vae._feat_map, feat_idx=vae._conv_idx, first_chunk=index == 0)
-            )
+            parts.append(vae.decoder(chunk, feat_cache=vae._feat_map, feat_idx=vae._conv_idx, first_chunk=index == 0))
     vae.clear_cache()
     return unpatchify(torch.cat(parts, 2), vae.config.patch_size)
 

@@ -17,13 +17,15 @@ MAX_LINES = 400
 
 # From top to bottom. A name stands for a module or for a whole sub-package.
 LAYERS: tuple[tuple[str, ...], ...] = (
+    ("__main__",),
     ("app",),
-    ("edit", "generate", "report"),
-    ("training",),
+    ("editing",),
+    ("inputs", "report", "training", "generate"),
+    ("lora",),
     ("families",),
-    ("lora", "conditioning"),
-    ("video", "masks", "compose", "flow", "config"),
-    ("types", "errors"),
+    ("conditioning",),
+    ("video", "masks", "compose", "flow", "config", "files"),
+    ("types", "errors", "version"),
 )
 DEPTH = {unit: depth for depth, units in enumerate(LAYERS) for unit in units}
 

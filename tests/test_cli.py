@@ -143,7 +143,7 @@ def test_bad_input_is_refused_in_one_sentence_with_nothing_left(files: Path, nam
     assert sorted(files.rglob("*")) == before
 
 
-def test_a_refusal_does_not_load_torch(files: Path) -> None:
+def test_a_refusal_does_not_load_torch() -> None:
     code = "import sys, loraedit.app.cli, loraedit.inputs; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
@@ -161,4 +161,3 @@ def test_a_frame_of_another_size_is_fitted_when_asked(files: Path, checkpoint: P
 def test_the_version_is_shown() -> None:
     done = subprocess.run([sys.executable, "-m", "loraedit", "--version"], capture_output=True, text=True, check=True)
     assert done.stdout.startswith("loraedit 0.")
-

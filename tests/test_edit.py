@@ -16,11 +16,12 @@ import pytest
 from conftest import Scene, make_scene
 
 import loraedit
+from loraedit.editing import EditResult
 from loraedit.types import Clip
 from loraedit.video import read_clip, read_image, write_clip, write_image
 
 
-def edit(scene: Scene, model: Path | str, **settings: object) -> loraedit.edit.EditResult:
+def edit(scene: Scene, model: Path | str, **settings: object) -> EditResult:
     return loraedit.edit(scene.source, scene.edited_first, scene.mask, model=str(model), **settings)
 
 
@@ -132,11 +133,9 @@ def test_killed_at_any_moment_and_started_again_it_ends_with_the_same_bytes(chec
     done = subprocess.run(command(tmp_path, checkpoint, "whole"), capture_output=True, env=environment, check=True)
     whole_s = time.monotonic() - start
     assert json.loads(done.stdout)["outside_exact"] is True
-    kills = 0
+    kills, quiet = 0, {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "env": environment}
     for share in (0.55, 0.7, 0.8, 0.9):
-        with subprocess.Popen(
-            command(tmp_path, checkpoint, "parts"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment
-        ) as process:
+        with subprocess.Popen(command(tmp_path, checkpoint, "parts"), **quiet) as process:
             time.sleep(share * whole_s)
             kills += process.poll() is None
             process.send_signal(signal.SIGKILL)

@@ -38,7 +38,7 @@ def run(family: Family, encoded: Encoded, checkpoint: Path, steps: int = 6, stop
     expert = family.experts[0]
     transformer = family.load_transformer(expert, CPU)
 
-    def on_loss(done: int, total: int, loss: float) -> None:
+    def on_loss(done: int, _total: int, _loss: float) -> None:
         if done == stop_at:
             raise KeyboardInterrupt
 
@@ -112,9 +112,7 @@ def test_a_saved_lora_loads_exactly(family: Family, scene: Scene, tmp_path: Path
     assert all(torch.equal(value, loaded[name]) for name, value in weights(transformer).items())
 
 
-def test_a_lora_of_another_model_or_no_lora_is_refused(
-    family: Family, checkpoints: dict[str, Path], tmp_path: Path
-) -> None:
+def test_a_lora_of_another_model_or_no_lora_is_refused(family: Family, tmp_path: Path) -> None:
     nano = open_family(read_card(NANO))
     transformer = nano.load_transformer(nano.experts[0], CPU)
     attach(nano, transformer, rank=2, seed=0)

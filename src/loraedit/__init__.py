@@ -24,7 +24,7 @@ from loraedit.errors import (
 from loraedit.version import __version__
 
 if TYPE_CHECKING:
-    from loraedit.edit import EditResult, Progress
+    from loraedit.editing import EditResult, Progress
     from loraedit.inputs import ClipLike, ImageLike
     from loraedit.masks import MaskSpec
 
@@ -85,6 +85,6 @@ def edit(
         None if out is None else Path(out),
         None if run is None else Path(run),
     )
-    from loraedit.edit import run_edit
+    from loraedit.editing import run_edit
 
     return run_edit(job, progress) if progress else run_edit(job)

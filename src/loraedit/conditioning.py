@@ -114,4 +114,5 @@ def recolour(pixels: Pixels, rng: np.random.Generator) -> Pixels:
         rotation = rotation[:, [0, 2, 1]]
     gain = rng.uniform(0.7, 1.3) * (-1 if rng.random() < 0.3 else 1)
     shifted = gain * (pixels @ rotation.astype(np.float32)) + rng.uniform(-0.2, 0.2)
-    return np.clip(shifted, -1, 1).astype(np.float32)
+    changed: Pixels = np.clip(shifted, -1, 1).astype(np.float32)
+    return changed

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 __all__ = ["fingerprint", "load_tensors", "replace_file", "save_tensors", "write_json"]
 
+METADATA_KEY = "loraedit"
+
 
 def fingerprint(*parts: Any) -> str:
     """Twelve hex digits of the contents: arrays by shape, type and bytes, everything else by its JSON."""
@@ -52,15 +54,20 @@ def write_json(path: Path, value: Any) -> None:
     replace_file(path, (json.dumps(value, indent=2, sort_keys=True) + "\n").encode())
 
 
-def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
-    """Write safetensors, whole or not at all; the same tensors give the same bytes."""
+def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, Any] | None = None) -> None:
+    """Write safetensors, whole or not at all; the same contents give the same bytes.
+
+    Args:
+        metadata: JSON values. They are stored under one key, because safetensors keeps keys in no fixed order.
+    """
     from safetensors.torch import save
 
-    replace_file(path, save(tensors, metadata))
+    header = {METADATA_KEY: json.dumps(metadata, sort_keys=True)} if metadata else None
+    replace_file(path, save({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, header))
 
 
-def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors and metadata of a safetensors file.
+def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and metadata of a file that :func:`save_tensors` wrote.
 
     Raises:
         CacheError: the file is damaged.
@@ -69,6 +76,7 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
     try:
         with safe_open(path, "pt") as file:
-            return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
+            metadata = json.loads((file.metadata() or {}).get(METADATA_KEY, "{}"))
+            return {key: file.get_tensor(key) for key in file.keys()}, metadata  # noqa: SIM118 (not a dict)
+    except (OSError, SafetensorError, ValueError) as error:
         raise CacheError(f"'{path}' is damaged. Delete it to make it again.") from error

@@ -17,7 +17,7 @@ def add_noise(data: Tensor, noise: Tensor, time: float) -> Tensor:
 
 
 def velocity_target(data: Tensor, noise: Tensor) -> Tensor:
-    """v = x0 - x1."""
+    """V = x0 - x1."""
     return noise - data
 
 

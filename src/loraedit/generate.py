@@ -63,7 +63,7 @@ def sample(
         if velocity is None:
             level = timestep / scheduler.config.num_train_timesteps
             velocity = loader.velocity(latents, level, condition, unconditional, sampling.guidance)
-            save_tensors(kept, {"velocity": velocity.cpu()})
+            save_tensors(kept, {"velocity": velocity})
         latents = scheduler.step(velocity.to(device)[None], timestep, latents[None], return_dict=False)[0][0]
         on_step(index + 1, len(scheduler.timesteps))
     return latents.float().cpu()

@@ -5,7 +5,6 @@ Nothing here needs torch, so a mistake is answered before anything heavy loads.
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -108,13 +107,13 @@ def _clip(source: ClipLike) -> Clip:
     frames = np.asarray(source)
     if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3 or 0 in frames.shape:
         raise InputError(
-            f"The source array is {frames.dtype} {list(frames.shape)}. Expected uint8 frames [F, H, W, 3], F at least 1."
+            f"The source array is {frames.dtype} {list(frames.shape)}. Expected uint8 [F, H, W, 3], F at least 1."
         )
     return Clip(frames, DEFAULT_FPS)
 
 
 def _edited_frame(image: ImageLike, size: Size, fit: bool, what: str) -> Image:
-    pixels = read_image(Path(image)) if isinstance(image, str | Path) else np.asarray(image)
+    pixels: Image = read_image(Path(image)) if isinstance(image, str | Path) else np.asarray(image)
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[-1] != 3 or 0 in pixels.shape:
         raise InputError(f"{what} is {pixels.dtype} {list(pixels.shape)}. Expected uint8 [H, W, 3].")
     given = Size(pixels.shape[0], pixels.shape[1])
@@ -166,7 +165,7 @@ def _places(source: ClipLike, out: Path | None, run: Path | None) -> tuple[Path 
     if run is not None:
         if run.exists() and not run.is_dir():
             raise InputError(f"The run folder '{run}' is a file. Give --run a folder.")
-        if out is not None and os.path.abspath(out) == os.path.abspath(run):
+        if out is not None and out.resolve() == run.resolve():
             raise InputError(f"Output and run folder are both '{out}'. Give them different names.")
         check_writable(run / "frames")
     return out, run
@@ -175,4 +174,3 @@ def _places(source: ClipLike, out: Path | None, run: Path | None) -> tuple[Path 
 def _check_not_source(source: ClipLike, out: Path) -> None:
     if isinstance(source, str | Path) and out.exists() and Path(source).exists() and out.samefile(source):
         raise InputError(f"The output '{out}' is the source itself. Give --out another name.")
-

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from peft import LoraConfig, inject_adapter_in_model
@@ -47,7 +48,7 @@ def lora_parameters(transformer: nn.Module) -> Iterator[tuple[str, nn.Parameter]
                 yield f"{module_name}.{letter}", getattr(module, letter)[ADAPTER].weight
 
 
-def save_lora(path: Path, family: Family, transformer: nn.Module, provenance: dict[str, str]) -> None:
+def save_lora(path: Path, family: Family, transformer: nn.Module, provenance: dict[str, Any]) -> None:
     """Write the LoRA for loraedit, ComfyUI and diffusers.
 
     Args:
@@ -56,7 +57,7 @@ def save_lora(path: Path, family: Family, transformer: nn.Module, provenance: di
     tensors: dict[str, Tensor] = {}
     for name, parameter in lora_parameters(transformer):
         module, letter = name.rsplit(".", 1)
-        tensors[f"{family.portable_lora_name(module)}.{letter}.weight"] = parameter.detach().cpu().contiguous()
+        tensors[f"{family.portable_lora_name(module)}.{letter}.weight"] = parameter.detach()
     save_tensors(path, tensors, provenance)
 
 

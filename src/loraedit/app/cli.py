@@ -88,7 +88,7 @@ def edit(
     job = prepare(source, first_frame, mask, references, make_settings(values), out, run)
     console = Console(stderr=True)
     with PhaseProgress(console) as progress:
-        from loraedit.edit import run_edit  # heavy: only once everything has been checked
+        from loraedit.editing import run_edit  # heavy: only once everything has been checked
 
         result = run_edit(job, progress)
     if json_output:

@@ -17,7 +17,7 @@ LABELS = {
 
 
 class PhaseProgress:
-    """A callable for :data:`loraedit.edit.Progress`; use it as a context manager."""
+    """A callable for :data:`loraedit.editing.Progress`; use it as a context manager."""
 
     def __init__(self, console: Console) -> None:
         columns = (

@@ -20,7 +20,7 @@ __all__ = ["ModelCard", "read_card", "resolve_model"]
 
 NANO = Path(__file__).parents[1] / "nano"
 CARD_FILE = "loraedit.json"
-HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 Positive = Annotated[int, Field(ge=1)]
 
@@ -99,12 +99,12 @@ def resolve_model(model: str) -> Path:
 
 def _from_hub(model: str) -> Path:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     patterns = ["*.json", "*.safetensors", "*.model", "*.txt"]
     try:
         return Path(snapshot_download(model, allow_patterns=patterns))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise ModelError(
             f"Model '{model}' is not a folder here and could not be fetched from the Hub "
             f"({type(error).__name__}). Check the name and the connection, or give a folder."

@@ -7,10 +7,12 @@ encoding are diffusers' own; nano is one such checkpoint, and nothing here knows
 from __future__ import annotations
 
 import gc
+import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import diffusers
 import torch
 from diffusers import AutoencoderKLWan, WanImageToVideoPipeline, WanTransformer3DModel
 from PIL import Image
@@ -107,7 +109,7 @@ class WanFamily:
         _free()
         return embeddings
 
-    def _pipeline(self, *wanted: str, dtype: torch.dtype) -> WanImageToVideoPipeline:
+    def _pipeline(self, *wanted: str, dtype: torch.dtype) -> Any:
         """Diffusers' own pipeline with these components only."""
         optional = ("transformer", "transformer_2", "image_encoder", "image_processor")
         names = ("tokenizer", "text_encoder", "vae", "scheduler", *optional)
@@ -120,10 +122,10 @@ class WanFamily:
     # ---- latents -------------------------------------------------------------------------------------------------
 
     @contextmanager
-    def _vae(self, device: torch.device) -> Iterator[AutoencoderKLWan]:
+    def _vae(self, device: torch.device) -> Iterator[Any]:
         """The VAE, float32 as diffusers keeps it, freed at the end."""
         with _loading(self.card):
-            vae = AutoencoderKLWan.from_pretrained(
+            vae: Any = AutoencoderKLWan.from_pretrained(
                 self.card.folder, subfolder="vae", dtype=torch.float32, use_safetensors=True
             )
         vae.to(device).eval()
@@ -131,13 +133,14 @@ class WanFamily:
         del vae
         _free()
 
-    def _latents(self, vae: AutoencoderKLWan, pixels: Pixels) -> Tensor:
+    def _latents(self, vae: Any, pixels: Pixels) -> Tensor:
         """E(V): the posterior's mode, normalised, float32 ``[c, f, h, w]`` on the CPU."""
         video = torch.from_numpy(pixels).permute(3, 0, 1, 2)[None].to(vae.device)
         with torch.inference_mode():
             latents = vae.encode(video).latent_dist.mode()
             mean, inverse_std = _statistics(vae, latents)
-            return ((latents - mean) * inverse_std)[0].float().cpu().clone()
+            normalised: Tensor = ((latents - mean) * inverse_std)[0].float().cpu()
+        return normalised.clone()
 
     def decode(self, latents: Tensor, device: torch.device) -> Pixels:
         """Pixels ``[F, H, W, 3]`` in [-1, 1] of latents ``[c, f, h, w]``."""
@@ -173,7 +176,14 @@ class WanFamily:
 
     def scheduler(self, steps: int, device: torch.device) -> Any:
         """The checkpoint's own scheduler (UniPC, FlowMatchEuler, ...) with its own flow shift."""
-        return _load_scheduler(self.card, steps, device)
+        with _loading(self.card):
+            config = json.loads((self.card.folder / "scheduler/scheduler_config.json").read_text(encoding="utf-8"))
+            kind = getattr(diffusers, config["_class_name"])
+            if not issubclass(kind, diffusers.SchedulerMixin):
+                raise TypeError(f"{kind.__name__} is not a scheduler of diffusers")
+            scheduler = kind.from_pretrained(self.card.folder, subfolder="scheduler")
+        scheduler.set_timesteps(steps, device=device)
+        return scheduler
 
     # ---- LoRA names ----------------------------------------------------------------------------------------------
 
@@ -189,17 +199,7 @@ class WanFamily:
         return f"blocks.{block}.{module}"
 
 
-def _load_scheduler(card: ModelCard, steps: int, device: torch.device) -> Any:
-    import diffusers
-
-    with _loading(card):
-        config, _ = diffusers.SchedulerMixin.load_config(card.folder, subfolder="scheduler", return_unused_kwargs=True)
-        scheduler = getattr(diffusers, config["_class_name"]).from_config(config)
-    scheduler.set_timesteps(steps, device=device)
-    return scheduler
-
-
-def _statistics(vae: AutoencoderKLWan, latents: Tensor) -> tuple[Tensor, Tensor]:
+def _statistics(vae: Any, latents: Tensor) -> tuple[Tensor, Tensor]:
     """Mean, and one over the standard deviation, per latent channel (as diffusers computes them, to the bit)."""
     shape = (1, vae.config.z_dim, 1, 1, 1)
     mean = torch.tensor(vae.config.latents_mean).view(shape).to(latents)

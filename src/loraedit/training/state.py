@@ -30,10 +30,10 @@ def save_state(
     """Write the state, whole or not at all."""
     tensors: dict[str, Tensor] = {"losses": torch.tensor(state.losses, dtype=torch.float64)}
     for name, parameter in parameters.items():
-        tensors[f"{name}.weight"] = parameter.detach().cpu().contiguous()
+        tensors[f"{name}.weight"] = parameter.detach()
         for moment in MOMENTS:
-            tensors[f"{name}.{moment}"] = optimizer.state[parameter][moment].cpu().contiguous()
-    save_tensors(path, tensors, {"step": str(state.step)})
+            tensors[f"{name}.{moment}"] = optimizer.state[parameter][moment]
+    save_tensors(path, tensors, {"step": state.step})
 
 
 def load_state(path: Path, parameters: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer) -> TrainState:

@@ -202,7 +202,7 @@ class _Run:
                 "made_by": f"loraedit {__version__}",
                 "base": self.settings.model,
                 "kind": self.settings.lora,
-                "training": self.settings.training().model_dump_json(),
+                "training": self.settings.training().model_dump(),
             }
             save_lora(file, self.family, transformer, provenance)
 
@@ -212,9 +212,7 @@ class _Run:
         """Pixels of the whole working clip."""
         # Only the motion LoRA reads a mask inside a frame; without it the model gets plain image-to-video.
         mask = working.mask if self.settings.lora == "motion" else np.ones_like(working.mask)
-        condition = conditioning.inference_condition(
-            working.source, working.edited_first, mask, self.settings.prompt
-        )
+        condition = conditioning.inference_condition(working.source, working.edited_first, mask, self.settings.prompt)
         sampling = Sampling(self.settings.sampling_steps or 1, self.settings.guidance or 0.0, self.settings.seed)
         lora_keys = [path.stem for path in loras.values()]
         key = fingerprint(self.model_key, lora_keys, vars(sampling), self.device.type, *_sample_parts(condition))
@@ -257,7 +255,7 @@ class _Run:
 
                 encoded = self.family.encode([sample for _, sample in missing], self.device, on_step)
                 for (path, _), value in zip(missing, encoded, strict=True):
-                    save_tensors(path, {name: tensor.contiguous() for name, tensor in value.tensors().items()})
+                    save_tensors(path, value.tensors())
         return [Encoded(**load_tensors(path)[0]) for path in paths]
 
     # ---- the result ----------------------------------------------------------------------------------------------
