@@ -329,7 +329,7 @@ def test_a_failed_write_leaves_the_old_clip(tmp_path: Path, monkeypatch: pytest.
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "replace", fail)
-    monkeypatch.setattr(video, "_save_png", fail)
+    monkeypatch.setattr("loraedit.video.writing._save_png", fail)
     with pytest.raises(InputError, match="No space left on device"):
         video.write_clip(tmp_path / name, noisy_clip(3))
     assert listing(tmp_path) == [name] and len(video.read_clip(tmp_path / name)) == 2

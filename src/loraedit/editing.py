@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import platform
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -21,7 +22,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from loraedit import conditioning, masks
 from loraedit.compose import composite, pad_frames, resize_frames, to_float, to_uint8, working_size
@@ -33,7 +33,7 @@ from loraedit.files import fingerprint, load_tensors, save_tensors, write_json
 from loraedit.generate import Sampling, sample
 from loraedit.inputs import Job
 from loraedit.lora import save_lora
-from loraedit.report import contact_sheet, loss_curve
+from loraedit.report import contact_sheet, loss_curve, side_by_side
 from loraedit.training import Phase, train
 from loraedit.types import Clip, Frames, Mask, Pixels
 from loraedit.version import __version__
@@ -55,7 +55,7 @@ class EditResult:
     Attributes:
         clip: the edited clip.
         paths: where things are: ``out`` if asked for, and in the run folder ``frames`` (lossless PNGs), ``sheet``,
-            ``settings``, and with a LoRA ``lora`` and ``loss_curve``.
+            ``side_by_side`` (a video for watching), ``settings``, and with a LoRA ``lora`` and ``loss_curve``.
         seconds: time by phase.
         losses: training loss by step; empty if no LoRA was trained.
         reused: the phases whose result was found in the run folder.
@@ -217,19 +217,20 @@ class _Run:
         lora_keys = [path.stem for path in loras.values()]
         key = fingerprint(self.model_key, lora_keys, vars(sampling), self.device.type, *_sample_parts(condition))
         path = self.folder / "cache" / f"latents-{key}.safetensors"
+        steps = path.with_suffix("")
         if path.exists():
             self.result.reused.append("sample")
-            latents = load_tensors(path)[0]["latents"]
         else:
-            latents = self._sample(condition, sampling, loras, path)
+            self._sample(condition, sampling, loras, steps, path)
+        shutil.rmtree(steps, ignore_errors=True)
+        latents = load_tensors(path)[0]["latents"]
         with self._phase("decode"):
             pixels = self.family.decode(latents, self.device)
         return pixels[: len(self.job.source)]
 
-    def _sample(self, condition: Sample, sampling: Sampling, loras: dict[str, Path], path: Path) -> Tensor:
+    def _sample(self, condition: Sample, sampling: Sampling, loras: dict[str, Path], steps: Path, path: Path) -> None:
         encoded = self._encoded("encode", [condition])[0]
         negative = self.family.embed_prompt("", self.device) if sampling.guidance > 1 else None
-        steps = path.with_suffix("")
         with self._phase("sample"):
 
             def on_step(done: int, total: int) -> None:
@@ -237,10 +238,6 @@ class _Run:
 
             latents = sample(self.family, encoded, negative, sampling, loras, self.device, steps, on_step)
             save_tensors(path, {"latents": latents})
-        for kept in steps.glob("*.safetensors"):
-            kept.unlink()
-        steps.rmdir()
-        return latents
 
     def _encoded(self, phase: str, samples: Sequence[Sample]) -> list[Encoded]:
         """Encoded samples, each cached by its content."""
@@ -276,6 +273,8 @@ class _Run:
         paths["sheet"] = self.folder / "sheet.png"
         title = f"{self.settings.lora} LoRA, {self.settings.model}"
         contact_sheet(self.job.source.frames, clip.frames, self.job.edit_mask, title=title).save(paths["sheet"])
+        paths["side_by_side"] = self.folder / "side_by_side.mp4"
+        write_clip(paths["side_by_side"], Clip(side_by_side(self.job.source.frames, clip.frames), clip.fps))
         if self.job.out is not None:
             paths["out"] = self.job.out
             write_clip(self.job.out, clip)

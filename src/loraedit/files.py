@@ -38,7 +38,7 @@ def fingerprint(*parts: Any) -> str:
 def replace_file(path: Path, content: bytes) -> None:
     """Write a file under a temporary name, flush it to disk, and rename it into place."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.partial")
     try:
         with temporary.open("wb") as file:
             file.write(content)

@@ -123,7 +123,8 @@ def _edited_frame(image: ImageLike, size: Size, fit: bool, what: str) -> Image:
         raise ShapeError(
             f"{what} is {given}, but the clip is {size}. Give it the clip's size, or add --fit to resize it."
         )
-    return to_uint8(resize_frames(to_float(pixels[None]), size))[0]
+    fitted: Image = to_uint8(resize_frames(to_float(pixels[None]), size))[0]
+    return fitted
 
 
 def _check_covered(clip: Clip, edited: Image, edit_mask: Mask) -> None:

@@ -18,6 +18,11 @@ from loraedit.version import __version__
 
 __all__ = ["app", "main"]
 
+LABELS = {
+    "out": "Result", "frames": "Lossless frames", "sheet": "Contact sheet", "side_by_side": "Side by side",
+    "lora": "LoRA", "loss_curve": "Loss curve", "run": "Everything else",
+}  # fmt: skip
+
 app = typer.Typer(
     name="loraedit",
     help="Edit the first frame of a video; the edit is carried through the whole clip.",
@@ -28,13 +33,19 @@ app = typer.Typer(
 )
 
 
-@app.callback()
-def _root(
-    version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False,
-) -> None:
-    if version:
+def _show_version(wanted: bool) -> None:
+    if wanted:
         typer.echo(f"loraedit {__version__}")
         raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    pass
 
 
 @app.command()
@@ -118,10 +129,7 @@ def _tell(console: Console, summary: dict[str, Any]) -> None:
     reused = f" (reused: {', '.join(summary['reused'])})" if summary["reused"] else ""
     exact = "equals the source exactly" if summary["outside_exact"] else "differs from the source"
     console.print(f"Done in {total:.0f} s{reused}. Outside the mask the result {exact}.")
-    for name, label in (
-        ("out", "Result"), ("frames", "Lossless frames"), ("sheet", "Contact sheet"), ("lora", "LoRA"),
-        ("loss_curve", "Loss curve"), ("run", "Everything else"),
-    ):  # fmt: skip
+    for name, label in LABELS.items():
         if name in summary:
             console.print(f"  {label + ':':17}{summary[name]}", highlight=False, soft_wrap=True)
 

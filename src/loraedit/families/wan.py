@@ -159,6 +159,8 @@ class WanFamily:
             transformer = WanTransformer3DModel.from_pretrained(
                 self.card.folder, subfolder=expert.name, dtype=_compute_dtype(device), use_safetensors=True
             )
+        if device.type != "cpu":
+            transformer.enable_gradient_checkpointing()  # activations, not weights, are what fills a GPU
         module: nn.Module = transformer.to(device).eval().requires_grad_(False)
         return module
 

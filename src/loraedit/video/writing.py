@@ -1,8 +1,4 @@
-"""Clips and images on disk: read anything, write three containers or a folder of PNGs.
-
-Frames in memory are RGB, 8 bits, upright. What loraedit writes as FFV1 (.mkv) or PNG reads back bit for bit; H.264
-(.mp4, .mov) is for watching. Writing is atomic: a file or folder appears whole, under its final name, or not at all.
-"""
+"""RGB to videos, folders of PNGs and images."""
 
 from __future__ import annotations
 
@@ -10,41 +6,26 @@ import os
 import re
 import shutil
 import tempfile
-import uuid
-import warnings
 from dataclasses import dataclass, field
-from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
 from av.codec.context import Flags
-from av.container import InputContainer
-from av.stream import Disposition
 from av.video.frame import VideoFrame
 from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc
 from av.video.stream import VideoStream
 from PIL import Image as PilImage
-from PIL import ImageOps
 
 from loraedit.errors import InputError
-from loraedit.types import Clip, Image, Size
+from loraedit.types import Clip, Image
+from loraedit.video.reading import BICUBIC_EXACT, IMAGE_SUFFIXES
 
-__all__ = ["DEFAULT_FPS", "IMAGE_SUFFIXES", "check_writable", "read_clip", "read_image", "write_clip", "write_image"]
-
-DEFAULT_FPS = Fraction(24)
-"""Frames per second of a folder of frames, which states none."""
-
-IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"})
-"""Suffixes, in lower case, that count as an image: a frame in a folder, a mask for all frames."""
+__all__ = ["check_writable", "write_clip", "write_image"]
 
 _UNWRITABLE_SUFFIXES = IMAGE_SUFFIXES | {".3gp", ".apng", ".avi", ".avif", ".exr", ".flv", ".gif", ".heic", ".m2ts"}
 _UNWRITABLE_SUFFIXES |= {".m4v", ".mpeg", ".mpg", ".mts", ".mxf", ".ogv", ".ts", ".webm", ".wmv", ".y4m"}
 _OUTPUTS = "Write to a name ending in .mp4, .mov or .mkv (lossless), or to a name without suffix for a folder of PNGs."
-_TEXT_DEMUXERS = frozenset({"adf", "bin", "idf", "tty", "xbin"})  # FFmpeg draws any text file as a terminal
-_COLORSPACE_UNSPECIFIED = 2
-_HD_HEIGHT = 720
-_BICUBIC_EXACT = 0x4 | 0x2000 | 0x4000 | 0x40000 | 0x80000  # swscale: full chroma in and out, exact rounding, bitexact
 _SLICED_PX = 8  # FFV1 finds no way to slice frames that are narrower than a few pixels
 _THREADS = 4  # fixed: x264's bytes depend on the number of threads, and machines differ
 
@@ -68,144 +49,6 @@ _FORMATS = {
     ".mov": _Format("mov", "libx264", "yuv420p", _X264, _FAST_START),
     ".mkv": _Format("matroska", "ffv1", "bgr0", {"level": "3"}, {"fflags": "+bitexact"}),
 }
-
-
-def read_clip(path: Path) -> Clip:
-    """Read a video file, or a folder of frames in the natural order of their names (2 before 10).
-
-    Rotation metadata is applied, so that frames come out upright. A folder plays at ``DEFAULT_FPS``; a video with
-    a varying frame rate keeps all its frames, at the average rate.
-
-    Args:
-        path: a video file that FFmpeg can decode, or a folder of PNG, JPEG, WebP, BMP or TIFF frames.
-
-    Returns:
-        The clip, frames ``[F, H, W, 3]`` uint8 RGB, F at least 1.
-
-    Raises:
-        InputError: nothing is there, it isn't a video, it has no frames, or its frames differ in size.
-    """
-    path = Path(path)
-    if path.is_dir():
-        return _read_folder(path)
-    if not path.is_file():
-        raise InputError(f"There is no video file or folder of frames at {path}. Check the path.")
-    return _read_video(path)
-
-
-def read_image(path: Path) -> Image:
-    """Read an image as 8-bit RGB, turned upright by its EXIF orientation.
-
-    16-bit grey is scaled to 8 bits; palettes and CMYK are converted; transparent pixels are laid over black.
-
-    Returns:
-        ``[H, W, 3]`` uint8 RGB.
-
-    Raises:
-        InputError: there is no such file, it isn't an image, or it is too large to be meant.
-    """
-    path = Path(path)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", PilImage.DecompressionBombWarning)
-            with PilImage.open(path) as image:
-                return _rgb_pixels(ImageOps.exif_transpose(image))
-    except (PilImage.DecompressionBombError, PilImage.DecompressionBombWarning) as error:
-        raise InputError(f"{path} is too large to decode safely: {error} Scale the image down.") from error
-    except FileNotFoundError as error:
-        raise InputError(f"There is no image at {path}. Check the path.") from error
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
-        raise InputError(f"{path} cannot be read as an image ({error}). Save it again as PNG.") from error
-
-
-def _rgb_pixels(image: PilImage.Image) -> Image:
-    """``[H, W, 3]`` uint8 of an image of any PIL mode."""
-    if image.mode == "F":
-        raise ValueError("its pixels are floating-point numbers of unknown range, expected 8 or 16 bits")
-    if image.mode.startswith("I"):
-        grey = np.rint(np.asarray(image, dtype=np.float64) / 257).clip(0, 255).astype(np.uint8)
-        return np.repeat(grey[..., None], 3, axis=-1)
-    if image.has_transparency_data:
-        black = PilImage.new("RGBA", image.size, (0, 0, 0, 255))
-        image = PilImage.alpha_composite(black, image.convert("RGBA"))
-    return np.array(image.convert("RGB"), dtype=np.uint8)
-
-
-def _natural_order(path: Path) -> tuple[list[str | int], str]:
-    parts = re.split(r"(\d+)", path.name.lower())
-    return [int(part) if index % 2 else part for index, part in enumerate(parts)], path.name
-
-
-def _read_folder(path: Path) -> Clip:
-    """The clip made of a folder's images; hidden files are passed over."""
-    names = [entry for entry in path.iterdir() if entry.suffix.lower() in IMAGE_SUFFIXES and entry.name[0] != "."]
-    if not names:
-        raise InputError(f"The folder {path} holds no frames. Put PNG, JPEG, WebP, BMP or TIFF images into it.")
-    names.sort(key=_natural_order)
-    frames = [read_image(name) for name in names]
-    _check_one_size([frame.shape for frame in frames], [str(name) for name in names])
-    return Clip(np.stack(frames), DEFAULT_FPS)
-
-
-def _check_one_size(shapes: list[tuple[int, ...]], names: list[str]) -> None:
-    for shape, name in zip(shapes, names, strict=True):
-        if shape != shapes[0]:
-            sizes = Size(*shape[:2]), Size(*shapes[0][:2])
-            raise InputError(
-                f"{name} is {sizes[0]}, but {names[0]} is {sizes[1]}. Give all frames of a clip the same size."
-            )
-
-
-def _read_video(path: Path) -> Clip:
-    frames: list[Image] = []
-    try:
-        with av.open(str(path.resolve())) as container:
-            stream = _picture_stream(container, path)
-            for packet in container.demux(stream):
-                if packet.is_corrupt:  # so ends an .mp4 that was cut short; FFmpeg counts it as no error
-                    raise _damaged(path, "data is missing", len(frames) + len(stream.decode()))
-                frames.extend(_upright_rgb(frame) for frame in packet.decode())
-            fps = stream.average_rate or stream.guessed_rate or DEFAULT_FPS
-    except av.FFmpegError as error:
-        raise _damaged(path, str(error.strerror), len(frames)) from error
-    if not frames:
-        raise InputError(f"{path} holds no frame that can be decoded. Export the video again.")
-    _check_one_size([frame.shape for frame in frames], [f"frame {index + 1} of {path}" for index in range(len(frames))])
-    return Clip(np.stack(frames), Fraction(fps))
-
-
-def _damaged(path: Path, reason: str, readable: int) -> InputError:
-    state = f"and only {readable} of its frames can be decoded" if readable else "or no video at all"
-    advice = "Convert it to an H.264 .mp4, or give a folder of frames."
-    return InputError(f"{path} cannot be read as a video ({reason}): it is damaged, {state}. {advice}")
-
-
-def _picture_stream(container: InputContainer, path: Path) -> VideoStream:
-    """The first moving-picture stream, cover art passed over."""
-    kind = container.format.name
-    if kind.endswith("_pipe") or kind.startswith("image2"):
-        raise InputError(f"{path} is a single image, but a clip is needed. Give a video, or a folder of frames.")
-    if kind in _TEXT_DEMUXERS:
-        raise InputError(f"{path} is a text file, not a video. Give a video, or a folder of frames.")
-    streams = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
-    if not streams:
-        content = "has sound but no picture" if container.streams.audio else "has no picture"
-        raise InputError(f"{path} {content}. Give a file with a video track.")
-    streams[0].thread_type = "AUTO"
-    return streams[0]
-
-
-def _upright_rgb(frame: VideoFrame) -> Image:
-    """``[H, W, 3]`` uint8 RGB, turned by the frame's rotation metadata.
-
-    Untagged YUV is taken as BT.601 below 720 lines and as BT.709 from there on, as players do.
-    """
-    matrix: int = frame.colorspace
-    if matrix == _COLORSPACE_UNSPECIFIED:
-        matrix = Colorspace.ITU709 if frame.height >= _HD_HEIGHT else Colorspace.ITU601
-    source = None if frame.format.is_rgb else matrix
-    rgb = frame.reformat(format="rgb24", src_colorspace=source, interpolation=_BICUBIC_EXACT)
-    return np.ascontiguousarray(np.rot90(rgb.to_ndarray().astype(np.uint8, copy=False), round(frame.rotation / 90)))
 
 
 def write_clip(path: Path, clip: Clip) -> None:
@@ -321,7 +164,8 @@ def _replace_folder(new: Path, path: Path) -> None:
     if not path.exists():
         new.rename(path)
         return
-    old = _partial_sibling(path)
+    old = path.with_name(f".{path.name}.old")
+    _remove(old)
     path.rename(old)
     try:
         new.rename(path)
@@ -374,7 +218,7 @@ def _coded_frame(pixels: Image, kind: _Format) -> VideoFrame:
         format=kind.pixels,
         dst_colorspace=Colorspace.ITU709,
         dst_color_range=ColorRange.MPEG,
-        interpolation=_BICUBIC_EXACT,
+        interpolation=BICUBIC_EXACT,
     )
 
 
@@ -384,7 +228,10 @@ def _real(path: Path) -> Path:
 
 
 def _partial_sibling(path: Path) -> Path:
-    return path.with_name(f".loraedit-{uuid.uuid4().hex}")
+    """A hidden name beside the target, always the same, so that what a killed run left is replaced by the next."""
+    partial = path.with_name(f".{path.name}.partial")
+    _remove(partial)
+    return partial
 
 
 def _remove(path: Path) -> None:
