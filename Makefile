@@ -43,7 +43,7 @@ format: $(STAMP)  ## let ruff fix and format the code
 	$(BIN)/ruff format
 
 bench: $(STAMP)  ## run the ablation (long)
-	$(BIN)/python benchmarks/ablation.py
+	$(BIN)/python -m benchmarks.ablation
 
 nano: $(STAMP)  ## train the built-in model again (very long)
 	$(BIN)/python -m pip install -e ".[pretrain]"

@@ -1,6 +1,6 @@
 """What each part of the method is worth, on clips whose true edit is known.
 
-    python benchmarks/ablation.py [--cases N] [--first K] [--work FOLDER] [--set NAME=VALUE ...]
+    python -m benchmarks.ablation [--cases N] [--first K] [--work FOLDER] [--set NAME=VALUE ...]
 
 Procedural scenes that pretraining never saw are rendered twice: as they are (the source), and with the first thing
 recoloured or re-textured (the truth). Every method gets the source, the truth's first frame and a loose mask, and is
@@ -81,7 +81,7 @@ def evaluate(case: Case, method: dict[str, Any] | None, settings: dict[str, Any]
     """Run one method on one case."""
     if method is None:
         return score(case.source, case)
-    result = loraedit.edit(case.source, case.truth[0], case.mask, seed=seed, **{**settings, **method})
+    result = loraedit.edit(case.source, case.truth[0], case.mask, seed=seed, train_seed=seed, **{**settings, **method})
     return score(result.clip.frames, case)
 
 

@@ -20,7 +20,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("__main__",),
     ("app",),
     ("editing",),
-    ("inputs", "report", "training", "generate"),
+    ("inputs", "report", "training", "generate", "devices"),
     ("lora",),
     ("families",),
     ("conditioning",),

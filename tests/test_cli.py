@@ -15,7 +15,7 @@ import pytest
 from conftest import Scene, make_scene
 
 from loraedit.types import Clip
-from loraedit.video import write_clip, write_image
+from loraedit.video import read_clip, write_clip, write_image
 
 Options = dict[str, str | list[str]]
 
@@ -119,14 +119,26 @@ REFUSED: dict[str, tuple[Callable[[Path], None], Options, str]] = {
     "checkpoint that is not I2V": (a_text_to_video_checkpoint, {"model": "bad"}, "not an image-to-video"),
     "folder that is no checkpoint": (no_frames, {"model": "bad"}, "model_index.json"),
     "output under a file": (a_file_in_the_way, {"out": "file/out.mp4"}, "file"),
-    "output that is the source": (nothing, {"out": "source.mkv"}, "source itself"),
+    "output that is the source": (nothing, {"out": "source.mkv"}, "the input itself"),
     "output of an unknown kind": (nothing, {"out": "out.avi"}, ".avi"),
     "run folder that is a file": (a_file_in_the_way, {"run": "file"}, "run folder"),
+    "output above the run folder": (nothing, {"out": "res", "run": "res/run"}, "lies in the output"),
+    "output over the mask": (nothing, {"out": "mask.mkv"}, "the input itself"),
+    "no output name": (nothing, {"out": "./"}, "no name"),
+    "name too long": (nothing, {"source": "x" * 300 + ".mp4"}, "too long"),
     "unknown mode": (nothing, {"lora": "magic"}, "lora"),
+    "infinite guidance": (nothing, {"guidance": "inf"}, "guidance"),
+    "rate that is no number": (nothing, {"lr": "nan"}, "lr"),
+    "huge box": (nothing, {"mask": "0,0,99999999999999999999,9"}, "mask"),
+    "no value": (nothing, {"steps": "many"}, "steps"),
     "negative steps": (nothing, {"steps": "-3"}, "steps"),
     "unknown device": (nothing, {"device": "toaster"}, "toaster"),
     "unedited first frame": (nothing, {"first-frame": "same.png"}, "equals the source"),
 }
+
+
+USAGE = {"no value"}
+"""Refused by the option parser, which shows the usage above its sentence."""
 
 
 @pytest.mark.parametrize("name", REFUSED)
@@ -140,12 +152,26 @@ def test_bad_input_is_refused_in_one_sentence_with_nothing_left(files: Path, nam
     assert words in done.stderr
     assert "Traceback" not in done.stderr
     assert done.stdout == ""
+    assert name in USAGE or len(done.stderr.strip().splitlines()) == 1
     assert sorted(files.rglob("*")) == before
 
 
-def test_a_refusal_does_not_load_torch() -> None:
-    code = "import sys, loraedit.app.cli, loraedit.inputs; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+def test_a_refusal_does_not_load_torch(files: Path) -> None:
+    code = (
+        "import sys, loraedit\n"
+        "try: loraedit.edit('source.mkv', 'edited.png', 'nowhere.png')\n"
+        "except loraedit.InputError: sys.exit(3 if 'torch' in sys.modules else 0)\n"
+        "sys.exit(4)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], cwd=files, check=False).returncode == 0
+
+
+def test_the_frames_of_an_earlier_run_are_not_overwritten(files: Path, scene: Scene) -> None:
+    write_clip(files / "e-run/frames", Clip(scene.source, Fraction(10)))
+    done = run(files, source="e-run/frames", out="e.mp4")
+    assert done.returncode == 2
+    assert "the input itself" in done.stderr
+    assert np.array_equal(read_clip(files / "e-run/frames").frames, scene.source)
 
 
 def test_a_frame_of_another_size_is_fitted_when_asked(files: Path, checkpoint: Path) -> None:

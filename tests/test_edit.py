@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -19,6 +18,8 @@ import loraedit
 from loraedit.editing import EditResult
 from loraedit.types import Clip
 from loraedit.video import read_clip, read_image, write_clip, write_image
+
+EXAMPLE = Path(__file__).parents[1] / "examples/pedestrian"
 
 
 def edit(scene: Scene, model: Path | str, **settings: object) -> EditResult:
@@ -88,11 +89,11 @@ def test_the_run_folder_holds_everything_and_is_reused(checkpoint: Path, scene: 
     assert (run / "loss.png").exists()
     assert len((run / "log.jsonl").read_text().splitlines()) >= 4
     again = loraedit.edit(clip, scene.edited_first, scene.mask, **call)
-    assert again.reused == ["train", "sample"]
+    assert again.reused == ["train motion", "sample"]
     assert np.array_equal(again.clip.frames, first.clip.frames)
 
 
-def test_another_first_frame_prompt_or_step_count_reuses_the_motion_lora(
+def test_another_first_frame_prompt_seed_or_sampling_reuses_the_motion_lora(
     checkpoint: Path, scene: Scene, tmp_path: Path
 ) -> None:
     call = {"run": tmp_path / "run", "steps": 2}
@@ -100,18 +101,44 @@ def test_another_first_frame_prompt_or_step_count_reuses_the_motion_lora(
     other = scene.edited_first.copy()
     other[12:20, 10:16] = 250
     second = loraedit.edit(scene.source, other, scene.mask, model=str(checkpoint), prompt="a red coat", **call)
-    assert second.reused == ["train"]
+    assert second.reused == ["train motion"]
     assert second.paths["lora"] == first.paths["lora"]
-    assert edit(scene, checkpoint, sampling_steps=5, **call).reused == ["train"]
+    assert edit(scene, checkpoint, sampling_steps=5, **call).reused == ["train motion"]
+    assert edit(scene, checkpoint, seed=9, **call).reused == ["train motion"]
+    assert edit(scene, checkpoint, references={4: scene.source[-1] // 2}, **call).reused == ["train motion"]
     assert edit(scene, checkpoint, rank=3, **call).reused == []
+    assert edit(scene, checkpoint, train_seed=1, **call).reused == []
+
+
+@pytest.mark.parametrize("kind", ["cache/latents-*", "cache/sample-*", "lora/*", "checkpoints/*"])
+def test_a_damaged_file_of_a_run_is_made_again(checkpoint: Path, scene: Scene, tmp_path: Path, kind: str) -> None:
+    call = {"run": tmp_path / "run", "steps": 2}
+    first = edit(scene, checkpoint, **call).clip.frames
+    for path in (tmp_path / "run").glob(kind):
+        path.write_bytes(path.read_bytes()[:50])
+    for path in (tmp_path / "run/cache").glob("latents-*"):
+        path.write_bytes(b"")
+    assert np.array_equal(edit(scene, checkpoint, **call).clip.frames, first)
+
+
+def test_the_outside_of_a_real_clip_is_kept_to_the_bit(checkpoint: Path, tmp_path: Path) -> None:
+    source, mask = read_clip(EXAMPLE / "source.mkv").frames, read_clip(EXAMPLE / "mask.mkv").frames[..., 0] > 127
+    result = loraedit.edit(
+        EXAMPLE / "source.mkv", EXAMPLE / "first_frame_edited.png", EXAMPLE / "mask.mkv", out=tmp_path / "result.mkv",
+        references={32: EXAMPLE / "last_frame_edited.png"}, model=str(checkpoint), steps=1, feather_px=5,
+    )  # fmt: skip
+    written = read_clip(tmp_path / "result.mkv").frames
+    assert result.outside_exact
+    assert np.array_equal(written[~mask], source[~mask])
+    assert (written[mask] != source[mask]).any()
 
 
 def command(folder: Path, model: Path, name: str) -> list[str]:
     return [
         sys.executable, "-m", "loraedit", "edit", str(folder / "source.mkv"),
         "--first-frame", str(folder / "edited.png"), "--mask", str(folder / "mask.mkv"), "--model", str(model),
-        "--steps", "40", "--sampling-steps", "30", "--out", str(folder / f"{name}.mkv"),
-        "--run", str(folder / name), "--json",
+        "--reference", f"4={folder / 'last.png'}", "--steps", "60", "--sampling-steps", "40",
+        "--out", str(folder / f"{name}.mkv"), "--run", str(folder / name), "--json",
     ]  # fmt: skip
 
 
@@ -123,23 +150,38 @@ def contents(folder: Path) -> dict[str, bytes]:
     }
 
 
-def test_killed_at_any_moment_and_started_again_it_ends_with_the_same_bytes(checkpoint: Path, tmp_path: Path) -> None:
+def kill_when(command: list[str], run: Path, pattern: str) -> bool:
+    """Start a run, kill it (SIGKILL) as soon as a file of that pattern is there; whether it was still running."""
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen(command, **quiet) as process:
+        while process.poll() is None and not list(run.glob(pattern)):
+            time.sleep(0.002)
+        running = process.poll() is None
+        process.send_signal(signal.SIGKILL)
+    return running
+
+
+@pytest.mark.parametrize("name", ["plain", "wan22"])
+def test_killed_at_any_moment_and_started_again_it_ends_with_the_same_bytes(
+    checkpoints: dict[str, Path], name: str, tmp_path: Path
+) -> None:
     scene = make_scene()
     write_clip(tmp_path / "source.mkv", Clip(scene.source, Fraction(10)))
     write_clip(tmp_path / "mask.mkv", Clip(np.repeat(scene.mask[..., None] * np.uint8(255), 3, -1), Fraction(10)))
     write_image(tmp_path / "edited.png", scene.edited_first)
-    environment = {**os.environ, "LORAEDIT_SAVE_EVERY_S": "0"}
-    start = time.monotonic()
-    done = subprocess.run(command(tmp_path, checkpoint, "whole"), capture_output=True, env=environment, check=True)
-    whole_s = time.monotonic() - start
+    write_image(tmp_path / "last.png", scene.source[-1] // 2)
+    model = checkpoints[name]
+    done = subprocess.run(command(tmp_path, model, "whole"), capture_output=True, check=True)
     assert json.loads(done.stdout)["outside_exact"] is True
-    kills, quiet = 0, {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "env": environment}
-    for share in (0.55, 0.7, 0.8, 0.9):
-        with subprocess.Popen(command(tmp_path, checkpoint, "parts"), **quiet) as process:
-            time.sleep(share * whole_s)
-            kills += process.poll() is None
-            process.send_signal(signal.SIGKILL)
-    assert kills
-    subprocess.run(command(tmp_path, checkpoint, "parts"), capture_output=True, env=environment, check=True)
+    moments = [
+        "cache/sample-*",
+        "checkpoints/motion-*",
+        "checkpoints/appearance-*",
+        "cache/latents-*/0007*",
+        ".frames*",
+    ]
+    killed = [kill_when(command(tmp_path, model, "parts"), tmp_path / "parts", moment) for moment in moments]
+    assert all(killed[:4])
+    subprocess.run(command(tmp_path, model, "parts"), capture_output=True, check=True)
     assert (tmp_path / "parts.mkv").read_bytes() == (tmp_path / "whole.mkv").read_bytes()
     assert contents(tmp_path / "parts") == contents(tmp_path / "whole")

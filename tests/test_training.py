@@ -13,17 +13,17 @@ from torch import nn
 from loraedit import conditioning
 from loraedit.compose import resize_frames, to_float
 from loraedit.config import TrainSettings
-from loraedit.errors import CacheError, ModelError
+from loraedit.errors import InputError, ModelError
 from loraedit.families import open_family
 from loraedit.families.base import Encoded, Family
 from loraedit.families.card import NANO, read_card
 from loraedit.lora import attach, load_lora, lora_parameters, save_lora
 from loraedit.masks import resize_mask
-from loraedit.training import Phase, train
+from loraedit.training import Stage, train
 from loraedit.types import Size
 
 CPU = torch.device("cpu")
-SETTINGS = TrainSettings(steps=6, rank=3, lr=1e-2, looks=1, time_low=0.0, seed=7)
+SETTINGS = TrainSettings(steps=6, rank=3, lr=1e-2, looks=1, time_low=0.0, train_seed=7)
 
 
 def encode_motion(family: Family, scene: Scene) -> Encoded:
@@ -33,7 +33,9 @@ def encode_motion(family: Family, scene: Scene) -> Encoded:
     return family.encode([sample], CPU, lambda *_: None)[0]
 
 
-def run(family: Family, encoded: Encoded, checkpoint: Path, steps: int = 6, stop_at: int | None = None) -> nn.Module:
+def run(
+    family: Family, encoded: Encoded, checkpoint: Path, stop_at: int | None = None, start: Path | None = None
+) -> nn.Module:
     """Train, or be interrupted after ``stop_at`` steps with the state saved."""
     expert = family.experts[0]
     transformer = family.load_transformer(expert, CPU)
@@ -42,7 +44,7 @@ def run(family: Family, encoded: Encoded, checkpoint: Path, steps: int = 6, stop
         if done == stop_at:
             raise KeyboardInterrupt
 
-    train(family, expert, transformer, [Phase(steps, [encoded], [1.0])], SETTINGS, checkpoint, on_loss)
+    train(family, expert, transformer, Stage([encoded], [1.0], start), SETTINGS, checkpoint, on_loss)
     return transformer
 
 
@@ -59,7 +61,7 @@ def test_a_fresh_lora_changes_nothing_and_follows_its_seed(family: Family, scene
     encoded = encode_motion(family, scene)
     assert encoded.target is not None
     transformer = family.load_transformer(family.experts[0], CPU)
-    time = torch.tensor(0.5)
+    time = torch.tensor(500.0)
     with torch.inference_mode():
         bare = family.velocity(transformer, encoded.target, time, encoded)
         state = torch.random.get_rng_state()
@@ -87,14 +89,14 @@ def test_plain_diffusers_reads_the_exported_lora(
     family = open_family(read_card(NANO if name == "nano" else checkpoints[name]))
     encoded = encode_motion(family, scene)
     assert encoded.target is not None
-    transformer = run(family, encoded, tmp_path / "state.safetensors", steps=3)
+    transformer = run(family, encoded, tmp_path / "state.safetensors")
     save_lora(tmp_path / "lora.safetensors", family, transformer, {"made_by": "a test"})
     pipeline = WanImageToVideoPipeline.from_pretrained(
         family.card.folder, dtype=torch.float32, text_encoder=None, tokenizer=None, vae=None
     )
     bare = family.load_transformer(family.experts[0], CPU)
     pipeline.load_lora_weights(tmp_path / "lora.safetensors")
-    time = torch.tensor(0.6)
+    time = torch.tensor(600.0)
     with torch.inference_mode():
         ours = family.velocity(transformer, encoded.target, time, encoded)
         theirs = family.velocity(pipeline.transformer, encoded.target, time, encoded)
@@ -129,8 +131,9 @@ def test_training_lowers_the_loss_on_its_own_clip(family: Family, scene: Scene, 
     encoded = encode_motion(family, scene)
     expert = family.experts[0]
     transformer = family.load_transformer(expert, CPU)
-    phases = [Phase(60, [encoded], [1.0])]
-    losses = train(family, expert, transformer, phases, SETTINGS, tmp_path / "state.safetensors", lambda *_: None)
+    settings = SETTINGS.model_copy(update={"steps": 60})
+    stage = Stage([encoded], [1.0])
+    losses = train(family, expert, transformer, stage, settings, tmp_path / "state.safetensors", lambda *_: None)
     assert len(losses) == 60
     assert sum(losses[-15:]) < sum(losses[:15])
 
@@ -138,7 +141,7 @@ def test_training_lowers_the_loss_on_its_own_clip(family: Family, scene: Scene, 
 def test_an_interrupted_training_ends_with_the_same_bytes(
     family: Family, scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("loraedit.training.loop.SAVE_EVERY_S", -1.0)  # save after every step
+    monkeypatch.setattr("loraedit.training.loop.SAVE_COST", float("inf"))  # save after every step
     encoded = encode_motion(family, scene)
     whole = weights(run(family, encoded, tmp_path / "whole.safetensors"))
     for stop_at in (1, 3, 5):
@@ -149,12 +152,34 @@ def test_an_interrupted_training_ends_with_the_same_bytes(
     assert (tmp_path / "whole.safetensors").read_bytes() == (tmp_path / "parts.safetensors").read_bytes()
 
 
-def test_a_damaged_checkpoint_is_set_aside(family: Family, scene: Scene, tmp_path: Path) -> None:
+def test_a_damaged_checkpoint_is_set_aside_and_training_starts_anew(
+    family: Family, scene: Scene, tmp_path: Path
+) -> None:
     state = tmp_path / "state.safetensors"
     encoded = encode_motion(family, scene)
     run(family, encoded, state)
-    state.write_bytes(state.read_bytes()[:1000])
-    with pytest.raises(CacheError, match="set aside"):
-        run(family, encoded, state)
-    assert state.with_suffix(".damaged").exists()
+    whole = state.read_bytes()
+    state.write_bytes(whole[:1000])
     run(family, encoded, state)
+    assert state.read_bytes() == whole
+    assert state.with_name("state.safetensors.damaged").exists()
+
+
+def test_a_second_stage_goes_on_from_the_first(family: Family, scene: Scene, tmp_path: Path) -> None:
+    encoded = encode_motion(family, scene)
+    first = run(family, encoded, tmp_path / "first.safetensors")
+    save_lora(tmp_path / "lora.safetensors", family, first, {})
+    with pytest.raises(KeyboardInterrupt):
+        run(family, encoded, tmp_path / "second.safetensors", stop_at=1, start=tmp_path / "lora.safetensors")
+    second = run(family, encoded, tmp_path / "whole.safetensors", start=tmp_path / "lora.safetensors")
+    moved = [(a - b).abs().max() for a, b in zip(weights(first).values(), weights(second).values(), strict=True)]
+    assert 0 < max(moved) < 10 * SETTINGS.lr * SETTINGS.steps
+
+
+def test_a_rate_that_blows_up_is_reported_not_saved(family: Family, scene: Scene, tmp_path: Path) -> None:
+    encoded = encode_motion(family, scene)
+    assert encoded.target is not None
+    broken = Encoded(encoded.condition, encoded.text, encoded.image, encoded.target * float("nan"))
+    with pytest.raises(InputError, match="Lower --lr"):
+        run(family, broken, tmp_path / "state.safetensors")
+    assert not (tmp_path / "state.safetensors").exists()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +18,7 @@ from loraedit.families import open_family
 from loraedit.families.base import Encoded, Family
 from loraedit.families.card import NANO, read_card
 from loraedit.generate import Sampling, initial_noise, sample
+from loraedit.lora import attach, lora_parameters
 from loraedit.types import Frames
 
 CPU = torch.device("cpu")
@@ -82,13 +85,28 @@ def test_two_experts_meet_at_the_boundary(checkpoints: dict[str, Path]) -> None:
     assert (low.name, low.low, low.high) == ("transformer_2", 0.0, 0.9)
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_lora_names_map_there_and_back(folders: dict[str, Path], name: str) -> None:
-    family = open_family(read_card(folders[name]))
-    for target in family.lora_targets:
-        module = f"blocks.1.{target}"
-        assert family.portable_lora_name(module).startswith("diffusion_model.blocks.1.")
-        assert family.module_of_lora_name(family.portable_lora_name(module)) == module
+@pytest.mark.parametrize("name", ["plain", "wan21"])
+def test_a_bfloat16_transformer_gives_a_velocity_and_gradients(checkpoints: dict[str, Path], name: str) -> None:
+    family = open_family(read_card(checkpoints[name]))
+    condition = plain_condition(family)
+    transformer = family.load_transformer(family.experts[0], CPU)
+    full = family.velocity(transformer, condition.condition[-4:], torch.tensor(500.0), condition)
+    folder = checkpoints[name] / "transformer"
+    half = type(transformer).from_pretrained(folder, dtype=torch.bfloat16).requires_grad_(False)
+    half.enable_gradient_checkpointing()
+    attach(family, half, rank=2, seed=0)
+    velocity = family.velocity(half.train(), condition.condition[-4:], torch.tensor(500.0), condition)
+    assert velocity.dtype == torch.float32
+    assert (velocity - full).abs().max() < 0.1
+    velocity.sum().backward()
+    assert all(p.grad is not None and p.dtype == torch.float32 for _, p in lora_parameters(half))
+
+
+def test_without_a_boundary_the_second_expert_is_not_used(checkpoints: dict[str, Path], tmp_path: Path) -> None:
+    folder = shutil.copytree(checkpoints["wan22"], tmp_path / "model")
+    index = json.loads((folder / "model_index.json").read_text())
+    (folder / "model_index.json").write_text(json.dumps({**index, "boundary_ratio": None}))
+    assert [expert.name for expert in open_family(read_card(folder)).experts] == ["transformer"]
 
 
 def test_nano_reconstructs_a_still_picture() -> None:

@@ -47,8 +47,8 @@ def tiny_vae(temporal: int = 4) -> AutoencoderKLWan:
     return vae.eval()
 
 
-def tiny_transformer(temporal: int, image_encoder: bool) -> WanTransformer3DModel:
-    torch.manual_seed(2)
+def tiny_transformer(temporal: int, image_encoder: bool, seed: int = 2) -> WanTransformer3DModel:
+    torch.manual_seed(seed)
     return WanTransformer3DModel(
         patch_size=(1, 2, 2),
         num_attention_heads=2,
@@ -103,7 +103,7 @@ def save_tiny_wan(
         image_encoder=CLIPVisionModel(vision).eval() if image_encoder else None,
         image_processor=CLIPImageProcessor(size=28, crop_size=28) if image_encoder else None,
         transformer=tiny_transformer(temporal, image_encoder),
-        transformer_2=tiny_transformer(temporal, image_encoder) if two_experts else None,
+        transformer_2=tiny_transformer(temporal, image_encoder, seed=9) if two_experts else None,
         boundary_ratio=0.9 if two_experts else None,
     )
     pipeline.save_pretrained(folder, safe_serialization=True)

@@ -18,7 +18,6 @@ from loraedit.errors import (
     InputError,
     LoraEditError,
     ModelError,
-    ResumeError,
     ShapeError,
 )
 from loraedit.version import __version__
@@ -33,7 +32,6 @@ __all__ = [
     "InputError",
     "LoraEditError",
     "ModelError",
-    "ResumeError",
     "ShapeError",
     "__version__",
     "edit",

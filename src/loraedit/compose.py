@@ -12,7 +12,17 @@ from numpy.typing import NDArray
 from loraedit.errors import InputError, ShapeError
 from loraedit.types import Frames, Image, Pixels, Size, Weights
 
-__all__ = ["composite", "pad_frames", "padded_length", "resize_frames", "to_float", "to_uint8", "working_size"]
+__all__ = [
+    "composite",
+    "from_working",
+    "pad_frames",
+    "padded_length",
+    "resize_frames",
+    "to_float",
+    "to_uint8",
+    "to_working",
+    "working_size",
+]
 
 _Value = TypeVar("_Value", bound=np.generic)
 
@@ -79,6 +89,16 @@ def to_uint8(frames: NDArray[np.floating[Any]]) -> NDArray[np.uint8]:
     assert np.issubdtype(frames.dtype, np.floating)
     levels = (frames.astype(np.float32) + np.float32(1)) * np.float32(127.5)
     return np.asarray(np.rint(levels).clip(0, 255), dtype=np.uint8)
+
+
+def to_working(frames: Frames, size: Size) -> Pixels:
+    """Bring uint8 frames ``[F, H, W, 3]`` to the model's size, float32 in [-1, 1]; a frame at a time."""
+    return np.concatenate([resize_frames(to_float(frame[None]), size) for frame in frames])
+
+
+def from_working(pixels: Pixels, size: Size) -> Frames:
+    """Bring the model's pixels ``[F, H', W', 3]`` to a clip's size, uint8; a frame at a time."""
+    return np.concatenate([to_uint8(resize_frames(frame[None], size)) for frame in pixels])
 
 
 def composite(source: Frames, generated: Frames, alpha: Weights) -> Frames:

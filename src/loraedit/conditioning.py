@@ -12,6 +12,7 @@ All arrays are numpy: pixels float32 ``[F, H, W, 3]`` in [-1, 1], masks bool ``[
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -49,6 +50,10 @@ class Sample:
     image: Pixels
     prompt: str
     target: Pixels | None = None
+
+    def parts(self) -> tuple[Any, ...]:
+        """All that the sample consists of, for a key."""
+        return (self.condition, self.edit_mask, self.image, self.prompt, "none" if self.target is None else self.target)
 
 
 def first_frame_kept(edit_mask: Mask) -> Mask:
@@ -99,8 +104,8 @@ def inference_condition(source: Pixels, edited_first: Pixels, edit_mask: Mask, p
 def recolour(pixels: Pixels, rng: np.random.Generator) -> Pixels:
     """One random change of all colours of a clip, the same in every frame (appearance augmentation).
 
-    The hue is rotated about the grey axis, the channels are mixed by a mirror now and then, contrast and brightness
-    change. Black stays dark and white stays light half of the time; else they swap.
+    The hue is rotated about the grey axis (half of the time mirrored too), contrast and brightness change, and in three
+    cases of ten light and dark swap. Grey stays grey.
     """
     angle = rng.uniform(0.15, 0.85) * 2 * np.pi
     cos, sin, third = np.cos(angle), np.sin(angle), 1 / 3

@@ -12,43 +12,47 @@ __all__ = ["EditSettings", "LoraMode", "Recipe", "TrainSettings", "make_settings
 
 LoraMode = Literal["motion", "naive", "none"]
 
-Positive = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1, le=1_000_000)]
+Rank = Annotated[int, Field(ge=1, le=1024)]
+Rate = Annotated[float, Field(gt=0.0, le=1.0)]
+Level = Annotated[float, Field(ge=0.0, lt=1.0)]
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
 
 
 class _Settings(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class TrainSettings(_Settings):
     """What decides how a LoRA is trained.
 
     Attributes:
-        steps: optimiser steps on the source clip; as many again on the references, if there are any.
+        steps: optimiser steps.
         rank: LoRA rank; alpha equals it.
         lr: peak learning rate of AdamW.
         looks: appearance augmentation. 1 trains on the clip as it is; N trains on N variants, the clip itself and
             N - 1 with condition and target recoloured alike, so that the LoRA learns the dance and not the colours.
         time_low: lowest noise level trained on, in [0, 1); 0 trains on all levels.
-        seed: decides initial weights, order, noise and noise levels.
+        train_seed: decides initial weights, order, noise and noise levels.
     """
 
-    steps: Positive
-    rank: Positive
-    lr: Annotated[float, Field(gt=0.0, le=1.0)]
-    looks: Positive
-    time_low: Annotated[float, Field(ge=0.0, lt=1.0)]
-    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    steps: Count
+    rank: Rank
+    lr: Rate
+    looks: Count
+    time_low: Level
+    train_seed: Seed = 0
 
 
 class Recipe(_Settings):
     """A model's own defaults, from its card."""
 
-    steps: Positive = 100
-    rank: Positive = 16
-    lr: Annotated[float, Field(gt=0.0, le=1.0)] = 1e-4
-    looks: Positive = 1
-    time_low: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
-    sampling_steps: Positive = 30
+    steps: Count = 100
+    rank: Rank = 16
+    lr: Rate = 1e-4
+    looks: Count = 1
+    time_low: Level = 0.0
+    sampling_steps: Count = 30
     guidance: Annotated[float, Field(ge=0.0)] = 5.0
 
 
@@ -58,7 +62,7 @@ class EditSettings(_Settings):
     Attributes:
         model: ``nano``, a folder in diffusers layout, or a Hub id.
         lora: ``motion`` is the method, ``naive`` its ablation (no mask), ``none`` the bare model.
-        steps: training steps on the source clip.
+        steps: training steps on the source clip; as many again on the references, if there are any.
         rank: LoRA rank.
         lr: learning rate.
         looks: see :class:`TrainSettings`.
@@ -69,24 +73,26 @@ class EditSettings(_Settings):
         source_prompt: what the source clip shows, used in training.
         feather_px: width of the soft border inside the mask, in source pixels.
         fit: resize the edited frames to the source's size instead of refusing them.
-        seed: decides everything random.
+        seed: decides the noise that generation starts from.
+        train_seed: decides everything random in training; another ``seed`` alone does not train again.
         device: torch device; None takes the best there is.
     """
 
     model: str = "nano"
     lora: LoraMode = "motion"
-    steps: Positive | None = None
-    rank: Positive | None = None
-    lr: Annotated[float, Field(gt=0.0, le=1.0)] | None = None
-    looks: Positive | None = None
-    time_low: Annotated[float, Field(ge=0.0, lt=1.0)] | None = None
-    sampling_steps: Positive | None = None
+    steps: Count | None = None
+    rank: Rank | None = None
+    lr: Rate | None = None
+    looks: Count | None = None
+    time_low: Level | None = None
+    sampling_steps: Count | None = None
     guidance: Annotated[float, Field(ge=0.0)] | None = None
     prompt: str = ""
     source_prompt: str = ""
     feather_px: Annotated[int, Field(ge=0)] = 2
     fit: bool = False
-    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    seed: Seed = 0
+    train_seed: Seed = 0
     device: str | None = None
 
     def resolved(self, recipe: Recipe) -> EditSettings:

@@ -4,7 +4,7 @@
 
 Each stage leaves one file in the run folder, named by the content of all that it depends on. Running again with the
 same inputs finds those files and goes on where the last run stopped; another first frame, prompt or seed finds the
-LoRA of the same clip and mask. ``RUN/settings.json`` says what was used.
+motion LoRA of the same clip and mask. ``RUN/settings.json`` says what was used.
 """
 
 from __future__ import annotations
@@ -22,27 +22,31 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from loraedit import conditioning, masks
-from loraedit.compose import composite, pad_frames, resize_frames, to_float, to_uint8, working_size
+from loraedit.compose import composite, from_working, pad_frames, to_working, working_size
 from loraedit.conditioning import Sample
-from loraedit.errors import InputError
+from loraedit.devices import find_device
 from loraedit.families import open_family
 from loraedit.families.base import Encoded, Expert
-from loraedit.files import fingerprint, load_tensors, save_tensors, write_json
+from loraedit.files import fingerprint, save_tensors, try_load_tensors, write_json
 from loraedit.generate import Sampling, sample
 from loraedit.inputs import Job
 from loraedit.lora import save_lora
 from loraedit.report import contact_sheet, loss_curve, side_by_side
-from loraedit.training import Phase, train
-from loraedit.types import Clip, Frames, Mask, Pixels
+from loraedit.training import Stage, train
+from loraedit.types import Clip, Mask, Pixels
 from loraedit.version import __version__
-from loraedit.video import write_clip
+from loraedit.video import read_clip, write_clip
 
 __all__ = ["EditResult", "Progress", "run_edit"]
 
 Progress = Callable[[str, int, int, str], None]
 """Called with (phase, done, total, note); done equals total when a phase ends."""
+
+STAGE_FORMAT = 1
+"""Goes into every key; raise it when a stage's result changes, so that old files are not taken for new ones."""
 
 REFERENCE_SHARE = 9
 """A reference is drawn this many times as often as the source clip, as in the paper's second stage."""
@@ -59,7 +63,7 @@ class EditResult:
         seconds: time by phase.
         losses: training loss by step; empty if no LoRA was trained.
         reused: the phases whose result was found in the run folder.
-        outside_exact: whether every pixel outside the mask equals the source's.
+        outside_exact: whether every pixel outside the mask equals the source's in the lossless frames as written.
     """
 
     clip: Clip
@@ -93,7 +97,7 @@ def run_edit(job: Job, progress: Progress = lambda *_: None) -> EditResult:
         return _Run(job, job.run, progress).carry_out()
     with tempfile.TemporaryDirectory(prefix="loraedit-") as folder:
         result = _Run(job, Path(folder), progress).carry_out()
-        result.paths = {name: path for name, path in result.paths.items() if name == "out"}
+        result.paths = {}
         return result
 
 
@@ -107,15 +111,24 @@ class _Working:
     references: dict[int, Pixels]
 
 
+@dataclass(frozen=True)
+class _Lesson:
+    """A stage of training, before its samples are encoded."""
+
+    name: str
+    samples: Sequence[Sample]
+    weights: list[float]
+
+
 class _Run:
     """One job in one run folder."""
 
     def __init__(self, job: Job, folder: Path, progress: Progress) -> None:
         self.job, self.folder, self.progress = job, folder, progress
         self.settings, self.family = job.settings, open_family(job.card)
-        self.device = _device(job.settings.device)
+        self.device = find_device(job.settings.device)
         self.result = EditResult(job.source)
-        self.model_key = fingerprint(*_model_parts(job.card.folder))
+        self.model_key = job.card.fingerprint()
 
     def carry_out(self) -> EditResult:
         """All stages, in order."""
@@ -135,74 +148,89 @@ class _Run:
     def _working(self) -> _Working:
         job, card = self.job, self.job.card
         size = working_size(job.source.size, card.settings.area_px, card.multiple_px)
-
-        def fit(frames: Frames) -> Pixels:
-            return resize_frames(to_float(frames), size)
-
         return _Working(
-            source=pad_frames(fit(job.source.frames), card.frame_step),
-            edited_first=fit(job.edited_first[None]),
+            source=pad_frames(to_working(job.source.frames, size), card.frame_step),
+            edited_first=to_working(job.edited_first[None], size),
             mask=pad_frames(masks.resize_mask(job.edit_mask, size), card.frame_step),
-            references={index: fit(image[None]) for index, image in job.references.items()},
+            references={index: to_working(image[None], size) for index, image in sorted(job.references.items())},
         )
+
+    def _key(self, *parts: Any) -> str:
+        """A file name's key: the parts, the model, the kind of device, and how stages are made."""
+        return fingerprint(STAGE_FORMAT, self.model_key, self.device.type, *parts)
 
     # ---- training ------------------------------------------------------------------------------------------------
 
     def _loras(self, working: _Working) -> dict[str, Path]:
-        """One LoRA file per expert, trained now or found."""
-        motion, appearance = self._samples(working)
-        key = fingerprint(
-            self.model_key, self.settings.lora, self.settings.training().model_dump(), self.device.type,
-            *(part for sample in (*motion, *appearance) for part in _sample_parts(sample)),
-        )  # fmt: skip
-        files = {e.name: self.folder / "lora" / f"{e.name}-{key}.safetensors" for e in self.family.experts}
-        states = {e.name: self.folder / "checkpoints" / f"{e.name}-{key}.safetensors" for e in self.family.experts}
-        if not all(path.exists() for path in (*files.values(), *states.values())):
-            encoded = self._encoded("encode", [*motion, *appearance])
-            phases = _phases(encoded[: len(motion)], encoded[len(motion) :], self.settings.steps or 1)
-            for expert in self.family.experts:
-                self._train(expert, phases, states[expert.name], files[expert.name])
-        else:
-            self.result.reused.append("train")
-        losses = [loss for path in states.values() for loss in load_tensors(path)[0]["losses"].tolist()]
-        self.result.losses = losses
-        self.result.paths["lora"] = next(iter(files.values()))
+        """One LoRA file per expert, trained now or found: the source first, then on from there with the references."""
+        motion, appearance = self._motion_samples(working), self._appearance_samples(working)
+        stages = [_Lesson("motion", motion, [1.0] * len(motion))]
+        if appearance:
+            weights = [1.0 / len(motion)] * len(motion) + [float(REFERENCE_SHARE)] * len(appearance)
+            stages.append(_Lesson("appearance", [*motion, *appearance], weights))
+        files = {}
+        for expert in self.family.experts:
+            if max(expert.low, self.settings.time_low or 0.0) < expert.high:
+                files[expert.name] = self._learn(expert, stages)
+        losses = self.result.losses
+        self.result.paths |= {"lora" if name == "transformer" else f"lora_{name}": file for name, file in files.items()}
         self.result.paths["loss_curve"] = self.folder / "loss.png"
         loss_curve(self.result.paths["loss_curve"], list(range(1, len(losses) + 1)), losses)
         return files
 
-    def _samples(self, working: _Working) -> tuple[list[Sample], list[Sample]]:
-        """The source clip in as many looks as asked for, and the references."""
-        rng = np.random.default_rng((self.settings.seed, 3))
-        prompt = self.settings.source_prompt
-        motion = []
-        for look in range(self.settings.looks or 1):
-            source = conditioning.recolour(working.source, rng) if look else working.source
-            if self.settings.lora == "naive":
-                motion.append(conditioning.naive_sample(source, prompt))
+    def _learn(self, expert: Expert, lessons: Sequence[_Lesson]) -> Path:
+        """One expert through all lessons; the last one's LoRA file."""
+        key, file = "", None
+        for lesson in lessons:
+            parts = (part for sample in lesson.samples for part in sample.parts())
+            key = self._key(
+                key, expert.name, lesson.name, lesson.weights, self.settings.training().model_dump(), *parts
+            )
+            start, file = file, self.folder / "lora" / f"{lesson.name}-{expert.name}-{key}.safetensors"
+            state = self.folder / "checkpoints" / file.name
+            kept = try_load_tensors(state, ("losses",))
+            if kept is None or len(kept["losses"]) < (self.settings.steps or 1) or try_load_tensors(file, ()) is None:
+                self._train(expert, Stage(self._encoded(lesson.samples), lesson.weights, start), state, file)
             else:
-                motion.append(conditioning.motion_sample(source, working.mask, prompt))
-        appearance = [
+                self.result.reused.append(f"train {lesson.name}")
+                self.result.losses += kept["losses"].tolist()
+        assert file is not None
+        return file
+
+    def _motion_samples(self, working: _Working) -> list[Sample]:
+        """The source clip in as many looks as asked for."""
+        rng = np.random.default_rng((self.settings.train_seed, 3))
+        looks = [working.source]
+        looks += [conditioning.recolour(working.source, rng) for _ in range((self.settings.looks or 1) - 1)]
+        prompt = self.settings.source_prompt
+        if self.settings.lora == "naive":
+            return [conditioning.naive_sample(source, prompt) for source in looks]
+        return [conditioning.motion_sample(source, working.mask, prompt) for source in looks]
+
+    def _appearance_samples(self, working: _Working) -> list[Sample]:
+        """One sample for each reference."""
+        at = {index: slice(index, index + 1) for index in working.references}
+        return [
             conditioning.appearance_sample(
-                working.source[index : index + 1], edited, working.mask[index : index + 1], self.settings.prompt
+                working.source[at[index]], edited, working.mask[at[index]], self.settings.prompt
             )
             for index, edited in working.references.items()
         ]
-        return motion, appearance
 
-    def _train(self, expert: Expert, phases: Sequence[Phase], state: Path, file: Path) -> None:
+    def _train(self, expert: Expert, stage: Stage, state: Path, file: Path) -> None:
         with self._phase("train"):
             transformer = self.family.load_transformer(expert, self.device)
 
             def on_loss(done: int, total: int, loss: float) -> None:
                 self.progress("train", done, total, f"{expert.name} loss {loss:.4f}")
 
-            train(self.family, expert, transformer, phases, self.settings.training(), state, on_loss)
+            settings = self.settings.training()
+            self.result.losses += train(self.family, expert, transformer, stage, settings, state, on_loss)
             provenance = {
                 "made_by": f"loraedit {__version__}",
                 "base": self.settings.model,
                 "kind": self.settings.lora,
-                "training": self.settings.training().model_dump(),
+                "training": settings.model_dump(),
             }
             save_lora(file, self.family, transformer, provenance)
 
@@ -214,70 +242,73 @@ class _Run:
         mask = working.mask if self.settings.lora == "motion" else np.ones_like(working.mask)
         condition = conditioning.inference_condition(working.source, working.edited_first, mask, self.settings.prompt)
         sampling = Sampling(self.settings.sampling_steps or 1, self.settings.guidance or 0.0, self.settings.seed)
-        lora_keys = [path.stem for path in loras.values()]
-        key = fingerprint(self.model_key, lora_keys, vars(sampling), self.device.type, *_sample_parts(condition))
+        key = self._key([path.stem for path in loras.values()], vars(sampling), *condition.parts())
         path = self.folder / "cache" / f"latents-{key}.safetensors"
         steps = path.with_suffix("")
-        if path.exists():
-            self.result.reused.append("sample")
+        kept = try_load_tensors(path, ("latents",))
+        if kept is None:
+            latents = self._sample(condition, sampling, loras, steps)
+            save_tensors(path, {"latents": latents})
         else:
-            self._sample(condition, sampling, loras, steps, path)
+            self.result.reused.append("sample")
+            latents = kept["latents"]
         shutil.rmtree(steps, ignore_errors=True)
-        latents = load_tensors(path)[0]["latents"]
         with self._phase("decode"):
             pixels = self.family.decode(latents, self.device)
         return pixels[: len(self.job.source)]
 
-    def _sample(self, condition: Sample, sampling: Sampling, loras: dict[str, Path], steps: Path, path: Path) -> None:
-        encoded = self._encoded("encode", [condition])[0]
+    def _sample(self, condition: Sample, sampling: Sampling, loras: dict[str, Path], steps: Path) -> Tensor:
+        encoded = self._encoded([condition])[0]
         negative = self.family.embed_prompt("", self.device) if sampling.guidance > 1 else None
         with self._phase("sample"):
 
             def on_step(done: int, total: int) -> None:
                 self.progress("sample", done, total, "")
 
-            latents = sample(self.family, encoded, negative, sampling, loras, self.device, steps, on_step)
-            save_tensors(path, {"latents": latents})
+            return sample(self.family, encoded, negative, sampling, loras, self.device, steps, on_step)
 
-    def _encoded(self, phase: str, samples: Sequence[Sample]) -> list[Encoded]:
+    def _encoded(self, samples: Sequence[Sample]) -> list[Encoded]:
         """Encoded samples, each cached by its content."""
-        keys = [fingerprint(self.model_key, self.device.type, *_sample_parts(sample)) for sample in samples]
-        paths = [self.folder / "cache" / f"sample-{key}.safetensors" for key in keys]
-        missing = [(path, sample) for path, sample in zip(paths, samples, strict=True) if not path.exists()]
+        paths = [self.folder / "cache" / f"sample-{self._key(*each.parts())}.safetensors" for each in samples]
+        kept = {path: try_load_tensors(path, ("condition", "text")) for path in paths}
+        missing = [(path, each) for path, each in zip(paths, samples, strict=True) if kept[path] is None]
         if missing:
-            with self._phase(phase):
+            with self._phase("encode"):
 
                 def on_step(done: int, total: int) -> None:
-                    self.progress(phase, done, total, "")
+                    self.progress("encode", done, total, "")
 
-                encoded = self.family.encode([sample for _, sample in missing], self.device, on_step)
+                encoded = self.family.encode([each for _, each in missing], self.device, on_step)
                 for (path, _), value in zip(missing, encoded, strict=True):
+                    kept[path] = value.tensors()
                     save_tensors(path, value.tensors())
-        return [Encoded(**load_tensors(path)[0]) for path in paths]
+        return [Encoded(**tensors) for path in paths if (tensors := kept[path]) is not None]
 
     # ---- the result ----------------------------------------------------------------------------------------------
 
     def _compose(self, pixels: Pixels) -> None:
         """Bring the generated pixels to the source's size and lay them over it inside the mask."""
         source, mask = self.job.source, self.job.edit_mask
-        generated = to_uint8(resize_frames(pixels, source.size))
+        generated = from_working(pixels, source.size)
         generated[0] = self.job.edited_first
         frames = composite(source.frames, generated, masks.feather(mask, self.settings.feather_px))
-        self.result.outside_exact = bool(np.array_equal(frames[~mask], source.frames[~mask]))
         self.result.clip = Clip(frames, source.fps)
 
     def _write(self) -> None:
-        paths, clip = self.result.paths, self.result.clip
+        """The lossless frames, read back and compared with the source, then what people look at."""
+        paths, clip, job = self.result.paths, self.result.clip, self.job
         paths["frames"] = self.folder / "frames"
         write_clip(paths["frames"], clip)
+        written, outside = read_clip(paths["frames"]).frames, ~job.edit_mask
+        self.result.outside_exact = bool(np.array_equal(written[outside], job.source.frames[outside]))
+        if job.out is not None:
+            paths["out"] = job.out
+            write_clip(job.out, clip)
         paths["sheet"] = self.folder / "sheet.png"
         title = f"{self.settings.lora} LoRA, {self.settings.model}"
-        contact_sheet(self.job.source.frames, clip.frames, self.job.edit_mask, title=title).save(paths["sheet"])
+        contact_sheet(job.source.frames, clip.frames, job.edit_mask, title=title).save(paths["sheet"])
         paths["side_by_side"] = self.folder / "side_by_side.mp4"
-        write_clip(paths["side_by_side"], Clip(side_by_side(self.job.source.frames, clip.frames), clip.fps))
-        if self.job.out is not None:
-            paths["out"] = self.job.out
-            write_clip(self.job.out, clip)
+        write_clip(paths["side_by_side"], Clip(side_by_side(job.source.frames, clip.frames), clip.fps))
         paths["run"] = self.folder
 
     def _provenance(self) -> dict[str, Any]:
@@ -311,48 +342,6 @@ class _Run:
         """One JSON line in ``RUN/log.jsonl``."""
         with (self.folder / "log.jsonl").open("a") as file:
             file.write(json.dumps({"time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), **event}) + "\n")
-
-
-def _phases(motion: Sequence[Encoded], appearance: Sequence[Encoded], steps: int) -> list[Phase]:
-    """The paper's two stages: the source alone, then as many steps on source and references."""
-    phases = [Phase(steps, motion, [1.0] * len(motion))]
-    if appearance:
-        weights = [1.0 / len(motion)] * len(motion) + [float(REFERENCE_SHARE)] * len(appearance)
-        phases.append(Phase(steps, [*motion, *appearance], weights))
-    return phases
-
-
-def _sample_parts(sample: Sample) -> tuple[Any, ...]:
-    """What a cached encoding depends on."""
-    target = sample.target if sample.target is not None else "none"
-    return (sample.condition, sample.edit_mask, sample.image, sample.prompt, target)
-
-
-def _model_parts(folder: Path) -> list[Any]:
-    """A checkpoint's identity: its JSON files, and name, size and head of each weights file."""
-    parts: list[Any] = []
-    for path in sorted(folder.rglob("*")):
-        if path.suffix == ".json":
-            parts += [path.relative_to(folder).as_posix(), path.read_bytes()]
-        elif path.suffix == ".safetensors":
-            with path.open("rb") as file:
-                parts += [path.relative_to(folder).as_posix(), path.stat().st_size, file.read(1 << 20)]
-    return parts
-
-
-def _device(name: str | None) -> torch.device:
-    """The device asked for, or the best there is.
-
-    Raises:
-        InputError: this machine does not have it.
-    """
-    if name is None:
-        accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-        return accelerator or torch.device("cpu")
-    device = torch.device(name)
-    if device.type != "cpu" and not torch.accelerator.is_available():
-        raise InputError(f"This machine has no {name} that torch can use. Expected --device cpu.")
-    return device
 
 
 def _versions() -> dict[str, str]:

@@ -4,7 +4,7 @@ Every message is one or more plain sentences: what is wrong, what was expected, 
 Only the applications (``loraedit.app``) turn an error into text and an exit code.
 """
 
-__all__ = ["CacheError", "InputError", "LoraEditError", "ModelError", "ResumeError", "ShapeError"]
+__all__ = ["CacheError", "InputError", "LoraEditError", "ModelError", "ShapeError"]
 
 
 class LoraEditError(Exception):
@@ -25,7 +25,3 @@ class ModelError(LoraEditError):
 
 class CacheError(LoraEditError):
     """A cached file in a run folder does not hold what it should."""
-
-
-class ResumeError(LoraEditError):
-    """A run folder cannot be continued with the settings given."""

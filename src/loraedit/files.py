@@ -15,7 +15,7 @@ from loraedit.errors import CacheError
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["fingerprint", "load_tensors", "replace_file", "save_tensors", "write_json"]
+__all__ = ["fingerprint", "load_tensors", "save_tensors", "try_load_tensors", "write_json"]
 
 METADATA_KEY = "loraedit"
 
@@ -35,7 +35,7 @@ def fingerprint(*parts: Any) -> str:
     return digest.hexdigest()[:12]
 
 
-def replace_file(path: Path, content: bytes) -> None:
+def _replace_file(path: Path, content: bytes) -> None:
     """Write a file under a temporary name, flush it to disk, and rename it into place."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.partial")
@@ -51,7 +51,7 @@ def replace_file(path: Path, content: bytes) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Write pretty JSON, whole or not at all."""
-    replace_file(path, (json.dumps(value, indent=2, sort_keys=True) + "\n").encode())
+    _replace_file(path, (json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n").encode())
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, Any] | None = None) -> None:
@@ -63,7 +63,7 @@ def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, Any
     from safetensors.torch import save
 
     header = {METADATA_KEY: json.dumps(metadata, sort_keys=True)} if metadata else None
-    replace_file(path, save({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, header))
+    _replace_file(path, save({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, header))
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -80,3 +80,17 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             return {key: file.get_tensor(key) for key in file.keys()}, metadata  # noqa: SIM118 (not a dict)
     except (OSError, SafetensorError, ValueError) as error:
         raise CacheError(f"'{path}' is damaged. Delete it to make it again.") from error
+
+
+def try_load_tensors(path: Path, names: tuple[str, ...]) -> dict[str, Tensor] | None:
+    """The tensors of a file, or None if it is missing, damaged or lacks one of the names; then it is set aside."""
+    if not path.exists():
+        return None
+    try:
+        tensors, _ = load_tensors(path)
+        if all(name in tensors for name in names):
+            return tensors
+    except CacheError:
+        pass
+    path.replace(path.with_name(f"{path.name}.damaged"))
+    return None

@@ -8,9 +8,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from loraedit.errors import CacheError
-from loraedit.families.base import Encoded, Expert, Family, OnStep
-from loraedit.files import load_tensors, save_tensors
+from loraedit.errors import InputError
+from loraedit.families.base import TIMESTEPS, Encoded, Expert, Family, OnStep
+from loraedit.files import save_tensors, try_load_tensors
 from loraedit.lora import load_lora
 
 __all__ = ["Sampling", "initial_noise", "sample"]
@@ -61,22 +61,18 @@ def sample(
         kept = steps_folder / f"{index:04d}.safetensors"
         velocity = _kept_velocity(kept)
         if velocity is None:
-            level = timestep / scheduler.config.num_train_timesteps
-            velocity = loader.velocity(latents, level, condition, unconditional, sampling.guidance)
+            velocity = loader.velocity(latents, timestep, condition, unconditional, sampling.guidance)
             save_tensors(kept, {"velocity": velocity})
         latents = scheduler.step(velocity.to(device)[None], timestep, latents[None], return_dict=False)[0][0]
         on_step(index + 1, len(scheduler.timesteps))
+    if not bool(torch.isfinite(latents).all()):
+        raise InputError("Generation gave values that are no numbers. Lower --lr and train again, or lower --guidance.")
     return latents.float().cpu()
 
 
 def _kept_velocity(path: Path) -> Tensor | None:
-    if not path.exists():
-        return None
-    try:
-        return load_tensors(path)[0]["velocity"]
-    except CacheError:
-        path.unlink()
-        return None
+    kept = try_load_tensors(path, ("velocity",))
+    return kept["velocity"] if kept else None
 
 
 class _Experts:
@@ -88,19 +84,19 @@ class _Experts:
         self.transformer: nn.Module | None = None
 
     def velocity(
-        self, latents: Tensor, level: Tensor, condition: Encoded, unconditional: Encoded | None, guidance: float
+        self, latents: Tensor, timestep: Tensor, condition: Encoded, unconditional: Encoded | None, guidance: float
     ) -> Tensor:
         """v_theta with classifier-free guidance: v_u + s (v_c - v_u)."""
-        transformer = self._at(float(level))
+        transformer = self._at(float(timestep))
         with torch.inference_mode():
-            velocity = self.family.velocity(transformer, latents, level, condition)
+            velocity = self.family.velocity(transformer, latents, timestep, condition)
             if unconditional is not None:
-                base = self.family.velocity(transformer, latents, level, unconditional)
+                base = self.family.velocity(transformer, latents, timestep, unconditional)
                 velocity = base + guidance * (velocity - base)
         return velocity.clone()
 
-    def _at(self, level: float) -> nn.Module:
-        expert = next(e for e in self.family.experts if e.low <= level or e.low == 0.0)
+    def _at(self, timestep: float) -> nn.Module:
+        expert = next(e for e in self.family.experts if e.low * TIMESTEPS <= timestep)
         if self.transformer is None or expert != self.expert:
             self.transformer = None
             self.transformer = self.family.load_transformer(expert, self.device)

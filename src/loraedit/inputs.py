@@ -6,7 +6,7 @@ Nothing here needs torch, so a mistake is answered before anything heavy loads.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from loraedit.compose import resize_frames, to_float, to_uint8
+from loraedit.compose import padded_length, resize_frames, to_float, to_uint8, working_size
 from loraedit.config import EditSettings
 from loraedit.errors import InputError, ShapeError
 from loraedit.families.card import ModelCard, read_card, resolve_model
@@ -68,9 +68,24 @@ def prepare(
         InputError: something cannot be read, or does not fit.
         ModelError: the checkpoint is not one that loraedit can edit with.
     """
-    card = read_card(resolve_model(settings.model))
+    try:
+        return _prepare(source, first_frame, mask, references, settings, out, run)
+    except OSError as error:  # a name too long, a folder that may not be entered, a disk that fails
+        what = error.filename or "An input"
+        raise InputError(f"'{what}' cannot be used: {error.strerror or error}. Check the path.") from error
+
+
+def _prepare(
+    source: ClipLike,
+    first_frame: ImageLike,
+    mask: MaskSpec | None,
+    references: Mapping[int, ImageLike],
+    settings: EditSettings,
+    out: Path | None,
+    run: Path | None,
+) -> Job:
     _check_device(settings.device)
-    out, run = _places(source, out, run)
+    run = _check_places(out, run, [source, first_frame, mask, *references.values()])
     clip = _clip(source)
     edited = _edited_frame(first_frame, clip.size, settings.fit, "The edited first frame")
     if mask is None:
@@ -79,11 +94,13 @@ def prepare(
         )
     edit_mask = read_mask(mask, len(clip), clip.size)
     _check_covered(clip, edited, edit_mask)
+    _check_indices(list(references), clip, edit_mask, settings)
     looks = {
         index: _edited_frame(image, clip.size, settings.fit, f"The reference for frame {index}")
         for index, image in references.items()
     }
-    _check_references(looks, clip, edit_mask, settings)
+    card = read_card(resolve_model(settings.model))
+    _check_extent(clip, card)
     return Job(clip, edited, edit_mask, looks, settings.resolved(card.recipe), card, out, run)
 
 
@@ -93,7 +110,7 @@ def parse_reference(text: str) -> tuple[int, Path]:
     Raises:
         InputError: it is not of that form.
     """
-    match = re.fullmatch(r"(-?\d+)=(.+)", text, re.DOTALL)
+    match = re.fullmatch(r"(-?\d{1,9})=(.+)", text, re.DOTALL)
     if match is None:
         raise InputError(f"Reference '{text}' is not of the form K=EDITED_K.png, K being a frame index from 0.")
     return int(match[1]), Path(match[2])
@@ -139,17 +156,27 @@ def _check_covered(clip: Clip, edited: Image, edit_mask: Mask) -> None:
         )
 
 
-def _check_references(looks: Mapping[int, Image], clip: Clip, edit_mask: Mask, settings: EditSettings) -> None:
-    for index in looks:
-        if not 0 < index < len(clip):
+def _check_indices(indices: Sequence[Any], clip: Clip, edit_mask: Mask, settings: EditSettings) -> None:
+    for index in indices:
+        if not isinstance(index, int) or not 0 < index < len(clip):
             raise InputError(
                 f"There is no frame {index} to take a reference for. Expected 1 to {len(clip) - 1}, counted from 0 "
                 "(frame 0 is the edited first frame)."
             )
         if not edit_mask[index].any():
             raise InputError(f"The mask is black in frame {index}, so its reference cannot be used. Choose another.")
-    if looks and settings.lora != "motion":
+    if indices and settings.lora != "motion":
         raise InputError(f"References need the motion LoRA, but --lora is {settings.lora}. Leave one of them out.")
+
+
+def _check_extent(clip: Clip, card: ModelCard) -> None:
+    """The clip is no longer, and no more narrow, than the model's position codes reach."""
+    size = working_size(clip.size, card.settings.area_px, card.multiple_px)
+    longest = (card.max_positions - 1) * card.temporal + 1
+    if padded_length(len(clip), card.frame_step) > longest:
+        raise InputError(f"The clip has {len(clip)} frames, but the model reads at most {longest}. Cut the clip.")
+    if max(size.height, size.width) > card.max_positions * card.multiple_px:
+        raise InputError(f"A frame of {clip.size} is too narrow for the model. Crop or pad the clip.")
 
 
 def _check_device(device: str | None) -> None:
@@ -157,21 +184,30 @@ def _check_device(device: str | None) -> None:
         raise InputError(f"Device '{device}' is not known. Expected cpu, cuda, cuda:1, mps or xpu.")
 
 
-def _places(source: ClipLike, out: Path | None, run: Path | None) -> tuple[Path | None, Path | None]:
-    """Output and run folder, both writable and neither in the other's way."""
-    if out is not None:
-        check_writable(out)
-        _check_not_source(source, out)
-        run = run or out.with_name(f"{out.stem}-run")
-    if run is not None:
-        if run.exists() and not run.is_dir():
-            raise InputError(f"The run folder '{run}' is a file. Give --run a folder.")
-        if out is not None and out.resolve() == run.resolve():
-            raise InputError(f"Output and run folder are both '{out}'. Give them different names.")
-        check_writable(run / "frames")
-    return out, run
+def _check_places(out: Path | None, run: Path | None, inputs: Sequence[Any]) -> Path | None:
+    """Output and run folder are writable, and in nobody's way; the run folder."""
+    if out is not None and not out.name:
+        raise InputError("The output has no name. Give --out a file or folder, such as result.mp4.")
+    if out is not None and run is None:
+        run = out.with_name(f"{out.stem}-run")
+    if run is not None and not run.name:
+        raise InputError("The run folder has no name. Give --run a folder of its own.")
+    if run is not None and run.exists() and not run.is_dir():
+        raise InputError(f"The run folder '{run}' is a file. Give --run a folder.")
+    if out is not None and run is not None and run.resolve().is_relative_to(out.resolve()):
+        raise InputError(f"The run folder '{run}' lies in the output '{out}'. Give them different places.")
+    written = [path for path in (out, run and run / "frames") if path is not None]
+    for given in (Path(each) for each in inputs if isinstance(each, str | Path)):
+        for path in (*written, *([run] if given.is_dir() and run else [])):
+            _check_apart(given, path, exactly=path == run)
+    for path in written:
+        check_writable(path)
+    return run
 
 
-def _check_not_source(source: ClipLike, out: Path) -> None:
-    if isinstance(source, str | Path) and out.exists() and Path(source).exists() and out.samefile(source):
-        raise InputError(f"The output '{out}' is the source itself. Give --out another name.")
+def _check_apart(given: Path, written: Path, exactly: bool) -> None:
+    """Nothing that is read would be overwritten."""
+    ours, theirs = written.resolve(), given.resolve()
+    if ours == theirs or (not exactly and theirs.is_relative_to(ours)):
+        what = "the input itself" if ours == theirs else f"where the input '{given}' lies"
+        raise InputError(f"The result would be written to '{written}', which is {what}. Choose other names.")

@@ -27,7 +27,7 @@ MaskSpec = str | Path | NDArray[Any]
 
 _Plane = NDArray[np.uint8]
 _Value = TypeVar("_Value", bound=np.generic)
-_BOX = re.compile(r"\s*(-?\d+)\s*,\s*(-?\d+)\s*,\s*(-?\d+)\s*,\s*(-?\d+)\s*")
+_BOX = re.compile(r"\s*(-?\d{1,9})\s*,\s*(-?\d{1,9})\s*,\s*(-?\d{1,9})\s*,\s*(-?\d{1,9})\s*")
 _WHITE = 128
 
 

@@ -68,7 +68,8 @@ def edit(
     rank: Annotated[int | None, typer.Option(help="LoRA rank.  [default: the model's]")] = None,
     lr: Annotated[float | None, typer.Option(help="Learning rate.  [default: the model's]")] = None,
     looks: Annotated[
-        int | None, typer.Option(help="Train on so many recoloured variants of the clip.  [default: the model's]")
+        int | None,
+        typer.Option(help="Train on the clip in so many colourings, its own among them.  [default: the model's]"),
     ] = None,
     time_low: Annotated[
         float | None, typer.Option(help="Train on noise levels above this only.  [default: the model's]")
@@ -79,7 +80,8 @@ def edit(
     ] = None,
     feather_px: Annotated[int, typer.Option(help="Soft border inside the mask, in pixels.")] = 2,
     fit: Annotated[bool, typer.Option("--fit", help="Resize edited frames of another size to the clip's.")] = False,
-    seed: Annotated[int, typer.Option(help="Decides everything random.")] = 0,
+    seed: Annotated[int, typer.Option(help="Decides the noise that generation starts from.")] = 0,
+    train_seed: Annotated[int, typer.Option(help="Decides everything random in training.")] = 0,
     out: Annotated[
         Path, typer.Option(help=".mp4 or .mov (H.264), .mkv (lossless FFV1), anything else a folder of PNGs.")
     ] = Path("edited.mp4"),
@@ -93,15 +95,18 @@ def edit(
     values = {
         "prompt": prompt, "source_prompt": source_prompt, "model": model, "lora": lora, "steps": steps, "rank": rank,
         "lr": lr, "looks": looks, "time_low": time_low, "sampling_steps": sampling_steps, "guidance": guidance,
-        "feather_px": feather_px, "fit": fit, "seed": seed, "device": device,
+        "feather_px": feather_px, "fit": fit, "seed": seed, "train_seed": train_seed, "device": device,
     }  # fmt: skip
     references = _references(reference or [])
     job = prepare(source, first_frame, mask, references, make_settings(values), out, run)
     console = Console(stderr=True)
     with PhaseProgress(console) as progress:
-        from loraedit.editing import run_edit  # heavy: only once everything has been checked
+        try:
+            from loraedit.editing import run_edit  # heavy: only once everything has been checked
 
-        result = run_edit(job, progress)
+            result = run_edit(job, progress)
+        except KeyboardInterrupt:
+            raise typer.Exit(_complain("stopped. Run the same command again to continue.", 130)) from None
     if json_output:
         typer.echo(json.dumps(result.summary()))
     else:
@@ -127,20 +132,28 @@ def _tell(console: Console, summary: dict[str, Any]) -> None:
     """Where to look, in a few lines."""
     total = sum(summary["seconds"].values())
     reused = f" (reused: {', '.join(summary['reused'])})" if summary["reused"] else ""
-    exact = "equals the source exactly" if summary["outside_exact"] else "differs from the source"
-    console.print(f"Done in {total:.0f} s{reused}. Outside the mask the result {exact}.")
+    exact = "equals the source, bit for bit" if summary["outside_exact"] else "differs from the source"
+    console.print(f"Done in {total:.0f} s{reused}. Outside the mask every frame {exact}.")
     for name, label in LABELS.items():
         if name in summary:
-            console.print(f"  {label + ':':17}{summary[name]}", highlight=False, soft_wrap=True)
+            console.print(f"  {label + ':':17}{summary[name]}", highlight=False, soft_wrap=True, markup=False)
 
 
 def main() -> None:
-    """Entry point: a user's mistake is one sentence and exit code 2, an interruption exit code 130."""
+    """Entry point: a user's mistake is one sentence and exit code 2, a failing machine one sentence and exit code 1."""
     try:
-        app(standalone_mode=True)
+        app()
     except LoraEditError as error:
-        sys.stderr.write(f"loraedit: {error}\n")
-        sys.exit(2)
-    except KeyboardInterrupt:
-        sys.stderr.write("loraedit: stopped. Run the same command again to continue.\n")
-        sys.exit(130)
+        sys.exit(_complain(str(error), 2))
+    except OSError as error:
+        sys.exit(_complain(f"{error}. Mend it and run the same command again to continue.", 1))
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and type(error).__name__ != "OutOfMemoryError":  # torch's, not imported
+            raise
+        sys.exit(_complain("out of memory. Use a smaller or shorter clip, or another --device.", 1))
+
+
+def _complain(message: str, code: int) -> int:
+    """One line on standard error; the exit code."""
+    sys.stderr.write("loraedit: " + " ".join(message.split()) + "\n")
+    return code

@@ -13,7 +13,7 @@ from loraedit.conditioning import Sample
 from loraedit.families.card import ModelCard
 from loraedit.types import Pixels
 
-__all__ = ["Encoded", "Expert", "Family", "OnStep"]
+__all__ = ["TIMESTEPS", "Encoded", "Expert", "Family", "OnStep"]
 
 OnStep = Callable[[int, int], None]
 """Called with (done, total)."""
@@ -48,9 +48,13 @@ class Encoded:
         return (self.condition, self.text, self.image, self.target)
 
 
+TIMESTEPS = 1000
+"""Timesteps of pure noise: t = 1."""
+
+
 @dataclass(frozen=True)
 class Expert:
-    """One transformer and the noise levels that it serves: ``low <= t < high`` (or t = 1)."""
+    """One transformer and the noise levels t that it serves: ``low <= t < high`` (or t = 1)."""
 
     name: str
     low: float
@@ -85,14 +89,11 @@ class Family(Protocol):
     def load_transformer(self, expert: Expert, device: torch.device) -> nn.Module:
         """One transformer, frozen, in the precision that suits the device."""
 
-    def velocity(self, transformer: nn.Module, latents: Tensor, time: Tensor, condition: Encoded) -> Tensor:
-        """v_theta of noisy latents ``[c, f, h, w]`` at ``time`` (a scalar tensor in [0, 1])."""
+    def velocity(self, transformer: nn.Module, latents: Tensor, timestep: Tensor, condition: Encoded) -> Tensor:
+        """v_theta of noisy latents ``[c, f, h, w]`` at a timestep (a scalar tensor, 1000 t, as schedulers count)."""
 
     def scheduler(self, steps: int, device: torch.device) -> Any:
         """The checkpoint's own diffusers scheduler, its timesteps set."""
 
     def portable_lora_name(self, module: str) -> str:
         """The name of an adapted layer as ComfyUI and diffusers read it, of a dotted path inside the transformer."""
-
-    def module_of_lora_name(self, name: str) -> str:
-        """The inverse of :meth:`portable_lora_name`."""

@@ -7,6 +7,7 @@ size and the recipe; without it the family's usual values hold.
 from __future__ import annotations
 
 import json
+import os
 import re
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from loraedit.config import Recipe
 from loraedit.errors import ModelError
+from loraedit.files import fingerprint
 
 __all__ = ["ModelCard", "read_card", "resolve_model"]
 
@@ -55,6 +57,7 @@ class ModelCard(BaseModel):
         experts: folders of the transformers, the one for high noise first.
         boundary: noise level at which the second expert takes over; 0 with one expert.
         image_encoder: whether the transformer reads an image embedding.
+        max_positions: the most latent frames, or patches along a side, that the position codes reach.
         settings: the card file.
     """
 
@@ -70,12 +73,40 @@ class ModelCard(BaseModel):
     experts: tuple[str, ...]
     boundary: float
     image_encoder: bool
+    max_positions: Positive
     settings: CardFile
 
     @property
     def recipe(self) -> Recipe:
         """Defaults for training and sampling."""
         return self.settings.recipe
+
+    def fingerprint(self) -> str:
+        """The checkpoint's identity: its text files, and size and spots of each weights file.
+
+        The card file counts by what changes results by itself; the recipe's defaults do not.
+        """
+        parts: list[Any] = [self.settings.area_px, self.settings.text_tokens]
+        for path in sorted(self.folder.rglob("*")):
+            name = path.relative_to(self.folder).as_posix()
+            if path.suffix == ".safetensors":
+                parts += [name, path.stat().st_size, _spots(path)]
+            elif path.suffix in {".json", ".model", ".txt"} and path.name != CARD_FILE:
+                parts += [name, path.read_bytes()]
+        return fingerprint(*parts)
+
+
+def _spots(path: Path, count: int = 64, length: int = 1 << 16) -> bytes:
+    """The head of a file and pieces spread over it up to its end; all of it if it is small."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        if size <= count * length:
+            return file.read()
+        pieces = []
+        for index in range(count):
+            file.seek((size - length) * index // (count - 1))
+            pieces.append(file.read(length))
+    return b"".join(pieces)
 
 
 def resolve_model(model: str) -> Path:
@@ -86,8 +117,8 @@ def resolve_model(model: str) -> Path:
     """
     if model == "nano":
         return NANO
-    folder = Path(model).expanduser()
-    if folder.is_dir():
+    folder = Path(os.path.expanduser(model))  # noqa: PTH111 (Path.expanduser raises for an unknown user)
+    if model and folder.is_dir():
         return folder
     if folder.exists() or not HUB_ID.fullmatch(model):
         raise ModelError(
@@ -98,12 +129,15 @@ def resolve_model(model: str) -> Path:
 
 
 def _from_hub(model: str) -> Path:
+    """The small files first, so that a model which is no I2V model is refused before its weights are fetched."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
-    patterns = ["*.json", "*.safetensors", "*.model", "*.txt"]
+    text = ["*.json", "*.model", "*.txt"]
     try:
-        return Path(snapshot_download(model, allow_patterns=patterns))
+        folder = Path(snapshot_download(model, allow_patterns=text))
+        _read_configuration(folder)
+        return Path(snapshot_download(model, allow_patterns=[*text, "*.safetensors"]))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise ModelError(
             f"Model '{model}' is not a folder here and could not be fetched from the Hub "
@@ -112,11 +146,20 @@ def _from_hub(model: str) -> Path:
 
 
 def read_card(folder: Path) -> ModelCard:
-    """Read and check a checkpoint's configuration.
+    """Read and check a checkpoint's configuration, and that all its files are there.
 
     Raises:
         ModelError: the folder is not an image-to-video checkpoint that takes a mask, or is incomplete.
     """
+    card = _read_configuration(folder)
+    for name in (*card.experts, "vae", "text_encoder", *(["image_encoder"] if card.image_encoder else [])):
+        _check_weights(folder / name)
+    if not any((folder / "tokenizer").glob("*")):
+        raise ModelError(f"'{folder}' has no tokenizer. Fetch the checkpoint again.")
+    return card
+
+
+def _read_configuration(folder: Path) -> ModelCard:
     index = _read_json(folder, "model_index.json")
     pipeline = str(index.get("_class_name"))
     if pipeline != "WanImageToVideoPipeline":
@@ -129,13 +172,24 @@ def read_card(folder: Path) -> ModelCard:
             f"'{folder}' takes its condition by per-token timesteps (as Wan2.2-TI2V-5B does) and has no mask channels. "
             "Use a Wan I2V checkpoint with mask channels."
         )
-    return _wan_card(folder, index)
+    try:
+        return _wan_card(folder, index)
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        raise ModelError(
+            f"The configuration of '{folder}' is not that of a Wan checkpoint ({type(error).__name__}: {error}). "
+            "Fetch the checkpoint again."
+        ) from error
 
 
 def _wan_card(folder: Path, index: dict[str, Any]) -> ModelCard:
-    experts = tuple(name for name in ("transformer", "transformer_2") if index.get(name, [None])[0])
+    boundary = float(index.get("boundary_ratio") or 0.0)
+    names = ("transformer", "transformer_2") if boundary else ("transformer",)  # as diffusers does
+    experts = tuple(name for name in names if index.get(name, [None])[0])
+    if not experts:
+        raise ModelError(f"'{folder / 'model_index.json'}' names no transformer.")
     vae = _read_json(folder, "vae/config.json")
     configs = [_read_json(folder, f"{name}/config.json") for name in experts]
+    _read_json(folder, "scheduler/scheduler_config.json")
     latents = int(vae.get("z_dim", 16))
     temporal, spatial = int(vae.get("scale_factor_temporal", 4)), int(vae.get("scale_factor_spatial", 8))
     for name, config in zip(experts, configs, strict=True):
@@ -145,11 +199,6 @@ def _wan_card(folder: Path, index: dict[str, Any]) -> ModelCard:
                 f"'{folder / name}' takes {config.get('in_channels')} channels, not {expected} "
                 f"(noise {latents}, mask {temporal}, condition {latents}): it is not an image-to-video transformer."
             )
-    if not experts:
-        raise ModelError(f"'{folder / 'model_index.json'}' names no transformer.")
-    for name in (*experts, "vae", "text_encoder"):
-        if not any((folder / name).glob("*.safetensors")):
-            raise ModelError(f"'{folder / name}' has no .safetensors weights. Fetch the checkpoint again.")
     return ModelCard(
         folder=folder,
         pipeline="WanImageToVideoPipeline",
@@ -159,10 +208,22 @@ def _wan_card(folder: Path, index: dict[str, Any]) -> ModelCard:
         frame_step=4,  # AutoencoderKLWan takes frames in chunks of four, whatever its temporal factor
         latent_channels=latents,
         experts=experts,
-        boundary=float(index.get("boundary_ratio") or 0.0),
+        boundary=boundary if len(experts) == 2 else 0.0,
         image_encoder=configs[0].get("image_dim") is not None,
+        max_positions=int(configs[0].get("rope_max_seq_len", 1024)),
         settings=_read_card_file(folder),
     )
+
+
+def _check_weights(folder: Path) -> None:
+    """All the safetensors files that a component's index names, or at least one."""
+    shards = {path.name for path in folder.glob("*.safetensors")}
+    for path in folder.glob("*.safetensors.index.json"):
+        named = set(_read_json(folder, path.name).get("weight_map", {}).values())
+        if not named <= shards:
+            raise ModelError(f"'{folder}' lacks {sorted(named - shards)[0]}. Fetch the checkpoint again.")
+    if not shards:
+        raise ModelError(f"'{folder}' has no .safetensors weights. Fetch the checkpoint again.")
 
 
 def _read_card_file(folder: Path) -> CardFile:

@@ -83,14 +83,17 @@ class WanFamily:
         return self._texts([prompt], device)[0]
 
     def _texts(self, prompts: Sequence[str], device: torch.device) -> list[Tensor]:
-        distinct = list(dict.fromkeys(prompts))
+        """One at a time, so that an embedding does not depend on its neighbours."""
         pipeline = self._pipeline("tokenizer", "text_encoder", dtype=_compute_dtype(device))
         pipeline.text_encoder.to(device)
+        length = self.card.settings.text_tokens
+        by_prompt: dict[str, Tensor] = {}
         with torch.inference_mode():
-            hidden, _ = pipeline.encode_prompt(
-                distinct, do_classifier_free_guidance=False, max_sequence_length=self.card.settings.text_tokens
-            )
-        by_prompt = dict(zip(distinct, hidden.float().cpu().clone(), strict=True))
+            for prompt in dict.fromkeys(prompts):
+                hidden, _ = pipeline.encode_prompt(
+                    prompt, do_classifier_free_guidance=False, max_sequence_length=length
+                )
+                by_prompt[prompt] = hidden[0].float().cpu().clone()
         del pipeline
         _free()
         return [by_prompt[prompt] for prompt in prompts]
@@ -128,10 +131,11 @@ class WanFamily:
             vae: Any = AutoencoderKLWan.from_pretrained(
                 self.card.folder, subfolder="vae", dtype=torch.float32, use_safetensors=True
             )
-        vae.to(device).eval()
-        yield vae
-        del vae
-        _free()
+        try:
+            yield vae.to(device).eval()
+        finally:
+            del vae
+            _free()
 
     def _latents(self, vae: Any, pixels: Pixels) -> Tensor:
         """E(V): the posterior's mode, normalised, float32 ``[c, f, h, w]`` on the CPU."""
@@ -164,12 +168,12 @@ class WanFamily:
         module: nn.Module = transformer.to(device).eval().requires_grad_(False)
         return module
 
-    def velocity(self, transformer: nn.Module, latents: Tensor, time: Tensor, condition: Encoded) -> Tensor:
-        """v_theta of noisy latents ``[c, f, h, w]`` at ``time`` (a scalar tensor in [0, 1]), float32."""
-        dtype = next(transformer.parameters()).dtype
+    def velocity(self, transformer: Any, latents: Tensor, timestep: Tensor, condition: Encoded) -> Tensor:
+        """v_theta of noisy latents ``[c, f, h, w]`` at a timestep (a scalar tensor, 1000 t), float32."""
+        dtype = transformer.dtype  # of the layers; some modulation tables stay float32
         output: Tensor = transformer(
             hidden_states=torch.cat([latents, condition.condition])[None].to(dtype),
-            timestep=(time * 1000)[None],
+            timestep=timestep[None],
             encoder_hidden_states=condition.text[None].to(dtype),
             encoder_hidden_states_image=None if condition.image is None else condition.image[None].to(dtype),
             return_dict=False,
@@ -194,12 +198,6 @@ class WanFamily:
         _, block, layer = module.split(".", 2)
         return f"{PREFIX}blocks.{block}.{NATIVE_NAMES[layer]}"
 
-    def module_of_lora_name(self, name: str) -> str:
-        """``diffusion_model.blocks.3.self_attn.q`` -> ``blocks.3.attn1.to_q``."""
-        _, block, layer = name.removeprefix(PREFIX).split(".", 2)
-        module = next(ours for ours, native in NATIVE_NAMES.items() if native == layer)
-        return f"blocks.{block}.{module}"
-
 
 def _statistics(vae: Any, latents: Tensor) -> tuple[Tensor, Tensor]:
     """Mean, and one over the standard deviation, per latent channel (as diffusers computes them, to the bit)."""
@@ -223,7 +221,7 @@ def _loading(card: ModelCard) -> Iterator[None]:
 
 
 def _free() -> None:
-    """Give memory back before the next model loads; the caller has dropped its own reference."""
+    """Give back what is no longer referred to, before the next model loads."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

@@ -1,5 +1,5 @@
 """Training the LoRA: one loop that eats samples."""
 
-from loraedit.training.loop import Phase, train
+from loraedit.training.loop import Stage, train
 
-__all__ = ["Phase", "train"]
+__all__ = ["Stage", "train"]

@@ -6,7 +6,6 @@ checkpoint ends with the same bytes as one that was not.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,12 +16,13 @@ import torch
 from torch import nn
 
 from loraedit.config import TrainSettings
-from loraedit.families.base import Encoded, Expert, Family
+from loraedit.errors import InputError
+from loraedit.families.base import TIMESTEPS, Encoded, Expert, Family
 from loraedit.flow import add_noise, flow_matching_loss
-from loraedit.lora import attach, lora_parameters
+from loraedit.lora import attach, load_lora, lora_parameters
 from loraedit.training.state import TrainState, load_state, save_state
 
-__all__ = ["OnLoss", "Phase", "train"]
+__all__ = ["OnLoss", "Stage", "train"]
 
 OnLoss = Callable[[int, int, float], None]
 """Called after each step with (steps done, steps in all, loss)."""
@@ -31,63 +31,70 @@ BETAS = (0.9, 0.99)
 WEIGHT_DECAY = 0.01
 CLIP_NORM = 1.0
 WARMUP_STEPS = 5
-SAVE_EVERY_S = float(os.environ.get("LORAEDIT_SAVE_EVERY_S", "10"))
-"""Seconds between two checkpoints; the result does not depend on it."""
+SAVE_COST = 0.05
+"""Share of the time that may go into saving checkpoints."""
 
 
 @dataclass(frozen=True)
-class Phase:
+class Stage:
     """A stretch of training.
 
     Attributes:
-        steps: how many steps it takes.
         samples: what it draws from; every one has a target.
         weights: how often each is drawn, relative to the others.
+        start: LoRA file to go on from; None starts a fresh one.
     """
 
-    steps: int
     samples: Sequence[Encoded]
     weights: Sequence[float]
+    start: Path | None = None
 
 
 def train(
     family: Family,
     expert: Expert,
     transformer: nn.Module,
-    phases: Sequence[Phase],
+    stage: Stage,
     settings: TrainSettings,
     checkpoint: Path,
     on_loss: OnLoss,
 ) -> list[float]:
-    """Attach a LoRA to a frozen transformer and train it through the phases, from the checkpoint if there is one.
+    """Attach a LoRA to a frozen transformer and train it through a stage, from the checkpoint if there is one.
 
     Args:
         expert: which transformer it is; the noise levels trained on are the expert's own, above ``time_low``.
-        phases: what to learn, in order.
+        stage: what to learn.
         checkpoint: where the state is kept; the file stays after the last step, for whoever calls again.
         on_loss: told the loss after every step.
 
     Returns:
         The loss of every step.
+
+    Raises:
+        InputError: the loss is no longer a number.
     """
-    device = next(transformer.parameters()).device
-    attach(family, transformer, settings.rank, settings.seed)
+    if stage.start is None:
+        attach(family, transformer, settings.rank, settings.train_seed)
+    else:
+        load_lora(stage.start, family, transformer)
     parameters = dict(lora_parameters(transformer))
     optimizer = torch.optim.AdamW(parameters.values(), settings.lr, BETAS, weight_decay=WEIGHT_DECAY)
     state = load_state(checkpoint, parameters, optimizer)
-    schedule = [phase for phase in phases for _ in range(phase.steps)]
-    on_device = {id(sample): sample.to(device) for phase in phases for sample in phase.samples}
+    device = next(iter(parameters.values())).device
+    samples = [sample.to(device) for sample in stage.samples]
     transformer.train()
-    saved = time.monotonic()
-    for step in range(state.step, len(schedule)):
-        _set_rate(optimizer, settings.lr, step, len(schedule))
-        sample = on_device[id(_draw(schedule[step], settings.seed, step))]
+    saved, cost = time.monotonic(), 0.0
+    for step in range(state.step, settings.steps):
+        _set_rate(optimizer, settings.lr, step, settings.steps)
+        sample = samples[_draw(stage.weights, settings.train_seed, step)]
         loss = _step(family, expert, transformer, sample, optimizer, settings, step)
-        state = TrainState(step + 1, [*state.losses, loss])
-        on_loss(state.step, len(schedule), loss)
-        if time.monotonic() - saved > SAVE_EVERY_S or state.step == len(schedule):
+        state = TrainState([*state.losses, loss])
+        on_loss(state.step, settings.steps, loss)
+        if time.monotonic() - saved > cost / SAVE_COST or state.step == settings.steps:
+            start = time.monotonic()
             save_state(checkpoint, state, parameters, optimizer)
             saved = time.monotonic()
+            cost = saved - start
     transformer.eval()
     return state.losses
 
@@ -103,13 +110,15 @@ def _step(
 ) -> float:
     """One optimiser step on one sample."""
     assert sample.target is not None
-    generator = torch.Generator().manual_seed(_seed(settings.seed, step, 1))
-    low, high = max(expert.low, min(settings.time_low, expert.high)), expert.high
+    generator = torch.Generator().manual_seed(_seed(settings.train_seed, step))
+    low, high = max(expert.low, settings.time_low), expert.high
     level = low + (high - low) * float(torch.rand((), generator=generator))
     noise = torch.randn(sample.target.shape, generator=generator).to(sample.target.device)
-    level_tensor = torch.tensor(level, device=noise.device)
-    velocity = family.velocity(transformer, add_noise(sample.target, noise, level), level_tensor, sample)
+    timestep = torch.tensor(level * TIMESTEPS, device=noise.device)
+    velocity = family.velocity(transformer, add_noise(sample.target, noise, level), timestep, sample)
     loss = flow_matching_loss(velocity, sample.target, noise)
+    if not bool(torch.isfinite(loss)):
+        raise InputError(f"The training loss is no longer a number after {step} steps. Lower --lr and run again.")
     loss.backward()  # type: ignore[no-untyped-call]
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     torch.nn.utils.clip_grad_norm_(parameters, CLIP_NORM)
@@ -118,11 +127,10 @@ def _step(
     return float(loss.detach())
 
 
-def _draw(phase: Phase, seed: int, step: int) -> Encoded:
-    """The sample of this step."""
-    weights = np.asarray(phase.weights, float)
-    rng = np.random.default_rng((seed, step))
-    return phase.samples[int(rng.choice(len(weights), p=weights / weights.sum()))]
+def _draw(weights: Sequence[float], seed: int, step: int) -> int:
+    """Index of the sample of this step."""
+    shares = np.asarray(weights, float)
+    return int(np.random.default_rng((seed, step)).choice(len(shares), p=shares / shares.sum()))
 
 
 def _set_rate(optimizer: torch.optim.Optimizer, peak: float, step: int, steps: int) -> None:
@@ -132,6 +140,6 @@ def _set_rate(optimizer: torch.optim.Optimizer, peak: float, step: int, steps: i
         group["lr"] = rate
 
 
-def _seed(seed: int, step: int, purpose: int) -> int:
-    """A 63-bit seed of its own for every step and purpose."""
-    return int(np.random.SeedSequence((seed, step, purpose)).generate_state(1, np.uint64)[0] >> 1)
+def _seed(seed: int, step: int) -> int:
+    """A 63-bit seed of its own for every step."""
+    return int(np.random.SeedSequence((seed, step, 1)).generate_state(1, np.uint64)[0] >> 1)

@@ -8,8 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from loraedit.errors import CacheError
-from loraedit.files import load_tensors, save_tensors
+from loraedit.files import save_tensors, try_load_tensors
 
 __all__ = ["TrainState", "load_state", "save_state"]
 
@@ -18,10 +17,14 @@ MOMENTS = ("exp_avg", "exp_avg_sq")
 
 @dataclass(frozen=True)
 class TrainState:
-    """Steps done, and the loss of each."""
+    """The loss of every step done."""
 
-    step: int
     losses: list[float]
+
+    @property
+    def step(self) -> int:
+        """Steps done."""
+        return len(self.losses)
 
 
 def save_state(
@@ -33,7 +36,7 @@ def save_state(
         tensors[f"{name}.weight"] = parameter.detach()
         for moment in MOMENTS:
             tensors[f"{name}.{moment}"] = optimizer.state[parameter][moment]
-    save_tensors(path, tensors, {"step": state.step})
+    save_tensors(path, tensors)
 
 
 def load_state(path: Path, parameters: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer) -> TrainState:
@@ -41,19 +44,14 @@ def load_state(path: Path, parameters: dict[str, nn.Parameter], optimizer: torch
 
     A damaged file is set aside (``.damaged``), and training starts anew.
     """
-    if not path.exists():
-        return TrainState(0, [])
-    try:
-        tensors, metadata = load_tensors(path)
-        step = int(metadata["step"])
-        with torch.no_grad():
-            for name, parameter in parameters.items():
-                parameter.copy_(tensors[f"{name}.weight"])
-                moments = {moment: tensors[f"{name}.{moment}"].to(parameter.device) for moment in MOMENTS}
-                optimizer.state[parameter] = {"step": torch.tensor(float(step)), **moments}
-    except (CacheError, KeyError, ValueError, RuntimeError):
-        path.replace(path.with_suffix(".damaged"))
-        raise CacheError(
-            f"The checkpoint '{path}' was damaged and has been set aside. Run the same command again to start anew."
-        ) from None
-    return TrainState(step, tensors["losses"].tolist())
+    names = [f"{name}.{part}" for name in parameters for part in ("weight", *MOMENTS)]
+    tensors = try_load_tensors(path, ("losses", *names))
+    if tensors is None:
+        return TrainState([])
+    losses = tensors["losses"].tolist()
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            parameter.copy_(tensors[f"{name}.weight"])
+            moments = {moment: tensors[f"{name}.{moment}"].to(parameter.device) for moment in MOMENTS}
+            optimizer.state[parameter] = {"step": torch.tensor(float(len(losses))), **moments}
+    return TrainState(losses)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -112,8 +111,9 @@ def check_writable(path: Path) -> None:
         parent = next(parent for parent in path.parents if os.path.lexists(parent))
         if not parent.is_dir():
             raise InputError(f"{path} cannot be written: {parent} is not a folder. Choose another place.")
-        with tempfile.NamedTemporaryFile(dir=parent, prefix=".loraedit-"):  # os.access would lie to root
-            pass
+        probe = _partial_sibling(parent / path.name)  # the name that writing will use; os.access would lie to root
+        probe.touch()
+        probe.unlink()
     except OSError as error:
         raise _unwritable(path, error) from error
 
@@ -161,11 +161,11 @@ def _write_whole(path: Path, clip: Clip) -> None:
 
 
 def _replace_folder(new: Path, path: Path) -> None:
+    old = path.with_name(f".{path.name}.old")
+    _remove(old)
     if not path.exists():
         new.rename(path)
         return
-    old = path.with_name(f".{path.name}.old")
-    _remove(old)
     path.rename(old)
     try:
         new.rename(path)
