@@ -14,7 +14,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work", type=Path, default=Path(".cache/pretrain"))
     parser.add_argument("--vae-steps", type=int, default=2400)
-    parser.add_argument("--transformer-steps", type=int, default=3000)
+    parser.add_argument("--transformer-steps", type=int, default=1500)
     options = parser.parse_args()
     train_vae(options.work, options.vae_steps, peak=1e-3)
     train_transformer(options.work, options.transformer_steps, peak=1.5e-3, until=options.transformer_steps)

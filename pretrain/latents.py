@@ -42,7 +42,7 @@ class Shape:
 
     @property
     def tokens(self) -> int:
-        return ((self.frames - 1) // FRAMES_PER_LATENT + 1) * (self.height // 16) * (self.width // 16)
+        return ((self.frames - 1) // FRAMES_PER_LATENT + 1) * (self.height // 8) * (self.width // 8)
 
 
 def kept_frames(rng: np.random.Generator, frames: int) -> list[int]:

@@ -25,21 +25,22 @@ from pretrain.state import append_log, load_state, save_state
 from pretrain.text import TEXT_DIM, build_text_encoder, build_tokenizer, embed
 
 CONFIG = {
-    "patch_size": (1, 4, 4), "num_attention_heads": 10, "attention_head_dim": 32, "in_channels": 34,
-    "out_channels": 16, "text_dim": TEXT_DIM, "freq_dim": 128, "ffn_dim": 1024, "num_layers": 6,
+    "patch_size": (1, 2, 2), "num_attention_heads": 6, "attention_head_dim": 32, "in_channels": 34,
+    "out_channels": 16, "text_dim": TEXT_DIM, "freq_dim": 128, "ffn_dim": 768, "num_layers": 6,
     "cross_attn_norm": True, "qk_norm": "rms_norm_across_heads", "rope_max_seq_len": 256,
 }  # fmt: skip
 SHIFT = 3.0
 OBJECT_WEIGHT = 3.0
-TOKENS_PER_BATCH = 3456
-ROUND_STEPS = 250
+TOKENS_PER_BATCH = 4608
+ROUND_STEPS = 400
 ROUNDS_KEPT = 5
 
 SMALL = (Shape(17, 64, 64, 1000), Shape(1, 64, 64, 200))
 LARGE = (
-    Shape(17, 64, 64, 300), Shape(17, 96, 96, 250), Shape(33, 64, 64, 120), Shape(33, 96, 80, 100),
-    Shape(17, 128, 96, 60), Shape(1, 96, 96, 120),
+    Shape(17, 64, 64, 400), Shape(17, 80, 80, 200), Shape(33, 64, 64, 80), Shape(33, 96, 64, 80), Shape(1, 80, 80, 100),
 )  # fmt: skip
+LARGE_FROM = 0.65
+"""From this share of the schedule on clips of all sizes and lengths are drawn; before it small ones."""
 
 
 class Nano(nn.Module):
@@ -64,8 +65,8 @@ class Nano(nn.Module):
 
 
 def shapes_at(step: int, steps: int) -> tuple[Shape, ...]:
-    """Small clips for the first half, then all sizes and lengths."""
-    return SMALL if step < steps * 0.5 else LARGE
+    """Small clips first, then all sizes and lengths."""
+    return SMALL if step < steps * LARGE_FROM else LARGE
 
 
 class Pool:
@@ -103,7 +104,7 @@ class Pool:
         shape = shapes[int(rng.choice(len(shapes), p=share / share.sum()))]
         rounds = sorted(index for index, other in self.shards if other == shape)
         shard = self.shards[int(rng.choice(rounds)), shape]
-        size = max(2, TOKENS_PER_BATCH // shape.tokens) if shape.frames > 1 else 48
+        size = max(2, TOKENS_PER_BATCH // shape.tokens) if shape.frames > 1 else 24
         rows = torch.from_numpy(rng.choice(shape.clips, size, replace=False))
         return {key: value[rows] for key, value in shard.items()}
 
@@ -131,7 +132,7 @@ def learning_rate(step: int, steps: int, peak: float) -> float:
 def held_out(model: Nano, shard: dict[str, Tensor]) -> float:
     """The loss on unseen clips with fixed noise and times."""
     losses = []
-    for start in range(0, len(shard["ids"]), 16):
+    for start in range(0, len(shard["ids"]), 8):
         batch = {key: value[start : start + 16] for key, value in shard.items()}
         losses.append(float(velocity_loss(model, batch, torch.Generator().manual_seed(start))))
     return round(float(np.mean(losses)), 4)
@@ -154,7 +155,7 @@ def train(work: Path, steps: int, peak: float, until: int) -> None:
     first = load_state(state, model, ema, optimizers)
     pool = Pool(work, vae, tokenizer, steps)
     validation = load_shard(work / "validation", vae, tokenizer, 99999, Shape(17, 64, 64, 64))
-    large = load_shard(work / "validation", vae, tokenizer, 99999, Shape(17, 96, 96, 32))
+    large = load_shard(work / "validation", vae, tokenizer, 99999, Shape(17, 80, 80, 24))
     start, losses = time.monotonic(), []
     for step in range(first, until):
         batch = pool.batch(step)
@@ -170,7 +171,7 @@ def train(work: Path, steps: int, peak: float, until: int) -> None:
         if (step + 1) % 200 == 0 or step + 1 == until:
             live = {key: value.clone() for key, value in model.state_dict().items()}
             model.load_state_dict(ema.weights)
-            scores = {"held_out": held_out(model, validation), "held_out_96": held_out(model, large)}
+            scores = {"held_out": held_out(model, validation), "held_out_80": held_out(model, large)}
             model.load_state_dict(live)
             row = {"step": step + 1, "seconds": round(time.monotonic() - start), "train": round(np.mean(losses), 4)}
             append_log(work / "transformer.jsonl", **row, **scores)
