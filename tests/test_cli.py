@@ -62,6 +62,13 @@ def an_audio_file(folder: Path) -> None:
     make_audio(folder / "bad.wav")
 
 
+def a_video_without_frames(folder: Path) -> None:
+    with av.open(str(folder / "bad.avi"), "w") as container:
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 32, 32, "yuv420p"
+        container.start_encoding()
+
+
 def no_frames(folder: Path) -> None:
     (folder / "bad").mkdir()
 
@@ -101,6 +108,7 @@ REFUSED: dict[str, tuple[Callable[[Path], None], Options, str]] = {
     "missing mask": (nothing, {"mask": "nowhere.png"}, "nowhere.png"),
     "unreadable video": (a_text_file, {"source": "bad.mp4"}, "bad.mp4"),
     "audio file": (an_audio_file, {"source": "bad.wav"}, "no picture"),
+    "video without frames": (a_video_without_frames, {"source": "bad.avi"}, "bad.avi"),
     "empty folder": (no_frames, {"source": "bad"}, "bad"),
     "unreadable first frame": (a_text_file, {"first-frame": "bad.mp4"}, "bad.mp4"),
     "first frame of another size": (a_smaller_frame, {"first-frame": "bad.png"}, "--fit"),
@@ -110,6 +118,7 @@ REFUSED: dict[str, tuple[Callable[[Path], None], Options, str]] = {
     "mask everywhere": (a_white_mask, {"mask": "bad.png"}, "white everywhere"),
     "box outside": (nothing, {"mask": "0,0,99,99"}, "leaves the frame"),
     "mask beside the edit": (nothing, {"mask": "30,25,44,36"}, "inside the mask"),
+    "mask grown everywhere": (nothing, {"dilate-px": "100"}, "Grow it less"),
     "no mask": (nothing, {"mask": None}, "--mask"),
     "reference too late": (nothing, {"reference": "5=edited.png"}, "frame 5"),
     "reference for frame 0": (nothing, {"reference": "0=edited.png"}, "frame 0"),

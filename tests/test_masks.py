@@ -326,3 +326,13 @@ def test_packing_loses_no_frame(latents: int, factor: int, seed: int) -> None:
 def test_lengths_that_do_not_pack_are_refused(frames: int, factor: int) -> None:
     with pytest.raises(ShapeError, match=rf"Expected {factor}n \+ 1 frames"):
         masks.pack_keep_mask(np.ones((frames, 8, 8), np.bool_), 1, 1, factor)
+
+
+def test_loosening_grows_by_a_disk_then_to_boxes_and_never_shrinks() -> None:
+    mask = np.zeros((2, 20, 20), bool)
+    mask[:, 8, 8] = True
+    assert masks.loosen(mask, box=False, dilate_px=0) is mask
+    assert masks.loosen(mask, box=False, dilate_px=2)[0].sum() == 13
+    assert masks.loosen(mask, box=True, dilate_px=2)[0].sum() == 7 * 7
+    with pytest.raises(InputError, match="Grow it less"):
+        masks.loosen(mask, box=False, dilate_px=40)

@@ -71,6 +71,8 @@ class EditSettings(_Settings):
         guidance: classifier-free guidance scale; 1 or less is off.
         prompt: what the edited clip shows.
         source_prompt: what the source clip shows, used in training.
+        box: replace each region of the mask by its bounding box, grown by a tenth on each side.
+        dilate_px: grow the mask by so many source pixels.
         feather_px: width of the soft border inside the mask, in source pixels.
         fit: resize the edited frames to the source's size instead of refusing them.
         seed: decides the noise that generation starts from.
@@ -89,7 +91,9 @@ class EditSettings(_Settings):
     guidance: Annotated[float, Field(ge=0.0)] | None = None
     prompt: str = ""
     source_prompt: str = ""
-    feather_px: Annotated[int, Field(ge=0)] = 2
+    box: bool = False
+    dilate_px: Annotated[int, Field(ge=0, le=4096)] = 0
+    feather_px: Annotated[int, Field(ge=0, le=4096)] = 2
     fit: bool = False
     seed: Seed = 0
     train_seed: Seed = 0

@@ -18,7 +18,7 @@ from loraedit.compose import padded_length, resize_frames, to_float, to_uint8, w
 from loraedit.config import EditSettings
 from loraedit.errors import InputError, ShapeError
 from loraedit.families.card import ModelCard, read_card, resolve_model
-from loraedit.masks import MaskSpec, read_mask
+from loraedit.masks import MaskSpec, loosen, read_mask
 from loraedit.types import Clip, Image, Mask, Size
 from loraedit.video import DEFAULT_FPS, check_writable, read_clip, read_image
 
@@ -93,6 +93,7 @@ def _prepare(
             "No mask was given. Give --mask a video, a folder, an image, or a box 'x0,y0,x1,y1'; white is the edit."
         )
     edit_mask = read_mask(mask, len(clip), clip.size)
+    edit_mask = loosen(edit_mask, settings.box, settings.dilate_px)
     _check_covered(clip, edited, edit_mask)
     _check_indices(list(references), clip, edit_mask, settings)
     looks = {

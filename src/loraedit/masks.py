@@ -20,7 +20,7 @@ from loraedit.errors import InputError, ShapeError
 from loraedit.types import Image, Mask, Size, Weights
 from loraedit.video import IMAGE_SUFFIXES, read_clip, read_image
 
-__all__ = ["MaskSpec", "box_regions", "dilate", "feather", "pack_keep_mask", "read_mask", "resize_mask"]
+__all__ = ["MaskSpec", "box_regions", "dilate", "feather", "loosen", "pack_keep_mask", "read_mask", "resize_mask"]
 
 MaskSpec = str | Path | NDArray[Any]
 """What a user may give as a mask; ``read_mask`` says how each is read."""
@@ -185,6 +185,19 @@ def dilate(mask: Mask, radius_px: float) -> Mask:
     """
     _check_radius(radius_px)
     return _each_frame(mask, lambda plane: _distance_to_zero(1 - plane) <= radius_px)
+
+
+def loosen(mask: Mask, box: bool, dilate_px: float) -> Mask:
+    """Grow a mask as asked: first by a disk, then each region to its box.
+
+    Raises:
+        InputError: nothing would be left to keep.
+    """
+    loose = dilate(mask, dilate_px) if dilate_px else mask
+    loose = box_regions(loose) if box else loose
+    if loose.all():
+        raise InputError("The grown mask is white everywhere, so nothing would be preserved. Grow it less.")
+    return loose
 
 
 def feather(mask: Mask, radius_px: float) -> Weights:

@@ -78,6 +78,10 @@ def edit(
     guidance: Annotated[
         float | None, typer.Option(help="Guidance scale; up to 1 is off.  [default: the model's]")
     ] = None,
+    box: Annotated[
+        bool, typer.Option("--box", help="Turn each region of the mask into its box, grown a little.")
+    ] = False,
+    dilate_px: Annotated[int, typer.Option(help="Grow the mask by so many pixels.")] = 0,
     feather_px: Annotated[int, typer.Option(help="Soft border inside the mask, in pixels.")] = 2,
     fit: Annotated[bool, typer.Option("--fit", help="Resize edited frames of another size to the clip's.")] = False,
     seed: Annotated[int, typer.Option(help="Decides the noise that generation starts from.")] = 0,
@@ -95,7 +99,8 @@ def edit(
     values = {
         "prompt": prompt, "source_prompt": source_prompt, "model": model, "lora": lora, "steps": steps, "rank": rank,
         "lr": lr, "looks": looks, "time_low": time_low, "sampling_steps": sampling_steps, "guidance": guidance,
-        "feather_px": feather_px, "fit": fit, "seed": seed, "train_seed": train_seed, "device": device,
+        "box": box, "dilate_px": dilate_px, "feather_px": feather_px, "fit": fit,
+        "seed": seed, "train_seed": train_seed, "device": device,
     }  # fmt: skip
     references = _references(reference or [])
     job = prepare(source, first_frame, mask, references, make_settings(values), out, run)
