@@ -25,7 +25,7 @@ demo: $(STAMP)  ## edit the example clip with the built-in model
 	$(BIN)/loraedit edit $(EXAMPLE)/source.mkv \
 	  --first-frame $(EXAMPLE)/first_frame_edited.png \
 	  --mask $(EXAMPLE)/mask.mkv \
-	  --prompt "a man in an orange coat and a yellow hat walks away" \
+	  --prompt "a person in an orange striped coat and a yellow hat over a grey background" \
 	  --out outputs/pedestrian.mp4 \
 	  --run outputs/pedestrian-run
 

@@ -27,7 +27,7 @@ NANO = Path(__file__).parents[1] / "src/loraedit/nano"
 MAX_BYTES = 25_000_000
 
 CARD: dict[str, Any] = {
-    "area_px": 80 * 80,
+    "area_px": 64 * 64,
     "text_tokens": TEXT_TOKENS,
     "recipe": {
         "steps": 100, "rank": 16, "lr": 1e-3, "looks": 1, "time_low": 0.0, "sampling_steps": 20, "guidance": 1.0,

@@ -64,9 +64,9 @@ class Nano(nn.Module):
         return output
 
 
-def shapes_at(step: int, steps: int) -> tuple[Shape, ...]:
-    """Small clips first, then all sizes and lengths."""
-    return SMALL if step < steps * LARGE_FROM else LARGE
+def shapes_of(round_index: int, steps: int) -> tuple[Shape, ...]:
+    """What a round draws: small clips first, then all sizes and lengths."""
+    return SMALL if round_index * ROUND_STEPS < steps * LARGE_FROM else LARGE
 
 
 class Pool:
@@ -81,7 +81,7 @@ class Pool:
         wanted = {
             (index, shape)
             for index in range(max(0, current - ROUNDS_KEPT + 1), current + 1)
-            for shape in shapes_at(index * ROUND_STEPS, self.steps)
+            for shape in shapes_of(index, self.steps)
         }
         for key in set(self.shards) - wanted:
             del self.shards[key]
@@ -97,7 +97,7 @@ class Pool:
         if step % ROUND_STEPS == 0 or not self.shards:
             self._refresh(step // ROUND_STEPS)
         rng = np.random.default_rng((5, step))
-        shapes = shapes_at(step, self.steps)
+        shapes = shapes_of(step // ROUND_STEPS, self.steps)
         work_share = np.array([shape.clips * shape.tokens for shape in shapes], float)
         stills = np.array([shape.frames == 1 for shape in shapes])
         share = np.where(stills, 0.06, 0.94 * work_share / work_share[~stills].sum())
@@ -174,9 +174,9 @@ def train(work: Path, steps: int, peak: float, until: int) -> None:
             scores = {"held_out": held_out(model, validation), "held_out_80": held_out(model, large)}
             model.load_state_dict(live)
             row = {"step": step + 1, "seconds": round(time.monotonic() - start), "train": round(np.mean(losses), 4)}
-            append_log(work / "transformer.jsonl", **row, **scores)
             losses.clear()
             save_state(state, step + 1, model, ema, optimizers)
+            append_log(work / "transformer.jsonl", **row, **scores)
 
 
 if __name__ == "__main__":

@@ -186,12 +186,11 @@ def train(work: Path, steps: int, peak: float) -> None:
             optimizer.zero_grad()
         ema.update(vae, step)
         if (step + 1) % 250 == 0 or step + 1 == steps:
-            now, averaged = vae.state_dict(), build()
+            averaged = build()
             averaged.load_state_dict(ema.weights)
             row = {"step": step + 1, "seconds": round(time.monotonic() - start), "train": round(_psnr(squared), 2)}
-            append_log(work / "vae.jsonl", **row, **held_out(averaged))
             save_state(work / "vae.safetensors", step + 1, vae, ema, optimizers)
-            del now
+            append_log(work / "vae.jsonl", **row, **held_out(averaged))
     export(work, ema)
 
 
