@@ -30,7 +30,7 @@ CARD: dict[str, Any] = {
     "area_px": 64 * 64,
     "text_tokens": TEXT_TOKENS,
     "recipe": {
-        "steps": 200, "rank": 16, "lr": 3e-3, "looks": 16, "time_low": 0.0, "sampling_steps": 20, "guidance": 1.0,
+        "steps": 320, "rank": 16, "lr": 3e-3, "looks": 6, "time_low": 0.0, "sampling_steps": 20, "guidance": 1.0,
     },
 }  # fmt: skip
 
