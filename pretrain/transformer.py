@@ -144,11 +144,26 @@ def caption_tokenizer() -> PreTrainedTokenizerFast:
     return build_tokenizer(sample_scene(np.random.default_rng((31, seed)), bank).caption for seed in range(2000))
 
 
-def train(work: Path, steps: int, peak: float, until: int) -> None:
-    """Train up to step ``until`` of a schedule of ``steps``, saving often."""
-    vae = AutoencoderKLWan.from_pretrained(work / "vae").eval()
+def load_weights(model: Nano, checkpoint: Path) -> None:
+    """Take the weights of an assembled checkpoint, such as the nano that ships, to go on training from them."""
+    transformer = WanTransformer3DModel.from_pretrained(checkpoint / "transformer", dtype=torch.float32)
+    text_encoder = UMT5EncoderModel.from_pretrained(checkpoint / "text_encoder", dtype=torch.float32)
+    model.transformer.load_state_dict(transformer.state_dict())
+    model.text_encoder.load_state_dict(text_encoder.state_dict())
+
+
+def train(work: Path, steps: int, peak: float, until: int, start: Path | None = None) -> None:
+    """Train up to step ``until`` of a schedule of ``steps``, saving often.
+
+    Args:
+        start: an assembled checkpoint whose weights (and VAE, if ``work`` has none) a fresh run starts from.
+    """
+    own_vae = (work / "vae").is_dir() or start is None
+    vae = AutoencoderKLWan.from_pretrained(work / "vae" if own_vae else start / "vae", dtype=torch.float32).eval()
     tokenizer = caption_tokenizer()
     model = Nano(len(tokenizer))
+    if start is not None:
+        load_weights(model, start)
     ema = Ema(model, 0.9995)
     optimizers = build_optimizers(model, peak, weight_decay=0.01)
     state = work / "transformer.safetensors"
@@ -156,7 +171,7 @@ def train(work: Path, steps: int, peak: float, until: int) -> None:
     pool = Pool(work, vae, tokenizer, steps)
     validation = load_shard(work / "validation", vae, tokenizer, 99999, Shape(17, 64, 64, 64))
     large = load_shard(work / "validation", vae, tokenizer, 99999, Shape(17, 80, 80, 24))
-    start, losses = time.monotonic(), []
+    begun, losses = time.monotonic(), []
     for step in range(first, until):
         batch = pool.batch(step)
         set_learning_rate(optimizers, learning_rate(step, steps, peak))
@@ -173,7 +188,7 @@ def train(work: Path, steps: int, peak: float, until: int) -> None:
             model.load_state_dict(ema.weights)
             scores = {"held_out": held_out(model, validation), "held_out_80": held_out(model, large)}
             model.load_state_dict(live)
-            row = {"step": step + 1, "seconds": round(time.monotonic() - start), "train": round(np.mean(losses), 4)}
+            row = {"step": step + 1, "seconds": round(time.monotonic() - begun), "train": round(np.mean(losses), 4)}
             losses.clear()
             save_state(state, step + 1, model, ema, optimizers)
             append_log(work / "transformer.jsonl", **row, **scores)
@@ -185,5 +200,6 @@ if __name__ == "__main__":
     parser.add_argument("--steps", type=int, default=40000)
     parser.add_argument("--until", type=int, default=None, help="stop here although the schedule is longer")
     parser.add_argument("--lr", type=float, default=1.5e-3)
+    parser.add_argument("--start", type=Path, default=None, help="a checkpoint to start from")
     options = parser.parse_args()
-    train(options.work, options.steps, options.lr, options.until or options.steps)
+    train(options.work, options.steps, options.lr, options.until or options.steps, options.start)
