@@ -109,6 +109,7 @@ def edit(
         try:
             from loraedit.editing import run_edit  # heavy: only once everything has been checked
 
+            _quiet_libraries()
             result = run_edit(job, progress)
         except KeyboardInterrupt:
             raise typer.Exit(_complain("stopped. Run the same command again to continue.", 130)) from None
@@ -131,6 +132,16 @@ def _references(texts: list[str]) -> dict[int, Path]:
             raise InputError(f"There are two references for frame {index}. Give one for each frame.")
         references[index] = path
     return references
+
+
+def _quiet_libraries() -> None:
+    """Our own bars show the progress; the libraries' would be drawn over them."""
+    import diffusers.utils.logging
+    import transformers.utils.logging
+
+    for logging in (diffusers.utils.logging, transformers.utils.logging):
+        logging.disable_progress_bar()
+        logging.set_verbosity_error()
 
 
 def _tell(console: Console, summary: dict[str, Any]) -> None:
