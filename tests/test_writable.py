@@ -23,6 +23,7 @@ def test_an_existing_clip_may_be_written_over(tmp_path: Path) -> None:
     for name in ("clip.mp4", "folder"):
         video.write_clip(tmp_path / name, Clip(np.zeros((2, 16, 16, 3), np.uint8), Fraction(24)))
         video.check_writable(tmp_path / name)
+        assert len(video.read_clip(tmp_path / name)) == 2
 
 
 def test_a_parent_that_is_a_file_is_refused(tmp_path: Path) -> None:

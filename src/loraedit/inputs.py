@@ -6,7 +6,8 @@ Nothing here needs torch, so a mistake is answered before anything heavy loads.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,17 @@ class Job:
     run: Path | None
 
 
+@contextmanager
+def _unusable_paths_refused() -> Iterator[None]:
+    """Turn what the system says of a path (too long, not to be entered, a failing disk) into one sentence."""
+    try:
+        yield
+    except OSError as error:
+        what = error.filename or "An input"
+        raise InputError(f"'{what}' cannot be used: {error.strerror or error}. Check the path.") from error
+
+
+@_unusable_paths_refused()
 def prepare(
     source: ClipLike,
     first_frame: ImageLike,
@@ -68,22 +80,6 @@ def prepare(
         InputError: something cannot be read, or does not fit.
         ModelError: the checkpoint is not one that loraedit can edit with.
     """
-    try:
-        return _prepare(source, first_frame, mask, references, settings, out, run)
-    except OSError as error:  # a name too long, a folder that may not be entered, a disk that fails
-        what = error.filename or "An input"
-        raise InputError(f"'{what}' cannot be used: {error.strerror or error}. Check the path.") from error
-
-
-def _prepare(
-    source: ClipLike,
-    first_frame: ImageLike,
-    mask: MaskSpec | None,
-    references: Mapping[int, ImageLike],
-    settings: EditSettings,
-    out: Path | None,
-    run: Path | None,
-) -> Job:
     _check_device(settings.device)
     run = _check_places(out, run, [source, first_frame, mask, *references.values()])
     clip = _clip(source)
