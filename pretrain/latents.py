@@ -105,7 +105,7 @@ def load_shard(
     folder: Path, vae: AutoencoderKLWan, tokenizer: PreTrainedTokenizerFast, seed: int, shape: Shape
 ) -> dict[str, Tensor]:
     """The shard from disk, or made now and written there."""
-    path = folder / f"{seed:05d}-{shape.name}.safetensors"
+    path = folder / f"{seed:05d}-{shape.name}-{shape.clips}.safetensors"
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
         temporary = path.with_suffix(".tmp")

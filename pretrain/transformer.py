@@ -10,9 +10,12 @@ from __future__ import annotations
 import argparse
 import time
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from diffusers import AutoencoderKLWan, WanTransformer3DModel
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast, UMT5EncoderModel
@@ -109,6 +112,14 @@ class Pool:
         return {key: value[rows] for key, value in shard.items()}
 
 
+def explicit_attention(
+    query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, scale: float | None = None, **_: Any
+) -> Tensor:
+    """Softmax attention written out: in bfloat16 on a CPU nearly three times as fast as torch's fused kernel."""
+    scores = (query * (query.shape[-1] ** -0.5 if scale is None else scale)) @ key.mT
+    return (scores if attn_mask is None else scores + attn_mask).softmax(-1).to(value.dtype) @ value
+
+
 def velocity_loss(model: Nano, batch: dict[str, Tensor], generator: torch.Generator) -> Tensor:
     """Flow-matching loss, ``|| v - (x0 - x1) ||^2``, with the moving things weighted up; x1 data, x0 noise."""
     data = batch["target"].float()
@@ -117,7 +128,7 @@ def velocity_loss(model: Nano, batch: dict[str, Tensor], generator: torch.Genera
     time = SHIFT * uniform / (1 + (SHIFT - 1) * uniform)
     t = time.view(-1, 1, 1, 1, 1)
     condition = torch.cat([batch["mask"].float(), batch["condition"].float()], 1)
-    with torch.autocast("cpu", torch.bfloat16):
+    with mock.patch.object(F, "scaled_dot_product_attention", explicit_attention), torch.autocast("cpu", torch.bfloat16):
         velocity = model((1 - t) * data + t * noise, condition, time, batch["ids"]).float()
     weight = 1 + (OBJECT_WEIGHT - 1) * batch["object"][:, None].float()
     return ((velocity - (noise - data)).square() * weight).mean() / weight.mean()
@@ -162,6 +173,8 @@ def train(work: Path, steps: int, peak: float, until: int, start: Path | None = 
     vae = AutoencoderKLWan.from_pretrained(work / "vae" if own_vae else start / "vae", dtype=torch.float32).eval()
     tokenizer = caption_tokenizer()
     model = Nano(len(tokenizer))
+    for block in model.transformer.blocks:
+        block.compile()
     if start is not None:
         load_weights(model, start)
     ema = Ema(model, 0.9995)
