@@ -308,13 +308,29 @@ def recolour(rng: Rng, image: Image) -> Image:
     return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)
 
 
+EDITS = ("recolour", "retexture", "part", "swap")
+
+
 def edited_twin(rng: Rng, scene: Scene, photos: tuple[Image, ...], kind: str) -> Scene:
     """The same motion with another look of the first thing.
 
     Args:
-        kind: ``recolour`` turns the hue of every part, ``retexture`` gives every part's look a new texture.
+        kind: ``recolour`` turns the hue of every part, ``retexture`` gives every part's look a new texture, ``part``
+            adds a part that changes the outline, ``swap`` puts another thing on the same path.
     """
     first = scene.things[0]
+    if kind == "part":
+        side = str(rng.choice(("above", "beside")))
+        offset = (
+            (rng.uniform(-0.1, 0.1), -0.48) if side == "above" else (rng.choice((-0.45, 0.45)), rng.uniform(-0.3, 0.3))
+        )
+        size = (rng.uniform(0.25, 0.6), rng.uniform(0.2, 0.45))
+        added = Part(texture(rng, photos, 0.15), silhouette(rng, str(rng.choice(SHAPES))), shading(rng), offset, size)
+        return replace(scene, things=(replace(first, parts=(*first.parts, added)), *scene.things[1:]))
+    if kind == "swap":
+        make = person if rng.random() < 0.35 else simple_thing
+        other = replace(make(rng, photos, 1.0), path=first.path)
+        return replace(scene, things=(other, *scene.things[1:]))
     looks: dict[int, Texture] = {}
     for part in first.parts:
         old = part.texture

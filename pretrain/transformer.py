@@ -128,7 +128,10 @@ def velocity_loss(model: Nano, batch: dict[str, Tensor], generator: torch.Genera
     time = SHIFT * uniform / (1 + (SHIFT - 1) * uniform)
     t = time.view(-1, 1, 1, 1, 1)
     condition = torch.cat([batch["mask"].float(), batch["condition"].float()], 1)
-    with mock.patch.object(F, "scaled_dot_product_attention", explicit_attention), torch.autocast("cpu", torch.bfloat16):
+    with (
+        mock.patch.object(F, "scaled_dot_product_attention", explicit_attention),
+        torch.autocast("cpu", torch.bfloat16),
+    ):
         velocity = model((1 - t) * data + t * noise, condition, time, batch["ids"]).float()
     weight = 1 + (OBJECT_WEIGHT - 1) * batch["object"][:, None].float()
     return ((velocity - (noise - data)).square() * weight).mean() / weight.mean()

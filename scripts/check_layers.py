@@ -20,11 +20,12 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("__main__",),
     ("app",),
     ("editing",),
+    ("working",),
     ("inputs", "report", "training", "generate", "devices"),
     ("lora",),
     ("families",),
     ("conditioning",),
-    ("video", "masks", "compose", "flow", "config", "files"),
+    ("video", "masks", "compose", "carry", "flow", "config", "files"),
     ("types", "errors", "version"),
 )
 DEPTH = {unit: depth for depth, units in enumerate(LAYERS) for unit in units}

@@ -27,7 +27,7 @@ def test_the_sampling_settings_do_not_decide_the_lora() -> None:
     ("values", "words"),
     [
         ({"stepz": 3}, "no setting 'stepz'"),
-        ({"steps": 0}, "'steps'"),
+        ({"steps": -1}, "'steps'"),
         ({"rank": 10**9}, "'rank'"),
         ({"lr": float("nan")}, "'lr'"),
         ({"lr": -1}, "'lr'"),

@@ -15,9 +15,9 @@ from loraedit.compose import resize_frames, to_float
 from loraedit.config import TrainSettings
 from loraedit.errors import InputError, ModelError
 from loraedit.families import open_family
-from loraedit.families.base import Encoded, Family
+from loraedit.families.base import Encoded, Family, batch
 from loraedit.families.card import NANO, read_card
-from loraedit.lora import attach, load_lora, lora_parameters, save_lora
+from loraedit.lora import attach, attach_lora, lora_parameters, save_lora
 from loraedit.masks import resize_mask
 from loraedit.training import Stage, train
 from loraedit.types import Size
@@ -61,13 +61,13 @@ def test_a_fresh_lora_changes_nothing_and_follows_its_seed(family: Family, scene
     encoded = encode_motion(family, scene)
     assert encoded.target is not None
     transformer = family.load_transformer(family.experts[0], CPU)
-    time = torch.tensor(500.0)
+    time = torch.tensor([500.0])
     with torch.inference_mode():
-        bare = family.velocity(transformer, encoded.target, time, encoded)
+        bare = family.velocity(transformer, encoded.target[None], time, batch([encoded]))
         state = torch.random.get_rng_state()
         attach(family, transformer, rank=4, seed=1)
         assert torch.equal(torch.random.get_rng_state(), state)
-        assert torch.equal(family.velocity(transformer, encoded.target, time, encoded), bare)
+        assert torch.equal(family.velocity(transformer, encoded.target[None], time, batch([encoded])), bare)
     again = family.load_transformer(family.experts[0], CPU)
     attach(family, again, rank=4, seed=1)
     assert all(torch.equal(a, b) for a, b in zip(weights(again).values(), weights(transformer).values(), strict=True))
@@ -96,11 +96,11 @@ def test_plain_diffusers_reads_the_exported_lora(
     )
     bare = family.load_transformer(family.experts[0], CPU)
     pipeline.load_lora_weights(tmp_path / "lora.safetensors")
-    time = torch.tensor(600.0)
+    time = torch.tensor([600.0])
     with torch.inference_mode():
-        ours = family.velocity(transformer, encoded.target, time, encoded)
-        theirs = family.velocity(pipeline.transformer, encoded.target, time, encoded)
-        without = family.velocity(bare, encoded.target, time, encoded)
+        ours = family.velocity(transformer, encoded.target[None], time, batch([encoded]))
+        theirs = family.velocity(pipeline.transformer, encoded.target[None], time, batch([encoded]))
+        without = family.velocity(bare, encoded.target[None], time, batch([encoded]))
     assert (ours - theirs).abs().max() < 1e-5
     assert (ours - without).abs().max() > 1e-3
 
@@ -109,7 +109,7 @@ def test_a_saved_lora_loads_exactly(family: Family, scene: Scene, tmp_path: Path
     transformer = run(family, encode_motion(family, scene), tmp_path / "state.safetensors")
     save_lora(tmp_path / "lora.safetensors", family, transformer, {})
     again = family.load_transformer(family.experts[0], CPU)
-    load_lora(tmp_path / "lora.safetensors", family, again)
+    attach_lora(tmp_path / "lora.safetensors", family, again)
     loaded = weights(again)
     assert all(torch.equal(value, loaded[name]) for name, value in weights(transformer).items())
 
@@ -121,10 +121,10 @@ def test_a_lora_of_another_model_or_no_lora_is_refused(family: Family, tmp_path:
     save_lora(tmp_path / "nano.safetensors", nano, transformer, {})
     ours = family.load_transformer(family.experts[0], CPU)
     with pytest.raises(ModelError, match="made for another model"):
-        load_lora(tmp_path / "nano.safetensors", family, ours)
+        attach_lora(tmp_path / "nano.safetensors", family, ours)
     (tmp_path / "junk.safetensors").write_bytes(b"\x80\x04junk")
     with pytest.raises(ModelError, match="cannot be read"):
-        load_lora(tmp_path / "junk.safetensors", family, ours)
+        attach_lora(tmp_path / "junk.safetensors", family, ours)
 
 
 def test_training_lowers_the_loss_on_its_own_clip(family: Family, scene: Scene, tmp_path: Path) -> None:

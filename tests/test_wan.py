@@ -15,7 +15,7 @@ from PIL import Image
 from loraedit.compose import to_float, to_uint8
 from loraedit.conditioning import inference_condition
 from loraedit.families import open_family
-from loraedit.families.base import Encoded, Family
+from loraedit.families.base import Encoded, Family, batch
 from loraedit.families.card import NANO, read_card
 from loraedit.generate import Sampling, initial_noise, sample
 from loraedit.lora import attach, lora_parameters
@@ -90,12 +90,12 @@ def test_a_bfloat16_transformer_gives_a_velocity_and_gradients(checkpoints: dict
     family = open_family(read_card(checkpoints[name]))
     condition = plain_condition(family)
     transformer = family.load_transformer(family.experts[0], CPU)
-    full = family.velocity(transformer, condition.condition[-4:], torch.tensor(500.0), condition)
+    full = family.velocity(transformer, condition.condition[None, -4:], torch.tensor([500.0]), batch([condition]))
     folder = checkpoints[name] / "transformer"
     half = type(transformer).from_pretrained(folder, dtype=torch.bfloat16).requires_grad_(False)
     half.enable_gradient_checkpointing()
     attach(family, half, rank=2, seed=0)
-    velocity = family.velocity(half.train(), condition.condition[-4:], torch.tensor(500.0), condition)
+    velocity = family.velocity(half.train(), condition.condition[None, -4:], torch.tensor([500.0]), batch([condition]))
     assert velocity.dtype == torch.float32
     assert (velocity - full).abs().max() < 0.1
     velocity.sum().backward()

@@ -18,11 +18,16 @@ __all__ = [
     "pad_frames",
     "padded_length",
     "resize_frames",
+    "resize_weights",
+    "restore_detail",
     "to_float",
     "to_uint8",
     "to_working",
     "working_size",
 ]
+
+DISAGREEMENT = 24.0
+"""Grey levels between generated and shown at which the weight of restored detail has fallen to 1 / e."""
 
 _Value = TypeVar("_Value", bound=np.generic)
 
@@ -99,6 +104,37 @@ def to_working(frames: Frames, size: Size) -> Pixels:
 def from_working(pixels: Pixels, size: Size) -> Frames:
     """Bring the model's pixels ``[F, H', W', 3]`` to a clip's size, uint8; a frame at a time."""
     return np.concatenate([to_uint8(resize_frames(frame[None], size)) for frame in pixels])
+
+
+def resize_weights(weights: Weights, size: Size) -> Weights:
+    """Resize weights ``[F, H, W]`` in [0, 1] by averaging areas, or linearly where a side grows."""
+    least = min(size.width, weights.shape[2]), min(size.height, weights.shape[1])
+    small = [cv2.resize(plane, least, interpolation=cv2.INTER_AREA) for plane in weights]
+    return np.stack([cv2.resize(plane, (size.width, size.height)) for plane in small])
+
+
+def restore_detail(generated: Frames, shown: Frames, blurred: Frames, trust: Weights) -> Frames:
+    """Give generated frames back the detail that the model's size and its VAE cost.
+
+    What was shown to the model is known twice: as it was, and as it comes back from the model's size and VAE. Their
+    difference is the detail lost. It is added where the generated pixels agree with what came back, and where what
+    was shown is trusted::
+
+        out = generated + w (shown - blurred),   w = trust exp(-(|generated - blurred| / s)^2)
+
+    Args:
+        generated: uint8 ``[F, H, W, 3]``, at the source's size.
+        shown: uint8, what the model was shown.
+        blurred: uint8, the same after its round trip through the model's size and VAE.
+        trust: float32 ``[F, H, W]`` in [0, 1].
+    """
+    restored = np.empty_like(generated)
+    for index, (made, sharp, soft) in enumerate(zip(generated, shown, blurred, strict=True)):
+        made_f, soft_f = made.astype(np.float32), soft.astype(np.float32)
+        apart = cv2.GaussianBlur(np.abs(made_f - soft_f).mean(-1), (0, 0), 1.5)
+        weight = trust[index] * np.exp(-np.square(apart / DISAGREEMENT))
+        restored[index] = np.rint(made_f + weight[..., None] * (sharp - soft_f)).clip(0, 255)
+    return restored
 
 
 def composite(source: Frames, generated: Frames, alpha: Weights) -> Frames:

@@ -11,15 +11,17 @@ All arrays are numpy: pixels float32 ``[F, H, W, 3]`` in [-1, 1], masks bool ``[
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from loraedit.types import Mask, Pixels
+from loraedit.types import Mask, Pixels, Weights
 
 __all__ = [
     "FILL",
+    "Hint",
     "Sample",
     "appearance_sample",
     "first_frame_kept",
@@ -56,6 +58,19 @@ class Sample:
         return (self.condition, self.edit_mask, self.image, self.prompt, "none" if self.target is None else self.target)
 
 
+@dataclass(frozen=True)
+class Hint:
+    """What the edit zone may look like, shown to the model where the paper shows grey.
+
+    Attributes:
+        pixels: float32 ``[F, H, W, 3]`` in [-1, 1].
+        trust: float32 ``[F, H, W]`` in [0, 1]; 0 is grey.
+    """
+
+    pixels: Pixels
+    trust: Weights
+
+
 def first_frame_kept(edit_mask: Mask) -> Mask:
     """The mask of a clip whose whole first frame is given."""
     kept = edit_mask.copy()
@@ -63,15 +78,20 @@ def first_frame_kept(edit_mask: Mask) -> Mask:
     return kept
 
 
-def fill(pixels: Pixels, edit_mask: Mask) -> Pixels:
-    """The clip with the edit zone replaced by grey."""
-    return np.where(edit_mask[..., None], np.float32(FILL), pixels)
+def fill(pixels: Pixels, edit_mask: Mask, hint: Hint | None) -> Pixels:
+    """The clip with the edit zone replaced by grey, or by as much of the hint as is trusted."""
+    inside = np.float32(FILL) if hint is None else FILL + hint.trust[..., None] * (hint.pixels - np.float32(FILL))
+    return np.where(edit_mask[..., None], inside, pixels)
 
 
-def motion_sample(source: Pixels, edit_mask: Mask, prompt: str) -> Sample:
-    """The dance: from frame 1 and what lies outside the mask, make the source again."""
+def motion_sample(source: Pixels, edit_mask: Mask, prompt: str, hint: Hint | None = None) -> Sample:
+    """The dance: from frame 1 and what lies outside the mask, make the source again.
+
+    Args:
+        hint: the source's own key frames, carried to all times.
+    """
     mask = first_frame_kept(edit_mask)
-    return Sample(fill(source, mask), mask, source[:1], prompt, target=source)
+    return Sample(fill(source, mask, hint), mask, source[:1], prompt, target=source)
 
 
 def naive_sample(source: Pixels, prompt: str) -> Sample:
@@ -79,7 +99,9 @@ def naive_sample(source: Pixels, prompt: str) -> Sample:
     return motion_sample(source, np.ones(source.shape[:3], bool), prompt)
 
 
-def appearance_sample(source_frame: Pixels, edited_frame: Pixels, edit_mask: Mask, prompt: str) -> Sample:
+def appearance_sample(
+    source_frame: Pixels, edited_frame: Pixels, edit_mask: Mask, prompt: str, hint: Hint | None = None
+) -> Sample:
     """The look: from what lies outside the mask in one source frame, make the edited frame.
 
     Args:
@@ -87,22 +109,28 @@ def appearance_sample(source_frame: Pixels, edited_frame: Pixels, edit_mask: Mas
         edited_frame: the user's edit of it, the same shape.
         edit_mask: the mask of that frame, ``[1, H, W]``.
         prompt: the words for the edited look.
+        hint: the other edited frames, carried to this one.
     """
-    return Sample(fill(source_frame, edit_mask), edit_mask, source_frame, prompt, target=edited_frame)
+    return Sample(fill(source_frame, edit_mask, hint), edit_mask, source_frame, prompt, target=edited_frame)
 
 
-def inference_condition(source: Pixels, edited_first: Pixels, edit_mask: Mask, prompt: str) -> Sample:
+def inference_condition(
+    source: Pixels, edited_first: Pixels, edit_mask: Mask, prompt: str, hint: Hint | None = None
+) -> Sample:
     """What is generated from: the edited first frame, and the source outside the mask.
 
     A mask that is True everywhere gives plain image-to-video from the edited first frame.
+
+    Args:
+        hint: the edited frames, carried to all times.
     """
     mask = first_frame_kept(edit_mask)
-    condition = fill(np.concatenate([edited_first, source[1:]]), mask)
+    condition = fill(np.concatenate([edited_first, source[1:]]), mask, hint)
     return Sample(condition, mask, edited_first, prompt)
 
 
-def recolour(pixels: Pixels, rng: np.random.Generator) -> Pixels:
-    """One random change of all colours of a clip, the same in every frame (appearance augmentation).
+def recolour(rng: np.random.Generator) -> Callable[[Pixels], Pixels]:
+    """One random change of all colours, for any frames (appearance augmentation).
 
     The hue is rotated about the grey axis (half of the time mirrored too), contrast and brightness change, and in three
     cases of ten light and dark swap. Grey stays grey.
@@ -118,6 +146,9 @@ def recolour(pixels: Pixels, rng: np.random.Generator) -> Pixels:
     if rng.random() < 0.5:
         rotation = rotation[:, [0, 2, 1]]
     gain = rng.uniform(0.7, 1.3) * (-1 if rng.random() < 0.3 else 1)
-    shifted = gain * (pixels @ rotation.astype(np.float32)) + rng.uniform(-0.2, 0.2)
-    changed: Pixels = np.clip(shifted, -1, 1).astype(np.float32)
-    return changed
+    turned, shift = gain * rotation.astype(np.float32), np.float32(rng.uniform(-0.2, 0.2))
+
+    def change(pixels: Pixels) -> Pixels:
+        return np.clip(pixels @ turned + shift, -1, 1).astype(np.float32)
+
+    return change

@@ -8,14 +8,18 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from loraedit.errors import InputError
 
-__all__ = ["EditSettings", "LoraMode", "Recipe", "TrainSettings", "make_settings"]
+__all__ = ["EditSettings", "Fill", "LoraMode", "Recipe", "TrainSettings", "make_settings"]
 
 LoraMode = Literal["motion", "naive", "none"]
+Fill = Literal["grey", "carry"]
 
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
+Steps = Annotated[int, Field(ge=0, le=1_000_000)]
 Rank = Annotated[int, Field(ge=1, le=1024)]
 Rate = Annotated[float, Field(gt=0.0, le=1.0)]
 Level = Annotated[float, Field(ge=0.0, lt=1.0)]
+Factor = Annotated[float, Field(gt=0.0, le=1000.0)]
+Scale = Annotated[float, Field(ge=0.0)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 
 
@@ -27,81 +31,100 @@ class TrainSettings(_Settings):
     """What decides how a LoRA is trained.
 
     Attributes:
-        steps: optimiser steps.
+        steps: optimiser steps; 0 leaves the LoRA as it starts, which is of use with a prior.
+        batch: samples in a step.
         rank: LoRA rank; alpha equals it.
         lr: peak learning rate of AdamW.
+        edit_weight: how much the loss counts inside the mask, outside counting 1.
         looks: appearance augmentation. 1 trains on the clip as it is; N trains on N variants, the clip itself and
             N - 1 with condition and target recoloured alike, so that the LoRA learns the dance and not the colours.
         time_low: lowest noise level trained on, in [0, 1); 0 trains on all levels.
         train_seed: decides initial weights, order, noise and noise levels.
     """
 
-    steps: Count
+    steps: Steps
+    batch: Count = 1
     rank: Rank
     lr: Rate
-    looks: Count
-    time_low: Level
+    edit_weight: Factor = 1.0
+    looks: Count = 1
+    time_low: Level = 0.0
     train_seed: Seed = 0
 
 
 class Recipe(_Settings):
-    """A model's own defaults, from its card."""
+    """A model's own defaults, from its card; the defaults here are the paper's. See :class:`EditSettings`."""
 
-    steps: Count = 100
+    steps: Steps = 100
+    batch: Count = 1
     rank: Rank = 16
     lr: Rate = 1e-4
+    edit_weight: Factor = 1.0
     looks: Count = 1
     time_low: Level = 0.0
+    prior: bool = False
+    fill: Fill = "grey"
+    detail: bool = False
     sampling_steps: Count = 30
-    guidance: Annotated[float, Field(ge=0.0)] = 5.0
+    guidance: Scale = 5.0
+
+    def as_in_the_paper(self) -> Recipe:
+        """The paper's choices of method; how long, how fast and how to sample stay the model's own."""
+        plain = Recipe()
+        own = {name: getattr(self, name) for name in ("steps", "rank", "lr", "sampling_steps", "guidance")}
+        return plain.model_copy(update=own)
 
 
 class EditSettings(_Settings):
-    """What the user asked for. None means: the default of the model's card.
+    """What the user asked for; each field says what it is. None means: what the recipe says.
 
-    Attributes:
-        model: ``nano``, a folder in diffusers layout, or a Hub id.
-        lora: ``motion`` is the method, ``naive`` its ablation (no mask), ``none`` the bare model.
-        steps: training steps on the source clip; as many again on the references, if there are any.
-        rank: LoRA rank.
-        lr: learning rate.
-        looks: see :class:`TrainSettings`.
-        time_low: see :class:`TrainSettings`.
-        sampling_steps: denoising steps.
-        guidance: classifier-free guidance scale; 1 or less is off.
-        prompt: what the edited clip shows.
-        source_prompt: what the source clip shows, used in training.
-        box: replace each region of the mask by its bounding box, grown by a tenth on each side.
-        dilate_px: grow the mask by so many source pixels.
-        feather_px: width of the soft border inside the mask, in source pixels.
-        fit: resize the edited frames to the source's size instead of refusing them.
-        seed: decides the noise that generation starts from.
-        train_seed: decides everything random in training; another ``seed`` alone does not train again.
-        device: torch device; None takes the best there is.
+    ``fill="carry"`` shows the model, inside the mask, the edited frames carried along the source's motion by optical
+    flow, and grey where that cannot be trusted; ``grey`` is the paper's. Another ``seed`` alone does not train again.
     """
 
-    model: str = "nano"
-    lora: LoraMode = "motion"
-    steps: Count | None = None
-    rank: Rank | None = None
-    lr: Rate | None = None
-    looks: Count | None = None
-    time_low: Level | None = None
-    sampling_steps: Count | None = None
-    guidance: Annotated[float, Field(ge=0.0)] | None = None
-    prompt: str = ""
-    source_prompt: str = ""
-    box: bool = False
-    dilate_px: Annotated[int, Field(ge=0, le=4096)] = 0
-    feather_px: Annotated[int, Field(ge=0, le=4096)] = 2
-    fit: bool = False
-    seed: Seed = 0
-    train_seed: Seed = 0
-    device: str | None = None
+    model: str = Field("nano", description="nano, a checkpoint folder in diffusers layout, or a Hub id.")
+    recipe: Literal["model", "paper"] = Field(
+        "model", description="Defaults of method: model (its card's) or paper (LoRA-Edit's own)."
+    )
+    lora: LoraMode = Field(
+        "motion", description="motion (the method), naive (its ablation, no mask) or none (the bare model)."
+    )
+    steps: Steps | None = Field(
+        None, description="Training steps on the source; as many again on the references, if there are any."
+    )
+    batch: Count | None = Field(None, description="Samples in a training step.")
+    rank: Rank | None = Field(None, description="LoRA rank; alpha equals it.")
+    lr: Rate | None = Field(None, description="Learning rate.")
+    edit_weight: Factor | None = Field(
+        None, description="How much the loss counts inside the mask; outside it counts 1."
+    )
+    looks: Count | None = Field(None, description="Train on the clip in so many colourings, its own among them.")
+    time_low: Level | None = Field(None, description="Train on noise levels above this only.")
+    prior: bool | None = Field(
+        None, description="Start the motion LoRA from the mask-reading LoRA that the checkpoint brings."
+    )
+    fill: Fill | None = Field(
+        None, description="What the model sees inside the mask: grey, or carry (edited frames along the optical flow)."
+    )
+    detail: bool | None = Field(
+        None, description="With carry, restore the detail that the model's size and its VAE cost."
+    )
+    sampling_steps: Count | None = Field(None, description="Denoising steps.")
+    guidance: Scale | None = Field(None, description="Classifier-free guidance scale; up to 1 is off.")
+    prompt: str = Field("", description="What the edited clip shows.")
+    source_prompt: str = Field("", description="What the source clip shows.")
+    box: bool = Field(False, description="Turn each region of the mask into its box, grown a little.")
+    dilate_px: Annotated[int, Field(ge=0, le=4096)] = Field(0, description="Grow the mask by so many pixels.")
+    feather_px: Annotated[int, Field(ge=0, le=4096)] = Field(2, description="Soft border inside the mask, in pixels.")
+    fit: bool = Field(False, description="Resize edited frames of another size to the clip's.")
+    seed: Seed = Field(0, description="Decides the noise that generation starts from.")
+    train_seed: Seed = Field(0, description="Decides everything random in training.")
+    device: str | None = Field(None, description="cpu, cuda, cuda:1, mps, xpu; by default the best there is.")
 
     def resolved(self, recipe: Recipe) -> EditSettings:
         """The same settings with every None that the recipe can answer filled in."""
-        missing = {name: value for name, value in recipe.model_dump().items() if getattr(self, name) is None}
+        defaults = recipe.as_in_the_paper() if self.recipe == "paper" else recipe
+        missing = {name: value for name, value in defaults.model_dump().items() if getattr(self, name) is None}
         return self.model_copy(update=missing)
 
     def training(self) -> TrainSettings:

@@ -25,8 +25,8 @@ import torch
 from torch import Tensor
 
 from loraedit import conditioning, masks
-from loraedit.compose import composite, from_working, pad_frames, to_working, working_size
-from loraedit.conditioning import Sample
+from loraedit.compose import composite, from_working, restore_detail
+from loraedit.conditioning import Hint, Sample
 from loraedit.devices import find_device
 from loraedit.families import open_family
 from loraedit.families.base import Encoded, Expert
@@ -36,9 +36,10 @@ from loraedit.inputs import Job
 from loraedit.lora import save_lora
 from loraedit.report import contact_sheet, loss_curve, side_by_side
 from loraedit.training import Stage, train
-from loraedit.types import Clip, Mask, Pixels
+from loraedit.types import Clip, Frames, Pixels
 from loraedit.version import __version__
 from loraedit.video import read_clip, write_clip
+from loraedit.working import Working, make_working
 
 __all__ = ["EditResult", "Progress", "run_edit"]
 
@@ -102,16 +103,6 @@ def run_edit(job: Job, progress: Progress = lambda *_: None) -> EditResult:
 
 
 @dataclass(frozen=True)
-class _Working:
-    """The job's arrays at the model's working size and length."""
-
-    source: Pixels
-    edited_first: Pixels
-    mask: Mask
-    references: dict[int, Pixels]
-
-
-@dataclass(frozen=True)
 class _Lesson:
     """A stage of training, before its samples are encoded."""
 
@@ -137,23 +128,21 @@ class _Run:
         write_json(self.result.paths["settings"], self._provenance())
         working = self._working()
         loras = self._loras(working) if self.settings.lora != "none" else {}
-        pixels = self._generate(working, loras)
+        generated = self._generate(working, loras)
         with self._phase("compose"):
-            self._compose(pixels)
+            self._compose(generated)
             self._write()
         return self.result
 
     # ---- preparing -----------------------------------------------------------------------------------------------
 
-    def _working(self) -> _Working:
-        job, card = self.job, self.job.card
-        size = working_size(job.source.size, card.settings.area_px, card.multiple_px)
-        return _Working(
-            source=pad_frames(to_working(job.source.frames, size), card.frame_step),
-            edited_first=to_working(job.edited_first[None], size),
-            mask=pad_frames(masks.resize_mask(job.edit_mask, size), card.frame_step),
-            references={index: to_working(image[None], size) for index, image in sorted(job.references.items())},
-        )
+    def _working(self) -> Working:
+        with self._phase("prepare"):
+
+            def on_step(done: int, total: int) -> None:
+                self.progress("prepare", done, total, "")
+
+            return make_working(self.job, on_step)
 
     def _key(self, *parts: Any) -> str:
         """A file name's key: the parts, the model, the kind of device, and how stages are made."""
@@ -161,7 +150,7 @@ class _Run:
 
     # ---- training ------------------------------------------------------------------------------------------------
 
-    def _loras(self, working: _Working) -> dict[str, Path]:
+    def _loras(self, working: Working) -> dict[str, Path]:
         """One LoRA file per expert, trained now or found: the source first, then on from there with the references."""
         motion, appearance = self._motion_samples(working), self._appearance_samples(working)
         stages = [_Lesson("motion", motion, [1.0] * len(motion))]
@@ -180,16 +169,21 @@ class _Run:
 
     def _learn(self, expert: Expert, lessons: Sequence[_Lesson]) -> Path:
         """One expert through all lessons; the last one's LoRA file."""
-        key, file = "", None
+        key, file = "", self.job.card.prior(expert.name) if self._starts_from_prior() else None
         for lesson in lessons:
             parts = (part for sample in lesson.samples for part in sample.parts())
             key = self._key(
-                key, expert.name, lesson.name, lesson.weights, self.settings.training().model_dump(), *parts
+                key or file is not None,
+                expert.name,
+                lesson.name,
+                lesson.weights,
+                self.settings.training().model_dump(),
+                *parts,
             )
             start, file = file, self.folder / "lora" / f"{lesson.name}-{expert.name}-{key}.safetensors"
             state = self.folder / "checkpoints" / file.name
             kept = try_load_tensors(state, ("losses",))
-            if kept is None or len(kept["losses"]) < (self.settings.steps or 1) or try_load_tensors(file, ()) is None:
+            if kept is None or len(kept["losses"]) < (self.settings.steps or 0) or try_load_tensors(file, ()) is None:
                 self._train(expert, Stage(self._encoded(lesson.samples), lesson.weights, start), state, file)
             else:
                 self.result.reused.append(f"train {lesson.name}")
@@ -197,25 +191,36 @@ class _Run:
         assert file is not None
         return file
 
-    def _motion_samples(self, working: _Working) -> list[Sample]:
+    def _starts_from_prior(self) -> bool:
+        return bool(self.settings.prior) and self.settings.lora == "motion"
+
+    def _motion_samples(self, working: Working) -> list[Sample]:
         """The source clip in as many looks as asked for."""
         rng = np.random.default_rng((self.settings.train_seed, 3))
-        looks = [working.source]
-        looks += [conditioning.recolour(working.source, rng) for _ in range((self.settings.looks or 1) - 1)]
-        prompt = self.settings.source_prompt
-        if self.settings.lora == "naive":
-            return [conditioning.naive_sample(source, prompt) for source in looks]
-        return [conditioning.motion_sample(source, working.mask, prompt) for source in looks]
+        prompt, hint = self.settings.source_prompt, working.hints.taught if working.hints else None
+        samples = []
+        for look in range(self.settings.looks or 1):
+            change = conditioning.recolour(rng) if look else _unchanged
+            source = change(working.source)
+            if self.settings.lora == "naive":
+                samples.append(conditioning.naive_sample(source, prompt))
+            else:
+                changed = Hint(change(hint.pixels), hint.trust) if hint else None
+                samples.append(conditioning.motion_sample(source, working.mask, prompt, changed))
+        return samples
 
-    def _appearance_samples(self, working: _Working) -> list[Sample]:
+    def _appearance_samples(self, working: Working) -> list[Sample]:
         """One sample for each reference."""
-        at = {index: slice(index, index + 1) for index in working.references}
-        return [
-            conditioning.appearance_sample(
-                working.source[at[index]], edited, working.mask[at[index]], self.settings.prompt
+        hint, samples = working.hints.from_first if working.hints else None, []
+        for index, edited in working.references.items():
+            at = slice(index, index + 1)
+            carried = Hint(hint.pixels[at], hint.trust[at]) if hint else None
+            samples.append(
+                conditioning.appearance_sample(
+                    working.source[at], edited, working.mask[at], self.settings.prompt, carried
+                )
             )
-            for index, edited in working.references.items()
-        ]
+        return samples
 
     def _train(self, expert: Expert, stage: Stage, state: Path, file: Path) -> None:
         with self._phase("train"):
@@ -236,11 +241,14 @@ class _Run:
 
     # ---- generating ----------------------------------------------------------------------------------------------
 
-    def _generate(self, working: _Working, loras: dict[str, Path]) -> Pixels:
-        """Pixels of the whole working clip."""
+    def _generate(self, working: Working, loras: dict[str, Path]) -> Frames:
+        """The generated clip at the source's size."""
         # Only the motion LoRA reads a mask inside a frame; without it the model gets plain image-to-video.
         mask = working.mask if self.settings.lora == "motion" else np.ones_like(working.mask)
-        condition = conditioning.inference_condition(working.source, working.edited_first, mask, self.settings.prompt)
+        hint = working.hints.shown if working.hints else None
+        condition = conditioning.inference_condition(
+            working.source, working.edited_first, mask, self.settings.prompt, hint
+        )
         sampling = Sampling(self.settings.sampling_steps or 1, self.settings.guidance or 0.0, self.settings.seed)
         key = self._key([path.stem for path in loras.values()], vars(sampling), *condition.parts())
         path = self.folder / "cache" / f"latents-{key}.safetensors"
@@ -254,8 +262,16 @@ class _Run:
             latents = kept["latents"]
         shutil.rmtree(steps, ignore_errors=True)
         with self._phase("decode"):
-            pixels = self.family.decode(latents, self.device)
-        return pixels[: len(self.job.source)]
+            generated = self._decoded(latents)
+            if working.hints is None or not self.settings.detail:
+                return generated
+            blurred = self._decoded(self._encoded([condition])[0].condition[-self.job.card.latent_channels :])
+            return restore_detail(generated, working.hints.full, blurred, working.hints.trust)
+
+    def _decoded(self, latents: Tensor) -> Frames:
+        """The frames of latents, at the source's size and length."""
+        pixels = self.family.decode(latents, self.device)
+        return from_working(pixels[: len(self.job.source)], self.job.source.size)
 
     def _sample(self, condition: Sample, sampling: Sampling, loras: dict[str, Path], steps: Path) -> Tensor:
         encoded = self._encoded([condition])[0]
@@ -286,10 +302,9 @@ class _Run:
 
     # ---- the result ----------------------------------------------------------------------------------------------
 
-    def _compose(self, pixels: Pixels) -> None:
-        """Bring the generated pixels to the source's size and lay them over it inside the mask."""
+    def _compose(self, generated: Frames) -> None:
+        """Lay the generated frames over the source inside the mask."""
         source, mask = self.job.source, self.job.edit_mask
-        generated = from_working(pixels, source.size)
         generated[0] = self.job.edited_first
         frames = composite(source.frames, generated, masks.feather(mask, self.settings.feather_px))
         self.result.clip = Clip(frames, source.fps)
@@ -342,6 +357,10 @@ class _Run:
         """One JSON line in ``RUN/log.jsonl``."""
         with (self.folder / "log.jsonl").open("a") as file:
             file.write(json.dumps({"time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), **event}) + "\n")
+
+
+def _unchanged(pixels: Pixels) -> Pixels:
+    return pixels
 
 
 def _versions() -> dict[str, str]:

@@ -11,7 +11,7 @@ from torch import Tensor
 __all__ = ["add_noise", "flow_matching_loss", "velocity_target"]
 
 
-def add_noise(data: Tensor, noise: Tensor, time: float) -> Tensor:
+def add_noise(data: Tensor, noise: Tensor, time: Tensor | float) -> Tensor:
     """x_t = (1 - t) x1 + t x0."""
     return (1 - time) * data + time * noise
 
@@ -21,6 +21,11 @@ def velocity_target(data: Tensor, noise: Tensor) -> Tensor:
     return noise - data
 
 
-def flow_matching_loss(velocity: Tensor, data: Tensor, noise: Tensor) -> Tensor:
-    """The mean over the whole frame, kept region included, of || v_theta - (x0 - x1) ||^2."""
-    return torch.nn.functional.mse_loss(velocity.float(), velocity_target(data, noise).float())
+def flow_matching_loss(velocity: Tensor, data: Tensor, noise: Tensor, weight: Tensor | None = None) -> Tensor:
+    """The mean over the whole frame, kept region included, of || v_theta - (x0 - x1) ||^2.
+
+    Args:
+        weight: how much each cell counts, broadcast against the latents; None is alike everywhere.
+    """
+    error = torch.square(velocity.float() - velocity_target(data, noise).float())
+    return error.mean() if weight is None else (error * weight).mean() / weight.mean()

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from loraedit.errors import InputError
-from loraedit.families.base import TIMESTEPS, Encoded, Expert, Family, OnStep
+from loraedit.families.base import TIMESTEPS, Encoded, Expert, Family, OnStep, batch
 from loraedit.files import save_tensors, try_load_tensors
-from loraedit.lora import load_lora
+from loraedit.lora import attach_lora
 
 __all__ = ["Sampling", "initial_noise", "sample"]
 
@@ -89,9 +89,9 @@ class _Experts:
         """v_theta with classifier-free guidance: v_u + s (v_c - v_u)."""
         transformer = self._at(float(timestep))
         with torch.inference_mode():
-            velocity = self.family.velocity(transformer, latents, timestep, condition)
+            velocity = self.family.velocity(transformer, latents[None], timestep[None], batch([condition]))[0]
             if unconditional is not None:
-                base = self.family.velocity(transformer, latents, timestep, unconditional)
+                base = self.family.velocity(transformer, latents[None], timestep[None], batch([unconditional]))[0]
                 velocity = base + guidance * (velocity - base)
         return velocity.clone()
 
@@ -102,5 +102,5 @@ class _Experts:
             self.transformer = self.family.load_transformer(expert, self.device)
             self.expert = expert
             if expert.name in self.loras:
-                load_lora(self.loras[expert.name], self.family, self.transformer)
+                attach_lora(self.loras[expert.name], self.family, self.transformer)
         return self.transformer

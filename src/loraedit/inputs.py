@@ -98,7 +98,9 @@ def prepare(
     }
     card = read_card(resolve_model(settings.model))
     _check_extent(clip, card)
-    return Job(clip, edited, edit_mask, looks, settings.resolved(card.recipe), card, out, run)
+    settings = settings.resolved(card.recipe)
+    _check_prior(settings, card)
+    return Job(clip, edited, edit_mask, looks, settings, card, out, run)
 
 
 def parse_reference(text: str) -> tuple[int, Path]:
@@ -174,6 +176,20 @@ def _check_extent(clip: Clip, card: ModelCard) -> None:
         raise InputError(f"The clip has {len(clip)} frames, but the model reads at most {longest}. Cut the clip.")
     if max(size.height, size.width) > card.max_positions * card.multiple_px:
         raise InputError(f"A frame of {clip.size} is too narrow for the model. Crop or pad the clip.")
+
+
+def _check_prior(settings: EditSettings, card: ModelCard) -> None:
+    """A prior that is asked for is there, and fits into the rank."""
+    used = settings.prior and settings.lora == "motion"
+    if used and not card.prior_rank:
+        raise InputError(f"'{card.folder}' brings no prior LoRA to start from. Leave --prior out, or make one.")
+    if used and card.prior_rank > (settings.rank or 1):
+        raise InputError(
+            f"The prior LoRA has rank {card.prior_rank}, more than --rank {settings.rank}. "
+            "Raise --rank, or add --no-prior."
+        )
+    if not used and settings.lora != "none" and settings.steps == 0:
+        raise InputError("Without a prior a LoRA of 0 steps does nothing. Give --steps at least 1, or --lora none.")
 
 
 def _check_device(device: str | None) -> None:

@@ -21,7 +21,7 @@ from loraedit.errors import ModelError
 from loraedit.families.base import Family
 from loraedit.files import save_tensors
 
-__all__ = ["attach", "load_lora", "lora_parameters", "save_lora"]
+__all__ = ["attach", "attach_lora", "load_lora", "lora_parameters", "save_lora"]
 
 ADAPTER = "default"
 
@@ -48,38 +48,78 @@ def lora_parameters(transformer: nn.Module) -> Iterator[tuple[str, nn.Parameter]
                 yield f"{module_name}.{letter}", getattr(module, letter)[ADAPTER].weight
 
 
-def save_lora(path: Path, family: Family, transformer: nn.Module, provenance: dict[str, Any]) -> None:
+def save_lora(
+    path: Path,
+    family: Family,
+    transformer: nn.Module,
+    provenance: dict[str, Any],
+    dtype: torch.dtype = torch.float32,
+) -> None:
     """Write the LoRA for loraedit, ComfyUI and diffusers.
 
     Args:
         provenance: what made it, stored as the file's metadata.
+        dtype: precision of the file.
     """
     tensors: dict[str, Tensor] = {}
     for name, parameter in lora_parameters(transformer):
         module, letter = name.rsplit(".", 1)
-        tensors[f"{family.portable_lora_name(module)}.{letter}.weight"] = parameter.detach()
+        tensors[f"{family.portable_lora_name(module)}.{letter}.weight"] = parameter.detach().to(dtype)
     save_tensors(path, tensors, provenance)
 
 
-def load_lora(path: Path, family: Family, transformer: nn.Module) -> None:
-    """Attach the LoRA in a file that :func:`save_lora` wrote.
+def attach_lora(path: Path, family: Family, transformer: nn.Module) -> None:
+    """Put the LoRA of a file into a frozen transformer, in place.
 
     Raises:
         ModelError: the file is damaged, or does not fit this transformer.
     """
-    try:
-        tensors = load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise ModelError(f"LoRA file '{path}' cannot be read as safetensors. Delete it to train it again.") from error
-    first = next(iter(sorted(key for key in tensors if key.endswith("lora_A.weight"))), None)
-    if first is None:
-        raise ModelError(f"'{path}' holds no LoRA.")
-    attach(family, transformer, rank=tensors[first].shape[0], seed=0)
+    attach(family, transformer, max(_ranks(_read(path))), seed=0)
+    load_lora(path, family, transformer)
+
+
+def load_lora(path: Path, family: Family, transformer: nn.Module) -> None:
+    """Load a file into the LoRA that is attached; a higher rank than the file's is filled up without changing it.
+
+    Raises:
+        ModelError: the file is damaged, does not fit this transformer, or has a higher rank.
+    """
+    tensors = _read(path)
     expected = {}
     for name, parameter in lora_parameters(transformer):
         module, letter = name.rsplit(".", 1)
         expected[f"{family.portable_lora_name(module)}.{letter}.weight"] = parameter
-    if {k: v.shape for k, v in expected.items()} != {k: v.shape for k, v in tensors.items()}:
-        raise ModelError(f"LoRA '{path}' was made for another model: its layers or sizes differ.")
+    if expected.keys() != tensors.keys():
+        raise ModelError(f"LoRA '{path}' was made for another model: its layers differ.")
     for key, parameter in expected.items():
-        parameter.data.copy_(tensors[key])
+        _fill(parameter, tensors[key], key.endswith("lora_B.weight"), path)
+
+
+@torch.no_grad()
+def _fill(parameter: nn.Parameter, value: Tensor, up: bool, path: Path) -> None:
+    """Copy a matrix into one of at least its rank. What the added rank reads stays random, what it writes is 0."""
+    rank = value.shape[1 if up else 0]
+    room = parameter.shape[1 if up else 0]
+    inner = (parameter[:, :rank] if up else parameter[:rank]).shape
+    if inner != value.shape:
+        what = f"rank {rank}, more than {room}" if rank > room else "layers of other sizes: it is of another model"
+        raise ModelError(f"LoRA '{path}' has {what}.")
+    if up:
+        parameter.zero_()
+        parameter[:, :rank] = value
+    else:
+        parameter[:rank] = value
+
+
+def _ranks(tensors: dict[str, Tensor]) -> set[int]:
+    return {value.shape[0] for key, value in tensors.items() if key.endswith("lora_A.weight")}
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    try:
+        tensors: dict[str, Tensor] = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise ModelError(f"LoRA file '{path}' cannot be read as safetensors. Delete it to train it again.") from error
+    if not _ranks(tensors):
+        raise ModelError(f"'{path}' holds no LoRA.")
+    return tensors

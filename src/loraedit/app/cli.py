@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from loraedit.app.options import with_settings
 from loraedit.app.progress import PhaseProgress
 from loraedit.config import make_settings
 from loraedit.errors import InputError, LoraEditError
@@ -49,6 +50,7 @@ def _root(
 
 
 @app.command()
+@with_settings
 def edit(
     source: Annotated[str, typer.Argument(help="The clip: a video file or a folder of frames.")],
     first_frame: Annotated[str, typer.Option(help="Your edit of the clip's first frame.")],
@@ -60,50 +62,18 @@ def edit(
         list[str] | None,
         typer.Option(metavar="K=PNG", help="Your edit of frame K (from 0); may be given several times."),
     ] = None,
-    prompt: Annotated[str, typer.Option(help="What the edited clip shows.")] = "",
-    source_prompt: Annotated[str, typer.Option(help="What the source clip shows.")] = "",
-    model: Annotated[str, typer.Option(help="nano, a checkpoint folder in diffusers layout, or a Hub id.")] = "nano",
-    lora: Annotated[str, typer.Option(help="motion (the method), naive (no mask) or none.")] = "motion",
-    steps: Annotated[int | None, typer.Option(help="Training steps.  [default: the model's]")] = None,
-    rank: Annotated[int | None, typer.Option(help="LoRA rank.  [default: the model's]")] = None,
-    lr: Annotated[float | None, typer.Option(help="Learning rate.  [default: the model's]")] = None,
-    looks: Annotated[
-        int | None,
-        typer.Option(help="Train on the clip in so many colourings, its own among them.  [default: the model's]"),
-    ] = None,
-    time_low: Annotated[
-        float | None, typer.Option(help="Train on noise levels above this only.  [default: the model's]")
-    ] = None,
-    sampling_steps: Annotated[int | None, typer.Option(help="Denoising steps.  [default: the model's]")] = None,
-    guidance: Annotated[
-        float | None, typer.Option(help="Guidance scale; up to 1 is off.  [default: the model's]")
-    ] = None,
-    box: Annotated[
-        bool, typer.Option("--box", help="Turn each region of the mask into its box, grown a little.")
-    ] = False,
-    dilate_px: Annotated[int, typer.Option(help="Grow the mask by so many pixels.")] = 0,
-    feather_px: Annotated[int, typer.Option(help="Soft border inside the mask, in pixels.")] = 2,
-    fit: Annotated[bool, typer.Option("--fit", help="Resize edited frames of another size to the clip's.")] = False,
-    seed: Annotated[int, typer.Option(help="Decides the noise that generation starts from.")] = 0,
-    train_seed: Annotated[int, typer.Option(help="Decides everything random in training.")] = 0,
     out: Annotated[
         Path, typer.Option(help=".mp4 or .mov (H.264), .mkv (lossless FFV1), anything else a folder of PNGs.")
     ] = Path("edited.mp4"),
     run: Annotated[
         Path | None, typer.Option(help="Run folder; the same command again continues it.  [default: beside --out]")
     ] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps, xpu.  [default: the best]")] = None,
     json_output: Annotated[bool, typer.Option("--json", help="Print one JSON object at the end.")] = False,
+    **settings: Any,
 ) -> None:
     """Carry your edit of the first frame through the clip; outside the mask nothing changes."""
-    values = {
-        "prompt": prompt, "source_prompt": source_prompt, "model": model, "lora": lora, "steps": steps, "rank": rank,
-        "lr": lr, "looks": looks, "time_low": time_low, "sampling_steps": sampling_steps, "guidance": guidance,
-        "box": box, "dilate_px": dilate_px, "feather_px": feather_px, "fit": fit,
-        "seed": seed, "train_seed": train_seed, "device": device,
-    }  # fmt: skip
     references = _references(reference or [])
-    job = prepare(source, first_frame, mask, references, make_settings(values), out, run)
+    job = prepare(source, first_frame, mask, references, make_settings(settings), out, run)
     console = Console(stderr=True)
     with PhaseProgress(console) as progress:
         try:

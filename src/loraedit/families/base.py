@@ -13,7 +13,7 @@ from loraedit.conditioning import Sample
 from loraedit.families.card import ModelCard
 from loraedit.types import Pixels
 
-__all__ = ["TIMESTEPS", "Encoded", "Expert", "Family", "OnStep"]
+__all__ = ["TIMESTEPS", "Encoded", "Expert", "Family", "OnStep", "batch"]
 
 OnStep = Callable[[int, int], None]
 """Called with (done, total)."""
@@ -44,8 +44,18 @@ class Encoded:
         names = ("condition", "text", "image", "target")
         return {name: value for name, value in zip(names, self._fields(), strict=True) if value is not None}
 
+    def keep(self, latent_channels: int) -> Tensor:
+        """How much of each latent cell is kept, ``[1, f, h, w]`` in [0, 1]: the mask channels averaged over time."""
+        return self.condition[: self.condition.shape[0] - latent_channels].mean(0, keepdim=True)
+
     def _fields(self) -> tuple[Tensor | None, ...]:
         return (self.condition, self.text, self.image, self.target)
+
+
+def batch(samples: Sequence[Encoded]) -> Encoded:
+    """Samples of one shape as one, each tensor with a leading batch axis."""
+    rows = [sample.tensors() for sample in samples]
+    return Encoded(**{name: torch.stack([row[name] for row in rows]) for name in rows[0]})
 
 
 TIMESTEPS = 1000
@@ -90,7 +100,12 @@ class Family(Protocol):
         """One transformer, frozen, in the precision that suits the device."""
 
     def velocity(self, transformer: nn.Module, latents: Tensor, timestep: Tensor, condition: Encoded) -> Tensor:
-        """v_theta of noisy latents ``[c, f, h, w]`` at a timestep (a scalar tensor, 1000 t, as schedulers count)."""
+        """v_theta of noisy latents ``[B, c, f, h, w]``.
+
+        Args:
+            timestep: ``[B]``, 1000 t, as schedulers count.
+            condition: a :func:`batch` of conditions.
+        """
 
     def scheduler(self, steps: int, device: torch.device) -> Any:
         """The checkpoint's own diffusers scheduler, its timesteps set."""

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from safetensors import SafetensorError, safe_open
 
 from loraedit.config import Recipe
 from loraedit.errors import ModelError
@@ -59,6 +60,7 @@ class ModelCard(BaseModel):
         image_encoder: whether the transformer reads an image embedding.
         max_positions: the most latent frames, or patches along a side, that the position codes reach.
         settings: the card file.
+        prior_rank: LoRA rank of the checkpoint's prior; 0 if it brings none.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -75,6 +77,11 @@ class ModelCard(BaseModel):
     image_encoder: bool
     max_positions: Positive
     settings: CardFile
+    prior_rank: Annotated[int, Field(ge=0)]
+
+    def prior(self, expert: str) -> Path:
+        """The LoRA file that a fit of this expert may start from."""
+        return _prior_file(self.folder, expert)
 
     @property
     def recipe(self) -> Recipe:
@@ -212,7 +219,24 @@ def _wan_card(folder: Path, index: dict[str, Any]) -> ModelCard:
         image_encoder=configs[0].get("image_dim") is not None,
         max_positions=int(configs[0].get("rope_max_seq_len", 1024)),
         settings=_read_card_file(folder),
+        prior_rank=max(_lora_rank(_prior_file(folder, name)) for name in experts),
     )
+
+
+def _prior_file(folder: Path, expert: str) -> Path:
+    return folder / "prior" / f"{expert}.safetensors"
+
+
+def _lora_rank(path: Path) -> int:
+    """The rank of a LoRA file, from its header; 0 if there is no such file."""
+    if not path.exists():
+        return 0
+    try:
+        with safe_open(path, "np") as file:
+            shapes = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118 (not a dict)
+        return int(max(shape[0] for name, shape in shapes.items() if "lora_A" in name))
+    except (OSError, SafetensorError, ValueError) as error:
+        raise ModelError(f"The prior '{path}' is no LoRA file. Fetch the checkpoint again.") from error
 
 
 def _check_weights(folder: Path) -> None:

@@ -169,16 +169,16 @@ class WanFamily:
         return module
 
     def velocity(self, transformer: Any, latents: Tensor, timestep: Tensor, condition: Encoded) -> Tensor:
-        """v_theta of noisy latents ``[c, f, h, w]`` at a timestep (a scalar tensor, 1000 t), float32."""
+        """v_theta of noisy latents ``[B, c, f, h, w]`` at timesteps ``[B]`` (1000 t), float32."""
         dtype = transformer.dtype  # of the layers; some modulation tables stay float32
         output: Tensor = transformer(
-            hidden_states=torch.cat([latents, condition.condition])[None].to(dtype),
-            timestep=timestep[None],
-            encoder_hidden_states=condition.text[None].to(dtype),
-            encoder_hidden_states_image=None if condition.image is None else condition.image[None].to(dtype),
+            hidden_states=torch.cat([latents, condition.condition], 1).to(dtype),
+            timestep=timestep,
+            encoder_hidden_states=condition.text.to(dtype),
+            encoder_hidden_states_image=None if condition.image is None else condition.image.to(dtype),
             return_dict=False,
         )[0]
-        return output[0].float()
+        return output.float()
 
     def scheduler(self, steps: int, device: torch.device) -> Any:
         """The checkpoint's own scheduler (UniPC, FlowMatchEuler, ...) with its own flow shift."""

@@ -6,18 +6,20 @@ checkpoint ends with the same bytes as one that was not.
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from loraedit.config import TrainSettings
+from loraedit.devices import training_precision
 from loraedit.errors import InputError
-from loraedit.families.base import TIMESTEPS, Encoded, Expert, Family
+from loraedit.families.base import TIMESTEPS, Encoded, Expert, Family, batch
 from loraedit.flow import add_noise, flow_matching_loss
 from loraedit.lora import attach, load_lora, lora_parameters
 from loraedit.training.state import TrainState, load_state, save_state
@@ -73,21 +75,19 @@ def train(
     Raises:
         InputError: the loss is no longer a number.
     """
-    if stage.start is None:
-        attach(family, transformer, settings.rank, settings.train_seed)
-    else:
+    attach(family, transformer, settings.rank, settings.train_seed)
+    if stage.start is not None:
         load_lora(stage.start, family, transformer)
     parameters = dict(lora_parameters(transformer))
     optimizer = torch.optim.AdamW(parameters.values(), settings.lr, BETAS, weight_decay=WEIGHT_DECAY)
     state = load_state(checkpoint, parameters, optimizer)
     device = next(iter(parameters.values())).device
-    samples = [sample.to(device) for sample in stage.samples]
     transformer.train()
     saved, cost = time.monotonic(), 0.0
     for step in range(state.step, settings.steps):
         _set_rate(optimizer, settings.lr, step, settings.steps)
-        sample = samples[_draw(stage.weights, settings.train_seed, step)]
-        loss = _step(family, expert, transformer, sample, optimizer, settings, step)
+        samples = [sample.to(device) for sample in _draw(stage, settings, step)]
+        loss = _step(family, expert, transformer, samples, optimizer, settings, step)
         state = TrainState([*state.losses, loss])
         on_loss(state.step, settings.steps, loss)
         if time.monotonic() - saved > cost / SAVE_COST or state.step == settings.steps:
@@ -95,6 +95,8 @@ def train(
             save_state(checkpoint, state, parameters, optimizer)
             saved = time.monotonic()
             cost = saved - start
+    if settings.steps == 0:
+        save_state(checkpoint, state, {}, optimizer)
     transformer.eval()
     return state.losses
 
@@ -103,34 +105,62 @@ def _step(
     family: Family,
     expert: Expert,
     transformer: nn.Module,
-    sample: Encoded,
+    samples: Sequence[Encoded],
     optimizer: torch.optim.Optimizer,
     settings: TrainSettings,
     step: int,
 ) -> float:
-    """One optimiser step on one sample."""
-    assert sample.target is not None
+    """One optimiser step; samples of one shape go through the model together."""
     generator = torch.Generator().manual_seed(_seed(settings.train_seed, step))
-    low, high = max(expert.low, settings.time_low), expert.high
-    level = low + (high - low) * float(torch.rand((), generator=generator))
-    noise = torch.randn(sample.target.shape, generator=generator).to(sample.target.device)
-    timestep = torch.tensor(level * TIMESTEPS, device=noise.device)
-    velocity = family.velocity(transformer, add_noise(sample.target, noise, level), timestep, sample)
-    loss = flow_matching_loss(velocity, sample.target, noise)
-    if not bool(torch.isfinite(loss)):
+    loss = 0.0
+    for group in _by_shape(samples):
+        part = _loss(family, expert, transformer, group, settings, generator) * (len(group) / len(samples))
+        part.backward()  # type: ignore[no-untyped-call]
+        loss += float(part.detach())
+    if not math.isfinite(loss):
         raise InputError(f"The training loss is no longer a number after {step} steps. Lower --lr and run again.")
-    loss.backward()  # type: ignore[no-untyped-call]
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     torch.nn.utils.clip_grad_norm_(parameters, CLIP_NORM)
     optimizer.step()
     optimizer.zero_grad()
-    return float(loss.detach())
+    return loss
 
 
-def _draw(weights: Sequence[float], seed: int, step: int) -> int:
-    """Index of the sample of this step."""
-    shares = np.asarray(weights, float)
-    return int(np.random.default_rng((seed, step)).choice(len(shares), p=shares / shares.sum()))
+def _loss(
+    family: Family,
+    expert: Expert,
+    transformer: nn.Module,
+    samples: Sequence[Encoded],
+    settings: TrainSettings,
+    generator: torch.Generator,
+) -> Tensor:
+    """The flow-matching loss of samples of one shape, each at a noise level of its own."""
+    together = batch(samples)
+    data = together.target
+    assert data is not None
+    low, high = max(expert.low, settings.time_low), expert.high
+    levels = (low + (high - low) * torch.rand(len(samples), generator=generator)).to(data.device)
+    noise = torch.randn(data.shape, generator=generator).to(data.device)
+    noisy = add_noise(data, noise, levels.view(-1, 1, 1, 1, 1))
+    with training_precision(data.device):
+        velocity = family.velocity(transformer, noisy, levels * TIMESTEPS, together)
+    keep = torch.stack([sample.keep(family.card.latent_channels) for sample in samples])
+    return flow_matching_loss(velocity, data, noise, 1 + (settings.edit_weight - 1) * (1 - keep))
+
+
+def _by_shape(samples: Sequence[Encoded]) -> Iterator[list[Encoded]]:
+    """The samples in groups that can be stacked."""
+    groups: dict[torch.Size, list[Encoded]] = {}
+    for sample in samples:
+        groups.setdefault(sample.condition.shape, []).append(sample)
+    yield from groups.values()
+
+
+def _draw(stage: Stage, settings: TrainSettings, step: int) -> list[Encoded]:
+    """The samples of this step, by their weights."""
+    shares = np.asarray(stage.weights, float)
+    rng = np.random.default_rng((settings.train_seed, step))
+    return [stage.samples[index] for index in rng.choice(len(shares), settings.batch, p=shares / shares.sum())]
 
 
 def _set_rate(optimizer: torch.optim.Optimizer, peak: float, step: int, steps: int) -> None:

@@ -1,0 +1,168 @@
+"""Train a prior: the LoRA from which every fit of a base model starts.
+
+    python -m pretrain.prior --model FOLDER --work DIR [--clips N] [--steps N]
+
+A base model does not read masks inside a frame; what it takes to read one, and to make use of what is shown inside it,
+is the same for every clip. So it is learned once, over many procedural edits whose true answer is known: from the
+edited first frame, the source around the mask and the carried first frame inside it, make the edited clip. The result
+lies in ``FOLDER/prior``, one LoRA for each transformer. The training is the package's own. Resumes from DIR.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.progress import track
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from loraedit.carry import carry
+from loraedit.compose import to_float
+from loraedit.conditioning import Hint, Sample, inference_condition
+from loraedit.config import TrainSettings
+from loraedit.devices import find_device, training_precision
+from loraedit.families import open_family
+from loraedit.families.base import Encoded, Family
+from loraedit.families.card import read_card
+from loraedit.files import write_json
+from loraedit.lora import save_lora
+from loraedit.masks import box_regions, dilate
+from loraedit.training import Stage, train
+from loraedit.types import Mask, Weights
+from pretrain.clips import EDITS, edited_twin, render, sample_scene
+from pretrain.photos import photos
+from pretrain.textures import Image
+
+CHUNK = 50
+GREY_SHARE = 0.25
+"""How many samples show nothing inside the mask, as in the paper."""
+PLAIN_SHARE = 0.15
+"""How many samples are no edit at all, but the source itself, as in the fit of a clip."""
+
+
+# ---- edits with a known answer -----------------------------------------------------------------------------------
+
+
+def loose_mask(rng: np.random.Generator, visible: Weights) -> Mask:
+    """A mask as users draw them: boxes, or the outline grown by a few pixels."""
+    tight = visible > 0.02
+    return box_regions(tight, 0.1) if rng.random() < 0.5 else dilate(tight, float(rng.uniform(2, 8)))
+
+
+def make_edit(index: int, frames: int, height: int, width: int, bank: tuple[Image, ...]) -> dict[str, Tensor]:
+    """One edit as uint8 and bool arrays; it depends on its index and shape alone."""
+    for attempt in range(1000):
+        rng = np.random.default_rng((41, index, attempt))
+        scene = sample_scene(rng, bank)
+        twin = scene if rng.random() < PLAIN_SHARE else edited_twin(rng, scene, bank, str(rng.choice(EDITS)))
+        source, truth = (render(each, frames, height, width, index) for each in (scene, twin))
+        mask = loose_mask(rng, np.maximum(source.visible, truth.visible))
+        if mask[0].mean() > 0.02 and mask.mean() < 0.75 and mask.any((1, 2)).all():
+            break
+    keys = [0, frames - 1] if rng.random() < 0.2 else [0]
+    carried = carry(source.frames, [{key: truth.frames[key] for key in keys}], short_side=2 * min(height, width))[0]
+    trust = np.rint(carried.trust * 255).astype(np.uint8)
+    arrays = {"source": source.frames, "truth": truth.frames, "mask": mask, "carried": carried.frames, "trust": trust}
+    caption = np.frombuffer(twin.caption.encode()[:256].ljust(256), np.uint8)
+    return {name: torch.from_numpy(array) for name, array in {**arrays, "caption": caption.copy()}.items()}
+
+
+def edits(work: Path, count: int, frames: int, height: int, width: int) -> Iterator[dict[str, Tensor]]:
+    """All edits, from disk in chunks or made now."""
+    bank = photos()
+    for start in track(range(0, count, CHUNK), "edits"):
+        path = work / "edits" / f"{frames}x{height}x{width}-{start:06d}.safetensors"
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            rows = [make_edit(index, frames, height, width, bank) for index in range(start, start + CHUNK)]
+            save_file({name: torch.stack([row[name] for row in rows]) for name in rows[0]}, path.with_suffix(".tmp"))
+            path.with_suffix(".tmp").rename(path)
+        chunk = load_file(path)
+        yield from ({name: values[row] for name, values in chunk.items()} for row in range(CHUNK))
+
+
+def to_sample(edit: dict[str, Tensor], index: int) -> Sample:
+    """An edit as a sample: the condition as at inference, the truth as target."""
+    rng = np.random.default_rng((43, index))
+    source, truth, carried = (to_float(edit[name].numpy()) for name in ("source", "truth", "carried"))
+    trust = edit["trust"].numpy().astype(np.float32) / 255
+    hint = None if rng.random() < GREY_SHARE else Hint(carried, trust)
+    caption = bytes(edit["caption"].numpy()).decode(errors="ignore").strip() if rng.random() < 0.5 else ""
+    condition = inference_condition(source, truth[:1], edit["mask"].numpy(), caption, hint)
+    return replace(condition, target=truth)
+
+
+# ---- training ----------------------------------------------------------------------------------------------------
+
+
+def encoded(family: Family, samples: list[Sample], path: Path, device: torch.device) -> list[Encoded]:
+    """Samples as the model takes them, kept on disk in half precision."""
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with training_precision(device):
+            rows = [each.tensors() for each in family.encode(samples, device, lambda *_: None)]
+        save_file({name: torch.stack([row[name] for row in rows]).half() for name in rows[0]}, path)
+    tensors = load_file(path)
+    return [Encoded(**{name: values[row].float() for name, values in tensors.items()}) for row in range(len(samples))]
+
+
+def train_prior(folder: Path, work: Path, clips: int, size: tuple[int, int, int], settings: TrainSettings) -> None:
+    """Make the edits, encode them, and train one LoRA for each transformer."""
+    card = read_card(folder)
+    family, device, model_key = open_family(card), find_device(None), card.fingerprint()
+    rows, samples = [], []
+    for index, edit in enumerate(edits(work, clips, *size)):
+        samples.append(to_sample(edit, index))
+        if len(samples) == CHUNK:
+            path = work / "encoded" / f"{model_key}-{'x'.join(map(str, size))}-{index // CHUNK:06d}.safetensors"
+            rows += encoded(family, samples, path, device)
+            samples = []
+    for expert in family.experts:
+        transformer = family.load_transformer(expert, device)
+        for block in transformer.blocks:  # type: ignore[union-attr]
+            block.compile()  # type: ignore[operator]
+        begun, recent = time.monotonic(), []
+
+        def on_loss(done: int, total: int, loss: float, begun: float = begun, recent: list[float] = recent) -> None:
+            recent.append(loss)
+            if done % 50 == 0 or done == total:
+                print(
+                    f"step {done} of {total}, loss {np.mean(recent[-50:]):.4f}, {time.monotonic() - begun:.0f} s",
+                    flush=True,
+                )
+
+        state = work / f"{model_key}-{expert.name}.safetensors"
+        losses = train(family, expert, transformer, Stage(rows, [1.0] * len(rows)), settings, state, on_loss)
+        provenance = {"made_by": "pretrain.prior", "clips": clips, "training": settings.model_dump()}
+        save_lora(card.prior(expert.name), family, transformer, provenance, torch.float16)
+        write_json(work / "prior.json", {**provenance, "loss_last": float(np.mean(losses[-200:]))})
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", type=Path, default=Path("src/loraedit/nano"))
+    parser.add_argument("--work", type=Path, default=Path(".cache/prior"))
+    parser.add_argument("--clips", type=int, default=2000)
+    parser.add_argument("--size", default="17x64x64", help="frames x height x width")
+    parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--rank", type=int, default=16)
+    parser.add_argument("--lr", type=float, default=2e-3)
+    parser.add_argument("--edit-weight", type=float, default=4.0)
+    parser.add_argument("--edits-only", action="store_true", help="make the edits, which need no model, and stop")
+    options = parser.parse_args()
+    frames, height, width = (int(part) for part in options.size.split("x"))
+    if options.edits_only:
+        for _ in edits(options.work, options.clips, frames, height, width):
+            pass
+    else:
+        training = TrainSettings(
+            steps=options.steps, batch=options.batch, rank=options.rank, lr=options.lr, edit_weight=options.edit_weight
+        )
+        train_prior(options.model, options.work, options.clips, (frames, height, width), training)
