@@ -30,7 +30,8 @@ CARD: dict[str, Any] = {
     "area_px": 64 * 64,
     "text_tokens": TEXT_TOKENS,
     "recipe": {
-        "steps": 320, "rank": 16, "lr": 3e-3, "looks": 6, "time_low": 0.0, "sampling_steps": 20, "guidance": 1.0,
+        "steps": 100, "rank": 16, "lr": 2e-3, "edit_weight": 4.0, "looks": 6, "prior": True, "fill": "carry",
+        "detail": True, "sampling_steps": 20, "guidance": 1.0,
     },
 }  # fmt: skip
 
@@ -39,7 +40,7 @@ MODEL_CARD = """# nano
 
 The model that ships with loraedit: a Wan image-to-video checkpoint with small numbers, in diffusers layout, for CPUs,
 tests and demonstrations. Apache-2.0, like the code. How it was made, and from what: `pretrain/README.md` in the
-repository. It never saw a mask inside a frame; the LoRA of an edit teaches it to read them.
+repository. It never saw a mask inside a frame; the LoRA in `prior/`, from which every fit starts, reads them.
 
 | what | figure |
 |---|---|

@@ -197,3 +197,30 @@ def test_padding_serves_masks_too() -> None:
 def test_an_empty_clip_cannot_be_padded() -> None:
     with pytest.raises(InputError, match="at least one frame"):
         compose.pad_frames(np.zeros((0, 2)), 4)
+
+
+# restore_detail
+
+
+def test_detail_comes_back_where_the_model_kept_what_it_was_shown() -> None:
+    shown = noise(1, 2, 24, 24, 3)
+    soft = np.full_like(shown, 128)
+    trusted = np.ones((2, 24, 24), np.float32)
+    assert np.array_equal(compose.restore_detail(soft, shown, soft, trusted), shown)
+    assert np.array_equal(compose.restore_detail(soft, shown, soft, 0 * trusted), soft)
+
+
+def test_where_the_model_made_something_else_its_own_pixels_stay() -> None:
+    shown, soft = noise(1, 1, 24, 24, 3), np.full((1, 24, 24, 3), 20, np.uint8)
+    made = np.full_like(soft, 220)
+    assert np.array_equal(compose.restore_detail(made, shown, soft, np.ones((1, 24, 24), np.float32)), made)
+
+
+@quick
+@given(st.integers(1, 40), st.integers(1, 40), seeds)
+def test_resized_weights_keep_their_range_and_get_the_size(height: int, width: int, seed: int) -> None:
+    weights = np.random.default_rng(seed).random((2, 17, 23), np.float32)
+    resized = compose.resize_weights(weights, Size(height, width))
+    assert resized.shape == (2, height, width) and resized.dtype == np.float32
+    assert resized.min() >= 0 and resized.max() <= 1.000001
+    assert np.allclose(compose.resize_weights(np.ones_like(weights), Size(height, width)), 1)

@@ -17,6 +17,13 @@ def test_what_the_user_leaves_open_comes_from_the_models_recipe() -> None:
     assert (resolved.steps, resolved.rank, resolved.guidance, resolved.time_low) == (7, 5, 0.0, 0.25)
 
 
+def test_the_papers_recipe_takes_its_method_and_the_models_pace() -> None:
+    own = RECIPE.model_copy(update={"fill": "carry", "prior": True, "edit_weight": 4.0, "detail": True})
+    resolved = make_settings({"recipe": "paper", "looks": 5}).resolved(own)
+    assert (resolved.fill, resolved.prior, resolved.edit_weight, resolved.detail) == ("grey", False, 1.0, False)
+    assert (resolved.steps, resolved.rank, resolved.lr, resolved.looks) == (7, 3, 0.5, 5)
+
+
 def test_the_sampling_settings_do_not_decide_the_lora() -> None:
     first = make_settings({}).resolved(RECIPE).training()
     assert make_settings({"seed": 4, "prompt": "x", "sampling_steps": 3}).resolved(RECIPE).training() == first

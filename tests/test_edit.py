@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -74,6 +75,50 @@ def test_a_reference_adds_as_many_steps_and_changes_the_result(checkpoint: Path,
 
 def test_looks_train_on_recoloured_clips_too(checkpoint: Path, scene: Scene) -> None:
     assert edit(scene, checkpoint, steps=3, looks=3).losses != edit(scene, checkpoint, steps=3, looks=1).losses
+
+
+def test_carried_frames_change_what_is_generated_and_naive_ignores_them(checkpoint: Path, scene: Scene) -> None:
+    grey, carried, detailed, naive, naive_grey = (
+        edit(scene, checkpoint, steps=2, **settings).clip.frames
+        for settings in (
+            {"fill": "grey"}, {"fill": "carry"}, {"fill": "carry", "detail": True},
+            {"fill": "carry", "lora": "naive"}, {"fill": "grey", "lora": "naive"},
+        )
+    )  # fmt: skip
+    assert not np.array_equal(grey, carried)
+    assert not np.array_equal(carried, detailed)
+    assert np.array_equal(naive, naive_grey)
+
+
+def test_a_prior_is_where_the_motion_lora_starts(checkpoint: Path, scene: Scene, tmp_path: Path) -> None:
+    made = edit(scene, checkpoint, steps=4, lr=0.1, rank=2, run=str(tmp_path / "run")).paths["lora"]
+    model = shutil.copytree(checkpoint, tmp_path / "model")
+    (model / "prior").mkdir()
+    shutil.copy(made, model / "prior/transformer.safetensors")
+    at_once = edit(scene, model, steps=0, prior=True)
+    assert at_once.losses == []
+    assert np.array_equal(at_once.clip.frames, edit(scene, model, steps=0, prior=True, rank=5).clip.frames)
+    assert np.array_equal(at_once.clip.frames, edit(scene, checkpoint, steps=4, lr=0.1, rank=2).clip.frames)
+    assert edit(scene, model, steps=1, prior=True).losses != edit(scene, model, steps=1).losses
+    with pytest.raises(loraedit.InputError, match="has rank 2, more than --rank 1"):
+        edit(scene, model, steps=1, prior=True, rank=1)
+    (model / "prior/transformer.safetensors").write_bytes(b"no LoRA")
+    with pytest.raises(loraedit.ModelError, match="is no LoRA file"):
+        edit(scene, model, steps=1)
+
+
+def test_a_prior_that_is_not_there_and_no_steps_without_one_are_refused(checkpoint: Path, scene: Scene) -> None:
+    with pytest.raises(loraedit.InputError, match="brings no prior"):
+        edit(scene, checkpoint, prior=True)
+    with pytest.raises(loraedit.InputError, match="0 steps does nothing"):
+        edit(scene, checkpoint, steps=0)
+
+
+def test_the_papers_recipe_changes_the_method_and_leaves_the_models_pace(checkpoint: Path, scene: Scene) -> None:
+    settings = {"fill": "carry", "detail": True, "looks": 3, "edit_weight": 5.0}
+    paper = edit(scene, checkpoint, recipe="paper", steps=3)
+    assert paper.losses == edit(scene, checkpoint, steps=3).losses  # the tiny card has nothing beyond the paper
+    assert paper.losses != edit(scene, checkpoint, recipe="paper", steps=3, **settings).losses
 
 
 def test_the_run_folder_holds_everything_and_is_reused(checkpoint: Path, scene: Scene, tmp_path: Path) -> None:

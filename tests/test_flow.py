@@ -23,3 +23,8 @@ def test_following_the_velocity_back_gives_the_data() -> None:
 def test_the_loss_is_the_mean_square_over_everything() -> None:
     assert flow_matching_loss(velocity_target(DATA, NOISE), DATA, NOISE) == 0
     assert flow_matching_loss(torch.zeros(1, 2), DATA, NOISE) == (2**2 + 6**2) / 2
+
+
+def test_weights_shift_the_loss_to_where_they_are_high() -> None:
+    zero, weight = torch.zeros(1, 2), torch.tensor([[3.0, 1.0]])
+    assert flow_matching_loss(zero, DATA, NOISE, weight) == (3 * 2**2 + 6**2) / 4

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from conftest import Scene
@@ -183,3 +184,41 @@ def test_a_rate_that_blows_up_is_reported_not_saved(family: Family, scene: Scene
     with pytest.raises(InputError, match="Lower --lr"):
         run(family, broken, tmp_path / "state.safetensors")
     assert not (tmp_path / "state.safetensors").exists()
+
+
+def test_a_batch_of_one_shape_gives_the_mean_of_its_samples(family: Family, scene: Scene) -> None:
+    one = encode_motion(family, scene)
+    other = Encoded(one.condition, one.text, one.image, -one.target if one.target is not None else None)
+    transformer = family.load_transformer(family.experts[0], CPU)
+    both = batch([one, other])
+    noisy, time = (
+        torch.randn(both.target.shape, generator=torch.Generator().manual_seed(0)),
+        torch.tensor([500.0, 90.0]),
+    )  # type: ignore[union-attr]
+    with torch.inference_mode():
+        together = family.velocity(transformer, noisy, time, both)
+        alone = [
+            family.velocity(transformer, noisy[i : i + 1], time[i : i + 1], batch([each]))
+            for i, each in enumerate((one, other))
+        ]
+    assert torch.allclose(together, torch.cat(alone), atol=1e-5)
+
+
+def test_clips_and_single_frames_share_a_batch(family: Family, scene: Scene, tmp_path: Path) -> None:
+    clip = encode_motion(family, scene)
+    source = resize_frames(to_float(scene.source[:1]), Size(32, 48))
+    mask = resize_mask(scene.mask[:1], Size(32, 48))
+    still = family.encode([conditioning.appearance_sample(source, -source, mask, "")], CPU, lambda *_: None)[0]
+    expert = family.experts[0]
+    transformer = family.load_transformer(expert, CPU)
+    settings = SETTINGS.model_copy(update={"batch": 4, "steps": 3})
+    stage = Stage([clip, still], [1.0, 1.0])
+    losses = train(family, expert, transformer, stage, settings, tmp_path / "state.safetensors", lambda *_: None)
+    assert len(losses) == 3 and all(np.isfinite(losses))
+
+
+def test_what_is_kept_is_read_from_the_mask_channels(family: Family, scene: Scene) -> None:
+    encoded = encode_motion(family, scene)
+    keep = encoded.keep(family.card.latent_channels)
+    assert keep.shape == (1, *encoded.condition.shape[1:])
+    assert (keep[:, 0] == 1).all() and keep.min() < 1

@@ -163,17 +163,19 @@ class _Run:
                 files[expert.name] = self._learn(expert, stages)
         losses = self.result.losses
         self.result.paths |= {"lora" if name == "transformer" else f"lora_{name}": file for name, file in files.items()}
-        self.result.paths["loss_curve"] = self.folder / "loss.png"
-        loss_curve(self.result.paths["loss_curve"], list(range(1, len(losses) + 1)), losses)
+        if losses:
+            self.result.paths["loss_curve"] = self.folder / "loss.png"
+            loss_curve(self.result.paths["loss_curve"], list(range(1, len(losses) + 1)), losses)
         return files
 
     def _learn(self, expert: Expert, lessons: Sequence[_Lesson]) -> Path:
         """One expert through all lessons; the last one's LoRA file."""
-        key, file = "", self.job.card.prior(expert.name) if self._starts_from_prior() else None
+        file = self._prior(expert)
+        key = fingerprint(file.read_bytes()) if file else ""
         for lesson in lessons:
             parts = (part for sample in lesson.samples for part in sample.parts())
             key = self._key(
-                key or file is not None,
+                key,
                 expert.name,
                 lesson.name,
                 lesson.weights,
@@ -191,8 +193,10 @@ class _Run:
         assert file is not None
         return file
 
-    def _starts_from_prior(self) -> bool:
-        return bool(self.settings.prior) and self.settings.lora == "motion"
+    def _prior(self, expert: Expert) -> Path | None:
+        """The LoRA to start from, if the settings ask for one and the checkpoint brings it."""
+        file = self.job.card.prior(expert.name)
+        return file if self.settings.prior and self.settings.lora == "motion" and file.exists() else None
 
     def _motion_samples(self, working: Working) -> list[Sample]:
         """The source clip in as many looks as asked for."""

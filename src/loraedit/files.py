@@ -15,7 +15,7 @@ from loraedit.errors import CacheError
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["fingerprint", "load_tensors", "save_tensors", "try_load_tensors", "write_json"]
+__all__ = ["fingerprint", "load_tensors", "save_tensors", "try_load_tensors", "write_json", "write_text"]
 
 METADATA_KEY = "loraedit"
 
@@ -51,7 +51,12 @@ def _replace_file(path: Path, content: bytes) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Write pretty JSON, whole or not at all."""
-    _replace_file(path, (json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n").encode())
+    write_text(path, json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8, whole or not at all."""
+    _replace_file(path, text.encode())
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, Any] | None = None) -> None:

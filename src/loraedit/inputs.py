@@ -20,6 +20,7 @@ from loraedit.config import EditSettings
 from loraedit.errors import InputError, ShapeError
 from loraedit.families.card import ModelCard, read_card, resolve_model
 from loraedit.masks import MaskSpec, loosen, read_mask
+from loraedit.results import CLIP_FOLDERS, EDITED_FIRST_FILE
 from loraedit.types import Clip, Image, Mask, Size
 from loraedit.video import DEFAULT_FPS, check_writable, read_clip, read_image
 
@@ -209,9 +210,9 @@ def _check_places(out: Path | None, run: Path | None, inputs: Sequence[Any]) -> 
         raise InputError(f"The run folder '{run}' is a file. Give --run a folder.")
     if out is not None and run is not None and run.resolve().is_relative_to(out.resolve()):
         raise InputError(f"The run folder '{run}' lies in the output '{out}'. Give them different places.")
-    written = [path for path in (out, run and run / "frames") if path is not None]
+    written = [*([out] if out else []), *(run / name for name in CLIP_FOLDERS if run)]
     for given in (Path(each) for each in inputs if isinstance(each, str | Path)):
-        for path in (*written, *([run] if given.is_dir() and run else [])):
+        for path in (*written, *([run / EDITED_FIRST_FILE] if run else []), *([run] if given.is_dir() and run else [])):
             _check_apart(given, path, exactly=path == run)
     for path in written:
         check_writable(path)

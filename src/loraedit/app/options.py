@@ -30,7 +30,7 @@ def _option(name: str, field: FieldInfo) -> inspect.Parameter:
     help_text = field.description or ""
     if field.default is None and name in Recipe.model_fields:
         help_text += "  [default: the model's]"
-    annotation: Any = Annotated[_plain(field.annotation), typer.Option(help=help_text)]  # type: ignore[valid-type]
+    annotation: Any = Annotated[_plain(field.annotation), typer.Option(help=help_text)]
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=annotation)
 
 

@@ -91,12 +91,12 @@ class ModelCard(BaseModel):
     def fingerprint(self) -> str:
         """The checkpoint's identity: its text files, and size and spots of each weights file.
 
-        The card file counts by what changes results by itself; the recipe's defaults do not.
+        The card file counts by what changes results by itself; the recipe's defaults and the prior do not.
         """
         parts: list[Any] = [self.settings.area_px, self.settings.text_tokens]
         for path in sorted(self.folder.rglob("*")):
             name = path.relative_to(self.folder).as_posix()
-            if path.suffix == ".safetensors":
+            if path.suffix == ".safetensors" and not name.startswith("prior/"):
                 parts += [name, path.stat().st_size, _spots(path)]
             elif path.suffix in {".json", ".model", ".txt"} and path.name != CARD_FILE:
                 parts += [name, path.read_bytes()]
