@@ -1,0 +1,123 @@
+"""What is compared: simple ways to carry an edit, ablations of the method, the method, and its choices one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import cv2
+import numpy as np
+
+import loraedit
+from benchmarks.propagation.cases import Case
+from loraedit.carry import carry
+from loraedit.masks import dilate
+from loraedit.types import Frames, Mask
+
+__all__ = ["CHOICES", "METHODS", "Method"]
+
+
+@dataclass(frozen=True)
+class Method:
+    """A way to make the edited clip.
+
+    Attributes:
+        make: from case and settings to frames ``[F, H, W, 3]``; None runs the package with ``settings``.
+        settings: of :class:`loraedit.config.EditSettings`.
+        references: at which parts of the clip, in (0, 1], an edited frame is given besides the first.
+        tight: give the mask of what really changes instead of the loose one.
+    """
+
+    make: Callable[[Case], Frames] | None = None
+    settings: dict[str, Any] = field(default_factory=dict)
+    references: tuple[float, ...] = ()
+    tight: bool = False
+
+    def run(self, case: Case, settings: dict[str, Any]) -> Frames:
+        """The frames that it makes of a case; ``settings`` are for every method."""
+        if self.make is not None:
+            return laid_over(case, self.make(case))
+        last = len(case.source) - 1
+        references = {index: case.truth[index] for index in {round(part * last) for part in self.references}}
+        mask = tight_mask(case) if self.tight else case.mask
+        result = loraedit.edit(case.source, case.truth[0], mask, references=references, **{**settings, **self.settings})
+        return result.clip.frames
+
+
+def laid_over(case: Case, frames: Frames) -> Frames:
+    """The frames inside the mask, the source outside: every method may use what the mask says."""
+    return np.where(case.mask[..., None], frames, case.source)
+
+
+def tight_mask(case: Case) -> Mask:
+    """What differs between source and truth, grown by a pixel."""
+    changed: Mask = (case.source != case.truth).any(-1)
+    for index in np.flatnonzero(~changed.any((1, 2))):
+        changed[index] = case.mask[index]
+    return dilate(changed, 1)
+
+
+def held_still(case: Case) -> Frames:
+    """The edited first frame, all the time."""
+    return np.repeat(case.truth[:1], len(case.source), 0)
+
+
+def optical_flow(case: Case) -> Frames:
+    """The classical answer: the edited first frame along OpenCV's dense flow (DIS), frame by frame, then refined."""
+    matcher = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    greys = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in case.source]
+    height, width = greys[0].shape
+    grid = np.stack(np.meshgrid(np.arange(width), np.arange(height)), -1).astype(np.float32)
+    chained, frames = np.zeros_like(grid), [case.truth[0]]
+    for index in range(1, len(greys)):
+        step = np.asarray(matcher.calc(greys[index], greys[index - 1], np.zeros_like(grid)), np.float32)
+        chained = step + cv2.remap(chained, *cv2.split(grid + step), cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        refined = np.asarray(matcher.calc(greys[index], greys[0], chained.copy()), np.float32)
+        x, y = cv2.split(grid + refined)
+        frames.append(cv2.remap(case.truth[0], x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE))
+    return np.stack(frames)
+
+
+def carried(case: Case) -> Frames:
+    """What ``fill="carry"`` shows the model, without the model."""
+    return carry(case.source, [{0: case.truth[0]}])[0].frames
+
+
+METHODS: dict[str, Method] = {
+    "source unchanged": Method(lambda case: case.source),
+    "first frame held still": Method(held_still),
+    "optical flow (DIS)": Method(optical_flow),
+    "carried, no model": Method(carried),
+    "no LoRA": Method(settings={"lora": "none"}),
+    "naive LoRA": Method(settings={"lora": "naive"}),
+    "motion LoRA, the paper's recipe": Method(settings={"recipe": "paper"}),
+    "motion LoRA": Method(),
+    "motion LoRA, one reference": Method(references=(1.0,)),
+    "motion LoRA, two references": Method(references=(0.5, 1.0)),
+}
+"""The table's rows. "motion LoRA" is the package with its defaults."""
+
+CHOICES: dict[str, Method] = {
+    "prior alone, no fit": Method(settings={"steps": 0}),
+    "half the steps": Method(settings={"steps": 30}),
+    "twice the steps": Method(settings={"steps": 120}),
+    "no prior": Method(settings={"prior": False}),
+    "no prior, grey fill": Method(settings={"prior": False, "fill": "grey"}),
+    "grey fill": Method(settings={"fill": "grey"}),
+    "no detail restored": Method(settings={"detail": False}),
+    "tight mask": Method(tight=True),
+    "tight mask, the paper's recipe": Method(settings={"recipe": "paper"}, tight=True),
+    "loss alike everywhere": Method(settings={"edit_weight": 1.0}),
+    "one look": Method(settings={"looks": 1}),
+    "high noise alone (t > 0.6)": Method(settings={"time_low": 0.6}),
+    "attention alone, no prior": Method(settings={"targets": "attention", "prior": False}),
+    "rank 4, no prior": Method(settings={"rank": 4, "prior": False}),
+    "half the learning rate": Method(settings={"lr": 5e-4}),
+    "twice the learning rate": Method(settings={"lr": 2e-3}),
+    "kept zone held in step": Method(settings={"hold": True}),
+    "start from what is shown (0.8)": Method(settings={"strength": 0.8}),
+    "one reference, not trained": Method(settings={"reference_steps": 0}, references=(1.0,)),
+    "one reference, an anchor too": Method(settings={"anchors": True}, references=(1.0,)),
+}
+"""One thing changed at a time, against "motion LoRA" (or against it with one reference)."""

@@ -1,0 +1,236 @@
+"""The benchmark's page: tables, plots and pictures, all of them made from the results."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import numpy as np
+
+from benchmarks.propagation.cases import KINDS, make_case
+from benchmarks.propagation.methods import CHOICES, METHODS
+from loraedit.evaluate.metrics import Interval, paired_bootstrap
+from loraedit.families.card import NANO, read_card
+from loraedit.types import Image
+from loraedit.video import read_image, write_image
+
+if TYPE_CHECKING:
+    from benchmarks.propagation.run import Task
+
+__all__ = ["write_page"]
+
+OURS = "motion LoRA"
+ONE = "motion LoRA, one reference"
+PAPER = "motion LoRA, the paper's recipe"
+Scores = dict[str, dict[tuple[str, int], dict[str, float]]]
+"""Scores by method and case."""
+
+
+@cache
+def read_scores(path: Path) -> dict[str, float]:
+    """The scores of one method on one case."""
+    content: dict[str, float] = json.loads(path.read_text())
+    return content
+
+
+def gather(tasks: Sequence[Task]) -> Scores:
+    """All results that are there."""
+    scores: Scores = defaultdict(dict)
+    for task in tasks:
+        if task.result_file().exists():
+            scores[task.name][task.kind, task.number] = read_scores(task.result_file())
+    return scores
+
+
+def gain(scores: Scores, name: str, base: str, kinds: Sequence[str] = KINDS, measure: str = "psnr") -> Interval | None:
+    """Mean and 95 % interval of what a method scores above another on the cases that both have."""
+    both = [case for case in scores[name] if case in scores[base] and case[0] in kinds]
+    if not both:
+        return None
+    return paired_bootstrap([scores[name][case][measure] - scores[base][case][measure] for case in both])
+
+
+def mean(scores: Scores, name: str, measure: str, kinds: Sequence[str] = KINDS) -> float:
+    """Mean over the cases of these kinds; nan without any."""
+    values = [row[measure] for case, row in scores[name].items() if case[0] in kinds]
+    return float(np.mean(values)) if values else float("nan")
+
+
+def span(interval: Interval | None, digits: int = 2) -> str:
+    """``+1.20 (+0.80 to +1.50)``."""
+    if interval is None:
+        return "-"
+    return " ".join([f"{interval.mean:+.{digits}f}", f"({interval.low:+.{digits}f} to {interval.high:+.{digits}f})"])
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown; all but the first column is right-aligned."""
+    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+
+
+# ---- the parts of the page ---------------------------------------------------------------------------------------
+
+
+def main_table(scores: Scores) -> str:
+    """Every method with every measure."""
+    rows = []
+    for name in (each for each in METHODS if scores[each]):
+        values = {measure: mean(scores, name, measure) for measure in next(iter(scores[name].values()))}
+        rows.append([
+            f"**{name}**" if name == OURS else name, f"{values['psnr']:.2f}",
+            "" if name == OURS else span(gain(scores, OURS, name)), f"{100 * values['nearer']:.0f} %",
+            f"{values['ssim']:.3f}", f"{values['psnr_border']:.2f}", f"{values['flow']:.2f}",
+            f"{values['flicker']:.2f}", f"{values['outside']:.0f}", f"{values['seconds']:.0f}",
+        ])  # fmt: skip
+    head = [
+        "method", "PSNR, dB", f"{OURS} above it, dB", "nearer to truth", "SSIM", "PSNR at the border, dB",
+        "same dance", "flicker", "outside", "s",
+    ]  # fmt: skip
+    return table(head, rows)
+
+
+def kind_table(scores: Scores) -> str:
+    """PSNR by kind of case."""
+    names = [name for name in METHODS if scores[name]]
+    rows = [[name, *(f"{mean(scores, name, 'psnr', [kind]):.1f}" for kind in KINDS)] for name in names]
+    return table(["PSNR, dB", *KINDS], rows)
+
+
+def claims_table(scores: Scores) -> str:
+    """The claims of the paper, each with the difference that speaks to it."""
+    claims = [
+        ("the base model does not read masks, the LoRA teaches it", gain(scores, PAPER, "no LoRA"), "dB"),
+        ("a LoRA without a mask is worse (its edit leaks)", gain(scores, PAPER, "naive LoRA"), "dB"),
+        ("loose masks beat tight ones", gain(scores, PAPER, "tight mask, the paper's recipe"), "dB"),
+        ("references stop drift", gain(scores, ONE, OURS), "dB"),
+        ("... most of all for a side unseen in frame 1", gain(scores, ONE, OURS, ["unseen"]), "dB"),
+        (
+            "the motion of the source is kept (same dance, against no LoRA)",
+            gain(scores, PAPER, "no LoRA", measure="flow"),
+            "",
+        ),
+    ]
+    rows = []
+    for text, interval, unit in claims:
+        if interval is None:
+            continue
+        verdict = "holds" if interval.low > 0 else "refuted" if interval.high < 0 else "open"
+        rows.append([text, f"{span(interval)} {unit}".strip(), verdict])
+    return table(["claim", "difference", "here it"], rows)
+
+
+def choices_table(chosen: Scores, compared: Scores) -> str:
+    """What each choice changes, on the cases that were run for it."""
+    everything: Scores = defaultdict(dict, {**compared, **chosen})
+    rows = []
+    for name, method in CHOICES.items():
+        base = PAPER if method.settings.get("recipe") == "paper" else ONE if method.references else OURS
+        if chosen[name]:
+            rows.append([name, base, span(gain(everything, name, base)), f"{mean(chosen, name, 'seconds'):.0f}"])
+    return table(["choice", "against", "difference in PSNR, dB", "s"], rows)
+
+
+def bar_plot(path: Path, scores: Scores) -> None:
+    """Mean PSNR of every method with its 95 % interval, and the three ways by kind."""
+    names = [name for name in METHODS if scores[name]]
+    levels = [paired_bootstrap([row["psnr"] for row in scores[name].values()]) for name in names]
+    colours = ["#d9622b" if name.startswith(OURS) else "#8a93a0" for name in names]
+    mpl.rcParams["font.size"] = 9
+    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4), width_ratios=(1, 1.2))
+    means = np.array([level.mean for level in levels])
+    spread = np.array([[level.mean - level.low for level in levels], [level.high - level.mean for level in levels]])
+    left.barh(names[::-1], means[::-1], xerr=spread[:, ::-1], color=colours[::-1], error_kw={"lw": 1})
+    left.set_xlabel("PSNR in the edited region, frames after the first, dB")
+    shown = [name for name in ("optical flow (DIS)", "naive LoRA", PAPER, OURS, ONE) if scores[name]]
+    width = 0.8 / len(shown)
+    for index, name in enumerate(shown):
+        values = [mean(scores, name, "psnr", [kind]) for kind in KINDS]
+        right.bar(np.arange(len(KINDS)) + width * (index - len(shown) / 2 + 0.5), values, width, label=name)
+    right.set_xticks(range(len(KINDS)), KINDS, rotation=30)
+    right.legend(fontsize=7, ncols=2)
+    for axes in (left, right):
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.tight_layout()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def picture(path: Path, tasks: Sequence[Task], kind: str) -> None:
+    """The first case of a kind: source, truth, and every method that has a result, at five times."""
+    from benchmarks.propagation.run import MOMENTS
+
+    case = make_case(kind, 0)
+    strips = {"source": _strip(case.source, MOMENTS), "truth": _strip(case.truth, MOMENTS)}
+    for task in tasks:
+        file = task.result_file().with_suffix(".png")
+        if (task.kind, task.number) == (kind, 0) and task.name not in ("source unchanged", OURS) and file.exists():
+            strips[task.name] = read_image(file)
+        elif (task.kind, task.number, task.name) == (kind, 0, OURS) and file.exists():
+            strips[OURS] = read_image(file)
+    height, width = strips["source"].shape[:2]
+    label = 200
+    page = np.full((len(strips) * (height + 4), width + label, 3), 255, np.uint8)
+    for row, (name, strip) in enumerate(strips.items()):
+        top = row * (height + 4)
+        page[top : top + height, label:] = strip
+        cv2.putText(page, name, (4, top + height // 2), cv2.FONT_HERSHEY_SIMPLEX, 0.38, (40, 40, 40), 1, cv2.LINE_AA)
+    write_image(path, page)
+
+
+def _strip(frames: Any, moments: Sequence[int]) -> Image:
+    return np.concatenate([frames[index] for index in moments], 1)
+
+
+def write_page(page: Path, compared: Sequence[Task], chosen: Sequence[Task]) -> None:
+    """Write the page and, beside it in a folder of its name, its pictures."""
+    scores, choices = gather(compared), gather(chosen)
+    pictures = page.with_suffix("")
+    bar_plot(pictures / "methods.png", scores)
+    for kind in KINDS:
+        picture(pictures / f"{kind}.png", compared, kind)
+    counts = {len(rows) for rows in scores.values()}
+    recipe = read_card(NANO).recipe.model_dump()
+    sheets = "\n".join(f"### {kind}\n\n![{kind}]({pictures.name}/{kind}.png)\n" for kind in KINDS)
+    page.write_text(f"""# How well an edit is carried: a benchmark with true answers
+
+Made by `make bench`; nothing here is written by hand. Cases: {max(counts)} of {len(KINDS)} kinds, 128x128 pixels, 17
+frames, drawn twice: as they are (the source) and edited (the truth). Every method gets the source, the truth's first
+frame and a loose mask. Measured against the truth where the edited thing is visible, in the frames after the first.
+Model: nano, recipe `{recipe}`. Intervals are 95 %, by a paired bootstrap over the cases. Seconds are of one thread.
+
+![Methods]({pictures.name}/methods.png)
+
+## Methods
+
+{main_table(scores)}
+"Nearer to truth": share of clearly edited pixels nearer to the truth than to the source. "Same dance": similarity of
+the optical flow inside the mask to the source's, 1 is equal. "Flicker": unsteadiness in grey levels. "Outside": the
+largest difference to the source outside the mask, in grey levels.
+
+## By kind
+
+{kind_table(scores)}
+## The paper's claims
+
+{claims_table(scores)}
+"Holds" and "refuted" need the whole interval on one side of zero.
+
+## Choices, one at a time
+
+{choices_table(choices, scores)}
+On {max((len(rows) for rows in choices.values()), default=0)} cases.
+
+## Pictures
+
+The first case of each kind, frames 0, 4, 8, 12 and 16.
+
+{sheets}""")

@@ -1,0 +1,164 @@
+"""Run the benchmark, and write its page.
+
+    python -m benchmarks.propagation.run [--cases N] [--choices] [--workers N] [--work DIR] [--page docs/benchmark.md]
+
+Every result is kept by the content of all that it depends on, so the run can be stopped and continued, and only what a
+change touches is made again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from functools import cache
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.progress import Progress, TimeElapsedColumn, TimeRemainingColumn
+
+import loraedit
+from benchmarks.propagation.cases import KINDS, PER_KIND, Case, make_case
+from benchmarks.propagation.methods import CHOICES, METHODS, Method
+from loraedit.evaluate import metrics
+from loraedit.families.card import NANO, read_card
+from loraedit.files import fingerprint, write_json
+from loraedit.types import Frames
+from loraedit.video import write_image
+
+__all__ = ["MOMENTS", "Task", "main"]
+
+MOMENTS = (0, 4, 8, 12, 16)
+"""The frames of a picture of a case."""
+UNUSED = ("app", "evaluate", "report.py", "results.py", "nano", "video")
+"""Parts of the package that do not change what an edit looks like."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """One method on one case."""
+
+    kind: str
+    number: int
+    name: str
+    work: Path
+
+    @property
+    def method(self) -> Method:
+        return {**METHODS, **CHOICES}[self.name]
+
+    def result_file(self) -> Path:
+        """Where its scores are kept; the picture lies beside it."""
+        method = self.method
+        made_by = method.make.__code__.co_code.hex() if method.make else [method.settings, code_key()]
+        key = fingerprint(made_by, method.references, method.tight, cases_key(), self.kind, self.number)
+        return self.work / f"{self.kind}-{self.number}-{key}.json"
+
+
+@cache
+def code_key() -> str:
+    """Fingerprint of the code and weights that an edit depends on."""
+    root = Path(loraedit.__file__).parent
+    files = [path for path in sorted(root.rglob("*.py")) if path.relative_to(root).parts[0] not in UNUSED]
+    card = read_card(NANO)
+    priors = [path.read_bytes() for path in sorted((NANO / "prior").glob("*.safetensors"))]
+    return fingerprint(card.fingerprint(), card.recipe.model_dump(), *priors, *(path.read_bytes() for path in files))
+
+
+@cache
+def cases_key() -> str:
+    """Fingerprint of the code that makes the cases and the scores."""
+    here = Path(__file__).parent
+    names = ("textures", "solids", "render", "things", "motion", "cases")
+    files = [*(here / f"{name}.py" for name in names), Path(metrics.__file__)]
+    return fingerprint(*(path.read_bytes() for path in files))
+
+
+def score(frames: Frames, case: Case) -> dict[str, float]:
+    """All measures of a result, over the frames after the first."""
+    got, truth, source, mask, region = (x[1:] for x in (frames, case.truth, case.source, case.mask, case.region))
+    return {
+        "psnr": metrics.psnr(got, truth, region),
+        "psnr_mask": metrics.psnr(got, truth, mask),
+        "psnr_border": metrics.psnr(got, truth, metrics.border(mask, 3)),
+        "ssim": metrics.ssim(got, truth, region),
+        "nearer": metrics.nearer_to_truth(got, truth, source, region),
+        "flow": metrics.flow_similarity(frames, case.source, case.mask),
+        "flicker": metrics.flicker(frames, case.source, case.mask),
+        "outside": float(metrics.outside_difference(frames, case.source, case.mask)),
+    }
+
+
+def carry_out(task: Task) -> dict[str, Any]:
+    """Run a task, and keep its scores and picture."""
+    case = make_case(task.kind, task.number)
+    start = time.monotonic()
+    frames = task.method.run(case, {})
+    scores = {**score(frames, case), "seconds": round(time.monotonic() - start, 2)}
+    path = task.result_file()
+    write_image(path.with_suffix(".png"), np.concatenate([frames[index] for index in MOMENTS], 1))
+    write_json(path, scores)
+    return scores
+
+
+def start_worker() -> None:
+    """Each worker has one thread: two of them do more than one with two."""
+    import cv2
+    import torch
+
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+    os.nice(5)
+    loraedit.app_quiet() if hasattr(loraedit, "app_quiet") else None
+
+
+def tasks(work: Path, per_kind: int, names: Iterable[str]) -> Iterator[Task]:
+    """Case by case, so that a stopped run has whole cases."""
+    for number in range(per_kind):
+        for kind in KINDS:
+            yield from (Task(kind, number, name, work) for name in names)
+
+
+def run_all(every: list[Task], workers: int) -> None:
+    """Carry out what has no result yet."""
+    missing = [task for task in every if not task.result_file().exists()]
+    columns = (*Progress.get_default_columns()[:-1], TimeElapsedColumn(), TimeRemainingColumn())
+    with (
+        Progress(*columns) as progress,
+        ProcessPoolExecutor(workers, get_context("spawn"), initializer=start_worker) as pool,
+    ):
+        bar = progress.add_task("benchmark", total=len(every), completed=len(every) - len(missing))
+        futures = {pool.submit(carry_out, task): task for task in missing}
+        for future in as_completed(futures):
+            task, scores = futures[future], future.result()
+            progress.print(f"{task.kind}-{task.number} {task.name}: {scores['psnr']:.2f} dB, {scores['seconds']:.0f} s")
+            progress.advance(bar)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cases", type=int, default=PER_KIND, help="cases of each kind")
+    parser.add_argument("--methods", nargs="*", default=list(METHODS), choices=[*METHODS, *CHOICES])
+    parser.add_argument(
+        "--choices", type=int, default=1, help="cases of each kind for the choices one by one; 0 is off"
+    )
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--work", type=Path, default=Path(".cache/propagation"))
+    parser.add_argument("--page", type=Path, default=None, help="write tables, plots and pictures here")
+    options = parser.parse_args()
+    compared = list(tasks(options.work, options.cases, options.methods))
+    chosen = list(tasks(options.work, options.choices, CHOICES))
+    run_all([*compared, *chosen], options.workers)
+    if options.page is not None:
+        from benchmarks.propagation.page import write_page
+
+        write_page(options.page, compared, chosen)
+
+
+if __name__ == "__main__":
+    main()
