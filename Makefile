@@ -8,10 +8,10 @@ STAMP := $(VENV)/.stamp
 EXAMPLE := examples/pedestrian
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format bench nano clean
+.PHONY: help setup demo test check format bench bench-quick nano clean
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(STAMP)  ## install everything into .venv (a torch that is already there is kept)
 
@@ -44,8 +44,12 @@ format: $(STAMP)  ## let ruff fix and format the code
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-bench: $(STAMP)  ## run the ablation (long)
-	$(BIN)/python -m benchmarks.ablation
+bench: $(STAMP)  ## run the benchmark and write docs/benchmark.md (long; stop and continue as you like)
+	$(BIN)/python -m benchmarks.propagation.run --page docs/benchmark.md
+
+bench-quick: $(STAMP)  ## the benchmark on one case of each kind, the main methods only
+	$(BIN)/python -m benchmarks.propagation.run --cases 1 --choices 0 \
+	  --methods "source unchanged" "optical flow (DIS)" "no LoRA" "motion LoRA"
 
 nano: $(STAMP)  ## train the built-in model again (very long)
 	$(BIN)/python -m pip install -e ".[pretrain]"

@@ -1,4 +1,4 @@
-"""Make nano from nothing: VAE, transformer, assembly (``python -m pretrain``). Every stage resumes where it stopped."""
+"""Make nano from nothing: VAE, transformer, assembly, prior (``python -m pretrain``). Every stage resumes."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from pretrain.assemble import NANO, assemble
+from pretrain.prior import PRIOR_CLIPS, PRIOR_SIZE, PRIOR_TRAINING, train_prior
 from pretrain.transformer import train as train_transformer
 from pretrain.vae import train as train_vae
 
@@ -14,11 +15,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work", type=Path, default=Path(".cache/pretrain"))
     parser.add_argument("--vae-steps", type=int, default=2400)
-    parser.add_argument("--transformer-steps", type=int, default=1500)
+    parser.add_argument("--transformer-steps", type=int, default=6000)
     options = parser.parse_args()
     train_vae(options.work, options.vae_steps, peak=1e-3)
     train_transformer(options.work, options.transformer_steps, peak=1.5e-3, until=options.transformer_steps)
     assemble(options.work, NANO)
+    train_prior(NANO, options.work / "prior", PRIOR_CLIPS, PRIOR_SIZE, PRIOR_TRAINING)
 
 
 if __name__ == "__main__":

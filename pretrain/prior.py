@@ -39,6 +39,8 @@ from pretrain.clips import EDITS, edited_twin, render, sample_scene
 from pretrain.photos import photos
 from pretrain.textures import Image
 
+PRIOR_CLIPS, PRIOR_SIZE = 2000, (17, 64, 64)
+PRIOR_TRAINING = TrainSettings(steps=1500, batch=8, rank=16, lr=2e-3, edit_weight=4.0)
 CHUNK = 50
 GREY_SHARE = 0.25
 """How many samples show nothing inside the mask, as in the paper."""
@@ -148,13 +150,13 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, default=Path("src/loraedit/nano"))
     parser.add_argument("--work", type=Path, default=Path(".cache/prior"))
-    parser.add_argument("--clips", type=int, default=2000)
-    parser.add_argument("--size", default="17x64x64", help="frames x height x width")
-    parser.add_argument("--steps", type=int, default=2000)
-    parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--rank", type=int, default=16)
-    parser.add_argument("--lr", type=float, default=2e-3)
-    parser.add_argument("--edit-weight", type=float, default=4.0)
+    parser.add_argument("--clips", type=int, default=PRIOR_CLIPS)
+    parser.add_argument("--size", default="x".join(map(str, PRIOR_SIZE)), help="frames x height x width")
+    parser.add_argument("--steps", type=int, default=PRIOR_TRAINING.steps)
+    parser.add_argument("--batch", type=int, default=PRIOR_TRAINING.batch)
+    parser.add_argument("--rank", type=int, default=PRIOR_TRAINING.rank)
+    parser.add_argument("--lr", type=float, default=PRIOR_TRAINING.lr)
+    parser.add_argument("--edit-weight", type=float, default=PRIOR_TRAINING.edit_weight)
     parser.add_argument("--edits-only", action="store_true", help="make the edits, which need no model, and stop")
     options = parser.parse_args()
     frames, height, width = (int(part) for part in options.size.split("x"))

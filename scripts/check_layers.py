@@ -19,12 +19,12 @@ MAX_LINES = 400
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("__main__",),
     ("app",),
-    ("editing",),
+    ("editing", "evaluate"),
     ("working",),
     ("inputs", "report", "training", "generate", "devices"),
     ("lora",),
     ("families",),
-    ("conditioning",),
+    ("conditioning", "results", "window"),
     ("video", "masks", "compose", "carry", "flow", "config", "files"),
     ("types", "errors", "version"),
 )

@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -14,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import numpy as np
 import pytest
 
-from loraedit.types import Frames, Image, Mask
+from loraedit.types import Clip, Frames, Image, Mask
 
 VARIANTS = {
     "wan21": {"image_encoder": True},
@@ -27,6 +28,7 @@ CARD = {
     "text_tokens": 8,
     "recipe": {"steps": 6, "rank": 2, "lr": 1e-3, "sampling_steps": 3, "guidance": 1.0},
 }
+HOSTILE_PROMPT = """</p><img src="http://127.0.0.1:9/a.png"><script>document.title = 'run'</script>"""
 
 
 @dataclass(frozen=True)
@@ -73,3 +75,16 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def checkpoint(checkpoints: dict[str, Path]) -> Path:
     """The tiny checkpoint with Wan2.1's factors and nothing optional."""
     return checkpoints["plain"]
+
+
+@pytest.fixture(scope="session")
+def finished_run(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run folder of a small edit; copy it before changing anything in it."""
+    import loraedit
+
+    scene, run = make_scene(), tmp_path_factory.mktemp("finished") / "run"
+    loraedit.edit(
+        Clip(scene.source, Fraction(5)), scene.edited_first, scene.mask,
+        model=str(checkpoint), steps=2, run=run, prompt=HOSTILE_PROMPT,
+    )  # fmt: skip
+    return run

@@ -90,6 +90,35 @@ def test_carried_frames_change_what_is_generated_and_naive_ignores_them(checkpoi
     assert np.array_equal(naive, naive_grey)
 
 
+def test_every_choice_of_sampling_and_references_changes_the_result(checkpoint: Path, scene: Scene) -> None:
+    look = scene.source[-1].copy()
+    look[scene.mask[-1]] = 255
+    plain, *others = (
+        edit(scene, checkpoint, steps=2, references={4: look}, **{"reference_steps": 0, **settings}).clip.frames
+        for settings in ({}, {"strength": 0.7}, {"hold": True}, {"anchors": True}, {"reference_steps": 2})
+    )
+    assert all(not np.array_equal(plain, other) for other in others)
+
+
+def test_a_low_strength_stays_near_what_is_shown(checkpoint: Path, scene: Scene) -> None:
+    """At strength 1 nothing but noise is started from; near 0 the one step left hardly moves the condition."""
+    shown, noise = (
+        edit(scene, checkpoint, lora="none", sampling_steps=8, strength=strength, seed=1).clip.frames
+        for strength in (0.05, 1.0)
+    )
+    again = edit(scene, checkpoint, lora="none", sampling_steps=8, strength=0.05, seed=2).clip.frames
+    assert np.abs(shown.astype(int) - again).mean() < np.abs(shown.astype(int) - noise).mean()
+
+
+@pytest.mark.parametrize("crop", ["fixed", "follow", "auto", "off"])
+def test_every_window_gives_the_whole_frame_back(checkpoint: Path, crop: str) -> None:
+    scene = make_scene(frames=5, height=70, width=140)
+    result = edit(scene, checkpoint, steps=1, crop=crop, references={3: scene.edited_first[::-1].copy()})
+    assert result.clip.frames.shape == scene.source.shape
+    assert np.array_equal(result.clip.frames[~scene.mask], scene.source[~scene.mask])
+    assert (result.clip.frames[scene.mask] != scene.source[scene.mask]).mean() > 0.5
+
+
 def test_a_prior_is_where_the_motion_lora_starts(checkpoint: Path, scene: Scene, tmp_path: Path) -> None:
     made = edit(scene, checkpoint, steps=4, lr=0.1, rank=2, run=str(tmp_path / "run")).paths["lora"]
     model = shutil.copytree(checkpoint, tmp_path / "model")

@@ -13,7 +13,7 @@ from torch import nn
 
 from loraedit import conditioning
 from loraedit.compose import resize_frames, to_float
-from loraedit.config import TrainSettings
+from loraedit.config import Targets, TrainSettings
 from loraedit.errors import InputError, ModelError
 from loraedit.families import open_family
 from loraedit.families.base import Encoded, Family, batch
@@ -66,19 +66,20 @@ def test_a_fresh_lora_changes_nothing_and_follows_its_seed(family: Family, scene
     with torch.inference_mode():
         bare = family.velocity(transformer, encoded.target[None], time, batch([encoded]))
         state = torch.random.get_rng_state()
-        attach(family, transformer, rank=4, seed=1)
+        attach(transformer, family.lora_targets("all"), rank=4, seed=1)
         assert torch.equal(torch.random.get_rng_state(), state)
         assert torch.equal(family.velocity(transformer, encoded.target[None], time, batch([encoded])), bare)
     again = family.load_transformer(family.experts[0], CPU)
-    attach(family, again, rank=4, seed=1)
+    attach(again, family.lora_targets("all"), rank=4, seed=1)
     assert all(torch.equal(a, b) for a, b in zip(weights(again).values(), weights(transformer).values(), strict=True))
 
 
-def test_a_lora_is_on_every_linear_of_every_block_and_nothing_else_trains(family: Family) -> None:
+@pytest.mark.parametrize("which", ["all", "attention"])
+def test_a_lora_is_on_every_linear_it_targets_and_nothing_else_trains(family: Family, which: Targets) -> None:
     transformer = family.load_transformer(family.experts[0], CPU)
-    attach(family, transformer, rank=2, seed=0)
+    attach(transformer, family.lora_targets(which), rank=2, seed=0)
     adapted = {name.rsplit(".", 1)[0] for name, _ in lora_parameters(transformer)}
-    assert adapted == {f"blocks.{block}.{target}" for block in range(2) for target in family.lora_targets}
+    assert adapted == {f"blocks.{block}.{target}" for block in range(2) for target in family.lora_targets(which)}
     trainable = {id(p) for p in transformer.parameters() if p.requires_grad}
     assert trainable == {id(p) for _, p in lora_parameters(transformer)}
 
@@ -118,7 +119,7 @@ def test_a_saved_lora_loads_exactly(family: Family, scene: Scene, tmp_path: Path
 def test_a_lora_of_another_model_or_no_lora_is_refused(family: Family, tmp_path: Path) -> None:
     nano = open_family(read_card(NANO))
     transformer = nano.load_transformer(nano.experts[0], CPU)
-    attach(nano, transformer, rank=2, seed=0)
+    attach(transformer, nano.lora_targets("all"), rank=2, seed=0)
     save_lora(tmp_path / "nano.safetensors", nano, transformer, {})
     ours = family.load_transformer(family.experts[0], CPU)
     with pytest.raises(ModelError, match="made for another model"):

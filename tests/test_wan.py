@@ -14,10 +14,11 @@ from PIL import Image
 
 from loraedit.compose import to_float, to_uint8
 from loraedit.conditioning import inference_condition
+from loraedit.config import SamplingSettings
 from loraedit.families import open_family
 from loraedit.families.base import Encoded, Family, batch
 from loraedit.families.card import NANO, read_card
-from loraedit.generate import Sampling, initial_noise, sample
+from loraedit.generate import initial_noise, sample
 from loraedit.lora import attach, lora_parameters
 from loraedit.types import Frames
 
@@ -65,9 +66,8 @@ def test_sampler_equals_diffusers_own_pipeline(
     condition = plain_condition(family)
     steps = 12 if name == "wan22" else 4  # enough steps to cross the boundary between the experts
     negative = family.embed_prompt("", CPU)
-    latents = sample(
-        family, condition, negative, Sampling(steps, guidance, seed=5), {}, CPU, tmp_path / "steps", lambda *_: None
-    )
+    settings = SamplingSettings(sampling_steps=steps, guidance=guidance, seed=5)
+    latents = sample(family, condition, negative, settings, {}, CPU, tmp_path / "steps", lambda *_: None)
     pixels = family.decode(latents, CPU)
     pipeline = WanImageToVideoPipeline.from_pretrained(folders[name], dtype=torch.float32)
     pipeline.set_progress_bar_config(disable=True)
@@ -94,7 +94,7 @@ def test_a_bfloat16_transformer_gives_a_velocity_and_gradients(checkpoints: dict
     folder = checkpoints[name] / "transformer"
     half = type(transformer).from_pretrained(folder, dtype=torch.bfloat16).requires_grad_(False)
     half.enable_gradient_checkpointing()
-    attach(family, half, rank=2, seed=0)
+    attach(half, family.lora_targets("all"), rank=2, seed=0)
     velocity = family.velocity(half.train(), condition.condition[None, -4:], torch.tensor([500.0]), batch([condition]))
     assert velocity.dtype == torch.float32
     assert (velocity - full).abs().max() < 0.1

@@ -17,6 +17,7 @@ from transformers import (
     CLIPImageProcessor,
     CLIPVisionConfig,
     CLIPVisionModel,
+    CLIPVisionModelWithProjection,
     PreTrainedTokenizerFast,
     UMT5Config,
     UMT5EncoderModel,
@@ -107,4 +108,16 @@ def save_tiny_wan(
         boundary_ratio=0.9 if two_experts else None,
     )
     pipeline.save_pretrained(folder, safe_serialization=True)
+    return folder
+
+
+def save_tiny_clip(folder: Path) -> Path:
+    """Write a random CLIP image encoder as transformers itself would."""
+    torch.manual_seed(4)
+    config = CLIPVisionConfig(
+        hidden_size=16, intermediate_size=16, num_hidden_layers=2, num_attention_heads=2, image_size=28, patch_size=14,
+        projection_dim=8,
+    )  # fmt: skip
+    CLIPVisionModelWithProjection(config).save_pretrained(folder)
+    CLIPImageProcessor(size=28, crop_size=28).save_pretrained(folder)
     return folder

@@ -11,7 +11,7 @@ All arrays are numpy: pixels float32 ``[F, H, W, 3]`` in [-1, 1], masks bool ``[
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +24,7 @@ __all__ = [
     "Hint",
     "Sample",
     "appearance_sample",
-    "first_frame_kept",
+    "frames_kept",
     "inference_condition",
     "motion_sample",
     "naive_sample",
@@ -71,10 +71,10 @@ class Hint:
     trust: Weights
 
 
-def first_frame_kept(edit_mask: Mask) -> Mask:
-    """The mask of a clip whose whole first frame is given."""
+def frames_kept(edit_mask: Mask, frames: Iterable[int] = (0,)) -> Mask:
+    """The mask of a clip of which these frames are given as a whole."""
     kept = edit_mask.copy()
-    kept[0] = False
+    kept[list(frames)] = False
     return kept
 
 
@@ -84,13 +84,16 @@ def fill(pixels: Pixels, edit_mask: Mask, hint: Hint | None) -> Pixels:
     return np.where(edit_mask[..., None], inside, pixels)
 
 
-def motion_sample(source: Pixels, edit_mask: Mask, prompt: str, hint: Hint | None = None) -> Sample:
+def motion_sample(
+    source: Pixels, edit_mask: Mask, prompt: str, hint: Hint | None = None, anchors: Iterable[int] = ()
+) -> Sample:
     """The dance: from frame 1 and what lies outside the mask, make the source again.
 
     Args:
         hint: the source's own key frames, carried to all times.
+        anchors: further frames that are given as a whole.
     """
-    mask = first_frame_kept(edit_mask)
+    mask = frames_kept(edit_mask, (0, *anchors))
     return Sample(fill(source, mask, hint), mask, source[:1], prompt, target=source)
 
 
@@ -115,7 +118,12 @@ def appearance_sample(
 
 
 def inference_condition(
-    source: Pixels, edited_first: Pixels, edit_mask: Mask, prompt: str, hint: Hint | None = None
+    source: Pixels,
+    edited_first: Pixels,
+    edit_mask: Mask,
+    prompt: str,
+    hint: Hint | None = None,
+    anchors: Mapping[int, Pixels] | None = None,
 ) -> Sample:
     """What is generated from: the edited first frame, and the source outside the mask.
 
@@ -123,9 +131,13 @@ def inference_condition(
 
     Args:
         hint: the edited frames, carried to all times.
+        anchors: further edited frames ``[1, H, W, 3]`` by index, given as a whole.
     """
-    mask = first_frame_kept(edit_mask)
-    condition = fill(np.concatenate([edited_first, source[1:]]), mask, hint)
+    given = {0: edited_first, **(anchors or {})}
+    mask, clip = frames_kept(edit_mask, given), source.copy()
+    for index, frame in given.items():
+        clip[index] = frame[0]
+    condition = fill(clip, mask, hint)
     return Sample(condition, mask, edited_first, prompt)
 
 

@@ -8,10 +8,22 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from loraedit.errors import InputError
 
-__all__ = ["EditSettings", "Fill", "LoraMode", "Recipe", "TrainSettings", "make_settings"]
+__all__ = [
+    "Crop",
+    "EditSettings",
+    "Fill",
+    "LoraMode",
+    "Recipe",
+    "SamplingSettings",
+    "Targets",
+    "TrainSettings",
+    "make_settings",
+]
 
 LoraMode = Literal["motion", "naive", "none"]
 Fill = Literal["grey", "carry"]
+Targets = Literal["all", "attention"]
+Crop = Literal["auto", "fixed", "follow", "off"]
 
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
 Steps = Annotated[int, Field(ge=0, le=1_000_000)]
@@ -20,6 +32,8 @@ Rate = Annotated[float, Field(gt=0.0, le=1.0)]
 Level = Annotated[float, Field(ge=0.0, lt=1.0)]
 Factor = Annotated[float, Field(gt=0.0, le=1000.0)]
 Scale = Annotated[float, Field(ge=0.0)]
+Context = Annotated[float, Field(ge=0.0, le=10.0)]
+Strength = Annotated[float, Field(gt=0.0, le=1.0)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 
 
@@ -34,6 +48,7 @@ class TrainSettings(_Settings):
         steps: optimiser steps; 0 leaves the LoRA as it starts, which is of use with a prior.
         batch: samples in a step.
         rank: LoRA rank; alpha equals it.
+        targets: the linear layers that the LoRA adapts: ``all`` of the blocks, or those of their ``attention``.
         lr: peak learning rate of AdamW.
         edit_weight: how much the loss counts inside the mask, outside counting 1.
         looks: appearance augmentation. 1 trains on the clip as it is; N trains on N variants, the clip itself and
@@ -45,6 +60,7 @@ class TrainSettings(_Settings):
     steps: Steps
     batch: Count = 1
     rank: Rank
+    targets: Targets = "all"
     lr: Rate
     edit_weight: Factor = 1.0
     looks: Count = 1
@@ -52,12 +68,32 @@ class TrainSettings(_Settings):
     train_seed: Seed = 0
 
 
+class SamplingSettings(_Settings):
+    """What decides how a clip is sampled.
+
+    Attributes:
+        sampling_steps: denoising steps.
+        guidance: classifier-free guidance scale; 1 or less is off.
+        seed: decides the noise.
+        strength: noise level to start from; below 1 the condition's own latents shine through the noise.
+        hold: put the latents of the kept zone, noised to the level reached, back in their place after every step.
+    """
+
+    sampling_steps: Count
+    guidance: Scale
+    seed: Seed = 0
+    strength: Strength = 1.0
+    hold: bool = False
+
+
 class Recipe(_Settings):
     """A model's own defaults, from its card; the defaults here are the paper's. See :class:`EditSettings`."""
 
     steps: Steps = 100
+    reference_steps: Steps | None = None
     batch: Count = 1
     rank: Rank = 16
+    targets: Targets = "all"
     lr: Rate = 1e-4
     edit_weight: Factor = 1.0
     looks: Count = 1
@@ -65,13 +101,21 @@ class Recipe(_Settings):
     prior: bool = False
     fill: Fill = "grey"
     detail: bool = False
+    anchors: bool = False
+    hold: bool = False
+    strength: Strength = 1.0
+    crop: Crop = "auto"
+    context: Context = 0.25
     sampling_steps: Count = 30
     guidance: Scale = 5.0
 
     def as_in_the_paper(self) -> Recipe:
         """The paper's choices of method; how long, how fast and how to sample stay the model's own."""
-        plain = Recipe()
-        own = {name: getattr(self, name) for name in ("steps", "rank", "lr", "sampling_steps", "guidance")}
+        plain = Recipe(crop="off")
+        own = {
+            name: getattr(self, name)
+            for name in ("steps", "reference_steps", "rank", "lr", "sampling_steps", "guidance")
+        }
         return plain.model_copy(update=own)
 
 
@@ -89,11 +133,13 @@ class EditSettings(_Settings):
     lora: LoraMode = Field(
         "motion", description="motion (the method), naive (its ablation, no mask) or none (the bare model)."
     )
-    steps: Steps | None = Field(
-        None, description="Training steps on the source; as many again on the references, if there are any."
+    steps: Steps | None = Field(None, description="Training steps on the source clip.")
+    reference_steps: Steps | None = Field(
+        None, description="Training steps on the references; by default as many as on the source."
     )
     batch: Count | None = Field(None, description="Samples in a training step.")
     rank: Rank | None = Field(None, description="LoRA rank; alpha equals it.")
+    targets: Targets | None = Field(None, description="Adapt all linear layers of the blocks, or those of attention.")
     lr: Rate | None = Field(None, description="Learning rate.")
     edit_weight: Factor | None = Field(
         None, description="How much the loss counts inside the mask; outside it counts 1."
@@ -108,6 +154,17 @@ class EditSettings(_Settings):
     )
     detail: bool | None = Field(
         None, description="With carry, restore the detail that the model's size and its VAE cost."
+    )
+    anchors: bool | None = Field(None, description="Give the references as kept frames too, in training and after.")
+    hold: bool | None = Field(None, description="Put the kept zone back in its place after every denoising step.")
+    strength: Strength | None = Field(
+        None, description="Noise level to start from: 1 is noise alone, less what is shown."
+    )
+    crop: Crop | None = Field(
+        None, description="What the model sees: fixed or follow (windows round the mask), off or auto."
+    )
+    context: Context | None = Field(
+        None, description="Surroundings in a window: share of the mask's extent, each side."
     )
     sampling_steps: Count | None = Field(None, description="Denoising steps.")
     guidance: Scale | None = Field(None, description="Classifier-free guidance scale; up to 1 is off.")
@@ -125,11 +182,17 @@ class EditSettings(_Settings):
         """The same settings with every None that the recipe can answer filled in."""
         defaults = recipe.as_in_the_paper() if self.recipe == "paper" else recipe
         missing = {name: value for name, value in defaults.model_dump().items() if getattr(self, name) is None}
-        return self.model_copy(update=missing)
+        settled = self.model_copy(update=missing)
+        longer = settled.steps if settled.reference_steps is None else settled.reference_steps
+        return settled.model_copy(update={"reference_steps": longer})
 
     def training(self) -> TrainSettings:
         """The part that decides the LoRA; call it on resolved settings."""
         return TrainSettings.model_validate({name: getattr(self, name) for name in TrainSettings.model_fields})
+
+    def sampling(self) -> SamplingSettings:
+        """The part that decides the sampling; call it on resolved settings."""
+        return SamplingSettings.model_validate({name: getattr(self, name) for name in SamplingSettings.model_fields})
 
 
 def make_settings(values: dict[str, Any]) -> EditSettings:

@@ -27,19 +27,21 @@ from torch import Tensor
 from loraedit import conditioning, masks
 from loraedit.compose import composite, from_working, restore_detail
 from loraedit.conditioning import Hint, Sample
+from loraedit.config import SamplingSettings, TrainSettings
 from loraedit.devices import find_device
 from loraedit.families import open_family
 from loraedit.families.base import Encoded, Expert
 from loraedit.files import fingerprint, save_tensors, try_load_tensors, write_json
-from loraedit.generate import Sampling, sample
+from loraedit.generate import sample
 from loraedit.inputs import Job
 from loraedit.lora import save_lora
 from loraedit.report import contact_sheet, loss_curve, side_by_side
+from loraedit.results import SETTINGS_FILE, Finished, input_hashes, write_finished
 from loraedit.training import Stage, train
 from loraedit.types import Clip, Frames, Pixels
 from loraedit.version import __version__
 from loraedit.video import read_clip, write_clip
-from loraedit.working import Working, make_working
+from loraedit.working import Working, in_window, make_working
 
 __all__ = ["EditResult", "Progress", "run_edit"]
 
@@ -109,6 +111,7 @@ class _Lesson:
     name: str
     samples: Sequence[Sample]
     weights: list[float]
+    settings: TrainSettings
 
 
 class _Run:
@@ -117,6 +120,7 @@ class _Run:
     def __init__(self, job: Job, folder: Path, progress: Progress) -> None:
         self.job, self.folder, self.progress = job, folder, progress
         self.settings, self.family = job.settings, open_family(job.card)
+        self.piece = in_window(job)
         self.device = find_device(job.settings.device)
         self.result = EditResult(job.source)
         self.model_key = job.card.fingerprint()
@@ -124,7 +128,7 @@ class _Run:
     def carry_out(self) -> EditResult:
         """All stages, in order."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.result.paths["settings"] = self.folder / "settings.json"
+        self.result.paths["settings"] = self.folder / SETTINGS_FILE
         write_json(self.result.paths["settings"], self._provenance())
         working = self._working()
         loras = self._loras(working) if self.settings.lora != "none" else {}
@@ -142,7 +146,7 @@ class _Run:
             def on_step(done: int, total: int) -> None:
                 self.progress("prepare", done, total, "")
 
-            return make_working(self.job, on_step)
+            return make_working(self.piece, on_step)
 
     def _key(self, *parts: Any) -> str:
         """A file name's key: the parts, the model, the kind of device, and how stages are made."""
@@ -152,15 +156,17 @@ class _Run:
 
     def _loras(self, working: Working) -> dict[str, Path]:
         """One LoRA file per expert, trained now or found: the source first, then on from there with the references."""
-        motion, appearance = self._motion_samples(working), self._appearance_samples(working)
-        stages = [_Lesson("motion", motion, [1.0] * len(motion))]
-        if appearance:
+        settings, motion = self.settings.training(), self._motion_samples(working)
+        lessons = [_Lesson("motion", motion, [1.0] * len(motion), settings)]
+        if working.references and self.settings.reference_steps:
+            appearance = self._appearance_samples(working)
             weights = [1.0 / len(motion)] * len(motion) + [float(REFERENCE_SHARE)] * len(appearance)
-            stages.append(_Lesson("appearance", [*motion, *appearance], weights))
+            longer = settings.model_copy(update={"steps": self.settings.reference_steps})
+            lessons.append(_Lesson("appearance", [*motion, *appearance], weights, longer))
         files = {}
         for expert in self.family.experts:
             if max(expert.low, self.settings.time_low or 0.0) < expert.high:
-                files[expert.name] = self._learn(expert, stages)
+                files[expert.name] = self._learn(expert, lessons)
         losses = self.result.losses
         self.result.paths |= {"lora" if name == "transformer" else f"lora_{name}": file for name, file in files.items()}
         if losses:
@@ -179,14 +185,15 @@ class _Run:
                 expert.name,
                 lesson.name,
                 lesson.weights,
-                self.settings.training().model_dump(),
+                lesson.settings.model_dump(),
                 *parts,
             )
             start, file = file, self.folder / "lora" / f"{lesson.name}-{expert.name}-{key}.safetensors"
             state = self.folder / "checkpoints" / file.name
             kept = try_load_tensors(state, ("losses",))
-            if kept is None or len(kept["losses"]) < (self.settings.steps or 0) or try_load_tensors(file, ()) is None:
-                self._train(expert, Stage(self._encoded(lesson.samples), lesson.weights, start), state, file)
+            if kept is None or len(kept["losses"]) < lesson.settings.steps or try_load_tensors(file, ()) is None:
+                stage = Stage(self._encoded(lesson.samples), lesson.weights, start)
+                self._train(expert, stage, lesson.settings, state, file)
             else:
                 self.result.reused.append(f"train {lesson.name}")
                 self.result.losses += kept["losses"].tolist()
@@ -210,8 +217,14 @@ class _Run:
                 samples.append(conditioning.naive_sample(source, prompt))
             else:
                 changed = Hint(change(hint.pixels), hint.trust) if hint else None
-                samples.append(conditioning.motion_sample(source, working.mask, prompt, changed))
+                samples.append(
+                    conditioning.motion_sample(source, working.mask, prompt, changed, self._anchors(working))
+                )
         return samples
+
+    def _anchors(self, working: Working) -> dict[int, Pixels]:
+        """The references that are given as kept frames."""
+        return working.references if self.settings.anchors else {}
 
     def _appearance_samples(self, working: Working) -> list[Sample]:
         """One sample for each reference."""
@@ -226,14 +239,13 @@ class _Run:
             )
         return samples
 
-    def _train(self, expert: Expert, stage: Stage, state: Path, file: Path) -> None:
+    def _train(self, expert: Expert, stage: Stage, settings: TrainSettings, state: Path, file: Path) -> None:
         with self._phase("train"):
             transformer = self.family.load_transformer(expert, self.device)
 
             def on_loss(done: int, total: int, loss: float) -> None:
                 self.progress("train", done, total, f"{expert.name} loss {loss:.4f}")
 
-            settings = self.settings.training()
             self.result.losses += train(self.family, expert, transformer, stage, settings, state, on_loss)
             provenance = {
                 "made_by": f"loraedit {__version__}",
@@ -250,11 +262,12 @@ class _Run:
         # Only the motion LoRA reads a mask inside a frame; without it the model gets plain image-to-video.
         mask = working.mask if self.settings.lora == "motion" else np.ones_like(working.mask)
         hint = working.hints.shown if working.hints else None
+        anchors = self._anchors(working) if self.settings.lora == "motion" else {}
         condition = conditioning.inference_condition(
-            working.source, working.edited_first, mask, self.settings.prompt, hint
+            working.source, working.edited_first, mask, self.settings.prompt, hint, anchors
         )
-        sampling = Sampling(self.settings.sampling_steps or 1, self.settings.guidance or 0.0, self.settings.seed)
-        key = self._key([path.stem for path in loras.values()], vars(sampling), *condition.parts())
+        sampling = self.settings.sampling()
+        key = self._key([path.stem for path in loras.values()], sampling.model_dump(), *condition.parts())
         path = self.folder / "cache" / f"latents-{key}.safetensors"
         steps = path.with_suffix("")
         kept = try_load_tensors(path, ("latents",))
@@ -275,9 +288,9 @@ class _Run:
     def _decoded(self, latents: Tensor) -> Frames:
         """The frames of latents, at the source's size and length."""
         pixels = self.family.decode(latents, self.device)
-        return from_working(pixels[: len(self.job.source)], self.job.source.size)
+        return from_working(pixels[: len(self.piece.source)], self.piece.source.size)
 
-    def _sample(self, condition: Sample, sampling: Sampling, loras: dict[str, Path], steps: Path) -> Tensor:
+    def _sample(self, condition: Sample, sampling: SamplingSettings, loras: dict[str, Path], steps: Path) -> Tensor:
         encoded = self._encoded([condition])[0]
         negative = self.family.embed_prompt("", self.device) if sampling.guidance > 1 else None
         with self._phase("sample"):
@@ -307,19 +320,16 @@ class _Run:
     # ---- the result ----------------------------------------------------------------------------------------------
 
     def _compose(self, generated: Frames) -> None:
-        """Lay the generated frames over the source inside the mask."""
-        source, mask = self.job.source, self.job.edit_mask
-        generated[0] = self.job.edited_first
-        frames = composite(source.frames, generated, masks.feather(mask, self.settings.feather_px))
-        self.result.clip = Clip(frames, source.fps)
+        """Put the generated frames back in their place, and lay them over the source inside the mask."""
+        job, settings = self.job, self.settings
+        generated[0] = self.piece.edited_first
+        whole = job.window.paste(job.source.frames, generated)
+        frames = composite(job.source.frames, whole, masks.feather(job.edit_mask, settings.feather_px))
+        self.result.clip = Clip(frames, job.source.fps)
 
     def _write(self) -> None:
-        """The lossless frames, read back and compared with the source, then what people look at."""
+        """What people look at, then all that is kept without loss, read back and compared with the source."""
         paths, clip, job = self.result.paths, self.result.clip, self.job
-        paths["frames"] = self.folder / "frames"
-        write_clip(paths["frames"], clip)
-        written, outside = read_clip(paths["frames"]).frames, ~job.edit_mask
-        self.result.outside_exact = bool(np.array_equal(written[outside], job.source.frames[outside]))
         if job.out is not None:
             paths["out"] = job.out
             write_clip(job.out, clip)
@@ -328,6 +338,11 @@ class _Run:
         contact_sheet(job.source.frames, clip.frames, job.edit_mask, title=title).save(paths["sheet"])
         paths["side_by_side"] = self.folder / "side_by_side.mp4"
         write_clip(paths["side_by_side"], Clip(side_by_side(job.source.frames, clip.frames), clip.fps))
+        finished = Finished(job.source, clip, job.edit_mask, job.edited_first, self.result.losses, self._provenance())
+        write_finished(self.folder, finished)
+        paths["frames"] = self.folder / "frames"
+        written, outside = read_clip(paths["frames"]).frames, ~job.edit_mask
+        self.result.outside_exact = bool(np.array_equal(written[outside], job.source.frames[outside]))
         paths["run"] = self.folder
 
     def _provenance(self) -> dict[str, Any]:
@@ -336,9 +351,7 @@ class _Run:
         return {
             "settings": self.settings.model_dump(),
             "inputs": {
-                "source": fingerprint(job.source.frames, str(job.source.fps)),
-                "first_frame": fingerprint(job.edited_first),
-                "mask": fingerprint(job.edit_mask),
+                **input_hashes(job.source, job.edited_first, job.edit_mask),
                 "references": {str(index): fingerprint(image) for index, image in job.references.items()},
                 "model": self.model_key,
             },

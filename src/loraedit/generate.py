@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from loraedit.config import SamplingSettings
 from loraedit.errors import InputError
 from loraedit.families.base import TIMESTEPS, Encoded, Expert, Family, OnStep, batch
 from loraedit.files import save_tensors, try_load_tensors
+from loraedit.flow import add_noise
 from loraedit.lora import attach_lora
 
-__all__ = ["Sampling", "initial_noise", "sample"]
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """How to sample: denoising steps, guidance scale (1 or less is off), and the seed of the noise."""
-
-    steps: int
-    guidance: float
-    seed: int
+__all__ = ["initial_noise", "sample"]
 
 
 def initial_noise(shape: tuple[int, ...], seed: int) -> Tensor:
@@ -34,7 +27,7 @@ def sample(
     family: Family,
     condition: Encoded,
     negative: Tensor | None,
-    sampling: Sampling,
+    sampling: SamplingSettings,
     loras: dict[str, Path],
     device: torch.device,
     steps_folder: Path,
@@ -50,24 +43,37 @@ def sample(
         loras: LoRA file by expert name; an expert without one runs bare.
     """
     c = family.card.latent_channels
-    latents = initial_noise((c, *condition.condition.shape[1:]), sampling.seed).to(device)
+    noise = initial_noise((c, *condition.condition.shape[1:]), sampling.seed).to(device)
     condition = condition.to(device)
+    shown, kept_zone = condition.condition[-c:], condition.keep(c) == 1
     unconditional = None
     if sampling.guidance > 1 and negative is not None:
         unconditional = Encoded(condition.condition, negative.to(device), condition.image)
-    scheduler = family.scheduler(sampling.steps, device)
+    scheduler = family.scheduler(sampling.sampling_steps, device)
+    first, levels = _schedule(scheduler, sampling.strength)
+    latents = noise if first == 0 else add_noise(shown, noise, levels[0])
     loader = _Experts(family, loras, device)
-    for index, timestep in enumerate(scheduler.timesteps):
+    for index, timestep in enumerate(scheduler.timesteps[first:]):
         kept = steps_folder / f"{index:04d}.safetensors"
         velocity = _kept_velocity(kept)
         if velocity is None:
             velocity = loader.velocity(latents, timestep, condition, unconditional, sampling.guidance)
             save_tensors(kept, {"velocity": velocity})
         latents = scheduler.step(velocity.to(device)[None], timestep, latents[None], return_dict=False)[0][0]
-        on_step(index + 1, len(scheduler.timesteps))
+        if sampling.hold:
+            latents = torch.where(kept_zone, add_noise(shown, noise, levels[index + 1]), latents)
+        on_step(index + 1, len(levels) - 1)
     if not bool(torch.isfinite(latents).all()):
         raise InputError("Generation gave values that are no numbers. Lower --lr and train again, or lower --guidance.")
     return latents.float().cpu()
+
+
+def _schedule(scheduler: Any, strength: float) -> tuple[int, list[float]]:
+    """The first step at or under a noise level (the last one if there is none), and the level before each, then 0."""
+    levels = [float(timestep) / TIMESTEPS for timestep in scheduler.timesteps]
+    first = next((index for index, level in enumerate(levels) if level <= strength), len(levels) - 1)
+    scheduler.set_begin_index(first)
+    return first, [*levels[first:], 0.0]
 
 
 def _kept_velocity(path: Path) -> Tensor | None:

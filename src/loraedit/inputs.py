@@ -23,6 +23,7 @@ from loraedit.masks import MaskSpec, loosen, read_mask
 from loraedit.results import CLIP_FOLDERS, EDITED_FIRST_FILE
 from loraedit.types import Clip, Image, Mask, Size
 from loraedit.video import DEFAULT_FPS, check_writable, read_clip, read_image
+from loraedit.window import Window, choose_window
 
 __all__ = ["ClipLike", "ImageLike", "Job", "parse_reference", "prepare"]
 
@@ -41,6 +42,7 @@ class Job:
         references: further edited frames by frame index, from 0.
         settings: resolved settings.
         card: the model.
+        window: the part of the frame that the model sees.
         out: where the user wants the result, or None.
         run: the run folder, or None for a passing one.
     """
@@ -51,6 +53,7 @@ class Job:
     references: dict[int, Image]
     settings: EditSettings
     card: ModelCard
+    window: Window
     out: Path | None
     run: Path | None
 
@@ -98,10 +101,11 @@ def prepare(
         for index, image in references.items()
     }
     card = read_card(resolve_model(settings.model))
-    _check_extent(clip, card)
     settings = settings.resolved(card.recipe)
     _check_prior(settings, card)
-    return Job(clip, edited, edit_mask, looks, settings, card, out, run)
+    window = choose_window(edit_mask, settings.crop or "off", settings.context or 0.0)
+    _check_extent(len(clip), window.size, card)
+    return Job(clip, edited, edit_mask, looks, settings, card, window, out, run)
 
 
 def parse_reference(text: str) -> tuple[int, Path]:
@@ -169,14 +173,14 @@ def _check_indices(indices: Sequence[Any], clip: Clip, edit_mask: Mask, settings
         raise InputError(f"References need the motion LoRA, but --lora is {settings.lora}. Leave one of them out.")
 
 
-def _check_extent(clip: Clip, card: ModelCard) -> None:
+def _check_extent(frames: int, seen: Size, card: ModelCard) -> None:
     """The clip is no longer, and no more narrow, than the model's position codes reach."""
-    size = working_size(clip.size, card.settings.area_px, card.multiple_px)
+    size = working_size(seen, card.settings.area_px, card.multiple_px)
     longest = (card.max_positions - 1) * card.temporal + 1
-    if padded_length(len(clip), card.frame_step) > longest:
-        raise InputError(f"The clip has {len(clip)} frames, but the model reads at most {longest}. Cut the clip.")
+    if padded_length(frames, card.frame_step) > longest:
+        raise InputError(f"The clip has {frames} frames, but the model reads at most {longest}. Cut the clip.")
     if max(size.height, size.width) > card.max_positions * card.multiple_px:
-        raise InputError(f"A frame of {clip.size} is too narrow for the model. Crop or pad the clip.")
+        raise InputError(f"A frame of {seen} is too narrow for the model. Crop or pad the clip.")
 
 
 def _check_prior(settings: EditSettings, card: ModelCard) -> None:
@@ -189,6 +193,8 @@ def _check_prior(settings: EditSettings, card: ModelCard) -> None:
             f"The prior LoRA has rank {card.prior_rank}, more than --rank {settings.rank}. "
             "Raise --rank, or add --no-prior."
         )
+    if used and settings.targets != "all":
+        raise InputError("The prior LoRA is on all linear layers. Leave --targets out, or add --no-prior.")
     if not used and settings.lora != "none" and settings.steps == 0:
         raise InputError("Without a prior a LoRA of 0 steps does nothing. Give --steps at least 1, or --lora none.")
 

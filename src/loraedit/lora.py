@@ -6,7 +6,7 @@ that the scale is 1 and nothing needs folding; no adapter metadata, which some r
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +26,14 @@ __all__ = ["attach", "attach_lora", "load_lora", "lora_parameters", "save_lora"]
 ADAPTER = "default"
 
 
-def attach(family: Family, transformer: nn.Module, rank: int, seed: int) -> None:
+def attach(transformer: nn.Module, targets: Sequence[str], rank: int, seed: int) -> None:
     """Put fresh float32 LoRA layers (alpha = rank, B = 0) into a frozen transformer, in place.
 
     Args:
+        targets: names of the linear layers of a block, as :meth:`Family.lora_targets` gives them.
         seed: decides the random A matrices; the global generator is left as it was.
     """
-    config = LoraConfig(r=rank, lora_alpha=rank, target_modules=list(family.lora_targets))
+    config = LoraConfig(r=rank, lora_alpha=rank, target_modules=list(targets))
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         inject_adapter_in_model(config, transformer, ADAPTER)
@@ -74,7 +75,13 @@ def attach_lora(path: Path, family: Family, transformer: nn.Module) -> None:
     Raises:
         ModelError: the file is damaged, or does not fit this transformer.
     """
-    attach(family, transformer, max(_ranks(_read(path))), seed=0)
+    tensors = _read(path)
+    targets = [
+        t
+        for t in family.lora_targets("all")
+        if f"{family.portable_lora_name(f'blocks.0.{t}')}.lora_A.weight" in tensors
+    ]
+    attach(transformer, targets or family.lora_targets("all"), max(_ranks(tensors)), seed=0)
     load_lora(path, family, transformer)
 
 

@@ -1,9 +1,9 @@
 """What a finished edit leaves in its run folder, without loss: written here, and read back here.
 
-    frames/  source/  mask/   PNGs: the result, the clip, and the edit mask (white = edit)
-    first_frame_edited.png    the user's edit of frame 1, at the clip's size
-    settings.json             settings, versions, hashes of the inputs; written when the run starts
-    result.json               frame rate, losses, hashes; written last, so it marks a finished run
+- ``frames/``, ``source/``, ``mask/``: PNGs of the result, the clip and the edit mask (white = edit).
+- ``first_frame_edited.png``: the user's edit of the first frame, at the clip's size.
+- ``settings.json``: settings, versions, hashes of the inputs; written when the run starts.
+- ``result.json``: frame rate, losses, hashes; written last, so it marks a finished run.
 """
 
 from __future__ import annotations

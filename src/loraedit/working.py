@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -12,9 +12,9 @@ from loraedit.carry import Carried, carry
 from loraedit.compose import composite, pad_frames, resize_weights, to_working, working_size
 from loraedit.conditioning import Hint
 from loraedit.inputs import Job
-from loraedit.types import Frames, Mask, Pixels, Size, Weights
+from loraedit.types import Clip, Frames, Mask, Pixels, Size, Weights
 
-__all__ = ["Hints", "Working", "make_working"]
+__all__ = ["Hints", "Working", "in_window", "make_working"]
 
 
 GREY = 128
@@ -49,6 +49,18 @@ class Working:
     mask: Mask
     references: dict[int, Pixels]
     hints: Hints | None
+
+
+def in_window(job: Job) -> Job:
+    """The job with its arrays cut to the window."""
+    window = job.window
+    return replace(
+        job,
+        source=Clip(window.cut(job.source.frames), job.source.fps),
+        edited_first=window.cut_frame(job.edited_first, 0),
+        edit_mask=window.cut(job.edit_mask),
+        references={index: window.cut_frame(image, index) for index, image in job.references.items()},
+    )
 
 
 def make_working(job: Job, on_step: Callable[[int, int], None]) -> Working:

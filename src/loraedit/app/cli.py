@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import sys
 from pathlib import Path
@@ -79,7 +80,7 @@ def edit(
         try:
             from loraedit.editing import run_edit  # heavy: only once everything has been checked
 
-            _quiet_libraries()
+            _quiet_libraries("diffusers", "transformers")
             result = run_edit(job, progress)
         except KeyboardInterrupt:
             raise typer.Exit(_complain("stopped. Run the same command again to continue.", 130)) from None
@@ -87,6 +88,32 @@ def edit(
         typer.echo(json.dumps(result.summary()))
     else:
         _tell(console, result.summary())
+
+
+@app.command()
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="The run folder of a finished edit.", metavar="RUN")],
+    image_encoder: Annotated[
+        Path | None,
+        typer.Option(help="A CLIP or like model as transformers saves it, for similarities to source and edit."),
+    ] = None,
+    json_output: Annotated[bool, typer.Option("--json", help="Print one JSON object at the end.")] = False,
+) -> None:
+    """Measure a finished edit, and write a report page into its run folder that opens offline."""
+    from loraedit.evaluate import evaluate_run
+
+    console = Console(stderr=True)
+    with console.status("Measuring"):
+        if image_encoder is not None:
+            _quiet_libraries("transformers")
+        evaluation = evaluate_run(run, image_encoder)
+    if json_output:
+        places = {"report": str(evaluation.report), "metrics_file": str(evaluation.file)}
+        typer.echo(json.dumps({**places, "metrics": evaluation.metrics}))
+        return
+    width = max(len(row.name) for row in evaluation.rows()) + 2
+    for name, text in [*(row[:2] for row in evaluation.rows()), ("Report", str(evaluation.report))]:
+        console.print(f"  {name + ':':{width}}{text}", highlight=False, soft_wrap=True, markup=False)
 
 
 def _references(texts: list[str]) -> dict[int, Path]:
@@ -104,12 +131,10 @@ def _references(texts: list[str]) -> dict[int, Path]:
     return references
 
 
-def _quiet_libraries() -> None:
+def _quiet_libraries(*names: str) -> None:
     """Our own bars show the progress; the libraries' would be drawn over them."""
-    import diffusers.utils.logging
-    import transformers.utils.logging
-
-    for logging in (diffusers.utils.logging, transformers.utils.logging):
+    for name in names:
+        logging = importlib.import_module(f"{name}.utils.logging")
         logging.disable_progress_bar()
         logging.set_verbosity_error()
 

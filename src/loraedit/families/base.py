@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from loraedit.conditioning import Sample
+from loraedit.config import Targets
 from loraedit.families.card import ModelCard
 from loraedit.types import Pixels
 
@@ -83,8 +84,7 @@ class Family(Protocol):
     def experts(self) -> tuple[Expert, ...]:
         """The transformers, the one for high noise first."""
 
-    @property
-    def lora_targets(self) -> tuple[str, ...]:
+    def lora_targets(self, which: Targets) -> tuple[str, ...]:
         """Names of the linear layers of a block that a LoRA adapts."""
 
     def encode(self, samples: Sequence[Sample], device: torch.device, on_step: OnStep) -> list[Encoded]:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from loraedit.compose import to_uint8
 from loraedit.conditioning import Sample
+from loraedit.config import Targets
 from loraedit.errors import ModelError
 from loraedit.families.base import Encoded, Expert, OnStep
 from loraedit.families.card import ModelCard
@@ -52,10 +53,9 @@ class WanFamily:
         high, low = self.card.experts
         return (Expert(high, self.card.boundary, 1.0), Expert(low, 0.0, self.card.boundary))
 
-    @property
-    def lora_targets(self) -> tuple[str, ...]:
-        """Every linear of the blocks but the image key and value projections."""
-        return tuple(NATIVE_NAMES)
+    def lora_targets(self, which: Targets) -> tuple[str, ...]:
+        """Every linear of the blocks, or of their attention, but the image key and value projections."""
+        return tuple(name for name in NATIVE_NAMES if which == "all" or name.startswith("attn"))
 
     # ---- encoding ------------------------------------------------------------------------------------------------
 

@@ -75,7 +75,7 @@ def train(
     Raises:
         InputError: the loss is no longer a number.
     """
-    attach(family, transformer, settings.rank, settings.train_seed)
+    attach(transformer, family.lora_targets(settings.targets), settings.rank, settings.train_seed)
     if stage.start is not None:
         load_lora(stage.start, family, transformer)
     parameters = dict(lora_parameters(transformer))

@@ -1,0 +1,76 @@
+"""Claims about the window that the model sees."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from loraedit.config import Crop
+from loraedit.types import Mask, Size
+from loraedit.window import choose_window
+
+
+def walking(frames: int = 20, height: int = 90, width: int = 200, side: int = 16) -> Mask:
+    """A square that walks from left to right."""
+    mask = np.zeros((frames, height, width), bool)
+    for index in range(frames):
+        left = 5 + index * (width - side - 10) // max(1, frames - 1)
+        mask[index, 30 : 30 + side, left : left + side] = True
+    return mask
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.integers(1, 9), st.integers(3, 70), st.integers(3, 70), st.sampled_from(["auto", "fixed", "follow", "off"]),
+    st.floats(0, 2), st.integers(0, 2**31),
+)  # fmt: skip
+def test_the_mask_is_inside_every_window_and_pasting_undoes_cutting(
+    frames: int, height: int, width: int, crop: Crop, context: float, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    mask = np.zeros((frames, height, width), bool)
+    for plane in mask:
+        y, x = rng.integers(height), rng.integers(width)
+        plane[y : y + rng.integers(0, height), x : x + rng.integers(0, width)] = True
+    mask[rng.integers(frames), 1, 1] = True
+    clip = rng.integers(0, 256, (frames, height, width, 3), np.uint8)
+    window = choose_window(mask, crop, context)
+    assert window.cut(mask).sum() == mask.sum()
+    assert window.cut(clip).shape == (frames, window.size.height, window.size.width, 3)
+    assert np.array_equal(window.paste(clip, window.cut(clip)), clip)
+    assert (window.paste(clip, 255 - window.cut(clip)) != clip).any(-1)[mask].all()
+
+
+def test_each_kind_of_window_is_as_small_as_it_can_be() -> None:
+    mask = walking()
+    off, fixed, follow = (choose_window(mask, crop, 0.25).size for crop in ("off", "fixed", "follow"))
+    assert off == Size(90, 200)
+    assert fixed.width > 190 and fixed.height < 40
+    assert follow.width < 80 and follow.height < 40
+
+
+def test_a_following_window_moves_smoothly_and_keeps_up() -> None:
+    corners = choose_window(walking(), "follow", 0.25).corners
+    steps = np.diff(corners[:, 1])
+    assert corners[-1, 1] - corners[0, 1] > 100
+    assert steps.min() >= 0 and np.abs(np.diff(steps)).max() <= 3
+
+
+@pytest.mark.parametrize(
+    ("mask", "expected"),
+    [
+        (walking(), "follow"),
+        (walking(side=60, width=120), "fixed"),
+        (np.ones((3, 40, 40), bool), "off"),
+    ],
+)
+def test_auto_takes_the_window_that_pays(mask: Mask, expected: Crop) -> None:
+    assert choose_window(mask, "auto", 0.25).size == choose_window(mask, expected, 0.25).size
+
+
+def test_a_frame_without_mask_does_not_stop_the_window() -> None:
+    mask = walking()
+    mask[8:12] = False
+    assert choose_window(mask, "follow", 0.25).cut(mask).sum() == mask.sum()
