@@ -30,6 +30,7 @@ METHODS: dict[str, dict[str, Any] | None] = {
     "source unchanged": None,
     "no LoRA": {"lora": "none"},
     "naive LoRA": {"lora": "naive"},
+    "motion LoRA, the paper's recipe": {"recipe": "paper"},
     "motion LoRA": {"lora": "motion"},
 }
 HELD_OUT_SEED = 2_000_000

@@ -35,7 +35,7 @@ __all__ = ["MOMENTS", "Task", "main"]
 
 MOMENTS = (0, 4, 8, 12, 16)
 """The frames of a picture of a case."""
-UNUSED = ("app", "evaluate", "report.py", "results.py", "nano", "video")
+UNUSED = ("app", "config.py", "errors.py", "evaluate", "inputs.py", "nano", "report.py", "results.py", "video")
 """Parts of the package that do not change what an edit looks like."""
 
 
@@ -109,12 +109,16 @@ def carry_out(task: Task) -> dict[str, Any]:
 def start_worker() -> None:
     """Each worker has one thread: two of them do more than one with two."""
     import cv2
+    import diffusers.utils.logging
     import torch
+    import transformers.utils.logging
 
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     os.nice(5)
-    loraedit.app_quiet() if hasattr(loraedit, "app_quiet") else None
+    for libraries in (diffusers.utils.logging, transformers.utils.logging):
+        libraries.disable_progress_bar()
+        libraries.set_verbosity_error()
 
 
 def tasks(work: Path, per_kind: int, names: Iterable[str]) -> Iterator[Task]:
