@@ -30,8 +30,8 @@ CARD: dict[str, Any] = {
     "area_px": 64 * 64,
     "text_tokens": TEXT_TOKENS,
     "recipe": {
-        "steps": 100, "rank": 16, "lr": 2e-3, "edit_weight": 4.0, "looks": 6, "prior": True, "fill": "carry",
-        "detail": True, "sampling_steps": 20, "guidance": 1.0,
+        "steps": 60, "rank": 16, "lr": 1e-3, "edit_weight": 4.0, "looks": 6, "prior": True, "fill": "carry",
+        "detail": True, "strength": 0.8, "sampling_steps": 20, "guidance": 1.0,
     },
 }  # fmt: skip
 

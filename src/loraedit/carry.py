@@ -27,7 +27,7 @@ SHORT_SIDE = 224
 TAU = 4.0
 """Grey levels of difference in the source over which one way back loses to another."""
 
-DOUBT = 14.0
+DOUBT = 60.0
 """Grey levels of difference in the source at which a pixel's trust has fallen to 1 / e."""
 
 

@@ -26,7 +26,7 @@ __all__ = [
     "working_size",
 ]
 
-DISAGREEMENT = 24.0
+DISAGREEMENT = 64.0
 """Grey levels between generated and shown at which the weight of restored detail has fallen to 1 / e."""
 
 _Value = TypeVar("_Value", bound=np.generic)
