@@ -26,11 +26,12 @@ from loraedit.masks import box_regions
 from loraedit.types import Frames, Mask
 from pretrain.clips import edited_twin, render, sample_scene
 
+FROM_NOTHING = {"steps": 120, "lr": 3e-3}  # without a prior a LoRA needs more and larger steps
 METHODS: dict[str, dict[str, Any] | None] = {
     "source unchanged": None,
     "no LoRA": {"lora": "none"},
-    "naive LoRA": {"lora": "naive"},
-    "motion LoRA, the paper's recipe": {"recipe": "paper"},
+    "naive LoRA": {"lora": "naive", **FROM_NOTHING},
+    "motion LoRA, the paper's recipe": {"recipe": "paper", **FROM_NOTHING},
     "motion LoRA": {"lora": "motion"},
 }
 HELD_OUT_SEED = 2_000_000

@@ -84,14 +84,17 @@ def carried(case: Case) -> Frames:
     return carry(case.source, [{0: case.truth[0]}])[0].frames
 
 
+FROM_NOTHING: dict[str, Any] = {"steps": 120, "lr": 3e-3}
+"""Without a prior a LoRA needs more and larger steps than the recipe has."""
+
 METHODS: dict[str, Method] = {
     "source unchanged": Method(lambda case: case.source),
     "first frame held still": Method(held_still),
     "optical flow (DIS)": Method(optical_flow),
     "carried, no model": Method(carried),
     "no LoRA": Method(settings={"lora": "none"}),
-    "naive LoRA": Method(settings={"lora": "naive"}),
-    "motion LoRA, the paper's recipe": Method(settings={"recipe": "paper"}),
+    "naive LoRA": Method(settings={"lora": "naive", **FROM_NOTHING}),
+    "motion LoRA, the paper's recipe": Method(settings={"recipe": "paper", **FROM_NOTHING}),
     "motion LoRA": Method(),
     "motion LoRA, one reference": Method(references=(1.0,)),
     "motion LoRA, two references": Method(references=(0.5, 1.0)),
@@ -102,21 +105,21 @@ CHOICES: dict[str, Method] = {
     "prior alone, no fit": Method(settings={"steps": 0}),
     "half the steps": Method(settings={"steps": 30}),
     "twice the steps": Method(settings={"steps": 120}),
-    "no prior": Method(settings={"prior": False}),
-    "no prior, grey fill": Method(settings={"prior": False, "fill": "grey"}),
+    "no prior": Method(settings={"prior": False, **FROM_NOTHING}),
+    "no prior, grey fill": Method(settings={"prior": False, "fill": "grey", **FROM_NOTHING}),
     "grey fill": Method(settings={"fill": "grey"}),
     "no detail restored": Method(settings={"detail": False}),
     "tight mask": Method(tight=True),
-    "tight mask, the paper's recipe": Method(settings={"recipe": "paper"}, tight=True),
+    "tight mask, the paper's recipe": Method(settings={"recipe": "paper", **FROM_NOTHING}, tight=True),
     "loss alike everywhere": Method(settings={"edit_weight": 1.0}),
     "one look": Method(settings={"looks": 1}),
     "high noise alone (t > 0.6)": Method(settings={"time_low": 0.6}),
-    "attention alone, no prior": Method(settings={"targets": "attention", "prior": False}),
-    "rank 4, no prior": Method(settings={"rank": 4, "prior": False}),
+    "attention alone, no prior": Method(settings={"targets": "attention", "prior": False, **FROM_NOTHING}),
+    "rank 4, no prior": Method(settings={"rank": 4, "prior": False, **FROM_NOTHING}),
     "half the learning rate": Method(settings={"lr": 5e-4}),
     "twice the learning rate": Method(settings={"lr": 2e-3}),
     "kept zone held in step": Method(settings={"hold": True}),
-    "start from what is shown (0.8)": Method(settings={"strength": 0.8}),
+    "start from noise alone": Method(settings={"strength": 1.0}),
     "one reference, not trained": Method(settings={"reference_steps": 0}, references=(1.0,)),
     "one reference, an anchor too": Method(settings={"anchors": True}, references=(1.0,)),
 }
