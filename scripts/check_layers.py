@@ -19,12 +19,12 @@ MAX_LINES = 400
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("__main__",),
     ("app",),
-    ("editing", "evaluate"),
+    ("editing", "evaluate", "masking"),
     ("working",),
     ("inputs", "report", "training", "generate", "devices"),
     ("lora",),
     ("families",),
-    ("conditioning", "results", "window"),
+    ("conditioning", "results", "tracking", "window"),
     ("video", "masks", "compose", "carry", "flow", "config", "files"),
     ("types", "errors", "version"),
 )

@@ -77,6 +77,10 @@ def a_smaller_frame(folder: Path) -> None:
     write_image(folder / "bad.png", np.zeros((20, 20, 3), np.uint8))
 
 
+def a_restyled_frame(folder: Path) -> None:
+    write_image(folder / "bad.png", 255 - make_scene().source[0])
+
+
 def a_shorter_mask(folder: Path) -> None:
     write_clip(folder / "bad.mkv", Clip(black_and_white(make_scene(3).mask), Fraction(10)))
 
@@ -119,7 +123,9 @@ REFUSED: dict[str, tuple[Callable[[Path], None], Options, str]] = {
     "box outside": (nothing, {"mask": "0,0,99,99"}, "leaves the frame"),
     "mask beside the edit": (nothing, {"mask": "30,25,44,36"}, "inside the mask"),
     "mask grown everywhere": (nothing, {"dilate-px": "100"}, "Grow it less"),
-    "no mask": (nothing, {"mask": None}, "--mask"),
+    "no mask, and a restyle": (a_restyled_frame, {"mask": None, "first-frame": "bad.png"}, "--mask"),
+    "no mask, and no edit": (nothing, {"mask": None, "first-frame": "same.png"}, "equals the source"),
+    "no mask, and a reference that is no edit": (nothing, {"mask": None, "reference": "0=same.png"}, "frame 0"),
     "reference too late": (nothing, {"reference": "5=edited.png"}, "frame 5"),
     "reference for frame 0": (nothing, {"reference": "0=edited.png"}, "frame 0"),
     "negative reference": (nothing, {"reference": "-1=edited.png"}, "frame -1"),
@@ -191,6 +197,19 @@ def test_a_frame_of_another_size_is_fitted_when_asked(files: Path, checkpoint: P
     assert summary["outside_exact"] is True
     assert Path(files / summary["out"]).exists()
     assert {"out", "frames", "sheet", "lora", "loss_curve", "run", "seconds", "loss_first", "loss_last"} <= set(summary)
+
+
+def test_without_a_mask_one_is_made_from_the_edit(files: Path, checkpoint: Path, scene: Scene) -> None:
+    options = {"mask": None, "model": str(checkpoint), "steps": "1", "run": "run", "json": ""}
+    done = run(files, **options)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["outside_exact"] is True
+    mask = read_clip(files / "run/mask").frames[..., 0] > 127
+    changed = (scene.source[0] != scene.edited_first).any(-1)
+    assert all(mask[index][np.roll(changed, 2 * index, 1)].all() for index in range(5))
+    assert mask.mean() < 0.6
+    again = run(files, **options, out="again.mp4")
+    assert "train motion" in json.loads(again.stdout)["reused"]
 
 
 def test_the_version_is_shown() -> None:

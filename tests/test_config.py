@@ -24,6 +24,12 @@ def test_the_papers_recipe_takes_its_method_and_the_models_pace() -> None:
     assert (resolved.steps, resolved.rank, resolved.lr, resolved.looks) == (7, 3, 0.5, 5)
 
 
+def test_a_start_from_what_is_shown_needs_something_to_be_shown() -> None:
+    own = RECIPE.model_copy(update={"fill": "carry", "strength": 0.7})
+    asked = ({}, {"lora": "naive"}, {"lora": "none"}, {"fill": "grey"}, {"fill": "grey", "strength": 0.5})
+    assert [make_settings(values).resolved(own).strength for values in asked] == [0.7, 1.0, 1.0, 1.0, 0.5]
+
+
 def test_the_sampling_settings_do_not_decide_the_lora() -> None:
     first = make_settings({}).resolved(RECIPE).training()
     assert make_settings({"seed": 4, "prompt": "x", "sampling_steps": 3}).resolved(RECIPE).training() == first

@@ -54,10 +54,12 @@ def edit(
     Args:
         source: a video file, a folder of frames, a :class:`~loraedit.types.Clip`, or uint8 frames ``[F, H, W, 3]``.
         first_frame: the edited first frame: an image file, or uint8 ``[H, W, 3]``.
-        mask: where the edit may change pixels, white = edit: a video, a folder, an image for all frames,
+        mask: where the edit may change pixels, white = edit. None or ``"auto"``: what the edited frames change and
+            what that sits on, followed through the clip. Or a video, a folder, an image for all frames,
             a box ``"x0,y0,x1,y1"``, or an array ``[F, H, W]`` or ``[H, W]``.
         references: further edited frames by frame index, counted from 0.
-        out: where to write the result: ``.mp4``, ``.mov`` (H.264), ``.mkv`` (FFV1, lossless), else a folder of PNGs.
+        out: where to write the result: ``.mp4``, ``.mov`` (H.264), ``.mkv`` (FFV1, lossless), else a folder of PNGs;
+            ``codec`` says otherwise. A video keeps the timing, colour tags, sound and titles of a source video.
         run: the run folder with caches, LoRA, log and the lossless result; the same call again continues or reuses
             it. By default beside ``out``; without either, a passing folder is used and removed.
         progress: called with (phase, done, total, note).
@@ -82,6 +84,7 @@ def edit(
         make_settings(settings),
         None if out is None else Path(out),
         None if run is None else Path(run),
+        lambda done, total: progress("mask", done, total, "") if progress else None,
     )
     from loraedit.editing import run_edit
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from loraedit.errors import InputError
+from loraedit.types import Codec
 
 __all__ = [
     "Crop",
@@ -176,6 +177,10 @@ class EditSettings(_Settings):
     fit: bool = Field(False, description="Resize edited frames of another size to the clip's.")
     seed: Seed = Field(0, description="Decides the noise that generation starts from.")
     train_seed: Seed = Field(0, description="Decides everything random in training.")
+    codec: Codec | None = Field(
+        None,
+        description="h264, h265, av1, prores, ffv1 or png; by default as the name of --out says.",
+    )
     device: str | None = Field(None, description="cpu, cuda, cuda:1, mps, xpu; by default the best there is.")
 
     def resolved(self, recipe: Recipe) -> EditSettings:
@@ -184,7 +189,9 @@ class EditSettings(_Settings):
         missing = {name: value for name, value in defaults.model_dump().items() if getattr(self, name) is None}
         settled = self.model_copy(update=missing)
         longer = settled.steps if settled.reference_steps is None else settled.reference_steps
-        return settled.model_copy(update={"reference_steps": longer})
+        shown = settled.fill == "carry" and settled.lora == "motion"  # else there is nothing to start from but noise
+        strength = settled.strength if shown or self.strength is not None else 1.0
+        return settled.model_copy(update={"reference_steps": longer, "strength": strength})
 
     def training(self) -> TrainSettings:
         """The part that decides the LoRA; call it on resolved settings."""

@@ -67,6 +67,7 @@ class EditResult:
         losses: training loss by step; empty if no LoRA was trained.
         reused: the phases whose result was found in the run folder.
         outside_exact: whether every pixel outside the mask equals the source's in the lossless frames as written.
+        notes: a sentence for each thing of the source's file, such as its sound, that ``out`` could not take.
     """
 
     clip: Clip
@@ -75,6 +76,7 @@ class EditResult:
     losses: list[float] = field(default_factory=list)
     reused: list[str] = field(default_factory=list)
     outside_exact: bool = False
+    notes: list[str] = field(default_factory=list)
 
     def summary(self) -> dict[str, Any]:
         """The same as JSON values."""
@@ -86,6 +88,7 @@ class EditResult:
             "loss_last": float(np.mean(self.losses[-tenth:])) if self.losses else None,
             "reused": self.reused,
             "outside_exact": self.outside_exact,
+            "notes": self.notes,
         }
 
 
@@ -325,14 +328,14 @@ class _Run:
         generated[0] = self.piece.edited_first
         whole = job.window.paste(job.source.frames, generated)
         frames = composite(job.source.frames, whole, masks.feather(job.edit_mask, settings.feather_px))
-        self.result.clip = Clip(frames, job.source.fps)
+        self.result.clip = Clip(frames, job.source.fps, job.source.origin)
 
     def _write(self) -> None:
         """What people look at, then all that is kept without loss, read back and compared with the source."""
         paths, clip, job = self.result.paths, self.result.clip, self.job
         if job.out is not None:
             paths["out"] = job.out
-            write_clip(job.out, clip)
+            self.result.notes = write_clip(job.out, clip, self.settings.codec)
         paths["sheet"] = self.folder / "sheet.png"
         title = f"{self.settings.lora} LoRA, {self.settings.model}"
         contact_sheet(job.source.frames, clip.frames, job.edit_mask, title=title).save(paths["sheet"])

@@ -21,11 +21,22 @@ from loraedit.errors import InputError, ShapeError
 from loraedit.families.card import ModelCard, read_card, resolve_model
 from loraedit.masks import MaskSpec, loosen, read_mask
 from loraedit.results import CLIP_FOLDERS, EDITED_FIRST_FILE
-from loraedit.types import Clip, Image, Mask, Size
-from loraedit.video import DEFAULT_FPS, check_writable, read_clip, read_image
+from loraedit.tracking import OnStep, mask_from_edit, no_step
+from loraedit.types import Clip, Codec, Image, Mask, Size
+from loraedit.video import DEFAULT_FPS, check_encodable, check_writable, read_clip, read_image
 from loraedit.window import Window, choose_window
 
-__all__ = ["ClipLike", "ImageLike", "Job", "parse_reference", "prepare"]
+__all__ = [
+    "ClipLike",
+    "ImageLike",
+    "Job",
+    "check_apart",
+    "parse_reference",
+    "prepare",
+    "read_edit",
+    "read_source",
+    "unusable_paths_refused",
+]
 
 ClipLike = str | Path | Clip | NDArray[Any]
 ImageLike = str | Path | NDArray[Any]
@@ -59,7 +70,7 @@ class Job:
 
 
 @contextmanager
-def _unusable_paths_refused() -> Iterator[None]:
+def unusable_paths_refused() -> Iterator[None]:
     """Turn what the system says of a path (too long, not to be entered, a failing disk) into one sentence."""
     try:
         yield
@@ -68,7 +79,7 @@ def _unusable_paths_refused() -> Iterator[None]:
         raise InputError(f"'{what}' cannot be used: {error.strerror or error}. Check the path.") from error
 
 
-@_unusable_paths_refused()
+@unusable_paths_refused()
 def prepare(
     source: ClipLike,
     first_frame: ImageLike,
@@ -77,29 +88,35 @@ def prepare(
     settings: EditSettings,
     out: Path | None,
     run: Path | None,
+    on_mask: OnStep = no_step,
 ) -> Job:
-    """Read and check everything.
+    """Read and check everything; a mask of None or "auto" is made from the edited frames.
+
+    Args:
+        on_mask: told (frames done, frames in all) while such a mask is made.
 
     Raises:
         InputError: something cannot be read, or does not fit.
         ModelError: the checkpoint is not one that loraedit can edit with.
     """
     _check_device(settings.device)
-    run = _check_places(out, run, [source, first_frame, mask, *references.values()])
-    clip = _clip(source)
-    edited = _edited_frame(first_frame, clip.size, settings.fit, "The edited first frame")
-    if mask is None:
-        raise InputError(
-            "No mask was given. Give --mask a video, a folder, an image, or a box 'x0,y0,x1,y1'; white is the edit."
-        )
-    edit_mask = read_mask(mask, len(clip), clip.size)
-    edit_mask = loosen(edit_mask, settings.box, settings.dilate_px)
-    _check_covered(clip, edited, edit_mask)
-    _check_indices(list(references), clip, edit_mask, settings)
+    run = _check_places(out, run, settings.codec, [source, first_frame, mask, *references.values()])
+    clip = read_source(source)
+    if out is not None:
+        check_encodable(out, settings.codec, clip.size)
+    edited = read_edit(first_frame, clip.size, settings.fit, "The edited first frame")
+    _check_indices(list(references), clip, settings)
     looks = {
-        index: _edited_frame(image, clip.size, settings.fit, f"The reference for frame {index}")
+        index: read_edit(image, clip.size, settings.fit, f"The reference for frame {index}")
         for index, image in references.items()
     }
+    if mask is None or (isinstance(mask, str) and mask == "auto"):
+        edit_mask = mask_from_edit(clip.frames, {0: edited, **looks}, on_step=on_mask)
+    else:
+        edit_mask = read_mask(mask, len(clip), clip.size)
+    edit_mask = loosen(edit_mask, settings.box, settings.dilate_px)
+    _check_covered(clip, edited, edit_mask)
+    _check_reached(list(references), edit_mask)
     card = read_card(resolve_model(settings.model))
     settings = settings.resolved(card.recipe)
     _check_prior(settings, card)
@@ -120,7 +137,12 @@ def parse_reference(text: str) -> tuple[int, Path]:
     return int(match[1]), Path(match[2])
 
 
-def _clip(source: ClipLike) -> Clip:
+def read_source(source: ClipLike) -> Clip:
+    """A clip, read if need be.
+
+    Raises:
+        InputError: it cannot be read, or is no clip.
+    """
     if isinstance(source, Clip):
         return source
     if isinstance(source, str | Path):
@@ -133,7 +155,17 @@ def _clip(source: ClipLike) -> Clip:
     return Clip(frames, DEFAULT_FPS)
 
 
-def _edited_frame(image: ImageLike, size: Size, fit: bool, what: str) -> Image:
+def read_edit(image: ImageLike, size: Size, fit: bool, what: str) -> Image:
+    """An edited frame, uint8 ``[H, W, 3]``, read if need be.
+
+    Args:
+        size: the clip's.
+        fit: resize a frame of another size.
+        what: how to name it in a message.
+
+    Raises:
+        InputError: it cannot be read, or has another size.
+    """
     pixels: Image = read_image(Path(image)) if isinstance(image, str | Path) else np.asarray(image)
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[-1] != 3 or 0 in pixels.shape:
         raise InputError(f"{what} is {pixels.dtype} {list(pixels.shape)}. Expected uint8 [H, W, 3].")
@@ -160,17 +192,21 @@ def _check_covered(clip: Clip, edited: Image, edit_mask: Mask) -> None:
         )
 
 
-def _check_indices(indices: Sequence[Any], clip: Clip, edit_mask: Mask, settings: EditSettings) -> None:
+def _check_indices(indices: Sequence[Any], clip: Clip, settings: EditSettings) -> None:
     for index in indices:
         if not isinstance(index, int) or not 0 < index < len(clip):
             raise InputError(
                 f"There is no frame {index} to take a reference for. Expected 1 to {len(clip) - 1}, counted from 0 "
                 "(frame 0 is the edited first frame)."
             )
-        if not edit_mask[index].any():
-            raise InputError(f"The mask is black in frame {index}, so its reference cannot be used. Choose another.")
     if indices and settings.lora != "motion":
         raise InputError(f"References need the motion LoRA, but --lora is {settings.lora}. Leave one of them out.")
+
+
+def _check_reached(indices: Sequence[int], edit_mask: Mask) -> None:
+    for index in indices:
+        if not edit_mask[index].any():
+            raise InputError(f"The mask is black in frame {index}, so its reference cannot be used. Choose another.")
 
 
 def _check_extent(frames: int, seen: Size, card: ModelCard) -> None:
@@ -204,7 +240,7 @@ def _check_device(device: str | None) -> None:
         raise InputError(f"Device '{device}' is not known. Expected cpu, cuda, cuda:1, mps or xpu.")
 
 
-def _check_places(out: Path | None, run: Path | None, inputs: Sequence[Any]) -> Path | None:
+def _check_places(out: Path | None, run: Path | None, codec: Codec | None, inputs: Sequence[Any]) -> Path | None:
     """Output and run folder are writable, and in nobody's way; the run folder."""
     if out is not None and not out.name:
         raise InputError("The output has no name. Give --out a file or folder, such as result.mp4.")
@@ -219,14 +255,21 @@ def _check_places(out: Path | None, run: Path | None, inputs: Sequence[Any]) -> 
     written = [*([out] if out else []), *(run / name for name in CLIP_FOLDERS if run)]
     for given in (Path(each) for each in inputs if isinstance(each, str | Path)):
         for path in (*written, *([run / EDITED_FIRST_FILE] if run else []), *([run] if given.is_dir() and run else [])):
-            _check_apart(given, path, exactly=path == run)
+            check_apart(given, path, exactly=path == run)
     for path in written:
-        check_writable(path)
+        check_writable(path, codec if path == out else None)
     return run
 
 
-def _check_apart(given: Path, written: Path, exactly: bool) -> None:
-    """Nothing that is read would be overwritten."""
+def check_apart(given: Path, written: Path, exactly: bool) -> None:
+    """Nothing that is read would be overwritten.
+
+    Args:
+        exactly: what is read may lie in the folder that is written.
+
+    Raises:
+        InputError: it would.
+    """
     ours, theirs = written.resolve(), given.resolve()
     if ours == theirs or (not exactly and theirs.is_relative_to(ours)):
         what = "the input itself" if ours == theirs else f"where the input '{given}' lies"

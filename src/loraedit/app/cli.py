@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,6 +25,9 @@ LABELS = {
     "out": "Result", "frames": "Lossless frames", "sheet": "Contact sheet", "side_by_side": "Side by side",
     "lora": "LoRA", "loss_curve": "Loss curve", "run": "Everything else",
 }  # fmt: skip
+
+QUIET_S = 2.0
+"""Making a mask shows its progress only if it takes longer."""
 
 app = typer.Typer(
     name="loraedit",
@@ -56,9 +60,12 @@ def edit(
     source: Annotated[str, typer.Argument(help="The clip: a video file or a folder of frames.")],
     first_frame: Annotated[str, typer.Option(help="Your edit of the clip's first frame.")],
     mask: Annotated[
-        str | None,
-        typer.Option(help="Where to edit (white): a video, a folder, an image for all frames, or x0,y0,x1,y1."),
-    ] = None,
+        str,
+        typer.Option(
+            help="Where to edit (white): auto (where the edited frames differ, followed through the clip), a video, "
+            "a folder, an image for all frames, or x0,y0,x1,y1."
+        ),
+    ] = "auto",
     reference: Annotated[
         list[str] | None,
         typer.Option(metavar="K=PNG", help="Your edit of frame K (from 0); may be given several times."),
@@ -74,8 +81,10 @@ def edit(
 ) -> None:
     """Carry your edit of the first frame through the clip; outside the mask nothing changes."""
     references = _references(reference or [])
-    job = prepare(source, first_frame, mask, references, make_settings(settings), out, run)
     console = Console(stderr=True)
+    with PhaseProgress(console, QUIET_S) as waiting:
+        on_mask = _mask_progress(waiting)
+        job = prepare(source, first_frame, mask, references, make_settings(settings), out, run, on_mask)
     with PhaseProgress(console) as progress:
         try:
             from loraedit.editing import run_edit  # heavy: only once everything has been checked
@@ -88,6 +97,47 @@ def edit(
         typer.echo(json.dumps(result.summary()))
     else:
         _tell(console, result.summary())
+
+
+@app.command("mask")
+def make_a_mask(
+    source: Annotated[Path, typer.Argument(help="The clip: a video file or a folder of frames.")],
+    out: Annotated[Path, typer.Option(help="A folder for PNGs, or .mkv (lossless FFV1); white is the edit.")],
+    from_edit: Annotated[Path | None, typer.Option(help="Your edit of the first frame: mask what it changes.")] = None,
+    reference: Annotated[
+        list[str] | None, typer.Option(metavar="K=PNG", help="Your edit of frame K (from 0): mask what it changes.")
+    ] = None,
+    point: Annotated[
+        list[str] | None, typer.Option(metavar="K:x,y[:out]", help="A point of frame K on the thing, or off it.")
+    ] = None,
+    box: Annotated[list[str] | None, typer.Option(metavar="K:x0,y0,x1,y1", help="A box round it in frame K.")] = None,
+    seed_mask: Annotated[
+        list[str] | None, typer.Option(metavar="K=PNG", help="The thing in frame K, white on black.")
+    ] = None,
+    tight: Annotated[bool, typer.Option("--tight", help="The thing's own outline, not a loose mask round it.")] = False,
+    margin: Annotated[
+        float | None, typer.Option(help="Added on each side, as a share of width and height.  [default: 0.15]")
+    ] = None,
+) -> None:
+    """Make a mask for a clip from your edit, or from a few points, boxes or masks; all but SOURCE can be repeated."""
+    from loraedit.masking import MaskHints, make_mask, parse_box, parse_point
+
+    edits = _references(reference or [])
+    if from_edit is not None and edits.setdefault(0, from_edit) != from_edit:
+        raise InputError("There are two edits of frame 0. Give --from-edit, or a reference for frame 0.")
+    points, boxes = [parse_point(text) for text in point or []], [parse_box(text) for text in box or []]
+    hints = MaskHints(edits, points, boxes, _references(seed_mask or []))
+    console = Console(stderr=True)
+    with PhaseProgress(console, QUIET_S) as progress:
+        made = make_mask(source, hints, out, tight, margin, _mask_progress(progress))
+    share = made.mask.mean()
+    console.print(f"The mask covers {share:.0%} of the clip. Look at the preview before you use it.", highlight=False)
+    for name, path in (("Mask", made.out), ("Preview", made.preview)):
+        console.print(f"  {name + ':':17}{path}", highlight=False, soft_wrap=True, markup=False)
+
+
+def _mask_progress(progress: PhaseProgress) -> Callable[[int, int], None]:
+    return lambda done, total: progress("mask", done, total, "")
 
 
 @app.command()
@@ -145,6 +195,8 @@ def _tell(console: Console, summary: dict[str, Any]) -> None:
     reused = f" (reused: {', '.join(summary['reused'])})" if summary["reused"] else ""
     exact = "equals the source, bit for bit" if summary["outside_exact"] else "differs from the source"
     console.print(f"Done in {total:.0f} s{reused}. Outside the mask every frame {exact}.")
+    for note in summary["notes"]:
+        console.print(note, highlight=False, soft_wrap=True, markup=False)
     for name, label in LABELS.items():
         if name in summary:
             console.print(f"  {label + ':':17}{summary[name]}", highlight=False, soft_wrap=True, markup=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from types import TracebackType
 
 from rich.console import Console
@@ -11,35 +12,48 @@ from rich.progress import TimeRemainingColumn as TimeLeft
 __all__ = ["PhaseProgress"]
 
 LABELS = {
-    "encode": "Encoding", "train": "Training the LoRA", "sample": "Generating", "decode": "Decoding",
-    "compose": "Composing",
+    "mask": "Making the mask", "encode": "Encoding", "train": "Training the LoRA", "sample": "Generating",
+    "decode": "Decoding", "compose": "Composing",
 }  # fmt: skip
 
 
 class PhaseProgress:
-    """A callable for :data:`loraedit.editing.Progress`; use it as a context manager."""
+    """A callable for :data:`loraedit.editing.Progress`; use it as a context manager.
 
-    def __init__(self, console: Console) -> None:
+    Args:
+        wait_s: the bars show only once so many seconds have passed, so that what is quick stays quiet.
+    """
+
+    def __init__(self, console: Console, wait_s: float = 0.0) -> None:
         columns = (
             TextColumn("{task.description:<18}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
             TextColumn("left"), TimeLeft(), TextColumn("{task.fields[note]}"),
         )  # fmt: skip
         self._bars = Progress(*columns, console=console)
         self._tasks: dict[str, TaskID] = {}
+        self._wait_s, self._began, self._shown = wait_s, time.monotonic(), False
 
     def __enter__(self) -> PhaseProgress:
-        """Show the bars."""
-        self._bars.start()
+        """Show the bars, or begin to wait."""
+        self._began = time.monotonic()
+        self._show_if_due()
         return self
+
+    def _show_if_due(self) -> None:
+        if not self._shown and time.monotonic() - self._began >= self._wait_s:
+            self._bars.start()
+            self._shown = True
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Leave the terminal as it was."""
-        self._bars.stop()
+        if self._shown:
+            self._bars.stop()
 
     def __call__(self, phase: str, done: int, total: int, note: str) -> None:
         """Move the phase's bar; a phase seen for the first time gets one."""
+        self._show_if_due()
         if phase not in self._tasks:
             self._tasks[phase] = self._bars.add_task(LABELS.get(phase, phase), total=total, note="")
         task = self._tasks[phase]

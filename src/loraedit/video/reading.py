@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 
@@ -12,15 +13,15 @@ import numpy as np
 from av.container import InputContainer
 from av.stream import Disposition
 from av.video.frame import VideoFrame
-from av.video.reformatter import Colorspace
 from av.video.stream import VideoStream
 from PIL import Image as PilImage
 from PIL import ImageOps
 
 from loraedit.errors import InputError
 from loraedit.types import Clip, Image, Size
+from loraedit.video.facts import Shown, average_rate, colour_of, only, origin_of, shown, turn_of
 
-__all__ = ["BICUBIC_EXACT", "DEFAULT_FPS", "IMAGE_SUFFIXES", "read_clip", "read_image"]
+__all__ = ["BICUBIC_EXACT", "DEFAULT_FPS", "IMAGE_SUFFIXES", "METADATA_ERRORS", "read_clip", "read_image"]
 
 DEFAULT_FPS = Fraction(24)
 """Frames per second of a folder of frames, which states none."""
@@ -28,17 +29,18 @@ DEFAULT_FPS = Fraction(24)
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"})
 """Suffixes, in lower case, that count as an image: a frame in a folder, a mask for all frames."""
 
+METADATA_ERRORS = "surrogateescape"
+"""How titles that are not UTF-8 are read: to be passed on byte for byte."""
+
 BICUBIC_EXACT = 0x4 | 0x2000 | 0x4000 | 0x40000 | 0x80000  # swscale: full chroma in and out, exact rounding, bitexact
 _TEXT_DEMUXERS = frozenset({"adf", "bin", "idf", "tty", "xbin"})  # FFmpeg draws any text file as a terminal
-_COLORSPACE_UNSPECIFIED = 2
-_HD_HEIGHT = 720
 
 
 def read_clip(path: Path) -> Clip:
     """Read a video file, or a folder of frames in the natural order of their names (2 before 10).
 
-    Rotation metadata is applied, so that frames come out upright. A folder plays at ``DEFAULT_FPS``; a video with
-    a varying frame rate keeps all its frames, at the average rate.
+    Rotation metadata is applied, so that frames come out upright. A folder plays at ``DEFAULT_FPS``. The clip of a
+    video has its average rate, and an origin that holds its timestamps, tags and place.
 
     Args:
         path: a video file that FFmpeg can decode, or a folder of PNG, JPEG, WebP, BMP or TIFF frames.
@@ -122,20 +124,38 @@ def _check_one_size(shapes: list[tuple[int, ...]], names: list[str]) -> None:
 
 def _read_video(path: Path) -> Clip:
     frames: list[Image] = []
+    times: list[Shown] = []
+    first = origin = None
     try:
-        with av.open(str(path.resolve())) as container:
+        with av.open(str(path.resolve()), metadata_errors=METADATA_ERRORS) as container:
             stream = _picture_stream(container, path)
-            for packet in container.demux(stream):
-                if packet.is_corrupt:  # so ends an .mp4 that was cut short; FFmpeg counts it as no error
-                    raise _damaged(path, "data is missing", len(frames) + len(stream.decode()))
-                frames.extend(_upright_rgb(frame) for frame in packet.decode())
-            fps = stream.average_rate or stream.guessed_rate or DEFAULT_FPS
+            for frame in _decoded(container, stream, path):
+                first = first or frame
+                frames.append(_upright_rgb(frame))
+                times.append(shown(frame))
+            fps = Fraction(stream.average_rate or stream.guessed_rate or DEFAULT_FPS)
+            if first is not None:
+                origin = origin_of(path, container, stream, first, times, fps)
+                fps = average_rate(fps, origin)
     except av.FFmpegError as error:
         raise _damaged(path, str(error.strerror), len(frames)) from error
     if not frames:
         raise InputError(f"{path} holds no frame that can be decoded. Export the video again.")
     _check_one_size([frame.shape for frame in frames], [f"frame {index + 1} of {path}" for index in range(len(frames))])
-    return Clip(np.stack(frames), Fraction(fps))
+    return Clip(np.stack(frames), fps, origin)
+
+
+def _decoded(container: InputContainer, stream: VideoStream, path: Path) -> Iterator[VideoFrame]:
+    count = 0
+    for packet in container.demux(stream):
+        if packet.is_corrupt:  # so ends an .mp4 that was cut short; FFmpeg counts it as no error
+            raise _damaged(path, "data is missing", count + len(stream.decode()))
+        for frame in packet.decode():
+            count += 1
+            yield frame
+    size = path.stat().st_size
+    if any(entry.pos + entry.size > size for entry in stream.index_entries):
+        raise _damaged(path, "its end is missing", count)
 
 
 def _damaged(path: Path, reason: str, readable: int) -> InputError:
@@ -156,17 +176,12 @@ def _picture_stream(container: InputContainer, path: Path) -> VideoStream:
         content = "has sound but no picture" if container.streams.audio else "has no picture"
         raise InputError(f"{path} {content}. Give a file with a video track.")
     streams[0].thread_type = "AUTO"
+    only(container, streams[0])
     return streams[0]
 
 
 def _upright_rgb(frame: VideoFrame) -> Image:
-    """``[H, W, 3]`` uint8 RGB, turned by the frame's rotation metadata.
-
-    Untagged YUV is taken as BT.601 below 720 lines and as BT.709 from there on, as players do.
-    """
-    matrix: int = frame.colorspace
-    if matrix == _COLORSPACE_UNSPECIFIED:
-        matrix = Colorspace.ITU709 if frame.height >= _HD_HEIGHT else Colorspace.ITU601
-    source = None if frame.format.is_rgb else matrix
+    """``[H, W, 3]`` uint8 RGB, converted as the frame is tagged and turned by its rotation metadata."""
+    source = None if frame.format.is_rgb else colour_of(frame).matrix
     rgb = frame.reformat(format="rgb24", src_colorspace=source, interpolation=BICUBIC_EXACT)
-    return np.ascontiguousarray(np.rot90(rgb.to_ndarray().astype(np.uint8, copy=False), round(frame.rotation / 90)))
+    return turn_of(frame).apply(rgb.to_ndarray().astype(np.uint8, copy=False))

@@ -1,77 +1,57 @@
-"""RGB to videos, folders of PNGs and images."""
+"""Clips and images onto the disk: whole, under their final name, or not at all."""
 
 from __future__ import annotations
 
 import os
 import re
 import shutil
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import av
 import numpy as np
-from av.codec.context import Flags
-from av.video.frame import VideoFrame
-from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc
-from av.video.stream import VideoStream
 from PIL import Image as PilImage
 
 from loraedit.errors import InputError
-from loraedit.types import Clip, Image
-from loraedit.video.reading import BICUBIC_EXACT, IMAGE_SUFFIXES
+from loraedit.types import Clip, Codec, Image
+from loraedit.video.encoding import write_video
+from loraedit.video.formats import OUTPUTS, Kind, choose_kind, is_container
+from loraedit.video.reading import IMAGE_SUFFIXES
 
 __all__ = ["check_writable", "write_clip", "write_image"]
 
 _UNWRITABLE_SUFFIXES = IMAGE_SUFFIXES | {".3gp", ".apng", ".avi", ".avif", ".exr", ".flv", ".gif", ".heic", ".m2ts"}
 _UNWRITABLE_SUFFIXES |= {".m4v", ".mpeg", ".mpg", ".mts", ".mxf", ".ogv", ".ts", ".webm", ".wmv", ".y4m"}
-_OUTPUTS = "Write to a name ending in .mp4, .mov or .mkv (lossless), or to a name without suffix for a folder of PNGs."
-_SLICED_PX = 8  # FFV1 finds no way to slice frames that are narrower than a few pixels
-_THREADS = 4  # fixed: x264's bytes depend on the number of threads, and machines differ
 
 
-@dataclass(frozen=True)
-class _Format:
-    """How frames are encoded for one suffix."""
+def write_clip(path: Path, clip: Clip, codec: Codec | None = None) -> list[str]:
+    """Write a clip; the suffix of the name, and the codec if one is given, choose how. Missing parent folders are made.
 
-    container: str
-    codec: str
-    pixels: str
-    codec_options: dict[str, str] = field(default_factory=dict)
-    container_options: dict[str, str] = field(default_factory=dict)
-
-
-# mbtree is off because its assembly reads beyond small frames: the same clip then gives different bytes.
-_X264 = {"crf": "16", "preset": "medium", "x264-params": "mbtree=0"}
-_FAST_START = {"fflags": "+bitexact", "movflags": "+faststart"}
-_FORMATS = {
-    ".mp4": _Format("mp4", "libx264", "yuv420p", _X264, _FAST_START),
-    ".mov": _Format("mov", "libx264", "yuv420p", _X264, _FAST_START),
-    ".mkv": _Format("matroska", "ffv1", "bgr0", {"level": "3"}, {"fflags": "+bitexact"}),
-}
-
-
-def write_clip(path: Path, clip: Clip) -> None:
-    """Write a clip; the suffix of the name chooses how. Missing parent folders are made.
-
-    - ``.mp4``, ``.mov``: H.264, yuv420p, tagged and converted as BT.709, for watching. H.264 in yuv420p has even
-      sides only: an odd width or height grows by one column or row, a copy of the last one, so that no pixel of the
-      clip is lost and every player can show it.
-    - ``.mkv``: FFV1 in RGB, lossless, any size.
+    - ``.mp4``, ``.mov``: H.264, or H.265, AV1 (.mp4), ProRes 422 HQ, PNG (.mov). H.264, H.265 and AV1 are yuv420p,
+      which has even sides only: an odd width or height grows by one column or row, a copy of the last one, so that no
+      pixel of the clip is lost and every player can show it; so with ProRes.
+    - ``.mkv``: FFV1 in RGB, lossless, any size; or H.264, H.265, AV1, ProRes.
     - no suffix, or one that is not of a video or image: a folder of PNGs named 00000.png and so on, lossless. The
       frame rate is not kept. An existing folder is replaced if it holds nothing but such PNGs.
 
+    A clip with an origin is written to a video with the origin's timestamps, counted from the start of its file,
+    its pixel aspect and its colour tags, and with its sound, subtitles, chapters and titles, copied as they are.
+    Frames are upright, so no rotation is written. A clip without one is coded as BT.709, at an even rate.
+
     The same frames give the same bytes on the same machine.
 
+    Returns:
+        One sentence for each thing of the origin that the file could not take.
+
     Raises:
-        InputError: the name or the place cannot be written to, or the clip has no frames.
+        InputError: the name or the place cannot be written to, the codec does not go there, or the clip has no frames.
     """
     path = _real(path)
-    check_writable(path)
+    check_writable(path, codec)
     if len(clip) == 0 or clip.fps <= 0:
         raise InputError(f"A clip of {len(clip)} frames at {clip.fps} fps cannot be written. Both must be above zero.")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _write_whole(path, clip)
+        return _write_whole(path, clip, choose_kind(path, codec))
     except (OSError, av.FFmpegError) as error:
         raise _unwritable(path, error) from error
 
@@ -98,16 +78,17 @@ def write_image(path: Path, image: Image) -> None:
         _remove(partial)
 
 
-def check_writable(path: Path) -> None:
+def check_writable(path: Path, codec: Codec | None = None) -> None:
     """Find out, before hours of work, whether ``write_clip`` could write there. Leaves nothing behind.
 
     Raises:
-        InputError: the suffix is of a kind that loraedit does not write, a folder is in the way, a parent is no
-            folder, or files cannot be made there.
+        InputError: the suffix is of a kind that loraedit does not write, or the codec does not go there, a folder is
+            in the way, a parent is no folder, or files cannot be made there.
     """
     path = _real(path)
     try:
         _check_kind(path)
+        choose_kind(path, codec)
         parent = next(parent for parent in path.parents if os.path.lexists(parent))
         if not parent.is_dir():
             raise InputError(f"{path} cannot be written: {parent} is not a folder. Choose another place.")
@@ -122,19 +103,19 @@ def _check_kind(path: Path) -> None:
     """Refuse a name whose suffix, or whose present content, rules out a clip of ours."""
     suffix = path.suffix.lower()
     if suffix in _UNWRITABLE_SUFFIXES:
-        raise InputError(f"Clips cannot be written as {suffix} ({path.name}). {_OUTPUTS}")
+        raise InputError(f"Clips cannot be written as {suffix} ({path.name}). {OUTPUTS}")
     if not path.exists():
         return
-    if suffix in _FORMATS and not path.is_file():
+    if is_container(path) and not path.is_file():
         raise InputError(f"{path} exists and is not a file, so no video can be written there. Choose another name.")
-    if suffix not in _FORMATS:
+    if not is_container(path):
         _check_replaceable(path)
 
 
 def _check_replaceable(path: Path) -> None:
     """Refuse to replace what is not a folder of frames written by loraedit."""
     if not path.is_dir():
-        raise InputError(f"{path} exists and is not a folder. {_OUTPUTS}")
+        raise InputError(f"{path} exists and is not a folder. {OUTPUTS}")
     foreign = sorted(entry.name for entry in path.iterdir() if not re.fullmatch(r"[0-9]{5,}\.png", entry.name))
     if foreign:
         raise InputError(
@@ -143,13 +124,13 @@ def _check_replaceable(path: Path) -> None:
         )
 
 
-def _write_whole(path: Path, clip: Clip) -> None:
+def _write_whole(path: Path, clip: Clip, kind: Kind | None) -> list[str]:
     """Write under a passing name beside the target, then move into place."""
     partial = _partial_sibling(path)
-    kind = _FORMATS.get(path.suffix.lower())
+    notes: list[str] = []
     try:
         if kind is not None:
-            _encode(partial, clip, kind)
+            notes = write_video(partial, clip, kind)
             partial.replace(path)
         else:
             partial.mkdir()
@@ -158,6 +139,7 @@ def _write_whole(path: Path, clip: Clip) -> None:
             _replace_folder(partial, path)
     finally:
         _remove(partial)
+    return notes
 
 
 def _replace_folder(new: Path, path: Path) -> None:
@@ -178,48 +160,6 @@ def _replace_folder(new: Path, path: Path) -> None:
 def _save_png(path: Path, image: Image) -> None:
     assert image.dtype == np.uint8 and image.ndim == 3 and image.shape[-1] == 3
     PilImage.fromarray(image).save(path, format="PNG")
-
-
-def _encode(path: Path, clip: Clip, kind: _Format) -> None:
-    """Encode a whole clip into one file."""
-    fps = clip.fps.limit_denominator(100_000)
-    with av.open(str(path), "w", format=kind.container, options=kind.container_options) as container:
-        stream = container.add_stream(kind.codec, rate=fps, options=kind.codec_options)
-        assert isinstance(stream, VideoStream)
-        for index, frame in enumerate(clip.frames):
-            coded = _coded_frame(frame, kind)
-            if index == 0:
-                _describe(stream, coded)
-            coded.pts, coded.time_base = index, 1 / fps
-            container.mux(stream.encode(coded))
-        container.mux(stream.encode())
-
-
-def _describe(stream: VideoStream, first: VideoFrame) -> None:
-    """Tell the encoder what is coming; it opens with the first frame."""
-    stream.height, stream.width, stream.pix_fmt = first.height, first.width, first.format.name
-    context = stream.codec_context
-    context.thread_count = _THREADS
-    context.flags |= Flags.bitexact
-    if first.format.is_rgb and min(first.height, first.width) < _SLICED_PX:
-        context.options = {**context.options, "slices": "1"}
-    if not first.format.is_rgb:
-        context.colorspace, context.color_range = Colorspace.ITU709, ColorRange.MPEG
-        context.color_primaries, context.color_trc = ColorPrimaries.BT709, ColorTrc.BT709
-
-
-def _coded_frame(pixels: Image, kind: _Format) -> VideoFrame:
-    """A frame in the pixel format of the encoder, with even sides where it needs them."""
-    rgb = np.ascontiguousarray(pixels)
-    if kind.pixels != "yuv420p":
-        return VideoFrame.from_ndarray(rgb, format="rgb24").reformat(format=kind.pixels)
-    even = np.pad(rgb, ((0, rgb.shape[0] % 2), (0, rgb.shape[1] % 2), (0, 0)), mode="edge")
-    return VideoFrame.from_ndarray(even, format="rgb24").reformat(
-        format=kind.pixels,
-        dst_colorspace=Colorspace.ITU709,
-        dst_color_range=ColorRange.MPEG,
-        interpolation=BICUBIC_EXACT,
-    )
 
 
 def _real(path: Path) -> Path:

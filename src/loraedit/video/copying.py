@@ -1,0 +1,149 @@
+"""What a file holds beside its picture, copied into another packet for packet: sound, subtitles, chapters, titles."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from fractions import Fraction
+from pathlib import Path
+from typing import TypeAlias
+
+import av
+from av.audio.stream import AudioStream
+from av.container import InputContainer, OutputContainer
+from av.packet import Packet
+from av.stream import Stream
+
+from loraedit.types import Origin
+from loraedit.video.facts import only
+from loraedit.video.formats import Container
+from loraedit.video.reading import METADATA_ERRORS
+
+__all__ = ["Extras", "Timed", "open_extras"]
+
+Timed: TypeAlias = "tuple[float, Packet[Stream]]"  # seconds, and what is to be written then
+
+_WORDS = {"audio": "sound", "subtitle": "subtitles", "attachment": "attachment"}
+_FEW_PLAYERS = {("mp4", "vorbis"), ("mov", "vorbis")}  # FFmpeg writes it, but hardly any player plays it
+_CHANNELS = {1: "mono", 2: "stereo", 6: "5.1", 8: "7.1"}
+_OF_THE_FILE = frozenset({"major_brand", "minor_version", "compatible_brands", "encoder", "duration"})
+_OF_A_STREAM = frozenset({"language", "title", "comment", "timecode"})
+
+
+class Extras:
+    """The extras of an open file, for one container.
+
+    Attributes:
+        notes: one sentence for each thing that could not be copied; complete once all packets were taken.
+    """
+
+    def __init__(self, source: InputContainer, origin: Origin, container: Container) -> None:
+        self.notes: list[str] = []
+        self._source, self._name, self._start = source, origin.path.name, origin.start
+        wanted = [stream for stream in source.streams if stream.type in _WORDS]
+        self._streams = [stream for stream in wanted if self._fits(stream, origin.path, container)]
+        self._targets: dict[int, Stream] = {}
+
+    def declare(self, output: OutputContainer, picture: Stream) -> None:
+        """Make the streams of a file that is to be written, beside its picture, and give it titles and chapters."""
+        output.metadata.update(_without(self._source.metadata, _OF_THE_FILE))
+        for shown in self._source.streams.video[:1]:
+            picture.metadata.update(_titles(shown))
+        for stream in self._streams:
+            target = _add(output, stream)
+            target.disposition = stream.disposition
+            if stream.type != "attachment":  # it has been given its file name already
+                target.metadata.update(_titles(stream))
+            self._targets[stream.index] = target
+        chapters = self._source.chapters()
+        for chapter in chapters:
+            shift = _ticks(self._start, chapter["time_base"])
+            chapter["start"], chapter["end"] = chapter["start"] - shift, chapter["end"] - shift
+        output.set_chapters(chapters)
+
+    def packets(self) -> Iterator[Timed]:
+        """All packets, ready to be written; a damaged one is passed over, and what cannot be read is left out."""
+        damaged: dict[str, int] = {}
+        latest: dict[int, int] = {}
+        streams = [stream for stream in self._streams if stream.type != "attachment"]
+        only(self._source, *streams)
+        try:
+            for packet in self._source.demux(streams) if streams else ():
+                if packet.size == 0 and packet.dts is None:
+                    continue  # the end of a stream
+                time = packet.dts if packet.dts is not None else packet.pts
+                index = packet.stream.index
+                if packet.is_corrupt or time is None or time < latest.get(index, time):
+                    damaged[packet.stream.type] = damaged.get(packet.stream.type, 0) + 1
+                    continue
+                latest[index] = time
+                yield self._ready(packet, time)
+        except av.FFmpegError as error:
+            self.notes.append(f"{self._name} is damaged ({error.strerror}): its sound could be copied only in part.")
+        for kind, count in damaged.items():
+            self.notes.append(f"{count} damaged packets of the {_WORDS[kind]} of {self._name} were left out.")
+
+    def _ready(self, packet: Packet[Stream], time: int) -> Timed:
+        shift = _ticks(self._start, packet.time_base)
+        packet.dts = time - shift
+        packet.pts = packet.dts if packet.pts is None else packet.pts - shift
+        packet.stream = self._targets[packet.stream.index]
+        return float(packet.dts * packet.time_base), packet
+
+    def _fits(self, stream: Stream, path: Path, container: Container) -> bool:
+        """Whether a container holds a stream; if not, a note says so."""
+        codec = getattr(stream.codec_context, "name", "")  # an attachment has no codec
+        if (container.muxer, codec) not in _FEW_PLAYERS and _trial(path, stream.index, container.muxer):
+            return True
+        where = "" if container.muxer == "matroska" else " An --out that ends in .mkv takes more."
+        what = f"{codec} {_WORDS[stream.type]}".strip()
+        self.notes.append(f"The {what} of {self._name} could not be copied into {container.suffix}.{where}")
+        return False
+
+
+@contextmanager
+def open_extras(origin: Origin, container: Container) -> Iterator[Extras]:
+    """The extras of the file that a clip came from."""
+    with av.open(str(origin.path), metadata_errors=METADATA_ERRORS) as source:
+        yield Extras(source, origin, container)
+
+
+def _trial(path: Path, index: int, muxer: str) -> bool:
+    """Whether FFmpeg can write a file with the first packet of one stream alone."""
+    try:
+        with (
+            av.open(str(path), metadata_errors=METADATA_ERRORS) as source,
+            av.open(io.BytesIO(), "w", format=muxer) as output,
+        ):
+            target = _add(output, source.streams[index])
+            output.start_encoding()
+            for packet in source.demux(source.streams[index]) if target.type != "attachment" else ():
+                if packet.dts is not None:
+                    packet.stream = target
+                    output.mux(packet)
+                    break
+    except (av.FFmpegError, ValueError):
+        return False
+    return True
+
+
+def _add(output: OutputContainer, stream: Stream) -> Stream:
+    """A stream of the same kind in another file; channels without names get the usual ones, which .mp4 asks for."""
+    target = output.add_stream_from_template(stream)
+    if isinstance(target, AudioStream) and target.codec_context.layout.name.endswith(" channels"):
+        count = target.codec_context.layout.nb_channels
+        target.codec_context.layout = _CHANNELS.get(count, target.codec_context.layout)
+    return target
+
+
+def _titles(stream: Stream) -> dict[str, str]:
+    return {key: value for key, value in stream.metadata.items() if key.lower() in _OF_A_STREAM}
+
+
+def _without(metadata: dict[str, str], keys: frozenset[str]) -> dict[str, str]:
+    return {key: value for key, value in metadata.items() if key.lower() not in keys}
+
+
+def _ticks(seconds: Fraction, time_base: Fraction | None) -> int:
+    return round(seconds / time_base) if time_base else 0

@@ -1,0 +1,143 @@
+"""What a video file says beside its pictures: orientation, colour, pixel aspect, timing."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from av.container import InputContainer
+from av.stream import Discard, Stream
+from av.video.frame import VideoFrame
+from av.video.reformatter import ColorRange
+from av.video.stream import VideoStream
+
+from loraedit.types import Colour, Image, Origin
+
+__all__ = [
+    "BT709",
+    "CONVERTIBLE",
+    "Shown",
+    "Turn",
+    "average_rate",
+    "colour_of",
+    "only",
+    "origin_of",
+    "shown",
+    "turn_of",
+]
+
+BT709 = Colour(matrix=1, full_range=False, primaries=1, transfer=1)
+"""How clips are coded that come from no video file."""
+
+CONVERTIBLE = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9}
+"""Matrices that can be converted both ways, and swscale's names for them."""
+
+_UNSAID = 2
+_WRONG_FRAMES = Fraction(1, 10)
+_BT601, _HD_HEIGHT = 6, 720
+
+
+def only(container: InputContainer, *wanted: Stream) -> None:
+    """Read no other streams, so that damage in them does not hide what comes after it."""
+    for stream in container.streams:
+        stream.discard = Discard.default if stream in wanted else Discard.all
+
+
+class Turn(NamedTuple):
+    """How stored frames become upright: mirrored left to right, then turned counterclockwise."""
+
+    mirrored: bool
+    quarters: int
+
+    def apply(self, pixels: Image) -> Image:
+        """The upright frame."""
+        return np.ascontiguousarray(np.rot90(pixels[:, ::-1] if self.mirrored else pixels, self.quarters))
+
+
+class Shown(NamedTuple):
+    """When a frame is shown, in the time base of its stream; None if the file does not say."""
+
+    pts: int | None
+    duration: int
+
+
+def turn_of(frame: VideoFrame) -> Turn:
+    """The turn nearest to a frame's display matrix ``[a b . c d .]``: ``x' = ax + cy``, ``y' = bx + dy``."""
+    data: Any = frame.side_data.get("DISPLAYMATRIX")
+    if data is None:
+        return Turn(False, 0)
+    a, b, _, c, d = (int(value) for value in np.frombuffer(data, np.int32)[:5])
+    if abs(a) + abs(d) >= abs(b) + abs(c):
+        right, down = a >= 0, d >= 0
+        return Turn(right != down, 0 if down else 2)
+    mirrored = (b > 0) == (c > 0)
+    return Turn(mirrored, 1 if (b < 0) != mirrored else 3)
+
+
+def colour_of(frame: VideoFrame) -> Colour:
+    """How a decoded frame codes colour.
+
+    Untagged YUV is taken as BT.601 below 720 lines and as BT.709 from there on, as players do; RGB, and what cannot be
+    converted, has BT.709 to become YUV with.
+    """
+    full = frame.color_range == ColorRange.JPEG or frame.format.name.startswith("yuvj")
+    if frame.format.is_rgb:
+        return Colour(BT709.matrix, False, *(1 if tag == _UNSAID else tag for tag in _light(frame)))
+    matrix: int = frame.colorspace
+    if matrix == _UNSAID:
+        matrix = BT709.matrix if frame.height >= _HD_HEIGHT else _BT601
+    return Colour(matrix, full, *_light(frame))
+
+
+def _light(frame: VideoFrame) -> tuple[int, int]:
+    return int(frame.color_primaries), int(frame.color_trc)
+
+
+def shown(frame: VideoFrame) -> Shown:
+    """When a decoded frame is shown."""
+    return Shown(frame.pts, frame.duration or 0)
+
+
+def origin_of(
+    path: Path, container: InputContainer, stream: VideoStream, first: VideoFrame, times: list[Shown], fps: Fraction
+) -> Origin:
+    """The facts of a file whose frames have all been decoded."""
+    turn = turn_of(first)
+    aspect = stream.sample_aspect_ratio or Fraction(1)
+    pts, time_base, last = _timing(times, stream, fps)
+    return Origin(
+        path=path.resolve(),
+        pts=pts,
+        time_base=time_base,
+        last=last,
+        start=Fraction(container.start_time or 0, 1_000_000),
+        rotation=90 * turn.quarters,
+        mirrored=turn.mirrored,
+        pixel_aspect=1 / aspect if turn.quarters % 2 else aspect,
+        colour=colour_of(first),
+    )
+
+
+def average_rate(stated: Fraction, origin: Origin) -> Fraction:
+    """Frames per second: what the file states, or, where frames do not take as long by far, what they do take.
+
+    FFmpeg is wrong about an uneven .mp4, whose frames it sees in decoding order.
+    """
+    length = (origin.pts[-1] - origin.pts[0] + origin.last) * origin.time_base
+    return stated if abs(len(origin.pts) / stated - length) * stated < _WRONG_FRAMES else len(origin.pts) / length
+
+
+def _timing(times: list[Shown], stream: VideoStream, fps: Fraction) -> tuple[tuple[int, ...], Fraction, int]:
+    """Timestamps, their unit, and the duration of the last frame; evenly at ``fps`` if the file's make no sense."""
+    pts = tuple(each.pts for each in times if each.pts is not None)
+    rising = len(pts) == len(times) and all(one < other for one, other in pairwise(pts))
+    if not rising or not stream.time_base:
+        return tuple(range(len(times))), 1 / fps, 1
+    last = times[-1].duration
+    if stream.container.format.name.startswith("mov"):  # .mp4 gives a frame the duration of its place in coding order
+        left = (stream.start_time or 0) + (stream.duration or 0) - pts[-1]
+        last = left if left > 0 else last
+    return pts, stream.time_base, last or max(1, round(1 / fps / stream.time_base))

@@ -1,0 +1,143 @@
+"""Which codec goes into which kind of file, and how each encodes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import av
+
+from loraedit.errors import InputError
+from loraedit.types import Codec, Size
+
+__all__ = ["OUTPUTS", "Container", "Encoding", "Kind", "check_encodable", "choose_kind", "is_container"]
+
+OUTPUTS = "Write to a name ending in .mp4, .mov or .mkv (lossless), or to a name without suffix for a folder of PNGs."
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """How one codec encodes.
+
+    Attributes:
+        encoder: FFmpeg's name.
+        pixels: the pixel format that is coded.
+        options: of the encoder.
+        tag: the four characters that name the codec in .mp4 and .mov, where the usual ones are not widely understood.
+        smallest_px: the least height and width that it takes.
+        any_range: whether it can say that its YUV has full range.
+    """
+
+    encoder: str
+    pixels: str
+    options: dict[str, str] = field(default_factory=dict)
+    tag: str | None = None
+    smallest_px: int = 1
+    any_range: bool = True
+
+    @property
+    def is_rgb(self) -> bool:
+        """Whether frames are coded as they are, without loss."""
+        return not self.pixels.startswith("yuv")
+
+
+@dataclass(frozen=True)
+class Container:
+    """A kind of file: suffix, FFmpeg's name, the codecs it takes, its own first, and options."""
+
+    suffix: str
+    muxer: str
+    codecs: tuple[Codec, ...]
+    options: dict[str, str]
+
+
+class Kind(NamedTuple):
+    """What a clip is written as, if not as a folder."""
+
+    container: Container
+    encoding: Encoding
+
+
+# mbtree and cutree are off because they reach beyond small frames: x264 then gives different bytes, x265 crashes.
+_ENCODINGS: dict[Codec, Encoding] = {
+    "h264": Encoding("libx264", "yuv420p", {"crf": "16", "preset": "medium", "x264-params": "mbtree=0"}),
+    "h265": Encoding(
+        "libx265",
+        "yuv420p",
+        {"crf": "17", "preset": "medium", "x265-params": "log-level=none:frame-threads=2:cutree=0"},
+        tag="hvc1",
+        smallest_px=16,
+    ),
+    "av1": Encoding("libsvtav1", "yuv420p", {"crf": "18", "preset": "6"}, smallest_px=64),
+    "prores": Encoding("prores_ks", "yuv422p10le", {"profile": "hq", "vendor": "apl0"}, any_range=False),
+    "ffv1": Encoding("ffv1", "bgr0", {"level": "3"}),
+    "png": Encoding("png", "rgb24"),
+}
+_FAST_START = {"fflags": "+bitexact", "movflags": "+faststart"}
+_CONTAINERS = {
+    each.suffix: each
+    for each in (
+        Container(".mp4", "mp4", ("h264", "h265", "av1"), _FAST_START),
+        Container(".mov", "mov", ("h264", "h265", "prores", "png"), _FAST_START),
+        Container(".mkv", "matroska", ("ffv1", "h264", "h265", "av1", "prores"), {"fflags": "+bitexact"}),
+    )
+}
+
+
+def is_container(path: Path) -> bool:
+    """Whether a name is that of a video file, and not of a folder of frames."""
+    return path.suffix.lower() in _CONTAINERS
+
+
+def choose_kind(path: Path, codec: Codec | None) -> Kind | None:
+    """How to write to a name; None is a folder of PNGs.
+
+    Raises:
+        InputError: the codec does not go into such a file, or this build of PyAV has no encoder for it.
+    """
+    container = _CONTAINERS.get(path.suffix.lower())
+    if container is None:
+        if codec not in (None, "png"):
+            raise InputError(f"A folder of PNGs ({path.name}) takes no {codec}. {_where(codec)}")
+        return None
+    if codec is not None and codec not in container.codecs:
+        takes = _either(container.codecs)
+        raise InputError(f"A {path.suffix.lower()} file takes {takes}, not {codec} ({path.name}). {_where(codec)}")
+    chosen = codec or container.codecs[0]
+    _check_present(chosen)
+    return Kind(container, _ENCODINGS[chosen])
+
+
+def check_encodable(path: Path, codec: Codec | None, size: Size) -> None:
+    """Find out whether frames of a size can be written to a name.
+
+    Raises:
+        InputError: they are too small for the codec, or :func:`choose_kind` has a complaint.
+    """
+    kind = choose_kind(path, codec)
+    if kind and min(size.height, size.width) < kind.encoding.smallest_px:
+        least = Size(kind.encoding.smallest_px, kind.encoding.smallest_px)
+        raise InputError(f"The clip is {size}, but {codec} takes {least} and more. Choose another --codec.")
+
+
+def _check_present(codec: Codec) -> None:
+    encoder = _ENCODINGS[codec].encoder
+    try:
+        av.codec.Codec(encoder, "w")
+    except ValueError as error:  # PyAV's UnknownCodecError is one
+        raise InputError(
+            f"This build of PyAV cannot write {codec}: it has no {encoder}. Choose another --codec, "
+            "or install PyAV's own wheel (pip install --force-reinstall av)."
+        ) from error
+
+
+def _where(codec: Codec) -> str:
+    """The advice: where a codec does go."""
+    suffixes = [suffix for suffix, container in _CONTAINERS.items() if codec in container.codecs]
+    folder = ["no suffix (a folder)"] if codec == "png" else []
+    return f"Leave --codec out, or give --out a name with {_either([*suffixes, *folder])}."
+
+
+def _either(words: list[str] | tuple[str, ...]) -> str:
+    return " or ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)

@@ -1,0 +1,114 @@
+"""The embedded tracker follows, finds again, and takes corrections; points and boxes show it what to follow."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+
+from loraedit.tracking import FlowTracker, Hints, Plane, seed_from_hints
+from loraedit.types import Frames, Image, Mask
+
+HEIGHT, WIDTH = 72, 120
+SIDE = 22
+
+
+def ground(seed: int = 0) -> Image:
+    """Smooth noise, as backgrounds are."""
+    noise = np.random.default_rng(seed).integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
+    return cv2.normalize(cv2.GaussianBlur(noise, (0, 0), 1.5), None, 60, 200, cv2.NORM_MINMAX)
+
+
+def patch(seed: int = 1) -> Image:
+    """A reddish square with a pattern."""
+    noise = np.random.default_rng(seed).integers(0, 80, (SIDE, SIDE, 3), np.uint8)
+    return cv2.GaussianBlur(noise, (0, 0), 1.0) + np.array([150, 0, 0], np.uint8)
+
+
+def square_at(left: int, top: int = 25) -> Plane:
+    mask = np.zeros((HEIGHT, WIDTH), bool)
+    mask[top : top + SIDE, max(left, 0) : max(left + SIDE, 0)] = True
+    return mask
+
+
+def moving_square(lefts: list[int], top: int = 25) -> tuple[Frames, Mask]:
+    """A square that moves over noise, and where it is."""
+    frames = np.repeat(ground()[None], len(lefts), 0)
+    for frame, left in zip(frames, lefts, strict=True):
+        frame[top : top + SIDE, left : left + SIDE] = patch()
+    return frames, np.stack([square_at(left, top) for left in lefts])
+
+
+def overlap(one: Mask, other: Mask) -> list[float]:
+    """Intersection over union, frame by frame."""
+    return [float((a & b).sum() / max((a | b).sum(), 1)) for a, b in zip(one, other, strict=True)]
+
+
+@pytest.mark.parametrize("key", [0, 4, 8])
+def test_a_moving_square_is_followed_both_ways(key: int) -> None:
+    frames, truth = moving_square([8 + 4 * index for index in range(9)])
+    steps: list[tuple[int, int]] = []
+    found = FlowTracker().track(frames, {key: truth[key]}, lambda *step: steps.append(step))
+    assert found.shape == truth.shape and found.dtype == np.bool_
+    assert min(overlap(found, truth)) > 0.8
+    assert np.array_equal(found[key], truth[key])
+    assert steps == [(done, 8) for done in range(1, 9)]
+
+
+def test_the_same_clip_gives_the_same_mask() -> None:
+    frames, truth = moving_square([10, 14, 18])
+    assert np.array_equal(*(FlowTracker().track(frames, {0: truth[0]}) for _ in range(2)))
+
+
+def test_what_passes_behind_something_is_found_again() -> None:
+    frames, truth = moving_square([4 + 5 * index for index in range(17)])
+    frames[:, :, 44:74] = (30, 90, 60)
+    truth[:, :, 44:74] = False
+    found = FlowTracker().track(frames, {0: truth[0]})
+    assert not truth[9].any() and found[9].sum() < 0.1 * SIDE**2
+    assert min(overlap(found, truth)[-2:]) > 0.7
+    assert min(overlap(found, truth)[:4]) > 0.7
+
+
+def test_a_camera_that_pans_does_not_carry_the_square_along() -> None:
+    wide = np.concatenate([ground(), ground(7)], 1)
+    frames = np.stack([wide[:, 5 * index : 5 * index + WIDTH] for index in range(8)])
+    frames[:, 25 : 25 + SIDE, 50 : 50 + SIDE] = patch()
+    truth = np.repeat(square_at(50)[None], 8, 0)
+    assert min(overlap(FlowTracker().track(frames, {0: truth[0]}), truth)) > 0.8
+
+
+def test_a_correction_on_a_later_frame_takes_effect_near_it_and_not_at_the_start() -> None:
+    frames, truth = moving_square([10 + 2 * index for index in range(9)])
+    other = np.zeros((HEIGHT, WIDTH), bool)
+    other[4:16, 90:112] = True
+    without, corrected = (FlowTracker().track(frames, seeds) for seeds in ({0: truth[0]}, {0: truth[0], 8: other}))
+    assert not (without & other).any()
+    assert overlap(corrected[7:], np.stack([other, other]))[0] > 0.5
+    assert overlap(corrected[:2], truth[:2])[1] > 0.8
+
+
+def test_a_single_frame_is_its_own_answer() -> None:
+    frames, truth = moving_square([30])
+    assert np.array_equal(FlowTracker().track(frames, {0: truth[0]}), truth)
+
+
+def test_large_frames_are_followed_at_a_reduced_size() -> None:
+    frames, truth = moving_square([8 + 3 * index for index in range(3)])
+    large = np.stack([cv2.resize(frame, (WIDTH * 5, HEIGHT * 5), interpolation=cv2.INTER_CUBIC) for frame in frames])
+    masks = truth.repeat(5, 1).repeat(5, 2)
+    assert min(overlap(FlowTracker().track(large, {0: masks[0]}), masks)) > 0.8
+
+
+@pytest.mark.parametrize(
+    "hints", [Hints(points=((41, 36),)), Hints(boxes=((24, 19, 58, 52),)), Hints(((41, 36),), ((4, 4),))]
+)
+def test_a_point_or_a_box_shows_the_whole_square(hints: Hints) -> None:
+    frames, truth = moving_square([30])
+    assert overlap(seed_from_hints(frames[0], hints)[None], truth)[0] > 0.7
+
+
+def test_points_count_as_given() -> None:
+    frames, _ = moving_square([30])
+    seed = seed_from_hints(frames[0], Hints(((41, 36), (5, 60)), ((33, 28),)))
+    assert seed[36, 41] and seed[60, 5] and not seed[28, 33]
