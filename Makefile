@@ -31,8 +31,8 @@ demo: $(STAMP)  ## edit the example clip with the built-in model
 	  --out outputs/pedestrian.mp4 \
 	  --run outputs/pedestrian-run
 
-test: $(STAMP)  ## run the tests
-	$(BIN)/python -m pytest -q
+test: $(STAMP)  ## run the tests, one process a core
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist worksteal
 
 check: $(STAMP)  ## lint, format check, types, import layers
 	$(BIN)/ruff check
