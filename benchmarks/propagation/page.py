@@ -13,13 +13,14 @@ import cv2
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
+from PIL import Image as PilImage
 
-from benchmarks.propagation.cases import KINDS, make_case
+from benchmarks.propagation.cases import KINDS, PER_KIND, make_case
 from benchmarks.propagation.methods import CHOICES, METHODS
 from loraedit.evaluate.metrics import Interval, paired_bootstrap
 from loraedit.families.card import NANO, read_card
 from loraedit.types import Image
-from loraedit.video import read_image, write_image
+from loraedit.video import read_image
 
 if TYPE_CHECKING:
     from benchmarks.propagation.run import Task
@@ -122,7 +123,8 @@ def claims_table(scores: Scores) -> str:
     for text, interval, unit in claims:
         if interval is None:
             continue
-        verdict = "holds" if interval.low > 0 else "refuted" if interval.high < 0 else "open"
+        one = interval.low == interval.high
+        verdict = "one case" if one else "holds" if interval.low > 0 else "refuted" if interval.high < 0 else "open"
         rows.append([text, f"{span(interval)} {unit}".strip(), verdict])
     return table(["claim", "difference", "here it"], rows)
 
@@ -136,6 +138,12 @@ def choices_table(chosen: Scores, compared: Scores) -> str:
         if chosen[name]:
             rows.append([name, base, span(gain(everything, name, base)), f"{mean(chosen, name, 'seconds'):.0f}"])
     return table(["choice", "against", "difference in PSNR, dB", "s"], rows)
+
+
+def choices_part(chosen: Scores, compared: Scores) -> str:
+    """The section on the choices, if any was run."""
+    count = max((len(rows) for rows in chosen.values()), default=0)
+    return f"## Choices, one at a time\n\n{choices_table(chosen, compared)}\nOn {count} cases.\n\n" if count else ""
 
 
 def bar_plot(path: Path, scores: Scores) -> None:
@@ -183,7 +191,7 @@ def picture(path: Path, tasks: Sequence[Task], kind: str) -> None:
         top = row * (height + 4)
         page[top : top + height, label:] = strip
         cv2.putText(page, name, (4, top + height // 2), cv2.FONT_HERSHEY_SIMPLEX, 0.38, (40, 40, 40), 1, cv2.LINE_AA)
-    write_image(path, page)
+    PilImage.fromarray(page).save(path, quality=85)
 
 
 def _strip(frames: Any, moments: Sequence[int]) -> Image:
@@ -196,14 +204,15 @@ def write_page(page: Path, compared: Sequence[Task], chosen: Sequence[Task]) -> 
     pictures = page.with_suffix("")
     bar_plot(pictures / "methods.png", scores)
     for kind in KINDS:
-        picture(pictures / f"{kind}.png", compared, kind)
+        picture(pictures / f"{kind}.jpg", compared, kind)
     counts = {len(rows) for rows in scores.values()}
     recipe = read_card(NANO).recipe.model_dump()
-    sheets = "\n".join(f"### {kind}\n\n![{kind}]({pictures.name}/{kind}.png)\n" for kind in KINDS)
+    sheets = "\n".join(f"### {kind}\n\n![{kind}]({pictures.name}/{kind}.jpg)\n" for kind in KINDS)
     page.write_text(f"""# How well an edit is carried: a benchmark with true answers
 
-Made by `make bench`; nothing here is written by hand. Cases: {max(counts)} of {len(KINDS)} kinds, 128x128 pixels, 17
-frames, drawn twice: as they are (the source) and edited (the truth). Every method gets the source, the truth's first
+Made by `make bench`; nothing here is written by hand. Cases: {max(counts)} (of {len(KINDS) * PER_KIND}) of
+{len(KINDS)} kinds, 128x128 pixels, 17 frames, drawn twice: as they are (the source) and edited (the truth). Every
+method gets the source, the truth's first
 frame and a loose mask. Measured against the truth where the edited thing is visible, in the frames after the first.
 Model: nano, recipe `{recipe}`. Intervals are 95 %, by a paired bootstrap over the cases. Seconds are of one thread.
 
@@ -224,12 +233,7 @@ largest difference to the source outside the mask, in grey levels.
 {claims_table(scores)}
 "Holds" and "refuted" need the whole interval on one side of zero.
 
-## Choices, one at a time
-
-{choices_table(choices, scores)}
-On {max((len(rows) for rows in choices.values()), default=0)} cases.
-
-## Pictures
+{choices_part(choices, scores)}## Pictures
 
 The first case of each kind, frames 0, 4, 8, 12 and 16.
 
