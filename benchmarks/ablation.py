@@ -21,6 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 import loraedit
+from loraedit.evaluate import metrics
 from loraedit.files import fingerprint, write_json
 from loraedit.masks import box_regions
 from loraedit.types import Frames, Mask
@@ -65,17 +66,11 @@ def make_case(index: int, frames: int, height: int, width: int) -> Case:
 
 def score(frames: Frames, case: Case) -> dict[str, float]:
     """PSNR (dB) to the truth in the thing's region, and how many of its edited pixels are nearer truth than source."""
-    later = slice(1, None)
-    got, truth, source = (x[later].astype(np.float64) for x in (frames, case.truth, case.source))
-    inside = case.thing[later]
-    error = np.square(got - truth).mean(-1)[inside]
-    edited = np.abs(truth - source).max(-1)[inside] > 16
-    to_source = np.square(got - source).mean(-1)[inside]
-    nearer = (error < to_source)[edited]
+    got, truth, source, mask, thing = (x[1:] for x in (frames, case.truth, case.source, case.mask, case.thing))
     return {
-        "psnr": float(10 * np.log10(255**2 / max(error.mean(), 1e-9))),
-        "nearer": float(nearer.mean()) if nearer.size else 1.0,
-        "outside": float(np.abs(got - source)[~case.mask[later]].max(initial=0.0)),
+        "psnr": metrics.psnr(got, truth, thing),
+        "nearer": metrics.nearer_to_truth(got, truth, source, thing),
+        "outside": float(metrics.outside_difference(got, source, mask)),
     }
 
 

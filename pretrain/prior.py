@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from rich.progress import track
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from loraedit.carry import carry
@@ -28,13 +28,13 @@ from loraedit.conditioning import Hint, Sample, inference_condition
 from loraedit.config import TrainSettings
 from loraedit.devices import find_device, training_precision
 from loraedit.families import open_family
-from loraedit.families.base import Encoded, Family
+from loraedit.families.base import Encoded, Family, batch
 from loraedit.families.card import read_card
-from loraedit.files import write_json
+from loraedit.files import save_tensors, write_json
 from loraedit.lora import save_lora
 from loraedit.masks import box_regions, dilate
 from loraedit.training import Stage, train
-from loraedit.types import Mask, Weights
+from loraedit.types import Mask, Weights, no_step
 from pretrain.clips import EDITS, edited_twin, render, sample_scene
 from pretrain.photos import photos
 from pretrain.textures import Image
@@ -81,10 +81,8 @@ def edits(work: Path, count: int, frames: int, height: int, width: int) -> Itera
     for start in track(range(0, count, CHUNK), "edits"):
         path = work / "edits" / f"{frames}x{height}x{width}-{start:06d}.safetensors"
         if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
             rows = [make_edit(index, frames, height, width, bank) for index in range(start, start + CHUNK)]
-            save_file({name: torch.stack([row[name] for row in rows]) for name in rows[0]}, path.with_suffix(".tmp"))
-            path.with_suffix(".tmp").rename(path)
+            save_tensors(path, {name: torch.stack([row[name] for row in rows]) for name in rows[0]})
         chunk = load_file(path)
         yield from ({name: values[row] for name, values in chunk.items()} for row in range(CHUNK))
 
@@ -106,10 +104,9 @@ def to_sample(edit: dict[str, Tensor], index: int) -> Sample:
 def encoded(family: Family, samples: list[Sample], path: Path, device: torch.device) -> list[Encoded]:
     """Samples as the model takes them, kept on disk in half precision."""
     if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
         with training_precision(device):
-            rows = [each.tensors() for each in family.encode(samples, device, lambda *_: None)]
-        save_file({name: torch.stack([row[name] for row in rows]).half() for name in rows[0]}, path)
+            together = batch(family.encode(samples, device, no_step))
+        save_tensors(path, {name: values.half() for name, values in together.tensors().items()})
     tensors = load_file(path)
     return [Encoded(**{name: values[row].float() for name, values in tensors.items()}) for row in range(len(samples))]
 

@@ -25,7 +25,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("lora",),
     ("families",),
     ("conditioning", "results", "tracking", "window"),
-    ("video", "masks", "compose", "carry", "flow", "config", "files"),
+    ("video", "masks", "compose", "carry", "optical_flow", "flow", "config", "files"),
     ("types", "errors", "version"),
 )
 DEPTH = {unit: depth for depth, units in enumerate(LAYERS) for unit in units}

@@ -11,10 +11,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-import numpy as np
-
 from benchmarks.propagation.cases import KINDS, Case, case_ids, make_case
-from loraedit.types import Clip, Frames, Mask
+from loraedit.masks import to_pictures
+from loraedit.types import Clip
 from loraedit.video import DEFAULT_FPS, write_clip, write_image
 
 __all__ = ["export"]
@@ -22,16 +21,16 @@ __all__ = ["export"]
 
 def export(case: Case, folder: Path) -> None:
     """Write a case into a folder, which is made; lossless."""
-    clips = {"source": case.source, "truth": case.truth, "mask": pictures(case.mask), "region": pictures(case.region)}
+    clips = {
+        "source": case.source,
+        "truth": case.truth,
+        "mask": to_pictures(case.mask),
+        "region": to_pictures(case.region),
+    }
     for name, frames in clips.items():
         write_clip(folder / name, Clip(frames, DEFAULT_FPS))
     write_image(folder / "first_frame_edited.png", case.truth[0])
     write_image(folder / "last_frame_edited.png", case.truth[-1])
-
-
-def pictures(mask: Mask) -> Frames:
-    """White where the mask is True, ``[F, H, W, 3]``."""
-    return np.repeat(mask[..., None].astype(np.uint8) * 255, 3, axis=-1)
 
 
 def main() -> None:

@@ -6,14 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-import cv2
 import numpy as np
 
 import loraedit
 from benchmarks.propagation.cases import Case
 from loraedit.carry import carry
 from loraedit.masks import dilate
-from loraedit.types import Frames, Mask
+from loraedit.optical_flow import FlowMeter, at, grid
+from loraedit.types import Frames, Mask, Size
 
 __all__ = ["CHOICES", "METHODS", "Method"]
 
@@ -65,17 +65,14 @@ def held_still(case: Case) -> Frames:
 
 def optical_flow(case: Case) -> Frames:
     """The classical answer: the edited first frame along OpenCV's dense flow (DIS), frame by frame, then refined."""
-    matcher = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
-    greys = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in case.source]
-    height, width = greys[0].shape
-    grid = np.stack(np.meshgrid(np.arange(width), np.arange(height)), -1).astype(np.float32)
-    chained, frames = np.zeros_like(grid), [case.truth[0]]
+    meter = FlowMeter(Size(*case.source.shape[1:3]))
+    greys = [meter.grey(frame) for frame in case.source]
+    chained, frames = np.zeros((*greys[0].shape, 2), np.float32), [case.truth[0]]
     for index in range(1, len(greys)):
-        step = np.asarray(matcher.calc(greys[index], greys[index - 1], np.zeros_like(grid)), np.float32)
-        chained = step + cv2.remap(chained, *cv2.split(grid + step), cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-        refined = np.asarray(matcher.calc(greys[index], greys[0], chained.copy()), np.float32)
-        x, y = cv2.split(grid + refined)
-        frames.append(cv2.remap(case.truth[0], x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE))
+        step = meter.between(greys[index], greys[index - 1])
+        chained = step + at(chained, grid(step) + step)
+        refined = meter.between(greys[index], greys[0], chained)
+        frames.append(np.rint(at(case.truth[0], grid(refined) + refined)).astype(np.uint8))
     return np.stack(frames)
 
 

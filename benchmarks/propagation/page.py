@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Sequence
-from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import cv2
 import matplotlib as mpl
@@ -19,7 +18,6 @@ from benchmarks.propagation.cases import KINDS, PER_KIND, make_case
 from benchmarks.propagation.methods import CHOICES, METHODS
 from loraedit.evaluate.metrics import Interval, paired_bootstrap
 from loraedit.families.card import NANO, read_card
-from loraedit.types import Image
 from loraedit.video import read_image
 
 if TYPE_CHECKING:
@@ -34,7 +32,6 @@ Scores = dict[str, dict[tuple[str, int], dict[str, float]]]
 """Scores by method and case."""
 
 
-@cache
 def read_scores(path: Path) -> dict[str, float]:
     """The scores of one method on one case."""
     content: dict[str, float] = json.loads(path.read_text())
@@ -174,28 +171,22 @@ def bar_plot(path: Path, scores: Scores) -> None:
 
 def picture(path: Path, tasks: Sequence[Task], kind: str) -> None:
     """The first case of a kind: source, truth, and every method that has a result, at five times."""
-    from benchmarks.propagation.run import MOMENTS
+    from benchmarks.propagation.run import strip
 
     case = make_case(kind, 0)
-    strips = {"source": _strip(case.source, MOMENTS), "truth": _strip(case.truth, MOMENTS)}
+    strips = {"source": strip(case.source), "truth": strip(case.truth)}
     for task in tasks:
         file = task.result_file().with_suffix(".png")
-        if (task.kind, task.number) == (kind, 0) and task.name not in ("source unchanged", OURS) and file.exists():
+        if (task.kind, task.number) == (kind, 0) and task.name != "source unchanged" and file.exists():
             strips[task.name] = read_image(file)
-        elif (task.kind, task.number, task.name) == (kind, 0, OURS) and file.exists():
-            strips[OURS] = read_image(file)
     height, width = strips["source"].shape[:2]
     label = 200
     page = np.full((len(strips) * (height + 4), width + label, 3), 255, np.uint8)
-    for row, (name, strip) in enumerate(strips.items()):
+    for row, (name, pixels) in enumerate(strips.items()):
         top = row * (height + 4)
-        page[top : top + height, label:] = strip
+        page[top : top + height, label:] = pixels
         cv2.putText(page, name, (4, top + height // 2), cv2.FONT_HERSHEY_SIMPLEX, 0.38, (40, 40, 40), 1, cv2.LINE_AA)
     PilImage.fromarray(page).save(path, quality=85)
-
-
-def _strip(frames: Any, moments: Sequence[int]) -> Image:
-    return np.concatenate([frames[index] for index in moments], 1)
 
 
 def write_page(page: Path, compared: Sequence[Task], chosen: Sequence[Task]) -> None:

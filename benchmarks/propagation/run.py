@@ -25,13 +25,14 @@ from rich.progress import Progress, TimeElapsedColumn, TimeRemainingColumn
 import loraedit
 from benchmarks.propagation.cases import KINDS, PER_KIND, Case, make_case
 from benchmarks.propagation.methods import CHOICES, METHODS, Method
+from loraedit.app.progress import quiet_libraries
 from loraedit.evaluate import metrics
 from loraedit.families.card import NANO, read_card
 from loraedit.files import fingerprint, write_json
-from loraedit.types import Frames
+from loraedit.types import Frames, Image
 from loraedit.video import write_image
 
-__all__ = ["MOMENTS", "Task", "main"]
+__all__ = ["Task", "main", "strip"]
 
 MOMENTS = (0, 4, 8, 12, 16)
 """The frames of a picture of a case."""
@@ -101,24 +102,25 @@ def carry_out(task: Task) -> dict[str, Any]:
     frames = task.method.run(case, {})
     scores = {**score(frames, case), "seconds": round(time.monotonic() - start, 2)}
     path = task.result_file()
-    write_image(path.with_suffix(".png"), np.concatenate([frames[index] for index in MOMENTS], 1))
+    write_image(path.with_suffix(".png"), strip(frames))
     write_json(path, scores)
     return scores
+
+
+def strip(frames: Frames) -> Image:
+    """The frames of a picture, side by side."""
+    return np.concatenate([frames[index] for index in MOMENTS], 1)
 
 
 def start_worker() -> None:
     """Each worker has one thread: two of them do more than one with two."""
     import cv2
-    import diffusers.utils.logging
     import torch
-    import transformers.utils.logging
 
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     os.nice(5)
-    for libraries in (diffusers.utils.logging, transformers.utils.logging):
-        libraries.disable_progress_bar()
-        libraries.set_verbosity_error()
+    quiet_libraries("diffusers", "transformers")
 
 
 def tasks(work: Path, per_kind: int, names: Iterable[str]) -> Iterator[Task]:

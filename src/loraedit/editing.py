@@ -274,8 +274,9 @@ class _Run:
         path = self.folder / "cache" / f"latents-{key}.safetensors"
         steps = path.with_suffix("")
         kept = try_load_tensors(path, ("latents",))
+        encoded = self._encoded([condition])[0]
         if kept is None:
-            latents = self._sample(condition, sampling, loras, steps)
+            latents = self._sample(encoded, sampling, loras, steps)
             save_tensors(path, {"latents": latents})
         else:
             self.result.reused.append("sample")
@@ -285,7 +286,7 @@ class _Run:
             generated = self._decoded(latents)
             if working.hints is None or not self.settings.detail:
                 return generated
-            blurred = self._decoded(self._encoded([condition])[0].condition[-self.job.card.latent_channels :])
+            blurred = self._decoded(encoded.condition[-self.job.card.latent_channels :])
             return restore_detail(generated, working.hints.full, blurred, working.hints.trust)
 
     def _decoded(self, latents: Tensor) -> Frames:
@@ -293,8 +294,7 @@ class _Run:
         pixels = self.family.decode(latents, self.device)
         return from_working(pixels[: len(self.piece.source)], self.piece.source.size)
 
-    def _sample(self, condition: Sample, sampling: SamplingSettings, loras: dict[str, Path], steps: Path) -> Tensor:
-        encoded = self._encoded([condition])[0]
+    def _sample(self, encoded: Encoded, sampling: SamplingSettings, loras: dict[str, Path], steps: Path) -> Tensor:
         negative = self.family.embed_prompt("", self.device) if sampling.guidance > 1 else None
         with self._phase("sample"):
 

@@ -10,10 +10,11 @@ from torch import Tensor, nn
 
 from loraedit.config import SamplingSettings
 from loraedit.errors import InputError
-from loraedit.families.base import TIMESTEPS, Encoded, Expert, Family, OnStep, batch
+from loraedit.families.base import TIMESTEPS, Encoded, Expert, Family, batch
 from loraedit.files import save_tensors, try_load_tensors
 from loraedit.flow import add_noise
 from loraedit.lora import attach_lora
+from loraedit.types import OnStep
 
 __all__ = ["initial_noise", "sample"]
 

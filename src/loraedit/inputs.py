@@ -21,8 +21,8 @@ from loraedit.errors import InputError, ShapeError
 from loraedit.families.card import ModelCard, read_card, resolve_model
 from loraedit.masks import MaskSpec, loosen, read_mask
 from loraedit.results import CLIP_FOLDERS, EDITED_FIRST_FILE
-from loraedit.tracking import OnStep, mask_from_edit, no_step
-from loraedit.types import Clip, Codec, Image, Mask, Size
+from loraedit.tracking import mask_from_edit, name_of_frame
+from loraedit.types import Clip, Codec, Image, Mask, OnStep, Size, no_step
 from loraedit.video import DEFAULT_FPS, check_encodable, check_writable, read_clip, read_image
 from loraedit.window import Window, choose_window
 
@@ -104,11 +104,10 @@ def prepare(
     clip = read_source(source)
     if out is not None:
         check_encodable(out, settings.codec, clip.size)
-    edited = read_edit(first_frame, clip.size, settings.fit, "The edited first frame")
+    edited = read_edit(first_frame, clip.size, settings.fit, name_of_frame(0))
     _check_indices(list(references), clip, settings)
     looks = {
-        index: read_edit(image, clip.size, settings.fit, f"The reference for frame {index}")
-        for index, image in references.items()
+        index: read_edit(image, clip.size, settings.fit, name_of_frame(index)) for index, image in references.items()
     }
     if mask is None or (isinstance(mask, str) and mask == "auto"):
         edit_mask = mask_from_edit(clip.frames, {0: edited, **looks}, on_step=on_mask)

@@ -77,12 +77,12 @@ def attach_lora(path: Path, family: Family, transformer: nn.Module) -> None:
     """
     tensors = _read(path)
     targets = [
-        t
-        for t in family.lora_targets("all")
-        if f"{family.portable_lora_name(f'blocks.0.{t}')}.lora_A.weight" in tensors
+        target
+        for target in family.lora_targets("all")
+        if f"{family.portable_lora_name(f'blocks.0.{target}')}.lora_A.weight" in tensors
     ]
     attach(transformer, targets or family.lora_targets("all"), max(_ranks(tensors)), seed=0)
-    load_lora(path, family, transformer)
+    _copy(tensors, path, family, transformer)
 
 
 def load_lora(path: Path, family: Family, transformer: nn.Module) -> None:
@@ -91,7 +91,10 @@ def load_lora(path: Path, family: Family, transformer: nn.Module) -> None:
     Raises:
         ModelError: the file is damaged, does not fit this transformer, or has a higher rank.
     """
-    tensors = _read(path)
+    _copy(_read(path), path, family, transformer)
+
+
+def _copy(tensors: dict[str, Tensor], path: Path, family: Family, transformer: nn.Module) -> None:
     expected = {}
     for name, parameter in lora_parameters(transformer):
         module, letter = name.rsplit(".", 1)

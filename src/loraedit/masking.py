@@ -12,20 +12,19 @@ import numpy as np
 
 from loraedit.errors import InputError, ShapeError
 from loraedit.inputs import check_apart, read_edit, read_source, unusable_paths_refused
-from loraedit.masks import read_mask
+from loraedit.masks import read_mask, to_pictures
 from loraedit.report import overlay_mask
 from loraedit.tracking import (
     MARGIN,
     FlowTracker,
     Hints,
-    OnStep,
     Plane,
     changed_region,
     loose_tube,
-    no_step,
+    name_of_frame,
     seed_from_hints,
 )
-from loraedit.types import Clip, Frames, Mask, Size
+from loraedit.types import Clip, Mask, OnStep, Size, no_step
 from loraedit.video import check_writable, write_clip
 
 __all__ = ["Made", "MaskHints", "make_mask", "parse_box", "parse_point", "preview_path"]
@@ -97,7 +96,7 @@ def make_mask(
     else:
         mask = loose_tube(clip.frames, regions, MARGIN if margin is None else margin, None, on_step)
     write_clip(preview, Clip(overlay_mask(clip.frames, mask), clip.fps))
-    write_clip(out, Clip(_black_and_white(mask), clip.fps))
+    write_clip(out, Clip(to_pictures(mask), clip.fps))
     return Made(mask, out, preview)
 
 
@@ -164,7 +163,7 @@ def _regions(clip: Clip, hints: MaskHints) -> dict[int, Plane]:
     regions: dict[int, Plane] = {}
     for index, path in hints.edits.items():
         _check_frame(index, clip)
-        what = f"The reference for frame {index}" if index else "The edited first frame"
+        what = name_of_frame(index)
         regions[index] = changed_region(clip.frames[index], read_edit(path, clip.size, False, what), what)
     for index, path in hints.seed_masks.items():
         _check_frame(index, clip)
@@ -212,7 +211,3 @@ def _check_frame(index: int, clip: Clip) -> None:
 def _check_within(what: str, right: int, bottom: int, size: Size) -> None:
     if right > size.width or bottom > size.height:
         raise ShapeError(f"{what} leaves the frame, which is {size}. x runs from 0 to the right, y from 0 down.")
-
-
-def _black_and_white(mask: Mask) -> Frames:
-    return np.repeat(mask[..., None] * np.uint8(255), 3, axis=-1)

@@ -17,10 +17,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loraedit.errors import InputError, ShapeError
-from loraedit.types import Image, Mask, Size, Weights
+from loraedit.types import Frames, Image, Mask, Size, Weights
 from loraedit.video import IMAGE_SUFFIXES, read_clip, read_image
 
-__all__ = ["MaskSpec", "box_regions", "dilate", "feather", "loosen", "pack_keep_mask", "read_mask", "resize_mask"]
+__all__ = [
+    "MaskSpec",
+    "box_regions",
+    "dilate",
+    "feather",
+    "loosen",
+    "pack_keep_mask",
+    "read_mask",
+    "resize_mask",
+    "to_pictures",
+]
 
 MaskSpec = str | Path | NDArray[Any]
 """What a user may give as a mask; ``read_mask`` says how each is read."""
@@ -265,6 +275,11 @@ def _cover(mask: Mask, cells: int, axis: int) -> Mask:
     for step in range(1, int((last - first).max()) + 1):
         covered |= mask.take(np.minimum(first + step, last), axis)
     return covered
+
+
+def to_pictures(mask: Mask) -> Frames:
+    """A mask as people see it, uint8 ``[F, H, W, 3]``: white = edit, black = keep."""
+    return np.repeat(mask[..., None] * np.uint8(255), 3, axis=-1)
 
 
 def pack_keep_mask(edit_mask: Mask, latent_height: int, latent_width: int, temporal_factor: int) -> NDArray[np.float32]:

@@ -14,11 +14,10 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from loraedit.errors import InputError
 from loraedit.files import fingerprint, write_json
-from loraedit.types import Clip, Frames, Image, Mask
+from loraedit.masks import to_pictures
+from loraedit.types import Clip, Image, Mask
 from loraedit.video import read_clip, read_image, write_clip, write_image
 
 __all__ = [
@@ -77,7 +76,7 @@ def write_finished(folder: Path, finished: Finished) -> None:
     Raises:
         InputError: the folder cannot be written to.
     """
-    clips = finished.result, finished.source, Clip(_black_and_white(finished.edit_mask), finished.source.fps)
+    clips = finished.result, finished.source, Clip(to_pictures(finished.edit_mask), finished.source.fps)
     for name, clip in zip(CLIP_FOLDERS, clips, strict=True):
         write_clip(folder / name, clip)
     write_image(folder / EDITED_FIRST_FILE, finished.edited_first)
@@ -117,10 +116,6 @@ def read_finished(folder: Path) -> Finished:
 def damaged(folder: Path, what: str) -> InputError:
     """The error for a run folder in which something is wrong."""
     return InputError(f"The run folder '{folder}' is damaged: {what}. Run the same edit command again to mend it.")
-
-
-def _black_and_white(mask: Mask) -> Frames:
-    return np.repeat(mask[..., None] * np.uint8(255), 3, axis=-1)
 
 
 def _read_object(folder: Path, name: str) -> dict[str, Any]:

@@ -7,6 +7,7 @@ A mask is always an *edit mask*: True (white) = regenerate, False (black) = keep
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -15,7 +16,20 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Clip", "Codec", "Colour", "Frames", "Image", "Mask", "Origin", "Pixels", "Size", "Weights"]
+__all__ = [
+    "Clip",
+    "Codec",
+    "Colour",
+    "Frames",
+    "Image",
+    "Mask",
+    "OnStep",
+    "Origin",
+    "Pixels",
+    "Size",
+    "Weights",
+    "no_step",
+]
 
 Frames = NDArray[np.uint8]  # [F, H, W, 3] RGB, 0 to 255
 Image = NDArray[np.uint8]  # [H, W, 3] RGB, 0 to 255
@@ -23,8 +37,15 @@ Pixels = NDArray[np.float32]  # [F, H, W, 3] RGB, -1 to 1
 Mask = NDArray[np.bool_]  # [F, H, W], True = edit
 Weights = NDArray[np.float32]  # [F, H, W], 0 to 1
 
+OnStep = Callable[[int, int], None]
+"""Told (done, total) as something goes on."""
+
 Codec = Literal["h264", "h265", "av1", "prores", "ffv1", "png"]
 """What a clip can be written as."""
+
+
+def no_step(_done: int, _total: int) -> None:
+    """Tell nobody."""
 
 
 @dataclass(frozen=True)

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from loraedit import masks
 from loraedit.carry import Carried, carry
-from loraedit.compose import composite, pad_frames, resize_weights, to_working, working_size
-from loraedit.conditioning import Hint
+from loraedit.compose import composite, pad_frames, resize_weights, to_uint8, to_working, working_size
+from loraedit.conditioning import FILL, Hint
 from loraedit.inputs import Job
-from loraedit.types import Clip, Frames, Mask, Pixels, Size, Weights
+from loraedit.types import Clip, Frames, Mask, OnStep, Pixels, Size, Weights
 
 __all__ = ["Hints", "Working", "in_window", "make_working"]
-
-
-GREY = 128
 
 
 @dataclass(frozen=True)
@@ -63,7 +59,7 @@ def in_window(job: Job) -> Job:
     )
 
 
-def make_working(job: Job, on_step: Callable[[int, int], None]) -> Working:
+def make_working(job: Job, on_step: OnStep) -> Working:
     """Bring the job's arrays to the working size and length, and carry the key frames if the settings ask for it.
 
     Args:
@@ -80,20 +76,20 @@ def make_working(job: Job, on_step: Callable[[int, int], None]) -> Working:
     )
 
 
-def _hints(job: Job, size: Size, on_step: Callable[[int, int], None]) -> Hints:
+def _hints(job: Job, size: Size, on_step: OnStep) -> Hints:
     source = job.source.frames
     edited = {0: job.edited_first, **job.references}
     unedited = {index: source[index] for index in edited}
-    taught, carried = carry(source, [unedited, edited], on_step)
-    alone = carry(source, [{0: job.edited_first}], on_step)[0] if job.references else carried
+    first = [{0: job.edited_first}] if job.references else []
+    taught, carried, *alone = carry(source, [unedited, edited, *first], on_step)
 
     def hint(clip: Carried) -> Hint:
         trust = pad_frames(resize_weights(clip.trust, size), job.card.frame_step)
         return Hint(_shrink(clip.frames, size, job.card.frame_step), trust)
 
-    trusted = composite(np.full_like(source, GREY), carried.frames, carried.trust)
+    trusted = composite(np.full_like(source, to_uint8(np.array([FILL], np.float32))), carried.frames, carried.trust)
     full = np.where(job.edit_mask[..., None], trusted, source)
-    return Hints(hint(taught), hint(carried), hint(alone), full, carried.trust)
+    return Hints(hint(taught), hint(carried), hint(alone[0] if alone else carried), full, carried.trust)
 
 
 def _shrink(frames: Frames, size: Size, step: int) -> Pixels:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,10 +11,11 @@ import typer
 from rich.console import Console
 
 from loraedit.app.options import with_settings
-from loraedit.app.progress import PhaseProgress
+from loraedit.app.progress import PhaseProgress, quiet_libraries
 from loraedit.config import make_settings
 from loraedit.errors import InputError, LoraEditError
 from loraedit.inputs import parse_reference, prepare
+from loraedit.types import OnStep
 from loraedit.version import __version__
 
 __all__ = ["app", "main"]
@@ -89,7 +88,7 @@ def edit(
         try:
             from loraedit.editing import run_edit  # heavy: only once everything has been checked
 
-            _quiet_libraries("diffusers", "transformers")
+            quiet_libraries("diffusers", "transformers")
             result = run_edit(job, progress)
         except KeyboardInterrupt:
             raise typer.Exit(_complain("stopped. Run the same command again to continue.", 130)) from None
@@ -136,7 +135,7 @@ def make_a_mask(
         console.print(f"  {name + ':':17}{path}", highlight=False, soft_wrap=True, markup=False)
 
 
-def _mask_progress(progress: PhaseProgress) -> Callable[[int, int], None]:
+def _mask_progress(progress: PhaseProgress) -> OnStep:
     return lambda done, total: progress("mask", done, total, "")
 
 
@@ -155,7 +154,7 @@ def evaluate(
     console = Console(stderr=True)
     with console.status("Measuring"):
         if image_encoder is not None:
-            _quiet_libraries("transformers")
+            quiet_libraries("transformers")
         evaluation = evaluate_run(run, image_encoder)
     if json_output:
         places = {"report": str(evaluation.report), "metrics_file": str(evaluation.file)}
@@ -179,14 +178,6 @@ def _references(texts: list[str]) -> dict[int, Path]:
             raise InputError(f"There are two references for frame {index}. Give one for each frame.")
         references[index] = path
     return references
-
-
-def _quiet_libraries(*names: str) -> None:
-    """Our own bars show the progress; the libraries' would be drawn over them."""
-    for name in names:
-        logging = importlib.import_module(f"{name}.utils.logging")
-        logging.disable_progress_bar()
-        logging.set_verbosity_error()
 
 
 def _tell(console: Console, summary: dict[str, Any]) -> None:

@@ -28,7 +28,7 @@ def with_settings(command: Callable[..., None]) -> Callable[..., None]:
 
 def _option(name: str, field: FieldInfo) -> inspect.Parameter:
     help_text = field.description or ""
-    if field.default is None and name in Recipe.model_fields and "default" not in help_text:
+    if name in Recipe.model_fields and Recipe.model_fields[name].default is not None:
         help_text += "  [default: the model's]"
     annotation: Any = Annotated[_plain(field.annotation), typer.Option(help=help_text)]
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=annotation)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import time
 from types import TracebackType
 
@@ -9,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.progress import TimeRemainingColumn as TimeLeft
 
-__all__ = ["PhaseProgress"]
+__all__ = ["PhaseProgress", "quiet_libraries"]
 
 LABELS = {
     "mask": "Making the mask", "encode": "Encoding", "train": "Training the LoRA", "sample": "Generating",
@@ -62,3 +63,11 @@ class PhaseProgress:
             self._bars.update(task, completed=current.total, note=note or current.fields["note"])
         else:
             self._bars.update(task, completed=done, total=total, note=note)
+
+
+def quiet_libraries(*names: str) -> None:
+    """Keep the libraries' own bars and remarks off the terminal: ours show the progress."""
+    for name in names:
+        logging = importlib.import_module(f"{name}.utils.logging")
+        logging.disable_progress_bar()
+        logging.set_verbosity_error()

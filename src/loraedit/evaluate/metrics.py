@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from loraedit.errors import InputError, ShapeError
 from loraedit.masks import dilate
-from loraedit.types import Frames, Image, Mask
+from loraedit.optical_flow import Field, FlowMeter, at, grid
+from loraedit.types import Frames, Image, Mask, Size
 
 __all__ = [
     "CLEAR_LEVELS",
@@ -45,15 +45,13 @@ BEST_PSNR_DB = 100.0
 """What identical frames score, and the most that any can."""
 
 FLOW_SHORT_SIDE = 224
-"""Frames smaller than this are enlarged before the flow is measured; DIS matches patches of 8 pixels."""
+"""Frames smaller than this are enlarged before the flow is measured."""
 
 FLOW_REST_PX = 0.1
 """Displacement below which two flows count as alike: about what noise alone makes of a region at rest."""
 
 SSIM_MARGIN_PX = 5
 """Half the window of SSIM; a frame has to be wider and higher."""
-
-_Field = NDArray[np.float32]  # [H, W, 2], x and y in pixels
 
 
 # ---- against the true edit -------------------------------------------------------------------------------------------
@@ -292,26 +290,15 @@ def _ssim_map(frame: Image, truth: Image) -> NDArray[np.float64]:
     return np.asarray(full[0].permute(1, 2, 0).numpy(), np.float64)
 
 
-def _flow(first: Image, second: Image) -> _Field:
+def _flow(first: Image, second: Image) -> Field:
     """Where each pixel of the first image goes in the second."""
-    height, width = first.shape[:2]
-    factor = max(1.0, FLOW_SHORT_SIDE / min(height, width))
-    size = (round(width * factor), round(height * factor))
-    enlarge = cv2.INTER_CUBIC if factor > 1 else cv2.INTER_NEAREST
-    one, two = (cv2.resize(cv2.cvtColor(x, cv2.COLOR_RGB2GRAY), size, interpolation=enlarge) for x in (first, second))
-    matcher = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
-    matcher.setFinestScale(0 if factor > 1 else 1)
-    flow = matcher.calc(one, two, np.zeros((size[1], size[0], 2), np.float32))
-    return np.asarray(cv2.resize(flow, (width, height), interpolation=cv2.INTER_AREA) / np.float32(factor), np.float32)
+    meter = FlowMeter(Size(*first.shape[:2]), FLOW_SHORT_SIDE)
+    return meter.at_clip_size(meter.between(meter.grey(first), meter.grey(second)))
 
 
-def _followed(image: Image, flow: _Field) -> NDArray[np.float32]:
+def _followed(image: Image, flow: Field) -> Field:
     """``[H, W, 3]``: the image where the flow leads, the border repeated beyond it."""
-    height, width = flow.shape[:2]
-    x, y = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
-    positions = x + flow[..., 0], y + flow[..., 1]
-    moved = cv2.remap(image.astype(np.float32), *positions, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    return np.asarray(moved, np.float32)
+    return at(image, grid(flow) + flow)
 
 
 def _length(vectors: NDArray[np.float64]) -> NDArray[np.float64]:

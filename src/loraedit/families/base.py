@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -12,12 +12,9 @@ from torch import Tensor, nn
 from loraedit.conditioning import Sample
 from loraedit.config import Targets
 from loraedit.families.card import ModelCard
-from loraedit.types import Pixels
+from loraedit.types import OnStep, Pixels
 
-__all__ = ["TIMESTEPS", "Encoded", "Expert", "Family", "OnStep", "batch"]
-
-OnStep = Callable[[int, int], None]
-"""Called with (done, total)."""
+__all__ = ["TIMESTEPS", "Encoded", "Expert", "Family", "batch"]
 
 
 @dataclass(frozen=True)

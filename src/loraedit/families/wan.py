@@ -22,10 +22,10 @@ from loraedit.compose import to_uint8
 from loraedit.conditioning import Sample
 from loraedit.config import Targets
 from loraedit.errors import ModelError
-from loraedit.families.base import Encoded, Expert, OnStep
+from loraedit.families.base import Encoded, Expert
 from loraedit.families.card import ModelCard
 from loraedit.masks import pack_keep_mask
-from loraedit.types import Pixels
+from loraedit.types import OnStep, Pixels
 
 __all__ = ["WanFamily"]
 

@@ -19,13 +19,14 @@ from numpy.typing import NDArray
 
 from loraedit.errors import InputError
 from loraedit.masks import box_regions
-from loraedit.tracking.base import OnStep, Plane, Tracker, no_step
-from loraedit.tracking.changes import changed_region
+from loraedit.optical_flow import Field, at, grid
+from loraedit.tracking.base import Plane, Tracker
+from loraedit.tracking.changes import changed_region, name_of_frame
 from loraedit.tracking.embedded import FlowTracker
-from loraedit.tracking.motion import Field, Matcher, Step, at, camera, fit_similarity, grid, move
-from loraedit.tracking.regions import closed, cut, filled, grown, opened, parts, shrunk, without_islands
+from loraedit.tracking.motion import Matcher, Step, camera, fit_similarity, move
+from loraedit.tracking.regions import closed, cut, filled, grown, opened, parts, shrunk, touching, without_islands
 from loraedit.tracking.scale import Scale
-from loraedit.types import Frames, Image, Mask
+from loraedit.types import Frames, Image, Mask, OnStep, Size, no_step
 
 __all__ = ["MARGIN", "loose_tube", "mask_from_edit"]
 
@@ -63,12 +64,10 @@ def mask_from_edit(
     Raises:
         InputError: an edited frame equals the source's, or differs nearly everywhere; or the mask would fill the clip.
     """
-    regions = {index: changed_region(source[index], edit, _name(index)) for index, edit in sorted(edits.items())}
+    regions = {
+        index: changed_region(source[index], edit, name_of_frame(index)) for index, edit in sorted(edits.items())
+    }
     return loose_tube(source, regions, margin, tracker, on_step)
-
-
-def _name(index: int) -> str:
-    return f"The reference for frame {index}" if index else "The edited first frame"
 
 
 def loose_tube(
@@ -95,7 +94,7 @@ def loose_tube(
     """
     scale = Scale.of(source)
     images = [scale.image(frame) for frame in source]
-    matcher = Matcher()
+    matcher = Matcher(Size(*images[0].shape[:2]))
     steps = [matcher.step(one, other) for one, other in pairwise(images)]
     follow = _Follower(images, steps, margin, tracker or FlowTracker())
     tube = np.stack([scale.back(plane) for plane in follow({k: scale.plane(v) for k, v in regions.items()}, on_step)])
@@ -171,18 +170,12 @@ def _carrier(images: Sequence[Image], steps: Sequence[Step], index: int, region:
     moving = opened(_moving(steps, index, region, reach), 1)
     if (moving & region).sum() >= 0.7 * region.sum():
         return region
-    near = _touching(moving & grown(region, reach), grown(region, 4))
+    near = touching(moving & grown(region, reach), grown(region, 4))
     if near.sum() < 0.15 * region.sum():
         return region
     likely = np.asarray(cv2.GaussianBlur(near.astype(np.float32), (0, 0), 2.0), np.float32)
     found = cut(images[index], likely, shrunk(near, 5), ~grown(near, 3), rounds=2)
     return without_islands(found, 0.1) if found.sum() > 0.4 * near.sum() else near
-
-
-def _touching(mask: Plane, other: Plane) -> Plane:
-    """The connected parts of a mask that meet another one."""
-    kept = [part for part in parts(mask) if (part & other).any()]
-    return np.asarray(np.any(kept, axis=0)) if kept else np.zeros_like(mask)
 
 
 def _moving(steps: Sequence[Step], index: int, region: Plane, reach: int) -> Plane:

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from loraedit.types import Frames, Mask
+from loraedit.types import Frames, Mask, OnStep, no_step
 
-__all__ = ["OnStep", "Plane", "Seeds", "Tracker", "no_step"]
+__all__ = ["Plane", "Seeds", "Tracker"]
 
 Plane = NDArray[np.bool_]  # [H, W], True = object, or edit
 Seeds = Mapping[int, Plane]  # what is known: the object in some frames, by index from 0
-OnStep = Callable[[int, int], None]  # told (frames done, frames in all)
-
-
-def no_step(_done: int, _total: int) -> None:
-    """Tell nobody."""
 
 
 class Tracker(Protocol):

@@ -12,12 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loraedit.errors import InputError
+from loraedit.optical_flow import Field
 from loraedit.tracking.base import Plane
-from loraedit.tracking.motion import Field
 from loraedit.tracking.regions import closed, filled, opened
 from loraedit.types import Image
 
-__all__ = ["changed_region", "registered"]
+__all__ = ["changed_region", "name_of_frame", "registered"]
 
 SIDE_PX = 400
 """Frames with a longer shorter side are compared at this one."""
@@ -35,6 +35,11 @@ STILL_SAME = 1.0
 """Grey levels up to which a pixel counts as untouched."""
 
 _Floats = NDArray[np.float32]
+
+
+def name_of_frame(index: int) -> str:
+    """How messages name the edited frame of this index."""
+    return f"The reference for frame {index}" if index else "The edited first frame"
 
 
 def changed_region(source: Image, edited: Image, what: str = "The edited first frame") -> Plane:

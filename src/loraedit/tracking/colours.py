@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from loraedit.optical_flow import Field
 from loraedit.tracking.base import Plane
-from loraedit.tracking.motion import Field
 from loraedit.types import Image
 
 __all__ = ["Colours"]

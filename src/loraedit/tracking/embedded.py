@@ -13,13 +13,14 @@ from itertools import pairwise
 
 import numpy as np
 
-from loraedit.tracking.base import OnStep, Plane, Seeds, no_step
+from loraedit.optical_flow import Field, at, grid, misfit
+from loraedit.tracking.base import Plane, Seeds
 from loraedit.tracking.colours import Colours
-from loraedit.tracking.motion import LIGHT, Field, Matcher, Step, at, camera, grid, misfit
+from loraedit.tracking.motion import LIGHT, Matcher, Step, camera
 from loraedit.tracking.regions import around, closed, cut, grown, shrunk, without_islands
 from loraedit.tracking.scale import Scale
 from loraedit.tracking.search import Portrait, find
-from loraedit.types import Frames, Image, Mask
+from loraedit.types import Frames, Image, Mask, OnStep, Size, no_step
 
 __all__ = ["FlowTracker"]
 
@@ -83,7 +84,7 @@ def _ways(keys: Sequence[int], frames: int) -> Iterator[_Way]:
 
 def _follow(images: Sequence[Image], seed: Plane, frames: Sequence[int]) -> Iterator[Field]:
     """The object in every frame of a walk but the first, ``[H, W]`` as 0 and 1."""
-    walk, matcher = _Walk(images[frames[0]], seed), Matcher()
+    walk, matcher = _Walk(images[frames[0]], seed), Matcher(Size(*seed.shape))
     steps = (matcher.step(images[one], images[other]) for one, other in pairwise(frames))
     step = next(steps, None)
     for index in frames[1:]:
@@ -97,7 +98,7 @@ class _Walk:
     """Where the object was last, and what is known of it."""
 
     def __init__(self, image: Image, seed: Plane) -> None:
-        self._matcher = Matcher()
+        self._matcher = Matcher(Size(*seed.shape))
         self._key, self._seed, self._leap = image, seed, np.zeros((*seed.shape, 2), np.float32)
         self._unbroken = np.ones(seed.shape, np.float32)
         self._last, self._mask, self._memory = image, seed, seed.astype(np.float32)

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from loraedit.tracking.base import Plane
-from loraedit.tracking.regions import cut, filled, grown, parts
+from loraedit.tracking.regions import cut, filled, grown, parts, touching
 from loraedit.tracking.scale import Scale
 from loraedit.types import Image
 
@@ -57,7 +57,7 @@ def seed_from_hints(image: Image, hints: Hints) -> Plane:
     likely = boxed if hints.boxes else _flooded(small, on)
     outside = (~boxed if hints.boxes else np.zeros_like(on)) & ~on | off & ~on
     found = cut(small, likely.astype(np.float32), on, outside if outside.any() else _rim(on), rounds=4)
-    kept = _meeting(found, on) if hints.points else found
+    kept = touching(found, on) if hints.points else found
     if not hints.boxes and kept.mean() > LARGEST:
         kept = likely & ~off
     if hints.boxes and kept.sum() < 0.1 * boxed.sum():
@@ -102,8 +102,3 @@ def _rim(spots: Plane) -> Plane:
     rim = np.ones_like(spots)
     rim[2:-2, 2:-2] = False
     return rim & ~grown(spots, 8)
-
-
-def _meeting(mask: Plane, spots: Plane) -> Plane:
-    kept = [part for part in parts(mask) if (part & spots).any()]
-    return np.asarray(np.any(kept, axis=0)) if kept else spots

@@ -1,4 +1,4 @@
-"""Dense optical flow between frames, how far it can be trusted, and the plain motions fitted to it."""
+"""How far the flow between frames can be trusted, and the plain motions fitted to it."""
 
 from __future__ import annotations
 
@@ -6,14 +6,12 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
+from loraedit.optical_flow import Field, FlowMeter, at, grid, misfit
 from loraedit.tracking.base import Plane
-from loraedit.types import Image
+from loraedit.types import Image, Size
 
-__all__ = ["Field", "Matcher", "Step", "at", "camera", "fit_similarity", "grid", "misfit", "move"]
-
-Field = NDArray[np.float32]  # [H, W] values, or [H, W, 2] x and y in pixels
+__all__ = ["Matcher", "Step", "camera", "fit_similarity", "move"]
 
 SLACK_PX, SLACK = 1.0, 0.05
 """Forward and backward flow agree if they miss each other by no more than this, and this share of their length."""
@@ -41,16 +39,14 @@ class Step:
 
 
 class Matcher:
-    """DIS optical flow; a class because it keeps its buffers."""
+    """Matches frames of one size."""
 
-    def __init__(self) -> None:
-        self._dis = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
-        self._dis.setFinestScale(1)
+    def __init__(self, size: Size) -> None:
+        self._meter = FlowMeter(size)
 
     def flow(self, one: Image, other: Image, first_guess: Field | None = None) -> Field:
         """``[H, W, 2]``: from each pixel of one image to where it lies in the other."""
-        start = np.zeros((*one.shape[:2], 2), np.float32) if first_guess is None else first_guess.copy()
-        return np.asarray(self._dis.calc(_grey(one), _grey(other), start), np.float32)
+        return self._meter.between(self._meter.grey(one), self._meter.grey(other), first_guess)
 
     def step(self, earlier: Image, later: Image) -> Step:
         """The match of two neighbouring frames, both ways."""
@@ -59,31 +55,9 @@ class Matcher:
         return Step(forward, back, np.asarray(trust, np.float32), _agrees(forward, back))
 
 
-def _grey(image: Image) -> NDArray[np.uint8]:
-    return np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), np.uint8)
-
-
 def _agrees(flow: Field, opposite: Field) -> Plane:
     miss = np.linalg.norm(flow + at(opposite, grid(flow) + flow), axis=-1)
     return np.asarray(miss <= SLACK_PX + SLACK * np.linalg.norm(flow, axis=-1))
-
-
-def grid(like: NDArray[np.generic]) -> Field:
-    """The position of every pixel, ``[H, W, 2]`` x and y."""
-    height, width = like.shape[:2]
-    return np.stack(np.meshgrid(np.arange(width), np.arange(height)), -1).astype(np.float32)
-
-
-def at(values: NDArray[np.generic], positions: Field) -> Field:
-    """Values of an image or a field at positions; beyond its edge, those of the edge."""
-    x, y = positions[..., 0], positions[..., 1]
-    return np.asarray(cv2.remap(values.astype(np.float32), x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE))
-
-
-def misfit(one: Image, other: Field) -> Field:
-    """Mean absolute difference of the surroundings of every pixel, ``[H, W]`` in grey levels."""
-    difference = np.abs(one.astype(np.float32) - other).mean(-1)
-    return np.asarray(cv2.GaussianBlur(difference, (0, 0), 1.0), np.float32)
 
 
 def fit_similarity(points: Field, moved: Field) -> Field | None:

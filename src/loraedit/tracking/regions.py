@@ -6,11 +6,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from loraedit.optical_flow import Field
 from loraedit.tracking.base import Plane
-from loraedit.tracking.motion import Field
 from loraedit.types import Image
 
-__all__ = ["around", "closed", "cut", "filled", "grown", "opened", "parts", "shrunk", "without_islands"]
+__all__ = ["around", "closed", "cut", "filled", "grown", "opened", "parts", "shrunk", "touching", "without_islands"]
 
 
 def _disk(radius: int) -> NDArray[np.uint8]:
@@ -62,6 +62,12 @@ def parts(mask: Plane) -> list[Plane]:
     count, labels = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)
     sizes = np.bincount(labels.ravel(), minlength=count)[1:]
     return [np.asarray(labels == index + 1) for index in np.argsort(-sizes, kind="stable").tolist()]
+
+
+def touching(mask: Plane, other: Plane) -> Plane:
+    """The connected parts of a mask that meet another one."""
+    kept = [part for part in parts(mask) if (part & other).any()]
+    return np.asarray(np.any(kept, axis=0)) if kept else np.zeros_like(mask)
 
 
 def without_islands(mask: Plane, share: float) -> Plane:

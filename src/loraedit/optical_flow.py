@@ -1,0 +1,62 @@
+"""Dense optical flow (OpenCV's DIS), and reading images where it leads."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from loraedit.types import Image, Size
+
+__all__ = ["Field", "FlowMeter", "at", "grid", "misfit"]
+
+Field = NDArray[np.float32]  # [H, W] values, or [H, W, 2] x and y in pixels
+Grey = NDArray[np.uint8]  # [H, W]
+
+
+class FlowMeter:
+    """Measures flow between frames of one size, enlarged first if they are small: DIS matches patches of 8 pixels.
+
+    Args:
+        size: of the frames.
+        short_side: frames with a shorter side than this are enlarged to it.
+    """
+
+    def __init__(self, size: Size, short_side: int = 0) -> None:
+        self._size, self._factor = (size.width, size.height), max(1.0, short_side / min(size.height, size.width))
+        self._dis = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+        self._dis.setFinestScale(0 if self._factor > 1 else 1)
+
+    def grey(self, image: Image) -> Grey:
+        """A frame ``[H, W, 3]`` as flow is measured on it: ``[H', W']``."""
+        size = (round(self._size[0] * self._factor), round(self._size[1] * self._factor))
+        enlarge = cv2.INTER_CUBIC if self._factor > 1 else cv2.INTER_NEAREST
+        grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+        return np.asarray(cv2.resize(grey, size, interpolation=enlarge), np.uint8)
+
+    def between(self, one: Grey, other: Grey, first_guess: Field | None = None) -> Field:
+        """``[H', W', 2]``: from each pixel of one :meth:`grey` frame to where it lies in the other."""
+        start = np.zeros((*one.shape, 2), np.float32) if first_guess is None else first_guess.copy()
+        return np.asarray(self._dis.calc(one, other, start), np.float32)
+
+    def at_clip_size(self, flow: Field) -> Field:
+        """A flow ``[H', W', 2]`` at the frames' own size and in their pixels, ``[H, W, 2]``."""
+        return np.asarray(cv2.resize(flow, self._size, interpolation=cv2.INTER_AREA) / np.float32(self._factor))
+
+
+def grid(like: NDArray[np.generic]) -> Field:
+    """The position of every pixel, ``[H, W, 2]`` x and y."""
+    height, width = like.shape[:2]
+    return np.stack(np.meshgrid(np.arange(width), np.arange(height)), -1).astype(np.float32)
+
+
+def at(values: NDArray[np.generic], positions: Field) -> Field:
+    """Values of an image or a field at positions; beyond its edge, those of the edge."""
+    x, y = positions[..., 0], positions[..., 1]
+    return np.asarray(cv2.remap(values.astype(np.float32), x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE))
+
+
+def misfit(one: Image, other: Field) -> Field:
+    """Mean absolute difference of the surroundings of every pixel, ``[H, W]`` in grey levels."""
+    difference = np.abs(one.astype(np.float32) - other).mean(-1)
+    return np.asarray(cv2.GaussianBlur(difference, (0, 0), 1.0), np.float32)
