@@ -209,7 +209,7 @@ def measure_statistics(vae: AutoencoderKLWan, clips: int = 96) -> tuple[list[flo
 
 
 def train(work: Path, steps: int, decoder_steps: int, peak: float) -> None:
-    """Train up to ``steps``, then the decoder alone, then write the averaged VAE and its statistics into ``work/vae``."""
+    """Train up to ``steps``, then the decoder alone; write the averaged VAE and its statistics into ``work/vae``."""
     work.mkdir(parents=True, exist_ok=True)
     vae = build()
     ema = Ema(vae, 0.998)
