@@ -82,6 +82,9 @@ def test_an_extra_lora_lies_under_the_training_on_request_alone(
     distilled.write_bytes(style.read_bytes())
     with pytest.raises(loraedit.InputError, match="must not lie under the training"):
         edit(scene, checkpoint, extra_lora=[str(distilled)], extra_in_training=True)
+    for settings in ({}, {"extra_lora": [str(style)], "lora": "none"}):
+        with pytest.raises(loraedit.InputError, match="needs an --extra-lora, and a LoRA to train"):
+            edit(scene, checkpoint, extra_in_training=True, **settings)
 
 
 def test_a_distilled_lora_decides_the_sampling_unless_the_user_does(

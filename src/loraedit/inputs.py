@@ -246,6 +246,8 @@ def _check_prior(settings: EditSettings, card: ModelCard) -> None:
 def _distilled(settings: EditSettings, extras: Sequence[ExtraLora]) -> tuple[EditSettings, list[str]]:
     """The settings with ``distilled`` as the names of the extra LoRAs say, if the user said nothing, and a sentence."""
     notes = []
+    if settings.extra_in_training and not (extras and settings.lora != "none"):
+        raise InputError("--extra-in-training needs an --extra-lora, and a LoRA to train. Leave it out.")
     if settings.distilled is None:
         steps, name = max(((distilled_steps(extra) or 0, extra.path.name) for extra in extras), default=(0, ""))
         settings = settings.model_copy(update={"distilled": steps})
@@ -256,7 +258,7 @@ def _distilled(settings: EditSettings, extras: Sequence[ExtraLora]) -> tuple[Edi
                 f"'{name}' is by its name distilled to {steps} steps, so that is how the clip is sampled: in {steps} "
                 f"steps without guidance{f', but for your {kept}' if kept else ''}. If it is not, add --distilled 0."
             )
-    if settings.distilled and settings.extra_in_training and extras:
+    if settings.distilled and settings.extra_in_training:
         raise InputError(
             "A distilled LoRA must not lie under the training: it has unlearnt the noise levels between its few steps. "
             "Leave --extra-in-training out; or, if none is distilled, add --distilled 0."
