@@ -19,6 +19,7 @@ MAX_LINES = 400
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("__main__",),
     ("app",),
+    ("web",),
     ("editing", "evaluate", "exporting", "masking"),
     ("working",),
     ("inputs", "report", "training", "generate", "devices"),
