@@ -239,7 +239,8 @@ def _image_suffix(path: Path) -> str:
     try:
         with PilImage.open(path, formats=list(IMAGE_FORMATS)) as image:
             return IMAGE_FORMATS[image.format or ""]
-    except (OSError, SyntaxError, ValueError, KeyError, PilImage.DecompressionBombError) as error:
-        raise InputError(
-            "The file is no image of a kind that is taken. Give a PNG, JPEG, WebP, BMP or TIFF."
-        ) from error
+    except PilImage.DecompressionBombError as error:
+        raise InputError("The image is too large to be decoded safely. Scale it down.") from error
+    except (OSError, SyntaxError, ValueError, KeyError) as error:
+        taken = "a PNG, JPEG, WebP, BMP or TIFF"
+        raise InputError(f"The file is no image of a kind that is taken. Give {taken}.") from error

@@ -42,7 +42,7 @@ export class Player {
     this.urls = pictures;
     this.pause();
     this.slider.max = clip.frames - 1;
-    this.pictures.style.width = `min(100%, ${(62 * clip.width) / clip.height}vh, 640px)`;
+    this.pictures.style.width = `min(100%, ${(48 * clip.width) / clip.height}vh, 640px)`;
     this.ink.width = clip.width;
     this.ink.height = clip.height;
     this.base.width = clip.width;
