@@ -6,6 +6,7 @@ Paths are relative to the person's folder, in which the commands run. A value al
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shlex
 import sys
@@ -17,7 +18,7 @@ from loraedit.config import EditSettings
 from loraedit.files import fingerprint
 from loraedit.web.drafts import Draft
 
-__all__ = ["as_text", "child_command", "child_environment", "edit_commands", "mask_command", "mask_key"]
+__all__ = ["as_text", "child_command", "child_environment", "edit_commands", "mask_command", "mask_key", "plan_command"]
 
 Command = list[str]
 UNSEEN = ("--json", "--progress-json")
@@ -52,12 +53,24 @@ def edit_commands(draft: Draft, run: str) -> list[Command]:
     Args:
         run: the name of the run's folder in ``runs/``.
     """
-    references = [f"--reference={frame}=images/{image}" for frame, image in sorted(draft.references.items())]
-    edit = [
-        "edit", f"clips/{draft.clip}", f"--first-frame=images/{draft.edited}", f"--mask=masks/{mask_key(draft)}/mask",
-        *references, *_settings(draft.settings), f"--out=runs/{run}/edited.mp4", f"--run=runs/{run}/run", *UNSEEN,
-    ]  # fmt: skip
+    edit = ["edit", *_asked(draft), f"--out=runs/{run}/edited.mp4", f"--run=runs/{run}/run", *UNSEEN]
     return [edit, ["evaluate", f"runs/{run}/run", "--json"]]
+
+
+def plan_command(draft: Draft) -> Command | None:
+    """What says beforehand what the edit takes; None if it cannot be said yet, or this loraedit plans nothing."""
+    if importlib.util.find_spec("loraedit.planning") is None or None in (draft.clip, draft.edited):
+        return None
+    return ["plan", *_asked(draft), "--json"]
+
+
+def _asked(draft: Draft) -> Command:
+    """The arguments that ``edit`` and ``plan`` share."""
+    references = [f"--reference={frame}=images/{image}" for frame, image in sorted(draft.references.items())]
+    return [
+        f"clips/{draft.clip}", f"--first-frame=images/{draft.edited}", f"--mask=masks/{mask_key(draft)}/mask",
+        *references, *_settings(draft.settings),
+    ]  # fmt: skip
 
 
 def _settings(settings: dict[str, Any]) -> Iterator[str]:

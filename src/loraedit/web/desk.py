@@ -19,8 +19,8 @@ from PIL import Image as PilImage
 
 from loraedit.config import EditSettings
 from loraedit.errors import InputError
-from loraedit.files import write_text
-from loraedit.web.commands import as_text, edit_commands, mask_command, mask_key
+from loraedit.files import fingerprint, write_text
+from loraedit.web.commands import as_text, edit_commands, mask_command, mask_key, plan_command
 from loraedit.web.drafts import MASK_KEY, Draft, load_draft, parse_draft, save_draft
 from loraedit.web.jobs import Job
 from loraedit.web.lanes import Lane
@@ -49,14 +49,14 @@ class Office:
 
     def open(self) -> None:
         """Begin to work, first of all on what an earlier server left."""
-        self.masks, self.runs = Lane(self.root, "masks"), Lane(self.root, "runs")
-        self.masks.start()
-        self.runs.start()
+        self.masks, self.plans, self.runs = (Lane(self.root, kind) for kind in ("masks", "plans", "runs"))
+        for lane in (self.masks, self.plans, self.runs):
+            lane.start()
 
     def close(self) -> None:
         """Stop what is under way; the next server continues it."""
-        self.masks.close()
-        self.runs.close()
+        for lane in (self.masks, self.plans, self.runs):
+            lane.close()
 
     @functools.lru_cache(maxsize=256)  # noqa: B019 (there is one office)
     def desk(self, person: str) -> Desk:
@@ -87,6 +87,7 @@ class Desk:
             "models": self.office.models,
             "fields": EditSettings.model_json_schema(),
             "example": EXAMPLE.is_dir(),
+            "plan": self._plan_state(draft),
             "runs": [self._run_state(job) for job in self._runs()],
         }
 
@@ -98,6 +99,16 @@ class Desk:
         state = job.state()
         error = sentence_of(job) if state == "failed" else ""
         return {"key": key, "state": state, "error": error, **progress_of(job), "kept": draft.kept_mask is not None}
+
+    def _plan_state(self, draft: Draft) -> dict[str, Any] | None:
+        """What the edit would take, as far as it is known; None if this loraedit plans nothing."""
+        job = self._plan_job(draft)
+        if job is None:
+            return None
+        if not job.exists():
+            return {"state": "unasked"}
+        state = job.state()
+        return {"state": state, "error": sentence_of(job) if state == "failed" else "", "found": job.printed(0)}
 
     def _run_state(self, job: Job) -> dict[str, Any]:
         record, state, made = job.record(), job.state(), job.printed(0)
@@ -159,6 +170,18 @@ class Desk:
             job = self._mask_job(key)
             job.resume()
             self.office.masks.submit(job)
+
+    def plan(self) -> None:
+        """Find out what the edit that is laid out would take.
+
+        Raises:
+            InputError: something is missing.
+        """
+        draft = self.draft()
+        job, command = self._plan_job(draft), plan_command(draft)
+        if job is None or command is None:
+            raise InputError("An edit needs a clip and an edited first frame. Drop them first.")
+        self.office.plans.submit(Job.make(job.folder, [command], created=time.time()))
 
     def take_example(self) -> None:
         """Lay out the example that comes with the source.
@@ -257,6 +280,10 @@ class Desk:
 
     def _mask_job(self, key: str) -> Job:
         return Job(self.store.folder / "masks" / key)
+
+    def _plan_job(self, draft: Draft) -> Job | None:
+        command = plan_command(draft)
+        return Job(self.store.folder / "plans" / fingerprint(command)) if command else None
 
     def _drop_mask(self, job: Job) -> None:
         """Nobody waits for this one any more."""

@@ -92,6 +92,7 @@ def make_app(options: WebOptions) -> Guard:
         at("/api/example", _example, "POST"),
         at("/api/trim", _trim, "POST"),
         at("/api/retry-mask", _retry_mask, "POST"),
+        at("/api/plan", _plan, "POST"),
         at("/api/runs", _start, "POST"),
         at("/api/runs/{run}/{action}", _act, "POST"),
         at("/upload/{kind}", upload, "POST"),
@@ -143,6 +144,11 @@ async def _trim(request: Request, desk: Desk) -> Response:
 
 async def _retry_mask(_request: Request, desk: Desk) -> Response:
     await run_in_threadpool(desk.retry_mask)
+    return JSONResponse(await run_in_threadpool(desk.state))
+
+
+async def _plan(_request: Request, desk: Desk) -> Response:
+    await run_in_threadpool(desk.plan)
     return JSONResponse(await run_in_threadpool(desk.state))
 
 

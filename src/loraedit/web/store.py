@@ -4,6 +4,7 @@
 - ``views/SHA.mp4/``: small JPEGs of all frames, and ``facts.json``.
 - ``images/SHA.png``: edited frames, and masks painted by hand, as uploaded.
 - ``masks/KEY/``: one mask, named by all that it is made from.
+- ``plans/KEY/``: what one edit would take.
 - ``runs/ID/``: one edit.
 - ``draft.json``: what is on the page just now.
 """
@@ -57,7 +58,7 @@ class Store:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        for name in ("clips", "views", "images", "masks", "runs", "incoming"):
+        for name in ("clips", "views", "images", "masks", "plans", "runs", "incoming"):
             (folder / name).mkdir(parents=True, exist_ok=True)
 
     # ---- finding -------------------------------------------------------------------------------------------------

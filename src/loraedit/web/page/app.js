@@ -5,6 +5,7 @@ import { $, make, say, seconds } from "./dom.js";
 import { Hints } from "./hints.js";
 import { Paint } from "./paint.js";
 import { Player } from "./player.js";
+import { drawPlan } from "./plan.js";
 import { Runs } from "./runs.js";
 import { drawSettings, readSettings } from "./settings.js";
 
@@ -150,6 +151,9 @@ $("margin").oninput = () => {
   $("margin-shown").textContent = `${Math.round(100 * $("margin").value)} %`;
   change((draft) => { draft.margin = Number($("margin").value); draft.kept_mask = null; }, SETTLE_MS);
 };
+$("ask-plan").onclick = async () => {
+  if (!settling || (await settle())) await tried(() => send("POST", "/api/plan"));
+};
 $("retry-mask").onclick = () => tried(() => send("POST", "/api/retry-mask"));
 $("steps").addEventListener("input", (event) => {
   if (event.target.dataset.setting) change((draft) => { draft.settings = readSettings(state.fields, draft.settings); }, SETTLE_MS);
@@ -185,6 +189,7 @@ function draw(next) {
     drawReferences(draft);
   }
   drawSettings(state.fields, state.models, draft.settings);
+  drawPlan(state.plan, state.mask);
   drawStart(draft);
   runs.show(state.runs);
 }
@@ -265,7 +270,7 @@ const busy = (one) => one && ["waiting", "running", "stopping"].includes(one.sta
 
 async function poll() {
   const turn = newest;
-  const idle = state && !busy(state.mask) && !state.runs.some(busy);
+  const idle = state && !busy(state.mask) && !busy(state.plan) && !state.runs.some(busy);
   if (!document.hidden && !settling && !(idle && poll.rest-- > 0)) {
     poll.rest = 10;
     try {

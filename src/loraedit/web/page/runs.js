@@ -86,9 +86,9 @@ export class Runs {
       const place = make("div", { className: "player" });
       box.measures = make("div");
       box.downloads = make("ul", { className: "plain" });
-      const video = make("video", { src: `/media/run/${run.id}/video`, controls: true, loop: true, muted: true, playsInline: true, preload: "metadata" });
+      const video = make("video", { src: `/media/run/${run.id}/video#t=0.01`, controls: true, loop: true, muted: true, playsInline: true, preload: "metadata" });
       video.setAttribute("aria-label", "The edited clip");
-      const both = make("video", { src: `/media/run/${run.id}/side_by_side`, controls: true, loop: true, muted: true, playsInline: true, preload: "metadata" });
+      const both = make("video", { src: `/media/run/${run.id}/side_by_side#t=0.01`, controls: true, loop: true, muted: true, playsInline: true, preload: "metadata" });
       both.setAttribute("aria-label", "Source and edited clip side by side");
       const sheet = make("img", { className: "sheet", src: `/media/run/${run.id}/sheet`, loading: "lazy", alt: "Contact sheet: source, mask and result over time" });
       result.append(
@@ -104,9 +104,15 @@ export class Runs {
       });
     }
     box.measures.replaceChildren(run.measures.length ? tableOf(run.measures) : make("p", { className: "hint" }, "Being measured."));
-    box.downloads.replaceChildren(...run.products.filter((name) => PRODUCTS[name] || name.startsWith("lora")).map((name) =>
+    box.downloads.replaceChildren(...downloadsOf(run.products).map((name) =>
       make("li", {}, make("a", { href: `/media/run/${run.id}/${name}?download`, download: "" }, PRODUCTS[name] || `LoRA ${name.slice(5)} (.safetensors)`))));
   }
+}
+
+// Downloads in the order of the table, further LoRAs after them.
+function downloadsOf(products) {
+  const known = Object.keys(PRODUCTS).filter((name) => products.includes(name));
+  return [...known, ...products.filter((name) => name.startsWith("lora_"))];
 }
 
 function newsOf(run) {
