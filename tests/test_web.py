@@ -150,7 +150,8 @@ def test_no_path_that_a_browser_names_is_opened(visitor: Visitor, path: str) -> 
     for change in (
         {"clip": path}, {"whole": path}, {"edited": path}, {"references": {"1": path}}, {"seeds": {"1": path}},
         {"kept_mask": path}, {"points": [[path, 1, 1, True]]},
-        {"settings": {"model": path}}, {"settings": {"codec": path}}, {"edited": {"path": path}},
+        {"settings": {"model": path}}, {"settings": {"codec": path}}, {"settings": {"extra_lora": [path]}},
+        {"edited": {"path": path}},
     ):  # fmt: skip
         assert visitor.refused("PUT", "/api/draft", {**draft, **change})
     assert visitor.state()["draft"] == draft

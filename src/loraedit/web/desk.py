@@ -17,11 +17,10 @@ from typing import Any
 import numpy as np
 from PIL import Image as PilImage
 
-from loraedit.config import EditSettings
 from loraedit.errors import InputError
 from loraedit.files import fingerprint, write_text
 from loraedit.web.commands import as_text, edit_commands, mask_command, mask_key, plan_command
-from loraedit.web.drafts import MASK_KEY, Draft, load_draft, parse_draft, save_draft
+from loraedit.web.drafts import MASK_KEY, Draft, load_draft, offered_settings, parse_draft, save_draft
 from loraedit.web.jobs import Job
 from loraedit.web.lanes import Lane
 from loraedit.web.progress import progress_of, sentence_of
@@ -85,7 +84,7 @@ class Desk:
             "whole": asdict(self.store.facts(draft.whole)) if draft.whole else None,
             "mask": self._mask_state(draft),
             "models": self.office.models,
-            "fields": EditSettings.model_json_schema(),
+            "fields": offered_settings(),
             "example": EXAMPLE.is_dir(),
             "plan": self._plan_state(draft),
             "runs": [self._run_state(job) for job in self._runs()],

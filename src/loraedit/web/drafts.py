@@ -12,11 +12,14 @@ from loraedit.errors import InputError
 from loraedit.files import write_json
 from loraedit.web.store import CLIP_ID, IMAGE_ID, Store
 
-__all__ = ["MASK_KEY", "Draft", "load_draft", "parse_draft", "save_draft"]
+__all__ = ["MASK_KEY", "Draft", "load_draft", "offered_settings", "parse_draft", "save_draft"]
 
 MASK_KEY = r"[0-9a-f]{12}"
 MAX_HINTS = 1000
 MAX_TEXT = 2000
+TEXTS = frozenset({"prompt", "source_prompt", "model", "device"})
+"""Settings that are texts and name no file that a browser could choose; the model is one of those offered."""
+SIMPLE = frozenset({"integer", "number", "boolean", "null"})
 
 Frame = Annotated[int, Field(ge=0, lt=1_000_000)]
 Pixel = Annotated[int, Field(ge=0, lt=100_000)]
@@ -79,8 +82,21 @@ def parse_draft(value: Any, store: Store, models: list[str]) -> Draft:
     return draft
 
 
+def offered_settings() -> dict[str, Any]:
+    """The JSON schema of each setting that the page offers: numbers, choices, and texts that are no paths."""
+    fields: dict[str, Any] = EditSettings.model_json_schema()["properties"]
+    return {name: field for name, field in fields.items() if name in TEXTS or _is_simple(field)}
+
+
+def _is_simple(field: dict[str, Any]) -> bool:
+    return all("enum" in kind or kind.get("type") in SIMPLE for kind in field.get("anyOf", [field]))
+
+
 def _check_settings(settings: dict[str, Any], models: list[str]) -> None:
     """Every one is in its range; the model is one that the server was told to offer, for it names a folder."""
+    unknown = sorted(set(settings) - set(offered_settings()))
+    if unknown:
+        raise InputError(f"The page has no setting '{unknown[0]}'. Use the command line for it.")
     made: EditSettings = make_settings(settings)
     if made.model not in models:
         raise InputError(f"The page offers {' and '.join(models)}. Start the server with another --model for more.")

@@ -7,7 +7,7 @@ const ELSEWHERE = new Set(["prompt", "source_prompt", "model"]);
 export function drawSettings(fields, models, values) {
   const place = $("all-settings");
   if (!place.children.length) {
-    for (const [name, field] of Object.entries(fields.properties)) {
+    for (const [name, field] of Object.entries(fields)) {
       if (!ELSEWHERE.has(name)) place.append(row(name, field));
     }
     $("set-model").replaceChildren(...models.map((model) => make("option", { value: model }, model)));
@@ -24,7 +24,7 @@ export function readSettings(fields, before) {
   const settings = { ...before };
   for (const input of document.querySelectorAll("[data-setting]")) {
     const name = input.dataset.setting;
-    const kind = kindOf(fields.properties[name]);
+    const kind = kindOf(fields[name]);
     if (input.value === "") delete settings[name];
     else if (kind.type === "boolean") settings[name] = input.value === "true";
     else if (kind.type === "integer" || kind.type === "number") settings[name] = Number(input.value);
