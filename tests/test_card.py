@@ -30,13 +30,13 @@ def test_a_checkpoint_without_a_card_file_gets_wans_own_values(checkpoint: Path,
     [
         ("model_index.json", {"_class_name": "WanPipeline"}, "WanPipeline, not an image-to-video model"),
         ("model_index.json", {"_class_name": "StableDiffusionPipeline"}, "not an image-to-video model"),
-        ("model_index.json", {"expand_timesteps": True}, "no mask channels"),
+        ("model_index.json", {"expand_timesteps": True}, "takes 12 channels, not 4"),
         ("model_index.json", {"transformer": [None, None]}, "names no transformer"),
         ("transformer/config.json", {"in_channels": 4}, "takes 4 channels, not 12"),
-        ("model_index.json", {"transformer": []}, "not that of a Wan checkpoint"),
-        ("model_index.json", {"boundary_ratio": "x"}, "not that of a Wan checkpoint"),
-        ("transformer/config.json", {"patch_size": None}, "not that of a Wan checkpoint"),
-        ("vae/config.json", {"z_dim": None}, "not that of a Wan checkpoint"),
+        ("model_index.json", {"transformer": []}, "not that of a WanImageToVideoPipeline"),
+        ("model_index.json", {"boundary_ratio": "x"}, "not that of a WanImageToVideoPipeline"),
+        ("transformer/config.json", {"patch_size": None}, "not that of a WanImageToVideoPipeline"),
+        ("vae/config.json", {"z_dim": None}, "not that of a WanImageToVideoPipeline"),
         ("loraedit.json", {"area_px": -1}, "area_px"),
         ("loraedit.json", {"surprise": 1}, "surprise"),
     ],
@@ -81,9 +81,16 @@ def test_a_name_that_is_neither_folder_nor_hub_id_is_refused(model: str) -> None
         read_card(resolve_model(model))
 
 
+def test_nothing_is_fetched_unless_asked() -> None:
+    with pytest.raises(ModelError, match=r"not on this machine\. Add --download to fetch it from the Hub, or"):
+        resolve_model("nobody/nothing")
+    with pytest.raises(ModelError, match=r"Add --download to fetch it from the Hub \(46 GB in bfloat16\)"):
+        resolve_model("Wan-AI/Wan2.1-I2V-14B-480P-Diffusers")
+
+
 def test_a_hub_id_that_cannot_be_fetched_is_refused() -> None:
     with pytest.raises(ModelError, match="could not be fetched"):
-        resolve_model("nobody/nothing")
+        resolve_model("nobody/nothing", download=True)
 
 
 def test_a_missing_shard_is_refused(checkpoint: Path, tmp_path: Path) -> None:

@@ -61,7 +61,7 @@ def sample(
             velocity = loader.velocity(latents, timestep, condition, unconditional, sampling.guidance)
             save_tensors(kept, {"velocity": velocity})
         latents = scheduler.step(velocity.to(device)[None], timestep, latents[None], return_dict=False)[0][0]
-        if sampling.hold:
+        if sampling.hold or family.card.mask == "tokens":  # such a model has said nothing of the tokens that it kept
             latents = torch.where(kept_zone, add_noise(shown, noise, levels[index + 1]), latents)
         on_step(index + 1, len(levels) - 1)
     if not bool(torch.isfinite(latents).all()):

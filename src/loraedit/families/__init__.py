@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from loraedit.families.card import ModelCard
+from loraedit.families.model_card import ModelCard
 
 if TYPE_CHECKING:
     from loraedit.families.base import Family
@@ -16,5 +16,5 @@ def open_family(card: ModelCard) -> Family:
     """The family that a checkpoint belongs to; no weights are loaded yet."""
     from loraedit.families.wan import WanFamily
 
-    makers = {"WanImageToVideoPipeline": WanFamily}
+    makers = {"WanImageToVideoPipeline": WanFamily, "SkyReelsV2ImageToVideoPipeline": WanFamily}
     return makers[card.pipeline](card)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from loraedit.conditioning import Sample
 from loraedit.config import Targets
-from loraedit.families.card import ModelCard
+from loraedit.families.model_card import ModelCard
 from loraedit.types import OnStep, Pixels
 
 __all__ = ["TIMESTEPS", "Encoded", "Expert", "Family", "batch"]
@@ -22,7 +22,8 @@ class Encoded:
     """A sample as the transformer takes it.
 
     Attributes:
-        condition: packed keep mask and condition latents, float32 ``[m + c, f, h, w]``.
+        condition: packed keep mask and condition latents, float32 ``[m + c, f, h, w]``, in this order whatever
+            order the model takes them in; with ``mask="tokens"`` m is 1.
         text: prompt embedding, float32 ``[L, D]``.
         image: image embedding, float32 ``[N, D]``, or None if the model reads none.
         target: data latents x1, float32 ``[c, f, h, w]``, or None at inference.
