@@ -19,7 +19,7 @@ from loraedit.config import Recipe
 from loraedit.errors import ModelError
 from loraedit.files import fingerprint
 
-__all__ = ["ModelCard", "read_card", "resolve_model"]
+__all__ = ["CardFile", "ModelCard", "lora_rank", "read_card", "read_card_file", "read_json", "resolve_model"]
 
 NANO = Path(__file__).parents[1] / "nano"
 CARD_FILE = "loraedit.json"
@@ -58,6 +58,9 @@ class ModelCard(BaseModel):
         experts: folders of the transformers, the one for high noise first.
         boundary: noise level at which the second expert takes over; 0 with one expert.
         image_encoder: whether the transformer reads an image embedding.
+        embeds_guidance: whether the transformer reads the guidance scale as an input, as one distilled from
+            classifier-free guidance does; there is no second pass then.
+        encoders: folders of the models that read prompts and pictures.
         max_positions: the most latent frames, or patches along a side, that the position codes reach.
         settings: the card file.
         prior_rank: LoRA rank of the checkpoint's prior; 0 if it brings none.
@@ -75,13 +78,15 @@ class ModelCard(BaseModel):
     experts: tuple[str, ...]
     boundary: float
     image_encoder: bool
+    embeds_guidance: bool = False
+    encoders: tuple[str, ...] = ("text_encoder",)
     max_positions: Positive
     settings: CardFile
     prior_rank: Annotated[int, Field(ge=0)]
 
     def prior(self, expert: str) -> Path:
         """The LoRA file that a fit of this expert may start from."""
-        return _prior_file(self.folder, expert)
+        return prior_file(self.folder, expert)
 
     @property
     def recipe(self) -> Recipe:
@@ -159,7 +164,7 @@ def read_card(folder: Path) -> ModelCard:
         ModelError: the folder is not an image-to-video checkpoint that takes a mask, or is incomplete.
     """
     card = _read_configuration(folder)
-    for name in (*card.experts, "vae", "text_encoder", *(["image_encoder"] if card.image_encoder else [])):
+    for name in (*card.experts, "vae", *card.encoders):
         _check_weights(folder / name)
     if not any((folder / "tokenizer").glob("*")):
         raise ModelError(f"'{folder}' has no tokenizer. Fetch the checkpoint again.")
@@ -167,36 +172,39 @@ def read_card(folder: Path) -> ModelCard:
 
 
 def _read_configuration(folder: Path) -> ModelCard:
-    index = _read_json(folder, "model_index.json")
+    from loraedit.families.one_mask_cards import ONE_MASK_CARDS
+
+    makers = {"WanImageToVideoPipeline": _wan_card, **ONE_MASK_CARDS}
+    index = read_json(folder, "model_index.json")
     pipeline = str(index.get("_class_name"))
-    if pipeline != "WanImageToVideoPipeline":
+    if pipeline not in makers:
         raise ModelError(
-            f"'{folder}' holds a {pipeline}, not an image-to-video model. "
-            "Expected a Wan I2V checkpoint in diffusers layout (WanImageToVideoPipeline)."
-        )
-    if index.get("expand_timesteps"):
-        raise ModelError(
-            f"'{folder}' takes its condition by per-token timesteps (as Wan2.2-TI2V-5B does) and has no mask channels. "
-            "Use a Wan I2V checkpoint with mask channels."
+            f"'{folder}' holds a {pipeline}, not an image-to-video model. Expected a Wan, HunyuanVideo or LTX I2V "
+            f"checkpoint in diffusers layout: {', '.join(makers)}."
         )
     try:
-        return _wan_card(folder, index)
+        return makers[pipeline](folder, index)
     except (KeyError, IndexError, TypeError, ValueError) as error:
         raise ModelError(
-            f"The configuration of '{folder}' is not that of a Wan checkpoint ({type(error).__name__}: {error}). "
+            f"The configuration of '{folder}' is not that of a {pipeline} ({type(error).__name__}: {error}). "
             "Fetch the checkpoint again."
         ) from error
 
 
 def _wan_card(folder: Path, index: dict[str, Any]) -> ModelCard:
+    if index.get("expand_timesteps"):
+        raise ModelError(
+            f"'{folder}' takes its condition by per-token timesteps (as Wan2.2-TI2V-5B does) and has no mask channels. "
+            "Use a Wan I2V checkpoint with mask channels."
+        )
     boundary = float(index.get("boundary_ratio") or 0.0)
     names = ("transformer", "transformer_2") if boundary else ("transformer",)  # as diffusers does
     experts = tuple(name for name in names if index.get(name, [None])[0])
     if not experts:
         raise ModelError(f"'{folder / 'model_index.json'}' names no transformer.")
-    vae = _read_json(folder, "vae/config.json")
-    configs = [_read_json(folder, f"{name}/config.json") for name in experts]
-    _read_json(folder, "scheduler/scheduler_config.json")
+    vae = read_json(folder, "vae/config.json")
+    configs = [read_json(folder, f"{name}/config.json") for name in experts]
+    read_json(folder, "scheduler/scheduler_config.json")
     latents = int(vae.get("z_dim", 16))
     temporal, spatial = int(vae.get("scale_factor_temporal", 4)), int(vae.get("scale_factor_spatial", 8))
     for name, config in zip(experts, configs, strict=True):
@@ -206,6 +214,7 @@ def _wan_card(folder: Path, index: dict[str, Any]) -> ModelCard:
                 f"'{folder / name}' takes {config.get('in_channels')} channels, not {expected} "
                 f"(noise {latents}, mask {temporal}, condition {latents}): it is not an image-to-video transformer."
             )
+    image_encoder = configs[0].get("image_dim") is not None
     return ModelCard(
         folder=folder,
         pipeline="WanImageToVideoPipeline",
@@ -216,18 +225,19 @@ def _wan_card(folder: Path, index: dict[str, Any]) -> ModelCard:
         latent_channels=latents,
         experts=experts,
         boundary=boundary if len(experts) == 2 else 0.0,
-        image_encoder=configs[0].get("image_dim") is not None,
+        image_encoder=image_encoder,
+        encoders=("text_encoder", "image_encoder") if image_encoder else ("text_encoder",),
         max_positions=int(configs[0].get("rope_max_seq_len", 1024)),
-        settings=_read_card_file(folder),
-        prior_rank=max(_lora_rank(_prior_file(folder, name)) for name in experts),
+        settings=read_card_file(folder, CardFile()),
+        prior_rank=max(lora_rank(prior_file(folder, name)) for name in experts),
     )
 
 
-def _prior_file(folder: Path, expert: str) -> Path:
+def prior_file(folder: Path, expert: str) -> Path:
     return folder / "prior" / f"{expert}.safetensors"
 
 
-def _lora_rank(path: Path) -> int:
+def lora_rank(path: Path) -> int:
     """The rank of a LoRA file, from its header; 0 if there is no such file."""
     if not path.exists():
         return 0
@@ -243,25 +253,27 @@ def _check_weights(folder: Path) -> None:
     """All the safetensors files that a component's index names, or at least one."""
     shards = {path.name for path in folder.glob("*.safetensors")}
     for path in folder.glob("*.safetensors.index.json"):
-        named = set(_read_json(folder, path.name).get("weight_map", {}).values())
+        named = set(read_json(folder, path.name).get("weight_map", {}).values())
         if not named <= shards:
             raise ModelError(f"'{folder}' lacks {sorted(named - shards)[0]}. Fetch the checkpoint again.")
     if not shards:
         raise ModelError(f"'{folder}' has no .safetensors weights. Fetch the checkpoint again.")
 
 
-def _read_card_file(folder: Path) -> CardFile:
+def read_card_file(folder: Path, default: CardFile) -> CardFile:
+    """The checkpoint's ``loraedit.json``, or the default where there is none."""
     if not (folder / CARD_FILE).exists():
-        return CardFile()
+        return default
     try:
-        return CardFile.model_validate(_read_json(folder, CARD_FILE))
+        return CardFile.model_validate(read_json(folder, CARD_FILE))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise ModelError(f"'{folder / CARD_FILE}' is not valid: {where}: {first['msg']}.") from error
 
 
-def _read_json(folder: Path, name: str) -> dict[str, Any]:
+def read_json(folder: Path, name: str) -> dict[str, Any]:
+    """The JSON object in a file of a checkpoint."""
     try:
         content = json.loads((folder / name).read_text(encoding="utf-8"))
     except FileNotFoundError as error:

@@ -6,13 +6,10 @@ encoding are diffusers' own; nano is one such checkpoint, and nothing here knows
 
 from __future__ import annotations
 
-import gc
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-import diffusers
 import torch
 from diffusers import AutoencoderKLWan, WanImageToVideoPipeline, WanTransformer3DModel
 from PIL import Image
@@ -21,9 +18,9 @@ from torch import Tensor, nn
 from loraedit.compose import to_uint8
 from loraedit.conditioning import Sample
 from loraedit.config import Targets
-from loraedit.errors import ModelError
 from loraedit.families.base import Encoded, Expert
 from loraedit.families.card import ModelCard
+from loraedit.families.loading import compute_dtype, free, load_component, load_scheduler, loading
 from loraedit.masks import pack_keep_mask
 from loraedit.types import OnStep, Pixels
 
@@ -78,13 +75,13 @@ class WanFamily:
                 on_step(2 * len(samples) + index + 1, total)
         return encoded
 
-    def embed_prompt(self, prompt: str, device: torch.device) -> Tensor:
+    def embed_prompt(self, prompt: str, device: torch.device) -> dict[str, Tensor]:
         """Embedding of one prompt, float32 ``[L, D]``, zero-padded to the card's length."""
-        return self._texts([prompt], device)[0]
+        return {"text": self._texts([prompt], device)[0]}
 
     def _texts(self, prompts: Sequence[str], device: torch.device) -> list[Tensor]:
         """One at a time, so that an embedding does not depend on its neighbours."""
-        pipeline = self._pipeline("tokenizer", "text_encoder", dtype=_compute_dtype(device))
+        pipeline = self._pipeline("tokenizer", "text_encoder", dtype=compute_dtype(device))
         pipeline.text_encoder.to(device)
         length = self.card.settings.text_tokens
         by_prompt: dict[str, Tensor] = {}
@@ -95,13 +92,13 @@ class WanFamily:
                 )
                 by_prompt[prompt] = hidden[0].float().cpu().clone()
         del pipeline
-        _free()
+        free()
         return [by_prompt[prompt] for prompt in prompts]
 
     def _images(self, images: Sequence[Pixels], device: torch.device) -> list[Tensor | None]:
         if not self.card.image_encoder:
             return [None] * len(images)
-        pipeline = self._pipeline("image_encoder", "image_processor", dtype=_compute_dtype(device))
+        pipeline = self._pipeline("image_encoder", "image_processor", dtype=compute_dtype(device))
         pipeline.image_encoder.to(device)
         embeddings: list[Tensor | None] = []
         with torch.inference_mode():
@@ -109,7 +106,7 @@ class WanFamily:
                 picture = Image.fromarray(to_uint8(image)[0])
                 embeddings.append(pipeline.encode_image(picture, device)[0].float().cpu().clone())
         del pipeline
-        _free()
+        free()
         return embeddings
 
     def _pipeline(self, *wanted: str, dtype: torch.dtype) -> Any:
@@ -117,7 +114,7 @@ class WanFamily:
         optional = ("transformer", "transformer_2", "image_encoder", "image_processor")
         names = ("tokenizer", "text_encoder", "vae", "scheduler", *optional)
         absent: dict[str, Any] = {name: None for name in names if name not in wanted}
-        with _loading(self.card):
+        with loading(self.card):
             return WanImageToVideoPipeline.from_pretrained(
                 self.card.folder, **absent, dtype=dtype, use_safetensors=True, local_files_only=True
             )
@@ -127,15 +124,8 @@ class WanFamily:
     @contextmanager
     def _vae(self, device: torch.device) -> Iterator[Any]:
         """The VAE, float32 as diffusers keeps it, freed at the end."""
-        with _loading(self.card):
-            vae: Any = AutoencoderKLWan.from_pretrained(
-                self.card.folder, subfolder="vae", dtype=torch.float32, use_safetensors=True
-            )
-        try:
-            yield vae.to(device).eval()
-        finally:
-            del vae
-            _free()
+        with load_component(self.card, AutoencoderKLWan, "vae", device, torch.float32) as vae:
+            yield vae
 
     def _latents(self, vae: Any, pixels: Pixels) -> Tensor:
         """E(V): the posterior's mode, normalised, float32 ``[c, f, h, w]`` on the CPU."""
@@ -159,9 +149,9 @@ class WanFamily:
 
     def load_transformer(self, expert: Expert, device: torch.device) -> nn.Module:
         """One transformer, frozen: float32 on a CPU, bfloat16 elsewhere."""
-        with _loading(self.card):
+        with loading(self.card):
             transformer = WanTransformer3DModel.from_pretrained(
-                self.card.folder, subfolder=expert.name, dtype=_compute_dtype(device), use_safetensors=True
+                self.card.folder, subfolder=expert.name, dtype=compute_dtype(device), use_safetensors=True
             )
         if device.type != "cpu":
             transformer.enable_gradient_checkpointing()  # activations, not weights, are what fills a GPU
@@ -182,12 +172,7 @@ class WanFamily:
 
     def scheduler(self, steps: int, device: torch.device) -> Any:
         """The checkpoint's own scheduler (UniPC, FlowMatchEuler, ...) with its own flow shift."""
-        with _loading(self.card):
-            config = json.loads((self.card.folder / "scheduler/scheduler_config.json").read_text(encoding="utf-8"))
-            kind = getattr(diffusers, config["_class_name"])
-            if not issubclass(kind, diffusers.SchedulerMixin):
-                raise TypeError(f"{kind.__name__} is not a scheduler of diffusers")
-            scheduler = kind.from_pretrained(self.card.folder, subfolder="scheduler")
+        scheduler = load_scheduler(self.card)
         scheduler.set_timesteps(steps, device=device)
         return scheduler
 
@@ -204,24 +189,3 @@ def _statistics(vae: Any, latents: Tensor) -> tuple[Tensor, Tensor]:
     shape = (1, vae.config.z_dim, 1, 1, 1)
     mean = torch.tensor(vae.config.latents_mean).view(shape).to(latents)
     return mean, 1.0 / torch.tensor(vae.config.latents_std).view(shape).to(latents)
-
-
-def _compute_dtype(device: torch.device) -> torch.dtype:
-    return torch.float32 if device.type == "cpu" else torch.bfloat16
-
-
-@contextmanager
-def _loading(card: ModelCard) -> Iterator[None]:
-    """Turn what the libraries raise on a broken checkpoint into one sentence."""
-    try:
-        yield
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ModelError(f"The checkpoint '{card.folder}' cannot be loaded: {reason}") from error
-
-
-def _free() -> None:
-    """Give back what is no longer referred to, before the next model loads."""
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
