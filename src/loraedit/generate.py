@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ def initial_noise(shape: tuple[int, ...], seed: int) -> Tensor:
 def sample(
     family: Family,
     condition: Encoded,
-    negative: Tensor | None,
+    negative: dict[str, Tensor] | None,
     sampling: SamplingSettings,
     loras: dict[str, Path],
     device: torch.device,
@@ -40,16 +41,19 @@ def sample(
     kept ones through the scheduler, so it goes on with the same bytes, whichever scheduler it is.
 
     Args:
-        negative: embedding of the negative prompt, needed with guidance above 1.
+        negative: what :meth:`Family.embed_prompt` makes of the negative prompt; with guidance above 1 needed by a
+            model that does not read the guidance scale itself.
         loras: LoRA file by expert name; an expert without one runs bare.
     """
     c = family.card.latent_channels
     noise = initial_noise((c, *condition.condition.shape[1:]), sampling.seed).to(device)
+    if family.card.embeds_guidance:
+        condition, negative = replace(condition, guidance=torch.tensor(sampling.guidance)), None
     condition = condition.to(device)
     shown, kept_zone = condition.condition[-c:], condition.keep(c) == 1
     unconditional = None
     if sampling.guidance > 1 and negative is not None:
-        unconditional = Encoded(condition.condition, negative.to(device), condition.image)
+        unconditional = replace(condition, **{name: value.to(device) for name, value in negative.items()})
     scheduler = family.scheduler(sampling.sampling_steps, device)
     first, levels = _schedule(scheduler, sampling.strength)
     latents = noise if first == 0 else add_noise(shown, noise, levels[0])

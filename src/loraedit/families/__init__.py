@@ -11,10 +11,18 @@ if TYPE_CHECKING:
 
 __all__ = ["open_family"]
 
+FAMILIES = {
+    "WanImageToVideoPipeline": ("wan", "WanFamily"),
+    "SkyReelsV2ImageToVideoPipeline": ("wan", "WanFamily"),
+    "HunyuanVideoImageToVideoPipeline": ("hunyuan", "HunyuanFamily"),
+}
+"""By pipeline: module and class. Each loads when it is needed."""
+
 
 def open_family(card: ModelCard) -> Family:
     """The family that a checkpoint belongs to; no weights are loaded yet."""
-    from loraedit.families.wan import WanFamily
+    from importlib import import_module
 
-    makers = {"WanImageToVideoPipeline": WanFamily, "SkyReelsV2ImageToVideoPipeline": WanFamily}
-    return makers[card.pipeline](card)
+    module, name = FAMILIES[card.pipeline]
+    family: Family = getattr(import_module(f"loraedit.families.{module}"), name)(card)
+    return family

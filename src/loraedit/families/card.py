@@ -10,15 +10,16 @@ import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from loraedit.errors import ModelError
-from loraedit.families.folder import AGAIN, Shapes, read_json, weights_shapes
+from loraedit.families.folder import AGAIN, Shapes, check_classes, read_json, weights_shapes
 from loraedit.families.known import known_model
 from loraedit.families.model_card import ModelCard
-from loraedit.families.wan_card import check_wan_transformer, read_wan_card
+from loraedit.families.one_mask_cards import ONE_MASK_CARDS
+from loraedit.families.wan_card import WAN_CLASSES, check_wan_transformer, read_wan_card
 
 __all__ = ["NANO", "ModelCard", "read_card", "resolve_model"]
 
@@ -32,15 +33,33 @@ class Layout:
 
     Attributes:
         read: from folder, ``model_index.json`` and single transformer files to a card.
+        classes: what its components may be, as :func:`check_classes` takes it.
         check: refuses an expert's folder by the shapes of its tensors.
     """
 
     read: Callable[[Path, dict[str, Any], Mapping[str, Path]], ModelCard]
-    check: Callable[[ModelCard, str, Shapes], None]
+    classes: Mapping[str, str] = field(default_factory=dict)
+    check: Callable[[ModelCard, str, Shapes], None] = lambda *_: None
 
 
-WAN = Layout(read_wan_card, check_wan_transformer)
-LAYOUTS = {"WanImageToVideoPipeline": WAN, "WanPipeline": WAN, "SkyReelsV2ImageToVideoPipeline": WAN}
+def _folder_alone(read: Callable[[Path, dict[str, Any]], ModelCard]) -> Layout:
+    """The layout of a family that takes no single files."""
+
+    def read_folder(folder: Path, index: dict[str, Any], files: Mapping[str, Path]) -> ModelCard:
+        if files:
+            raise ModelError(f"A transformer file can replace that of a Wan model only, and '{folder}' is none.")
+        return read(folder, index)
+
+    return Layout(read_folder)
+
+
+WAN = Layout(read_wan_card, WAN_CLASSES, check_wan_transformer)
+LAYOUTS = {
+    "WanImageToVideoPipeline": WAN,
+    "WanPipeline": WAN,
+    "SkyReelsV2ImageToVideoPipeline": WAN,
+    **{pipeline: _folder_alone(read) for pipeline, read in ONE_MASK_CARDS.items()},
+}
 """By the class that ``model_index.json`` names."""
 
 TEXT_FILES = ["*.json", "*.model", "*.txt"]
@@ -131,6 +150,7 @@ def _read_configuration(folder: Path, files: Mapping[str, Path]) -> ModelCard:
             f"'{folder}' holds a {pipeline}, not an image-to-video model that loraedit knows. "
             f"Expected a checkpoint in diffusers layout of {', '.join(LAYOUTS)}."
         )
+    check_classes(folder, index, layout.classes)
     with _strange_refused(folder, str(pipeline)):
         return layout.read(folder, index, files)
 

@@ -65,6 +65,8 @@ class ModelCard(BaseModel):
         components: folders with weights that are needed, the experts among them.
         boundary: noise level at which the second expert takes over; 0 with one expert.
         image_frames: frames that the image encoder reads: 0 for none, 1 for the first, 2 for the first and the last.
+        embeds_guidance: whether the transformer reads the guidance scale as an input, as one distilled from
+            classifier-free guidance does; there is no second pass then.
         max_positions: the most latent frames, or patches along a side, that the position codes reach.
         settings: the card file.
         prior_rank: LoRA rank of the checkpoint's prior; 0 if it brings none.
@@ -85,6 +87,7 @@ class ModelCard(BaseModel):
     components: tuple[str, ...]
     boundary: float
     image_frames: Annotated[int, Field(ge=0, le=2)]
+    embeds_guidance: bool = False
     max_positions: Positive
     settings: CardFile
     prior_rank: Annotated[int, Field(ge=0)]

@@ -78,9 +78,9 @@ class WanFamily:
                 on_step(2 * len(samples) + index + 1, total)
         return encoded
 
-    def embed_prompt(self, prompt: str, device: torch.device) -> Tensor:
+    def embed_prompt(self, prompt: str, device: torch.device) -> dict[str, Tensor]:
         """Embedding of one prompt, float32 ``[L, D]``, zero-padded to the card's length."""
-        return self._texts([prompt], device)[0]
+        return {"text": self._texts([prompt], device)[0]}
 
     def _texts(self, prompts: Sequence[str], device: torch.device) -> list[Tensor]:
         """One at a time, so that an embedding does not depend on its neighbours."""

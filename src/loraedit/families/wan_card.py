@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from loraedit.errors import ModelError
-from loraedit.families.folder import AGAIN, Shapes, check_classes, file_shapes, lora_rank, read_card_file, read_json
+from loraedit.families.folder import AGAIN, Shapes, file_shapes, lora_rank, read_card_file, read_json
 from loraedit.families.known import usual_settings
 from loraedit.families.model_card import ModelCard, SingleFile, prior_file
 from loraedit.families.wan_layout import check_shapes, config_of, diffusers_name
 
-__all__ = ["check_wan_transformer", "read_wan_card"]
+__all__ = ["WAN_CLASSES", "check_wan_transformer", "read_wan_card"]
 
-CLASSES = {
+WAN_CLASSES = {
     "transformer": r"diffusers\.(Wan|SkyReelsV2)Transformer3DModel",
     "transformer_2": r"diffusers\.WanTransformer3DModel",
     "vae": r"diffusers\.AutoencoderKLWan",
@@ -36,7 +36,6 @@ def read_wan_card(folder: Path, index: dict[str, Any], files: Mapping[str, Path]
     Raises:
         ModelError: it is not an image-to-video checkpoint.
     """
-    check_classes(folder, index, CLASSES)
     tokens, named = bool(index.get("expand_timesteps")), str(index["_class_name"])
     if named == "WanPipeline" and not tokens:  # Wan2.2-TI2V-5B alone is published under its text-to-video class
         raise ModelError(f"'{folder}' holds a WanPipeline, not an image-to-video model. Expected a Wan I2V checkpoint.")

@@ -153,9 +153,10 @@ def _loss(
 
 def _by_shape(samples: Sequence[Encoded]) -> Iterator[list[Encoded]]:
     """The samples in groups that can be stacked."""
-    groups: dict[torch.Size, list[Encoded]] = {}
+    groups: dict[tuple[torch.Size, ...], list[Encoded]] = {}
     for sample in samples:
-        groups.setdefault(sample.condition.shape, []).append(sample)
+        shapes = tuple(value.shape for value in sample.tensors().values())
+        groups.setdefault(shapes, []).append(sample)
     yield from groups.values()
 
 
