@@ -162,7 +162,7 @@ def test_spoilt_weights_are_refused_before_any_load(
     content = spoil(file.read_bytes())
     assert content != file.read_bytes()
     file.write_bytes(content)
-    with pytest.raises(ModelError, match="is damaged or no safetensors file|is a pickle under another name"):
+    with pytest.raises(ModelError, match=r"is damaged or no safetensors file|is a pickle under another name"):
         read_card(folder)
 
 
