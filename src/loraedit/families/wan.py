@@ -24,9 +24,10 @@ from loraedit.conditioning import Sample
 from loraedit.config import Targets
 from loraedit.families.base import Encoded, Expert
 from loraedit.families.loading import compute_dtype, free, load_component, load_scheduler, loading
+from loraedit.families.lora_names import WAN_LINEARS, native_name
 from loraedit.families.model_card import ModelCard
 from loraedit.families.single_file import load_single_file
-from loraedit.families.wan_layout import LINEAR_NAMES, SCALES, diffusers_name
+from loraedit.families.wan_layout import SCALES, diffusers_name
 from loraedit.masks import pack_keep_mask, pack_token_mask
 from loraedit.types import Mask, OnStep, Pixels
 
@@ -57,7 +58,7 @@ class WanFamily:
 
     def lora_targets(self, which: Targets) -> tuple[str, ...]:
         """Every linear of the blocks, or of their attention, but the image key and value projections."""
-        return tuple(name for name in LINEAR_NAMES if which == "all" or name.startswith("attn"))
+        return tuple(name for name in WAN_LINEARS if which == "all" or name.startswith("attn"))
 
     # ---- encoding ------------------------------------------------------------------------------------------------
 
@@ -218,8 +219,7 @@ class WanFamily:
 
     def portable_lora_name(self, module: str) -> str:
         """``blocks.3.attn1.to_q`` -> ``diffusion_model.blocks.3.self_attn.q``."""
-        _, block, layer = module.split(".", 2)
-        return f"{PREFIX}blocks.{block}.{LINEAR_NAMES[layer]}"
+        return PREFIX + native_name(module)
 
 
 def _statistics(vae: Any, latents: Tensor) -> tuple[Tensor, Tensor]:

@@ -9,35 +9,16 @@ from typing import Any
 
 from loraedit.errors import ModelError
 from loraedit.families.folder import Shapes
+from loraedit.families.lora_names import WAN_BLOCK, WAN_LINEARS, WAN_REST
 
-__all__ = ["LINEAR_NAMES", "SCALES", "check_shapes", "config_of", "diffusers_name"]
+__all__ = ["SCALES", "check_shapes", "config_of", "diffusers_name"]
 
-LINEAR_NAMES = {
-    "attn1.to_q": "self_attn.q", "attn1.to_k": "self_attn.k", "attn1.to_v": "self_attn.v",
-    "attn1.to_out.0": "self_attn.o", "attn2.to_q": "cross_attn.q", "attn2.to_k": "cross_attn.k",
-    "attn2.to_v": "cross_attn.v", "attn2.to_out.0": "cross_attn.o", "ffn.net.0.proj": "ffn.0", "ffn.net.2": "ffn.2",
-}  # fmt: skip
-"""Linear layers of a block that a LoRA adapts: diffusers' name and Wan's own, which ComfyUI uses."""
-
-BLOCK_NAMES = {
-    **LINEAR_NAMES,
-    "attn1.norm_q": "self_attn.norm_q", "attn1.norm_k": "self_attn.norm_k", "attn2.norm_q": "cross_attn.norm_q",
-    "attn2.norm_k": "cross_attn.norm_k", "attn2.add_k_proj": "cross_attn.k_img", "attn2.add_v_proj": "cross_attn.v_img",
-    "attn2.norm_added_k": "cross_attn.norm_k_img", "norm2": "norm3", "scale_shift_table": "modulation",
-}  # fmt: skip
+BLOCK_NAMES = {**WAN_BLOCK, "scale_shift_table": "modulation"}
 TOP_NAMES = {
-    "patch_embedding": "patch_embedding", "proj_out": "head.head", "scale_shift_table": "head.modulation",
-    "condition_embedder.time_embedder.linear_1": "time_embedding.0",
-    "condition_embedder.time_embedder.linear_2": "time_embedding.2",
-    "condition_embedder.time_proj": "time_projection.1",
-    "condition_embedder.text_embedder.linear_1": "text_embedding.0",
-    "condition_embedder.text_embedder.linear_2": "text_embedding.2",
-    "condition_embedder.image_embedder.norm1": "img_emb.proj.0",
-    "condition_embedder.image_embedder.ff.net.0.proj": "img_emb.proj.1",
-    "condition_embedder.image_embedder.ff.net.2": "img_emb.proj.3",
-    "condition_embedder.image_embedder.norm2": "img_emb.proj.4",
+    **WAN_REST,
+    "scale_shift_table": "head.modulation",
     "condition_embedder.image_embedder.pos_embed": "img_emb.emb_pos",
-}  # fmt: skip
+}
 TO_DIFFUSERS = {native: name for name, native in TOP_NAMES.items()}
 BLOCK_TO_DIFFUSERS = {native: name for name, native in BLOCK_NAMES.items()}
 
@@ -145,7 +126,7 @@ def _expected(config: Mapping[str, Any]) -> Iterator[tuple[str, tuple[int, ...]]
             yield f"{embedder}.image_embedder.pos_embed", (1, positions, image)
     for block in (f"blocks.{index}" for index in range(config["num_layers"])):
         yield f"{block}.scale_shift_table", (1, 6, dim)
-        for layer in LINEAR_NAMES:
+        for layer in WAN_LINEARS:
             out, inner = {"ffn.net.0.proj": (ffn, dim), "ffn.net.2": (dim, ffn)}.get(layer, (dim, dim))
             yield from _linear(f"{block}.{layer}", out, inner)
         for norm in ("attn1.norm_q", "attn1.norm_k", "attn2.norm_q", "attn2.norm_k"):
