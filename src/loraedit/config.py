@@ -128,6 +128,13 @@ class EditSettings(_Settings):
     """
 
     model: str = Field("nano", description="nano, a checkpoint folder in diffusers layout, or a Hub id.")
+    transformer: str | None = Field(
+        None, description="The transformer as one .safetensors or .gguf file; the rest is the model's."
+    )
+    transformer_2: str | None = Field(
+        None, description="The same for the expert for low noise of a model that has two."
+    )
+    download: bool = Field(False, description="Fetch from the Hub what is not on this machine.")
     recipe: Literal["model", "paper"] = Field(
         "model", description="Defaults of method: model (its card's) or paper (LoRA-Edit's own)."
     )

@@ -295,7 +295,8 @@ class _Run:
         return from_working(pixels[: len(self.piece.source)], self.piece.source.size)
 
     def _sample(self, encoded: Encoded, sampling: SamplingSettings, loras: dict[str, Path], steps: Path) -> Tensor:
-        negative = self.family.embed_prompt("", self.device) if sampling.guidance > 1 else None
+        guided = sampling.guidance > 1 and not self.job.card.embeds_guidance
+        negative = self.family.embed_prompt("", self.device) if guided else None
         with self._phase("sample"):
 
             def on_step(done: int, total: int) -> None:

@@ -123,11 +123,12 @@ def prepare(
     edit_mask = loosen(edit_mask, settings.box, settings.dilate_px)
     _check_covered(clip, edited, edit_mask)
     _check_reached(list(references), edit_mask)
-    card = read_card(resolve_model(settings.model))
+    card = _read_model(settings)
     notes = check_extras(extras, card)
     settings, told = _distilled(settings, extras)
     settings = settings.resolved(card.recipe)
     _check_prior(settings, card)
+    _check_tokens(settings, card)
     window = choose_window(edit_mask, settings.crop or "off", settings.context or 0.0)
     _check_extent(len(clip), window.size, card)
     return Job(clip, edited, edit_mask, looks, settings, card, window, extras, (*notes, *told), out, run)
@@ -225,6 +226,29 @@ def _check_extent(frames: int, seen: Size, card: ModelCard) -> None:
         raise InputError(f"The clip has {frames} frames, but the model reads at most {longest}. Cut the clip.")
     if max(size.height, size.width) > card.max_positions * card.multiple_px:
         raise InputError(f"A frame of {seen} is too narrow for the model. Crop or pad the clip.")
+
+
+def _read_model(settings: EditSettings) -> ModelCard:
+    """The card of the model that the settings ask for."""
+    given = {"transformer": settings.transformer, "transformer_2": settings.transformer_2}
+    files = {name: Path(path) for name, path in given.items() if path is not None}
+    return read_card(resolve_model(settings.model, settings.download, tuple(files)), files)
+
+
+def _check_tokens(settings: EditSettings, card: ModelCard) -> None:
+    """Nothing is asked for that a model with one timestep a token cannot be shown."""
+    if card.mask != "tokens":
+        return
+    if settings.anchors:
+        raise InputError(
+            f"'{card.folder}' keeps {card.temporal} frames at a time or none of them, so a single frame cannot be "
+            "given whole. Leave --anchors out."
+        )
+    if settings.fill == "carry" and settings.strength == 1.0:
+        raise InputError(
+            f"'{card.folder}' is shown nothing inside the mask, so carried frames can only be what sampling starts "
+            "from. Give --strength below 1 (0.8, say), or --fill grey."
+        )
 
 
 def _check_prior(settings: EditSettings, card: ModelCard) -> None:

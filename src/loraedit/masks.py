@@ -27,6 +27,7 @@ __all__ = [
     "feather",
     "loosen",
     "pack_keep_mask",
+    "pack_token_mask",
     "read_mask",
     "resize_mask",
     "to_pictures",
@@ -313,3 +314,28 @@ def pack_keep_mask(edit_mask: Mask, latent_height: int, latent_width: int, tempo
     keep = np.concatenate([np.repeat(keep[:1], temporal_factor, axis=0), keep[1:]])
     packed = keep.reshape(-1, temporal_factor, latent_height, latent_width).swapaxes(0, 1)
     return packed.astype(np.float32, order="C")
+
+
+def pack_token_mask(
+    edit_mask: Mask, latent_height: int, latent_width: int, temporal_factor: int, patch: int
+) -> NDArray[np.float32]:
+    """Turn an edit mask into the keep mask of a model with one timestep a token: 1 = keep, at latent size.
+
+    A token is kept only if nothing in it is edited: no pixel of its cells, in none of its latent frame's pixel frames.
+
+    Args:
+        edit_mask: ``[F, H, W]`` bool, True = regenerate, F = tf * n + 1.
+        latent_height: h, a multiple of ``patch``.
+        latent_width: w, the same.
+        temporal_factor: tf, pixel frames per latent frame.
+        patch: latent cells of a token, per side.
+
+    Returns:
+        ``[1, f, h, w]`` float32, constant in each token.
+
+    Raises:
+        ShapeError: F is not tf * n + 1.
+    """
+    rows, columns = latent_height // patch, latent_width // patch
+    keep = pack_keep_mask(edit_mask, rows, columns, temporal_factor).min(0, keepdims=True)
+    return np.repeat(np.repeat(keep, patch, axis=2), patch, axis=3)

@@ -205,6 +205,25 @@ def web(
     serve(WebOptions(port, folder, ["nano", *(model or [])], max_upload_mb, share_on_lan, password))
 
 
+@app.command()
+def models(
+    folders: Annotated[
+        list[Path] | None, typer.Argument(help="Checkpoint folders, or folders that hold some, to look at as well.")
+    ] = None,
+    json_output: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """List the models that are supported, with size and licence, and what of them is on this machine."""
+    from loraedit.app.models import model_rows, show_models
+    from loraedit.families.inventory import find_models
+
+    rows, found = model_rows(), find_models(folders or [])
+    if json_output:
+        places = [{"folder": str(each.folder), "problem": each.problem} for each in found]
+        typer.echo(json.dumps({"models": rows, "folders": places}))
+    else:
+        show_models(rows, found)
+
+
 def _references(texts: list[str]) -> dict[int, Path]:
     """Frame index to path.
 
