@@ -1,0 +1,83 @@
+"""The result: laid over the source's own frames, one at a time, and written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from loraedit.compose import lay_over
+from loraedit.editing.run import Run
+from loraedit.editing.scenes import discard_pieces, pieces
+from loraedit.mask_tube import MaskTube
+from loraedit.masks import feather
+from loraedit.report import contact_sheet, side_by_side
+from loraedit.results import Finished, Kept, in_memory, keep_frames, write_finished
+from loraedit.types import Footage, OnStep, Stored, Weights
+from loraedit.video import write_footage
+from loraedit.window import Window
+
+__all__ = ["finish"]
+
+
+def finish(run: Run, to_memory: bool, on_step: OnStep) -> None:
+    """What is kept without loss first, then what people look at, then the mark of a finished run.
+
+    Args:
+        to_memory: read the result into memory.
+        on_step: told (frames laid over the source, frames in all).
+    """
+    job, paths = run.job, run.result.paths
+    paths["frames"] = keep_frames(run.folder, "frames", _composited(run, on_step), job.source)
+    discard_pieces(run.folder)
+    kept = Kept.of(paths["frames"], job.source)
+    run.result.outside_exact = _same_outside(job.source, kept, job.edit_mask)
+    if job.out is not None:
+        paths["out"] = job.out
+        run.result.notes = write_footage(job.out, kept.exact(), job.source, run.settings.codec)
+    _write_pictures(run, kept)
+    finished = Finished(job.source, kept, job.edit_mask, job.edited_first, run.result.losses, run.provenance())
+    write_finished(run.folder, finished)
+    run.result.clip = in_memory(kept) if to_memory else kept
+    paths["run"] = run.folder
+
+
+def _write_pictures(run: Run, result: Footage) -> None:
+    """The contact sheet, and source and result next to each other."""
+    job, paths = run.job, run.result.paths
+    paths["sheet"] = run.folder / "sheet.png"
+    title = f"{run.settings.lora} LoRA, {run.settings.model}"
+    contact_sheet(job.source, result, job.edit_mask, title=title).save(paths["sheet"])
+    paths["side_by_side"] = run.folder / "side_by_side.mp4"
+    joined = side_by_side(job.source, result)
+    write_footage(paths["side_by_side"], joined.rgb(), joined)
+
+
+def _composited(run: Run, on_step: OnStep) -> Iterator[Stored]:
+    """The source's frames, and inside the mask the generated ones over them."""
+    job = run.job
+    both = zip(job.source.exact(), pieces(run.folder), strict=True)
+    for index, (stored, piece) in enumerate(both):
+        alpha = _alpha(job.edit_mask, index, job.window, run.settings.feather_px)
+        yield stored if alpha is None else lay_over(stored, piece, alpha, job.window.at(index))
+        on_step(index + 1, len(job.source))
+
+
+def _alpha(mask: MaskTube, index: int, window: Window, feather_px: float) -> Weights | None:
+    """How much of the generated pixels is seen in the window of a frame, ``[h, w]``; None if nothing is.
+
+    The mask is softened within its box and a pixel round it: the nearest pixel outside the mask is never farther.
+    """
+    box = mask.box(index)
+    if box is None:
+        return None
+    alpha = np.zeros((mask.size.height, mask.size.width), np.float32)
+    near = slice(max(box[0] - 1, 0), box[2] + 1), slice(max(box[1] - 1, 0), box[3] + 1)
+    alpha[near] = feather(mask[index][near][None], feather_px)[0]
+    return alpha[window.at(index)]
+
+
+def _same_outside(source: Footage, result: Footage, mask: MaskTube) -> bool:
+    """Whether every pixel outside the mask, as written, equals the source's."""
+    planes = zip(source.exact(), result.exact(), mask, strict=True)
+    return all(np.array_equal(ours[~inside], theirs[~inside]) for ours, theirs, inside in planes)
