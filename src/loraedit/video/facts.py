@@ -14,7 +14,7 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import ColorRange
 from av.video.stream import VideoStream
 
-from loraedit.types import Colour, Image, Origin
+from loraedit.types import Colour, Origin, Stored
 
 __all__ = [
     "BT709",
@@ -52,7 +52,7 @@ class Turn(NamedTuple):
     mirrored: bool
     quarters: int
 
-    def apply(self, pixels: Image) -> Image:
+    def apply(self, pixels: Stored) -> Stored:
         """The upright frame."""
         return np.ascontiguousarray(np.rot90(pixels[:, ::-1] if self.mirrored else pixels, self.quarters))
 
