@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 
 from loraedit.optical_flow import Field, FlowMeter, Grey, at, grid, misfit
-from loraedit.types import Frames, Image, OnStep, Size, Weights, no_step
+from loraedit.types import Frames, Image, OnStep, Pixels, Size, Weights, no_step
 
 __all__ = ["Carried", "FarKey", "carry", "trace"]
 
@@ -142,7 +142,7 @@ class _Sums:
         self.trust = np.zeros(shape, np.float32)
 
 
-def _carried(look: Mapping[int, Image], colour: Frames, sums: _Sums) -> Carried:
+def _carried(look: Mapping[int, Image], colour: Pixels, sums: _Sums) -> Carried:
     clip, trust = np.empty(colour.shape, np.uint8), sums.trust.copy()
     for index, (summed, total) in enumerate(zip(colour, sums.total, strict=True)):
         clip[index] = np.rint(summed / total).clip(0, 255)
@@ -221,7 +221,7 @@ def _small(flow: Field) -> Field:
     height, width = flow.shape[:2]
     scale = min(1.0, SHORT_SIDE / min(height, width))
     size = max(round(width * scale), 1), max(round(height * scale), 1)
-    shares = flow / np.array([width, height], np.float32)
+    shares = np.asarray(flow / np.array([width, height], np.float32), np.float32)
     return np.asarray(cv2.resize(shares, size, interpolation=cv2.INTER_AREA), np.float32)
 
 

@@ -82,10 +82,14 @@ class MaskTube:
         whole = (0, 0, self.size.height, self.size.width)
         return all(each.box == whole for each in self._frames) and all(bool(plane.all()) for plane in self)
 
+    def share(self) -> float:
+        """The share of the clip that is to be edited, 0 to 1."""
+        return float(np.mean([plane.mean() for plane in self]))
+
     @cached_property
     def fingerprint(self) -> str:
         """Twelve hex digits of all planes."""
-        return joint_hash(frame_hash(plane) for plane in self)
+        return joint_hash(frame_hash(plane.view(np.uint8)) for plane in self)
 
 
 def _pack(plane: Plane) -> _Packed:

@@ -12,20 +12,21 @@ import numpy as np
 
 from loraedit.errors import InputError, ShapeError
 from loraedit.inputs import check_apart, read_edit, read_source, unusable_paths_refused
-from loraedit.masks import read_mask, to_pictures
+from loraedit.mask_tube import MaskTube
+from loraedit.masks import read_mask, to_picture
 from loraedit.report import overlay_mask
 from loraedit.tracking import (
     MARGIN,
-    FlowTracker,
     Hints,
     Plane,
     changed_region,
     loose_tube,
     name_of_frame,
     seed_from_hints,
+    tight_tube,
 )
-from loraedit.types import Clip, Mask, OnStep, Size, no_step
-from loraedit.video import check_writable, write_clip
+from loraedit.types import Footage, OnStep, Size, no_step
+from loraedit.video import check_writable, write_footage
 
 __all__ = ["Made", "MaskHints", "make_mask", "parse_box", "parse_point", "preview_path"]
 
@@ -92,12 +93,12 @@ def make_mask(
     clip = read_source(source)
     regions = _regions(clip, hints)
     if tight:
-        mask = MaskTube(FlowTracker().track(in_memory(clip).frames, regions, on_step))
+        mask = tight_tube(clip, regions, None, on_step)
     else:
         mask = loose_tube(clip, regions, MARGIN if margin is None else margin, None, on_step)
     tinted = (overlay_mask(frame, plane) for frame, plane in zip(clip.rgb(), mask, strict=True))
-    write_footage(preview, tinted, Clip(in_memory_first(clip), clip.fps))
-    write_footage(out, (to_picture(plane) for plane in mask), Clip(in_memory_first(clip), clip.fps))
+    write_footage(preview, tinted, clip.fps)
+    write_footage(out, (to_picture(plane) for plane in mask), clip.fps)
     return Made(mask, out, preview)
 
 

@@ -7,8 +7,6 @@ same bytes.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +18,7 @@ from PIL import ImageDraw, ImageFont
 
 from loraedit.errors import InputError, ShapeError
 from loraedit.mask_tube import MaskTube
-from loraedit.types import Footage, Image, Plane, Size, Stored, frame_hash, joint_hash
+from loraedit.types import Footage, Image, Plane
 
 __all__ = ["contact_sheet", "loss_curve", "moments", "overlay_mask", "running_mean", "side_by_side"]
 
@@ -101,61 +99,18 @@ def _tint(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     return np.rint(below + np.float32(OVERLAY_STRENGTH) * (colour - below)).astype(np.uint8)
 
 
-@dataclass(frozen=True)
-class _Joined:
-    """Footage made of two: the first on the left and the second on the right of a white gap."""
-
-    left: Footage
-    right: Footage
-    gap_px: int
-
-    @property
-    def size(self) -> Size:
-        return Size(self.left.size.height, 2 * self.left.size.width + self.gap_px)
-
-    @property
-    def fps(self) -> Fraction:
-        return self.left.fps
-
-    @property
-    def origin(self) -> None:
-        return None
-
-    @property
-    def depth(self) -> int:
-        return 8
-
-    @property
-    def alpha(self) -> bool:
-        return False
-
-    @property
-    def fingerprint(self) -> str:
-        return joint_hash(frame_hash(frame) for frame in self.rgb())
-
-    def __len__(self) -> int:
-        return len(self.left)
-
-    def rgb(self, start: int = 0, stop: int | None = None) -> Iterator[Image]:
-        gap = np.full((self.left.size.height, self.gap_px, 3), 255, np.uint8)
-        for one, other in zip(self.left.rgb(start, stop), self.right.rgb(start, stop), strict=True):
-            yield np.concatenate([one, gap, other], axis=1)
-
-    def exact(self, start: int = 0, stop: int | None = None) -> Iterator[Stored]:
-        return self.rgb(start, stop)
-
-
-def side_by_side(source: Footage, result: Footage, *, gap_px: int = 8) -> Footage:
+def side_by_side(source: Footage, result: Footage, *, gap_px: int = 8) -> Iterator[Image]:
     """Join two clips, the source on the left and the result on the right of a white gap ``gap_px`` wide.
 
     Returns:
-        Footage of frames ``[H, 2 * W + gap_px, 3]`` uint8.
+        The frames, ``[H, 2 * W + gap_px, 3]`` uint8, one after the other.
 
     Raises:
         ShapeError: if the two clips differ in frames, height or width.
     """
     _require_same_frames(source, result)
-    return _Joined(source, result, gap_px)
+    gap = np.full((source.size.height, gap_px, 3), 255, np.uint8)
+    return (np.concatenate([one, gap, other], axis=1) for one, other in zip(source.rgb(), result.rgb(), strict=True))
 
 
 def loss_curve(path: Path, steps: Sequence[int], losses: Sequence[float]) -> None:

@@ -134,7 +134,7 @@ def input_hashes(source: str, fps: Fraction, edited_first: Image, edit_mask: Mas
     }
 
 
-def keep_frames(folder: Path, name: str, frames: Iterable[Stored], like: Footage) -> Path:
+def keep_frames(folder: Path, name: str, frames: Iterable[Stored], like: Footage | Fraction) -> Path:
     """Write frames without loss into a folder of the run folder, as they come; the folder.
 
     Raises:
@@ -151,9 +151,7 @@ def write_finished(folder: Path, finished: Finished) -> None:
         InputError: the folder cannot be written to.
     """
     keep_frames(folder, "source", finished.source.exact(), finished.source)
-    first = to_picture(finished.edit_mask[0])
-    pictures = (to_picture(plane) for plane in finished.edit_mask)
-    keep_frames(folder, "mask", pictures, Clip(first[None], finished.source.fps))
+    keep_frames(folder, "mask", (to_picture(plane) for plane in finished.edit_mask), finished.source.fps)
     write_image(folder / EDITED_FIRST_FILE, finished.edited_first)
     content = {
         "fps": str(finished.source.fps),

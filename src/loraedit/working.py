@@ -81,12 +81,12 @@ class Workbench:
     def __init__(self, job: Job, on_step: OnStep = no_step) -> None:
         self.job, self._on_step = job, on_step
         self.size = working_size(job.window.size, job.card.settings.area_px, job.card.multiple_px)
+        self._read: tuple[int, Frames] | None = None
         self._edited = {index: self._cut(image, index) for index, image in job.edited.items()}
         self._unedited = {index: self.pieces(index, index + 1)[0] for index in self._edited}
         self._carries = job.settings.fill == "carry" and job.settings.lora == "motion"
         self._ways: dict[int, dict[int, Field]] = {}
         self._first: list[Carried] | None = None
-        self._read: tuple[int, Frames] | None = None
 
     def pieces(self, start: int, stop: int) -> Frames:
         """The window's part of the source's frames, uint8 ``[F, H, W, 3]``; what was just read is not read again."""

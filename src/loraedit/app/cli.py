@@ -129,7 +129,7 @@ def make_a_mask(
     console = Console(stderr=True)
     with PhaseProgress(console, QUIET_S) as progress:
         made = make_mask(source, hints, out, tight, margin, _mask_progress(progress))
-    share = made.mask.mean()
+    share = made.mask.share()
     console.print(f"The mask covers {share:.0%} of the clip. Look at the preview before you use it.", highlight=False)
     for name, path in (("Mask", made.out), ("Preview", made.preview)):
         console.print(f"  {name + ':':17}{path}", highlight=False, soft_wrap=True, markup=False)

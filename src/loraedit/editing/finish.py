@@ -49,8 +49,7 @@ def _write_pictures(run: Run, result: Footage) -> None:
     title = f"{run.settings.lora} LoRA, {run.settings.model}"
     contact_sheet(job.source, result, job.edit_mask, title=title).save(paths["sheet"])
     paths["side_by_side"] = run.folder / "side_by_side.mp4"
-    joined = side_by_side(job.source, result)
-    write_footage(paths["side_by_side"], joined.rgb(), joined)
+    write_footage(paths["side_by_side"], side_by_side(job.source, result), job.source.fps)
 
 
 def _composited(run: Run, on_step: OnStep) -> Iterator[Stored]:

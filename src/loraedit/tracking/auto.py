@@ -30,7 +30,7 @@ from loraedit.tracking.regions import closed, cut, filled, grown, opened, parts,
 from loraedit.tracking.scale import Scale
 from loraedit.types import Footage, Image, Mask, OnStep, Size, no_step
 
-__all__ = ["MARGIN", "loose_tube", "mask_from_edit"]
+__all__ = ["MARGIN", "loose_tube", "mask_from_edit", "tight_tube"]
 
 _Matrix = NDArray[np.float64]
 
@@ -95,8 +95,7 @@ def loose_tube(
     Raises:
         InputError: the mask would fill the whole clip.
     """
-    scale = Scale.of(source.size)
-    images = [scale.image(frame) for frame in source.rgb()]
+    scale, images = _at_tracking_size(source)
     follow = _Follower(images, _Steps(images), margin, tracker or FlowTracker())
     small = follow({k: scale.plane(v) for k, v in regions.items()}, on_step)
     large = (scale.back(plane) for plane in small)
@@ -104,6 +103,25 @@ def loose_tube(
     if tube.all():
         raise InputError("The mask made from the edit fills the whole clip. Say with --mask where to edit.")
     return tube
+
+
+def tight_tube(
+    source: Footage, regions: Mapping[int, Plane], tracker: Tracker | None = None, on_step: OnStep = no_step
+) -> MaskTube:
+    """Follow one thing that is known in some frames through the clip, tightly; arguments as of :func:`loose_tube`.
+
+    Returns:
+        One plane for each frame, True = object.
+    """
+    scale, images = _at_tracking_size(source)
+    seeds = {index: scale.plane(region) for index, region in regions.items()}
+    small = (tracker or FlowTracker()).track(np.stack(images), seeds, on_step)
+    return MaskTube(regions[index] if index in regions else scale.back(plane) for index, plane in enumerate(small))
+
+
+def _at_tracking_size(source: Footage) -> tuple[Scale, list[Image]]:
+    scale = Scale.of(next(source.rgb(0, 1))[None])
+    return scale, [scale.image(frame) for frame in source.rgb()]
 
 
 class _Steps(Sequence[Step]):

@@ -42,7 +42,7 @@ class FlowTracker:
     def track(self, source: Frames, seeds: Seeds, on_step: OnStep = no_step) -> Mask:
         """Find the object in every frame; see :meth:`loraedit.tracking.base.Tracker.track`."""
         assert seeds and all(0 <= index < len(source) for index in seeds)
-        scale = Scale.of(Size(*source.shape[1:3]))
+        scale = Scale.of(source)
         images = [scale.image(frame) for frame in source]
         known = {index: scale.plane(seed) for index, seed in sorted(seeds.items())}
         belief = [np.zeros(images[0].shape[:2], np.float32) for _ in images]
