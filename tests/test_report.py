@@ -63,17 +63,19 @@ def test_the_overlay_refuses_a_mask_of_another_size() -> None:
 
 
 def test_side_by_side_puts_the_source_left_and_the_result_right() -> None:
-    source, result = grey_clip(3), 255 - grey_clip(3)
-    joined = np.stack(list(report.side_by_side(film(source), film(result), gap_px=4)))
-    assert joined.shape == (3, 12, 8 + 4 + 8, 3)
-    assert np.array_equal(joined[:, :, :8], source)
-    assert np.array_equal(joined[:, :, -8:], result)
-    assert (joined[:, :, 8:12] == 255).all()
+    source = grey_clip(3)[2]
+    joined = report.side_by_side(source, 255 - source, gap_px=4)
+    assert joined.shape == (12, 8 + 4 + 8, 3)
+    assert np.array_equal(joined[:, :8], source)
+    assert np.array_equal(joined[:, -8:], 255 - source)
+    assert (joined[:, 8:12] == 255).all()
 
 
-def test_side_by_side_refuses_clips_that_differ() -> None:
+def test_side_by_side_and_the_sheet_refuse_what_differs() -> None:
+    with pytest.raises(ShapeError, match="same height and width"):
+        report.side_by_side(grey_clip(1)[0], grey_clip(1, height=4)[0])
     with pytest.raises(ShapeError, match="same frames"):
-        report.side_by_side(film(grey_clip(3)), film(grey_clip(4)))
+        report.contact_sheet(film(grey_clip(3)), film(grey_clip(4)), MaskTube(np.ones((3, 12, 8), np.bool_)))
 
 
 def test_a_running_mean_of_a_straight_line_is_the_line_away_from_its_ends() -> None:

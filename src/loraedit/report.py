@@ -6,7 +6,7 @@ same bytes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -99,18 +99,26 @@ def _tint(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     return np.rint(below + np.float32(OVERLAY_STRENGTH) * (colour - below)).astype(np.uint8)
 
 
-def side_by_side(source: Footage, result: Footage, *, gap_px: int = 8) -> Iterator[Image]:
-    """Join two clips, the source on the left and the result on the right of a white gap ``gap_px`` wide.
+def side_by_side(source: Image, result: Image, *, gap_px: int = 8) -> Image:
+    """Join two frames, the source on the left and the result on the right of a white gap.
+
+    Args:
+        source: ``[H, W, 3]`` uint8.
+        result: ``[H, W, 3]`` uint8.
+        gap_px: width of the gap.
 
     Returns:
-        The frames, ``[H, 2 * W + gap_px, 3]`` uint8, one after the other.
+        ``[H, 2 * W + gap_px, 3]`` uint8.
 
     Raises:
-        ShapeError: if the two clips differ in frames, height or width.
+        ShapeError: if the two differ in height or width.
     """
-    _require_same_frames(source, result)
-    gap = np.full((source.size.height, gap_px, 3), 255, np.uint8)
-    return (np.concatenate([one, gap, other], axis=1) for one, other in zip(source.rgb(), result.rgb(), strict=True))
+    if source.shape != result.shape:
+        raise ShapeError(
+            f"Source and result must have the same height and width: "
+            f"the source is {list(source.shape)}, the result {list(result.shape)}."
+        )
+    return np.concatenate([source, np.full((len(source), gap_px, 3), 255, np.uint8), result], axis=1)
 
 
 def loss_curve(path: Path, steps: Sequence[int], losses: Sequence[float]) -> None:

@@ -13,8 +13,8 @@ from loraedit.mask_tube import MaskTube
 from loraedit.masks import feather
 from loraedit.report import contact_sheet, side_by_side
 from loraedit.results import Finished, Kept, in_memory, keep_frames, write_finished
-from loraedit.types import Footage, OnStep, Stored, Weights
-from loraedit.video import write_footage
+from loraedit.types import Footage, Image, OnStep, Stored, Weights
+from loraedit.video import to_rgb, write_footage
 from loraedit.window import Window
 
 __all__ = ["finish"]
@@ -31,7 +31,6 @@ def finish(run: Run, to_memory: bool, on_step: OnStep) -> None:
     paths["frames"] = keep_frames(run.folder, "frames", _composited(run, on_step), job.source)
     discard_pieces(run.folder)
     kept = Kept.of(paths["frames"], job.source)
-    run.result.outside_exact = _same_outside(job.source, kept, job.edit_mask)
     if job.out is not None:
         paths["out"] = job.out
         run.result.notes = write_footage(job.out, kept.exact(), job.source, run.settings.codec)
@@ -43,13 +42,21 @@ def finish(run: Run, to_memory: bool, on_step: OnStep) -> None:
 
 
 def _write_pictures(run: Run, result: Footage) -> None:
-    """The contact sheet, and source and result next to each other."""
+    """The contact sheet, and source and result next to each other; these are compared outside the mask as they pass."""
     job, paths = run.job, run.result.paths
     paths["sheet"] = run.folder / "sheet.png"
     title = f"{run.settings.lora} LoRA, {run.settings.model}"
     contact_sheet(job.source, result, job.edit_mask, title=title).save(paths["sheet"])
     paths["side_by_side"] = run.folder / "side_by_side.mp4"
-    write_footage(paths["side_by_side"], side_by_side(job.source, result), job.source.fps)
+    same: list[bool] = []
+
+    def compared() -> Iterator[Image]:
+        for ours, theirs, inside in zip(job.source.exact(), result.exact(), job.edit_mask, strict=True):
+            same.append(np.array_equal(ours[~inside], theirs[~inside]))
+            yield side_by_side(to_rgb(ours), to_rgb(theirs))
+
+    write_footage(paths["side_by_side"], compared(), job.source.fps)
+    run.result.outside_exact = all(same)
 
 
 def _composited(run: Run, on_step: OnStep) -> Iterator[Stored]:
@@ -74,9 +81,3 @@ def _alpha(mask: MaskTube, index: int, window: Window, feather_px: float) -> Wei
     near = slice(max(box[0] - 1, 0), box[2] + 1), slice(max(box[1] - 1, 0), box[3] + 1)
     alpha[near] = feather(mask[index][near][None], feather_px)[0]
     return alpha[window.at(index)]
-
-
-def _same_outside(source: Footage, result: Footage, mask: MaskTube) -> bool:
-    """Whether every pixel outside the mask, as written, equals the source's."""
-    planes = zip(source.exact(), result.exact(), mask, strict=True)
-    return all(np.array_equal(ours[~inside], theirs[~inside]) for ours, theirs, inside in planes)
