@@ -122,7 +122,7 @@ WRITERS: dict[str, Callable[[Path, int], dict[str, Any]]] = {
 # ---- an edit in a process of its own -----------------------------------------------------------------------------
 
 
-def carry_out(kind: str, frames: int, mask: str | None, steps: int, work: Path) -> dict[str, Any]:
+def carry_out(kind: str, frames: int, mask: str, steps: int, work: Path) -> dict[str, Any]:
     """Edit a clip, and say what it took."""
     import torch
 
@@ -134,10 +134,9 @@ def carry_out(kind: str, frames: int, mask: str | None, steps: int, work: Path) 
     quiet_libraries("diffusers", "transformers")
     folder, started = work / f"{kind}-{frames}", time.monotonic()
     about = json.loads((folder / "about.json").read_text())
-    result = loraedit.edit(
-        folder / about["source"], folder / "edited.png", about["mask"] if mask == "given" else None,
-        run=folder / f"run-{mask}", steps=min(steps, 5) if kind == "hd" else steps, sampling_steps=4 if kind == "hd" else None,
-    )  # fmt: skip
+    hasty = {"steps": min(steps, 5), "sampling_steps": 4} if kind == "hd" else {"steps": steps}
+    given = about["mask"] if mask == "given" else None
+    result = loraedit.edit(folder / about["source"], folder / "edited.png", given, run=folder / f"run-{mask}", **hasty)
     return {
         "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         "seconds": time.monotonic() - started,

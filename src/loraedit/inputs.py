@@ -98,10 +98,12 @@ def prepare(
     out: Path | None,
     run: Path | None,
     on_mask: OnStep = no_step,
+    on_read: OnStep = no_step,
 ) -> Job:
     """Read and check everything; a mask of None or "auto" is made from the edited frames.
 
     Args:
+        on_read: told (frames done, frames in all) while the clip is gone through once.
         on_mask: told (frames done, frames in all) while such a mask is made.
 
     Raises:
@@ -110,7 +112,7 @@ def prepare(
     """
     _check_device(settings.device)
     run = _check_places(out, run, settings.codec, [source, first_frame, mask, *references.values()])
-    clip = read_source(source)
+    clip = read_source(source, on_read)
     if out is not None:
         check_encodable(out, settings.codec, clip.size)
     edited = read_edit(first_frame, clip.size, settings.fit, name_of_frame(0))
@@ -145,8 +147,12 @@ def parse_reference(text: str) -> tuple[int, Path]:
     return int(match[1]), Path(match[2])
 
 
-def read_source(source: ClipLike) -> Footage:
+def read_source(source: ClipLike, on_step: OnStep = no_step) -> Footage:
     """A clip; a file is gone through once, and then read on demand.
+
+    Args:
+        source: what the user gave.
+        on_step: told (frames done, frames in all) while a file is gone through.
 
     Raises:
         InputError: it cannot be read, or is no clip.
@@ -154,7 +160,7 @@ def read_source(source: ClipLike) -> Footage:
     if isinstance(source, Clip):
         return source
     if isinstance(source, str | Path):
-        return open_footage(Path(source))
+        return open_footage(Path(source), on_step)
     frames = np.asarray(source)
     if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3 or 0 in frames.shape:
         raise InputError(

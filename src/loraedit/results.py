@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -144,13 +144,18 @@ def keep_frames(folder: Path, name: str, frames: Iterable[Stored], like: Footage
     return folder / name
 
 
-def write_finished(folder: Path, finished: Finished) -> None:
+def write_finished(
+    folder: Path, finished: Finished, told: Callable[[Iterator[Stored]], Iterator[Stored]] = iter
+) -> None:
     """Write what is missing: all but ``settings.json`` and ``frames/``; the same edit gives the same bytes.
+
+    Args:
+        told: sees the source's frames as they are written, and passes them on.
 
     Raises:
         InputError: the folder cannot be written to.
     """
-    keep_frames(folder, "source", finished.source.exact(), finished.source)
+    keep_frames(folder, "source", told(finished.source.exact()), finished.source)
     keep_frames(folder, "mask", (to_picture(plane) for plane in finished.edit_mask), finished.source.fps)
     write_image(folder / EDITED_FIRST_FILE, finished.edited_first)
     content = {

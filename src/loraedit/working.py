@@ -81,7 +81,7 @@ class Workbench:
     def __init__(self, job: Job, on_step: OnStep = no_step) -> None:
         self.job, self._on_step = job, on_step
         self.size = working_size(job.window.size, job.card.settings.area_px, job.card.multiple_px)
-        self._read: tuple[int, Frames] | None = None
+        self._read: tuple[int, list[Image]] | None = None
         self._edited = {index: self._cut(image, index) for index, image in job.edited.items()}
         self._unedited = {index: self.pieces(index, index + 1)[0] for index in self._edited}
         self._carries = job.settings.fill == "carry" and job.settings.lora == "motion"
@@ -90,14 +90,14 @@ class Workbench:
 
     def pieces(self, start: int, stop: int) -> Frames:
         """The window's part of the source's frames, uint8 ``[F, H, W, 3]``; what was just read is not read again."""
-        kept: list[Image] = []
-        if self._read is not None and self._read[0] <= start < self._read[0] + len(self._read[1]):
-            kept = list(self._read[1][start - self._read[0] :][: stop - start])
+        begun, read = self._read if self._read is not None else (0, [])
+        kept = list(read[start - begun : stop - begun]) if begun <= start < begun + len(read) else []
         begin = start + len(kept)
-        frames = enumerate(self.job.source.rgb(begin, stop), begin) if begin < stop else iter(())
-        pieces: Frames = np.stack([*kept, *(self._cut(frame, index) for index, frame in frames)])
-        self._read = start, pieces
-        return pieces
+        if begin < stop:
+            more = enumerate(self.job.source.rgb(begin, stop), begin)
+            kept += [self._cut(frame, index).copy() for index, frame in more]
+            self._read = start, kept
+        return np.stack(kept)
 
     def mask(self, segment: Segment) -> Mask:
         """The window's part of the mask of a segment, bool ``[F, H, W]``."""

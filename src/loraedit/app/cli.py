@@ -26,7 +26,7 @@ LABELS = {
 }  # fmt: skip
 
 QUIET_S = 2.0
-"""Making a mask shows its progress only if it takes longer."""
+"""Reading a clip and making a mask show their progress only if they take longer."""
 
 app = typer.Typer(
     name="loraedit",
@@ -82,8 +82,8 @@ def edit(
     references = _references(reference or [])
     console = Console(stderr=True)
     with PhaseProgress(console, QUIET_S) as waiting:
-        on_mask = _mask_progress(waiting)
-        job = prepare(source, first_frame, mask, references, make_settings(settings), out, run, on_mask)
+        told = [_phase_progress(waiting, phase) for phase in ("mask", "read")]
+        job = prepare(source, first_frame, mask, references, make_settings(settings), out, run, *told)
     with PhaseProgress(console) as progress:
         try:
             from loraedit.editing import run_edit  # heavy: only once everything has been checked
@@ -128,15 +128,15 @@ def make_a_mask(
     hints = MaskHints(edits, points, boxes, _references(seed_mask or []))
     console = Console(stderr=True)
     with PhaseProgress(console, QUIET_S) as progress:
-        made = make_mask(source, hints, out, tight, margin, _mask_progress(progress))
+        made = make_mask(source, hints, out, tight, margin, _phase_progress(progress, "mask"))
     share = made.mask.share()
     console.print(f"The mask covers {share:.0%} of the clip. Look at the preview before you use it.", highlight=False)
     for name, path in (("Mask", made.out), ("Preview", made.preview)):
         console.print(f"  {name + ':':17}{path}", highlight=False, soft_wrap=True, markup=False)
 
 
-def _mask_progress(progress: PhaseProgress) -> OnStep:
-    return lambda done, total: progress("mask", done, total, "")
+def _phase_progress(progress: PhaseProgress, phase: str) -> OnStep:
+    return lambda done, total: progress(phase, done, total, "")
 
 
 @app.command()
