@@ -441,6 +441,13 @@ def test_an_animation_that_calls_itself_an_image_is_refused(tmp_path: Path, suff
 # Files that lie
 
 
+def test_a_tiff_cut_short_in_its_tags_is_refused_without_a_warning(tmp_path: Path) -> None:
+    Image.fromarray(noise(4, 6, 3)).save(tmp_path / "a.tif")
+    (tmp_path / "a.tif").write_bytes((tmp_path / "a.tif").read_bytes()[:100])
+    with pytest.raises(InputError, match=r"a\.tif cannot be read as an image"):
+        video.open_footage(tmp_path / "a.tif")
+
+
 def test_frames_too_large_to_be_meant_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     video.write_clip(tmp_path / "a.mkv", noisy_clip())
     monkeypatch.setattr("loraedit.video.decoding.MAX_PIXELS", 32 * 48 - 1)

@@ -76,6 +76,7 @@ def read_stored(path: Path) -> Stored:
 def _opened(path: Path) -> Iterator[PilImage.Image]:
     try:
         with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # about damaged tags, which are not used
             warnings.simplefilter("error", PilImage.DecompressionBombWarning)
             with PilImage.open(path) as image:
                 count = getattr(image, "n_frames", 1)
