@@ -94,7 +94,7 @@ class Origin:
         pts: when each frame is shown, in units of ``time_base``, rising.
         time_base: seconds.
         last: how long the last frame is shown, in units of ``time_base``.
-        start: seconds; where the file, that is the earliest of its streams, begins.
+        start: seconds, not below zero; where the file, that is the earliest of its streams, begins.
         rotation: degrees counterclockwise by which the stored frames were turned to be upright; 0, 90, 180 or 270.
         mirrored: whether they were mirrored too, left to right, before they were turned.
         pixel_aspect: width by height of a pixel of the upright frames.

@@ -15,7 +15,7 @@ from av.video.stream import VideoStream
 
 from loraedit.errors import InputError
 from loraedit.types import Size, Stored
-from loraedit.video.facts import only, turn_of
+from loraedit.video.facts import Turn, only, turn_of
 from loraedit.video.pixels import Layout, layout_of, stored_pixels
 
 __all__ = ["MAX_FRAMES", "MAX_PIXELS", "METADATA_ERRORS", "Decoder", "damaged"]
@@ -59,6 +59,7 @@ class Decoder:
             raise
         self.position, self.has_sought = 0, False
         self._reformatter = VideoReformatter()
+        self._turn: Turn | None = None
         self._frames = self._decoded()
 
     def close(self) -> None:
@@ -112,7 +113,9 @@ class Decoder:
 
     def pixels(self, frame: VideoFrame, layout: Layout) -> Stored:
         """A frame as RGB, upright."""
-        return turn_of(frame).apply(stored_pixels(frame, layout, self._reformatter))
+        if self._turn is None:  # once: to look at a frame's side data keeps the frame in memory
+            self._turn = turn_of(frame)
+        return self._turn.apply(stored_pixels(frame, layout, self._reformatter))
 
     def _decoded(self) -> Iterator[VideoFrame]:
         for packet in self.container.demux(self.stream):

@@ -25,7 +25,7 @@ from loraedit.video.copying import Extras, Timed, open_extras
 from loraedit.video.decoding import METADATA_ERRORS
 from loraedit.video.facts import BT709, CONVERTIBLE
 from loraedit.video.formats import Encoding, Kind
-from loraedit.video.pixels import BICUBIC_EXACT, Layout, conform, narrow
+from loraedit.video.pixels import BICUBIC_EXACT, Layout, conform, narrow, yuv_frame
 
 __all__ = ["write_video"]
 
@@ -267,17 +267,20 @@ def _coded_frame(pixels: Stored, plan: _Plan, reformatter: VideoReformatter) -> 
     """A frame in the pixel format of the encoder, with even sides where it needs them."""
     if plan.is_rgb:
         return _lossless_frame(pixels, plan, reformatter)
-    deep = plan.layout.depth > 8 and pixels.dtype == np.uint16
-    rgb = conform(pixels, Layout(16 if deep else 8, plan.layout.alpha))
+    deep, colour = plan.layout.depth > 8, plan.colour
+    rgb = conform(pixels, Layout(16, plan.layout.alpha) if deep else plan.layout)
     even = np.pad(rgb, ((0, rgb.shape[0] % 2), (0, rgb.shape[1] % 2), (0, 0)), mode="edge")
-    colour = plan.colour
-    coded = reformatter.reformat(
-        _frame(even),
-        format=plan.pixels,
-        dst_colorspace=CONVERTIBLE[colour.matrix],
-        dst_color_range=plan.range,
-        interpolation=BICUBIC_EXACT,
-    )
+    if deep:
+        yuv = yuv_frame(even, colour, plan.layout)
+        coded = reformatter.reformat(yuv, format=plan.pixels, interpolation=BICUBIC_EXACT)
+    else:
+        coded = reformatter.reformat(
+            _frame(even),
+            format=plan.pixels,
+            dst_colorspace=CONVERTIBLE[colour.matrix],
+            dst_color_range=plan.range,
+            interpolation=BICUBIC_EXACT,
+        )
     coded.colorspace, coded.color_range = colour.matrix, plan.range
     coded.color_primaries, coded.color_trc = colour.primaries, colour.transfer
     return coded

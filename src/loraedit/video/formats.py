@@ -38,8 +38,8 @@ class Encoding:
     any_range: bool = True
 
     def format_for(self, layout: Layout) -> tuple[str, Layout]:
-        """The pixel format for a clip, and what it holds: opacity before depth, where it cannot hold both."""
-        fitting = [each for each in self.formats if each[1].alpha >= layout.alpha] or self.formats
+        """The pixel format for a clip, and what it holds, which may be less: the deepest, or no opacity."""
+        fitting = [each for each in self.formats if each[1].alpha == layout.alpha] or self.formats
         return next((each for each in fitting if each[1].depth >= layout.depth), fitting[-1])
 
 
@@ -99,12 +99,13 @@ _ENCODINGS: dict[Codec, Encoding] = {
     ),
 }  # fmt: skip
 _FAST_START = {"fflags": "+bitexact", "movflags": "+faststart"}
+_AT_ITS_TIME = {"fflags": "+bitexact", "avoid_negative_ts": "disabled"}  # sound may begin before the picture does
 _CONTAINERS = {
     each.suffix: each
     for each in (
         Container(".mp4", "mp4", ("h264", "h265", "av1"), _FAST_START),
         Container(".mov", "mov", ("h264", "h265", "prores", "png"), _FAST_START),
-        Container(".mkv", "matroska", ("ffv1", "h264", "h265", "av1", "prores"), {"fflags": "+bitexact"}),
+        Container(".mkv", "matroska", ("ffv1", "h264", "h265", "av1", "prores"), _AT_ITS_TIME),
     )
 }
 

@@ -7,7 +7,6 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
 
 import av
 import cv2
@@ -17,11 +16,11 @@ from PIL import ExifTags
 from PIL import Image as PilImage
 
 from loraedit.errors import InputError
-from loraedit.types import Image, Size, Stored
+from loraedit.types import Image, Stored
 from loraedit.video.facts import Turn
 from loraedit.video.pixels import Layout, layout_of, stored_pixels, to_rgb
 
-__all__ = ["IMAGE_SUFFIXES", "Still", "look_at", "read_image", "read_stored", "save_png"]
+__all__ = ["IMAGE_SUFFIXES", "read_image", "read_stored", "save_png"]
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"})
 """Suffixes, in lower case, that count as an image: a frame in a folder, a mask for all frames."""
@@ -31,13 +30,6 @@ _TURNS = {
     2: Turn(True, 0), 3: Turn(False, 2), 4: Turn(True, 2), 5: Turn(True, 1),
     6: Turn(False, 3), 7: Turn(True, 3), 8: Turn(False, 1),
 }  # fmt: skip
-
-
-class Still(NamedTuple):
-    """What an image's header says: its size once it is upright, and what its pixels are made of."""
-
-    size: Size
-    layout: Layout
 
 
 def read_image(path: Path) -> Image:
@@ -68,8 +60,8 @@ def read_stored(path: Path) -> Stored:
         InputError: as :func:`read_image`.
     """
     with _opened(path) as image:
+        layout = _layout(image)  # before anything is decoded
         image.load()
-        layout = _layout(image)
         if layout.depth == 8:
             pixels: Stored = np.array(image.convert("RGBA" if layout.alpha else "RGB"), dtype=np.uint8)
         elif image.mode.startswith("I"):
@@ -80,22 +72,11 @@ def read_stored(path: Path) -> Stored:
         return _turn(image).apply(pixels)
 
 
-def look_at(path: Path) -> Still:
-    """What an image's header says.
-
-    Raises:
-        InputError: as :func:`read_image`, but for damage behind the header.
-    """
-    with _opened(path) as image:
-        width, height = image.size
-        turned = _turn(image).quarters % 2
-        return Still(Size(width, height) if turned else Size(height, width), _layout(image))
-
-
 @contextmanager
 def _opened(path: Path) -> Iterator[PilImage.Image]:
     try:
         with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # about damaged tags, which are not used
             warnings.simplefilter("error", PilImage.DecompressionBombWarning)
             with PilImage.open(path) as image:
                 count = getattr(image, "n_frames", 1)

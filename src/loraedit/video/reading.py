@@ -22,7 +22,7 @@ from loraedit.errors import InputError
 from loraedit.types import Clip, Footage, Image, OnStep, Origin, Size, Stored, frame_hash, joint_hash, no_step
 from loraedit.video.decoding import Decoder, damaged
 from loraedit.video.facts import Shown, average_rate, origin_of, shown
-from loraedit.video.images import IMAGE_SUFFIXES, look_at, read_stored
+from loraedit.video.images import IMAGE_SUFFIXES, read_stored
 from loraedit.video.pixels import Layout, conform, to_rgb
 
 __all__ = ["DEFAULT_FPS", "open_footage", "read_clip"]
@@ -133,18 +133,22 @@ class _Images(_OnDisk):
 
 
 def _open_images(path: Path, names: list[Path], on_step: OnStep, see: _See) -> Footage:
-    """Images of one size; the layout is one that holds all of them."""
-    stills = [look_at(name) for name in names]
-    for name, still in zip(names, stills, strict=True):
-        _check_one_size(still.size, str(name), stills[0].size, str(names[0]))
-    layout = Layout(max(still.layout.depth for still in stills), any(still.layout.alpha for still in stills))
-    hashes = []
+    """Images of one size; where their layouts differ, they are looked at again, in one that holds all of them."""
+    hashes, layouts = list[bytes](), list[Layout]()
     for done, name in enumerate(names, 1):
-        pixels = conform(read_stored(name), layout)
+        pixels = read_stored(name)
+        size = Size(*pixels.shape[:2])
+        if done == 1:
+            first = size
+        _check_one_size(size, str(name), first, str(names[0]))
+        layouts.append(Layout(16 if pixels.dtype == np.uint16 else 8, pixels.shape[-1] == 4))
         hashes.append(frame_hash(pixels))
         see(pixels)
         on_step(done, len(names))
-    return _Images(path, names, stills[0].size, layout, hashes)
+    layout = Layout(max(each.depth for each in layouts), any(each.alpha for each in layouts))
+    if set(layouts) != {layout}:
+        hashes = [frame_hash(conform(read_stored(name), layout)) for name in names]
+    return _Images(path, names, first, layout, hashes)
 
 
 def _frames_in(path: Path) -> list[Path]:
