@@ -1,7 +1,8 @@
 """Carry edited frames through a clip by the source's own optical flow: the classical answer, and a hint for the model.
 
 The flow is that of the source, which is known in every frame, so it can be judged: of several ways from a frame back to
-an edited one, every pixel takes those that explain the source best, and where none does it is not trusted.
+an edited one, every pixel takes those that explain the source best, short ones sooner than long ones, and where none
+does it is not trusted.
 
 A long clip is carried a stretch at a time. An edited frame outside of the stretch is a :class:`FarKey`: it enters with
 the way that leads to it, which :func:`trace` finds by walking there once.
@@ -23,13 +24,13 @@ __all__ = ["Carried", "FarKey", "carry", "trace"]
 SHORT_SIDE = 224
 """Frames smaller than this are enlarged before the flow is measured; DIS matches patches of 8 pixels."""
 
-TAU = 4.0
-"""Grey levels of difference in the source over which one way back loses to another."""
+TAU = 8.0
+"""Grey levels of difference in the source over which one way back loses to another of the same length."""
 
 DOUBT = 60.0
 """Grey levels of difference in the source at which a pixel's trust has fallen to 1 / e."""
 
-HANDICAP = 12.0
+HANDICAP = 3 * TAU
 """Grey levels by which the way back to a frame that was made is held to be worse than it is: the user's frames win."""
 
 
@@ -91,7 +92,8 @@ def carry(
     for key, count in zip(keys, steps, strict=True):
         for done, (index, positions) in enumerate(ways.back_to(key)):
             error = misfit(source[index], at(ways.key_frame(key), positions))
-            weight = np.exp(-(error + HANDICAP * (key in made)) / TAU)[..., None] + np.float32(1e-6)
+            doubt, length = _made(index, key, keys, made) if key in made else (0.0, abs(index - key))
+            weight = (np.exp(-(error + np.float32(doubt)) / TAU)[..., None] + np.float32(1e-6)) / length
             for indices, each in sums.items():
                 if key in indices:
                     each.total[index] += weight
@@ -132,6 +134,12 @@ def trace(
             ways[away] = _small(chain.flow)
         on_step(away, last)
     return ways
+
+
+def _made(index: int, key: int, keys: Sequence[int], made: Collection[int]) -> tuple[float, int]:
+    """How much worse a way to a frame that was made is than it looks, and how long: that frame came from the user's."""
+    users = [abs(index - other) for other in keys if other not in made]
+    return HANDICAP, max(1, min(users, default=abs(index - key)))
 
 
 class _Sums:

@@ -12,9 +12,10 @@ from loraedit import conditioning
 from loraedit.conditioning import Hint, Sample
 from loraedit.config import TrainSettings
 from loraedit.editing.run import Run
+from loraedit.extra_loras import for_expert
 from loraedit.families.base import Encoded, Expert
 from loraedit.files import fingerprint, try_load_tensors
-from loraedit.lora import save_lora
+from loraedit.lora import save_lora, stack
 from loraedit.report import loss_curve
 from loraedit.segments import Segment, spread
 from loraedit.training import Stage, train
@@ -142,6 +143,8 @@ def _train_all(run: Run, expert: Expert, courses: Sequence[_Course]) -> Path:
     """One expert through all courses; the last one's LoRA file."""
     file = _prior(run, expert)
     key = fingerprint(file.read_bytes()) if file else ""
+    under = run.extra_keys() if run.settings.extra_in_training else []
+    key = fingerprint(key, under) if under else key
     for course in courses:
         settings = course.settings.model_dump()
         key = run.key(key, expert.name, course.name, course.weights, settings, list(course.samples))
@@ -166,6 +169,8 @@ def _prior(run: Run, expert: Expert) -> Path | None:
 def _train(run: Run, expert: Expert, course: _Course, start: Path | None, state: Path, file: Path) -> None:
     with run.phase("train"):
         transformer = run.family.load_transformer(expert, run.device)
+        if run.settings.extra_in_training:
+            stack(transformer, for_expert(run.job.extras, expert.name, run.job.card.experts))
 
         def on_loss(done: int, total: int, loss: float) -> None:
             run.progress("train", done, total, f"{expert.name} loss {loss:.4f}")

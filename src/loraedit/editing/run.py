@@ -46,7 +46,8 @@ class EditResult:
         losses: training loss by step; empty if no LoRA was trained.
         reused: the phases whose result was found in the run folder.
         outside_exact: whether every pixel outside the mask equals the source's in the lossless frames as written.
-        notes: a sentence for each thing of the source's file, such as its sound, that ``out`` could not take.
+        notes: a sentence for each thing that is not as the user might expect: an extra LoRA that decided the sampling,
+            or something of the source's file, such as its sound, that ``out`` could not take.
     """
 
     clip: Footage
@@ -78,7 +79,7 @@ class Run:
         self.job, self.folder, self.progress = job, folder, progress
         self.settings, self.family = job.settings, open_family(job.card)
         self.device = find_device(job.settings.device)
-        self.result = EditResult(job.source)
+        self.result = EditResult(job.source, notes=list(job.notes))
         self.model_key = job.card.fingerprint()
 
     def key(self, *parts: Any) -> str:
@@ -104,6 +105,10 @@ class Run:
                     save_tensors(paths[key], value.tensors())
         return {key: Encoded(**tensors) for key, tensors in kept.items() if tensors is not None}
 
+    def extra_keys(self) -> list[list[str | float | None]]:
+        """What the extra LoRAs are, in their order."""
+        return [extra.key for extra in self.job.extras]
+
     def provenance(self) -> dict[str, Any]:
         """All that is needed to know how the result came about; the same for the same run."""
         job = self.job
@@ -112,6 +117,7 @@ class Run:
             "inputs": {
                 **input_hashes(job.source.fingerprint, job.source.fps, job.edited_first, job.edit_mask),
                 "references": {str(index): fingerprint(image) for index, image in job.references.items()},
+                "extra_loras": self.extra_keys(),
                 "model": self.model_key,
             },
             "versions": _versions(),

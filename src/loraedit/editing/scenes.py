@@ -74,14 +74,15 @@ def _condition(run: Run, bench: Workbench, scene: Scene) -> Sample:
 def _latents(run: Run, condition: str, encoded: Encoded, loras: dict[str, Path], part: int) -> tuple[Tensor, bool]:
     """The latents of a segment, sampled now or found, and whether they were found."""
     sampling = run.settings.sampling()
-    key = run.key([path.stem for path in loras.values()], sampling.model_dump(), condition)
+    stems, extras = [path.stem for path in loras.values()], run.extra_keys()
+    key = run.key(stems, sampling.model_dump(), *([extras] if extras else []), condition)
     path = run.folder / "cache" / f"latents-{key}.safetensors"
     steps = path.with_suffix("")
     kept = try_load_tensors(path, ("latents",))
     if kept is None:
         negative = run.family.embed_prompt("", run.device) if sampling.guidance > 1 else None
         with run.phase("sample", part, len(run.job.segments)) as on_step:
-            latents = sample(run.family, encoded, negative, sampling, loras, run.device, steps, on_step)
+            latents = sample(run.family, encoded, negative, sampling, loras, run.device, steps, on_step, run.job.extras)
         save_tensors(path, {"latents": latents})
     shutil.rmtree(steps, ignore_errors=True)
     return (latents, False) if kept is None else (kept["latents"], True)
