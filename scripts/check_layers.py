@@ -26,8 +26,9 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("extra_loras",),
     ("lora", "lora_files"),
     ("families",),
-    ("conditioning", "results", "tracking", "window"),
-    ("video", "masks", "compose", "carry", "optical_flow", "flow", "config", "files"),
+    ("conditioning", "results", "segments", "tracking", "window"),
+    ("masks",),
+    ("video", "mask_tube", "compose", "carry", "optical_flow", "flow", "config", "files"),
     ("types", "errors", "version"),
 )
 DEPTH = {unit: depth for depth, units in enumerate(LAYERS) for unit in units}

@@ -93,7 +93,7 @@ def test_the_mask_follows_the_square_with_room_round_it() -> None:
     frames, truth = moving_square([8 + 4 * index for index in range(9)])
     look = frames[0].copy()
     look[truth[0]] = 255 - look[truth[0]]
-    mask = mask_from_edit(frames, {0: look})
+    mask = np.asarray(mask_from_edit(Clip(frames, Fraction(24)), {0: look}))
     assert mask[truth].mean() > 0.99
     assert mask.sum() < 4 * truth.sum()
 
@@ -102,7 +102,7 @@ def test_what_is_added_beside_a_thing_moves_with_the_thing() -> None:
     frames, _ = moving_square([8 + 5 * index for index in range(9)])
     look = frames[0].copy()
     look[12:25, 12:24] = (250, 250, 0)  # a hat, on the background alone
-    mask = mask_from_edit(frames, {0: look})
+    mask = np.asarray(mask_from_edit(Clip(frames, Fraction(24)), {0: look}))
     for index in range(9):
         assert mask[index, 12:25, 12 + 5 * index : 24 + 5 * index].mean() > 0.95
     assert not mask[8, :, :30].any()
@@ -113,16 +113,16 @@ def test_a_reference_adds_what_it_changes() -> None:
     first, last = frames[0].copy(), frames[8].copy()
     first[truth[0]] = 255 - first[truth[0]]
     last[4:18, 96:112] = (0, 200, 250)
-    mask = mask_from_edit(frames, {0: first, 8: last})
+    mask = np.asarray(mask_from_edit(Clip(frames, Fraction(24)), {0: first, 8: last}))
     assert mask[8, 4:18, 96:112].all() and mask[truth].mean() > 0.99
     with pytest.raises(InputError, match="The reference for frame 8 equals"):
-        mask_from_edit(frames, {0: first, 8: frames[8]})
+        mask_from_edit(Clip(frames, Fraction(24)), {0: first, 8: frames[8]})
 
 
 @pytest.mark.parametrize(("kind", "number"), [("outline", 0), ("unseen", 1)])
 def test_on_a_benchmark_case_the_mask_covers_what_truly_changes(kind: str, number: int) -> None:
     case = make_case(kind, number, frames=9)
-    mask = mask_from_edit(case.source, {0: case.truth[0]})
+    mask = np.asarray(mask_from_edit(Clip(case.source, Fraction(24)), {0: case.truth[0]}))
     changed = (case.source != case.truth).any(-1)
     assert mask[changed].mean() > 0.98
     assert mask.sum() < 2.5 * case.mask.sum()

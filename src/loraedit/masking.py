@@ -12,20 +12,21 @@ import numpy as np
 
 from loraedit.errors import InputError, ShapeError
 from loraedit.inputs import check_apart, read_edit, read_source, unusable_paths_refused
-from loraedit.masks import read_mask, to_pictures
+from loraedit.mask_tube import MaskTube
+from loraedit.masks import read_mask, to_picture
 from loraedit.report import overlay_mask
 from loraedit.tracking import (
     MARGIN,
-    FlowTracker,
     Hints,
     Plane,
     changed_region,
     loose_tube,
     name_of_frame,
     seed_from_hints,
+    tight_tube,
 )
-from loraedit.types import Clip, Mask, OnStep, Size, no_step
-from loraedit.video import check_writable, write_clip
+from loraedit.types import Footage, OnStep, Size, no_step
+from loraedit.video import check_writable, write_footage
 
 __all__ = ["Made", "MaskHints", "make_mask", "parse_box", "parse_point", "preview_path"]
 
@@ -55,12 +56,12 @@ class Made:
     """A mask as written.
 
     Attributes:
-        mask: bool ``[F, H, W]``, True = edit.
+        mask: one plane for each frame, True = edit.
         out: a folder of PNGs or an FFV1 video, white = edit.
         preview: a video of the clip with the mask laid over it.
     """
 
-    mask: Mask
+    mask: MaskTube
     out: Path
     preview: Path
 
@@ -92,11 +93,12 @@ def make_mask(
     clip = read_source(source)
     regions = _regions(clip, hints)
     if tight:
-        mask = FlowTracker().track(clip.frames, regions, on_step)
+        mask = tight_tube(clip, regions, None, on_step)
     else:
-        mask = loose_tube(clip.frames, regions, MARGIN if margin is None else margin, None, on_step)
-    write_clip(preview, Clip(overlay_mask(clip.frames, mask), clip.fps))
-    write_clip(out, Clip(to_pictures(mask), clip.fps))
+        mask = loose_tube(clip, regions, MARGIN if margin is None else margin, None, on_step)
+    tinted = (overlay_mask(frame, plane) for frame, plane in zip(clip.rgb(), mask, strict=True))
+    write_footage(preview, tinted, clip.fps)
+    write_footage(out, (to_picture(plane) for plane in mask), clip.fps)
     return Made(mask, out, preview)
 
 
@@ -158,13 +160,13 @@ def _check_out(out: Path, inputs: Sequence[Path]) -> Path:
     return preview
 
 
-def _regions(clip: Clip, hints: MaskHints) -> dict[int, Plane]:
+def _regions(clip: Footage, hints: MaskHints) -> dict[int, Plane]:
     """What is known, by frame index: bool ``[H, W]``."""
     regions: dict[int, Plane] = {}
     for index, path in hints.edits.items():
         _check_frame(index, clip)
         what = name_of_frame(index)
-        regions[index] = changed_region(clip.frames[index], read_edit(path, clip.size, False, what), what)
+        regions[index] = changed_region(next(clip.rgb(index, index + 1)), read_edit(path, clip.size, False, what), what)
     for index, path in hints.seed_masks.items():
         _check_frame(index, clip)
         seed = read_mask(path, 1, clip.size)[0]
@@ -174,17 +176,17 @@ def _regions(clip: Clip, hints: MaskHints) -> dict[int, Plane]:
     return regions
 
 
-def _shown(clip: Clip, index: int, shown: Hints, known: Plane | None) -> Plane:
+def _shown(clip: Footage, index: int, shown: Hints, known: Plane | None) -> Plane:
     """What is known of a frame, with what points and boxes add to it."""
     if shown.points or shown.boxes:
-        seed = seed_from_hints(clip.frames[index], shown)
+        seed = seed_from_hints(next(clip.rgb(index, index + 1)), shown)
         return seed if known is None else known | seed
     raise InputError(
         f"Frame {index} has points to leave out, but none on the object. Add --point {index}:x,y, or a --box."
     )
 
 
-def _by_frame(hints: MaskHints, clip: Clip) -> dict[int, Hints]:
+def _by_frame(hints: MaskHints, clip: Footage) -> dict[int, Hints]:
     """Points and boxes, sorted by frame, all within the clip."""
     for index, x, y, _ in hints.points:
         _check_frame(index, clip)
@@ -203,7 +205,7 @@ def _by_frame(hints: MaskHints, clip: Clip) -> dict[int, Hints]:
     }
 
 
-def _check_frame(index: int, clip: Clip) -> None:
+def _check_frame(index: int, clip: Footage) -> None:
     if not 0 <= index < len(clip):
         raise InputError(f"There is no frame {index}. Expected 0 to {len(clip) - 1}; frames are counted from 0.")
 

@@ -28,7 +28,7 @@ LABELS = {
 }  # fmt: skip
 
 QUIET_S = 2.0
-"""Making a mask shows its progress only if it takes longer."""
+"""Reading a clip and making a mask show their progress only if they take longer."""
 
 ProgressJson = Annotated[
     bool, typer.Option("--progress-json", help="Progress as lines of JSON on standard error, for programs.")
@@ -92,8 +92,8 @@ def edit(
     references = _references(reference or [])
     console = Console(stderr=True)
     with _progress(console, progress_json, QUIET_S) as waiting:
-        on_mask = _mask_progress(waiting)
-        job = prepare(source, first_frame, mask, references, make_settings(settings), out, run, on_mask)
+        told = [_phase_progress(waiting, phase) for phase in ("mask", "read")]
+        job = prepare(source, first_frame, mask, references, make_settings(settings), out, run, *told)
     for note in job.notes:
         console.print(note, highlight=False, soft_wrap=True, markup=False)
     with _progress(console, progress_json) as progress:
@@ -141,8 +141,8 @@ def make_a_mask(
     hints = MaskHints(edits, points, boxes, _references(seed_mask or []))
     console = Console(stderr=True)
     with _progress(console, progress_json, QUIET_S) as progress:
-        made = make_mask(source, hints, out, tight, margin, _mask_progress(progress))
-    share = made.mask.mean()
+        made = make_mask(source, hints, out, tight, margin, _phase_progress(progress, "mask"))
+    share = made.mask.share()
     console.print(f"The mask covers {share:.0%} of the clip. Look at the preview before you use it.", highlight=False)
     for name, path in (("Mask", made.out), ("Preview", made.preview)):
         console.print(f"  {name + ':':17}{path}", highlight=False, soft_wrap=True, markup=False)
@@ -152,8 +152,8 @@ def _progress(console: Console, as_json: bool, wait_s: float = 0.0) -> PhaseProg
     return JsonProgress(sys.stderr) if as_json else PhaseProgress(console, wait_s)
 
 
-def _mask_progress(progress: PhaseProgress | JsonProgress) -> OnStep:
-    return lambda done, total: progress("mask", done, total, "")
+def _phase_progress(progress: PhaseProgress | JsonProgress, phase: str) -> OnStep:
+    return lambda done, total: progress(phase, done, total, "")
 
 
 @app.command()

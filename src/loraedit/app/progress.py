@@ -15,8 +15,8 @@ from rich.progress import TimeRemainingColumn as TimeLeft
 __all__ = ["JsonProgress", "PhaseProgress", "quiet_libraries"]
 
 LABELS = {
-    "mask": "Making the mask", "encode": "Encoding", "train": "Training the LoRA", "sample": "Generating",
-    "decode": "Decoding", "compose": "Composing",
+    "read": "Reading the clip", "mask": "Making the mask", "prepare": "Following the edit", "encode": "Encoding",
+    "train": "Training the LoRA", "sample": "Generating", "decode": "Decoding", "compose": "Composing",
 }  # fmt: skip
 
 

@@ -11,13 +11,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from functools import lru_cache
+from typing import overload
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from loraedit.errors import InputError
+from loraedit.mask_tube import MaskTube
 from loraedit.masks import box_regions
 from loraedit.optical_flow import Field, at, grid
 from loraedit.tracking.base import Plane, Tracker
@@ -26,9 +28,9 @@ from loraedit.tracking.embedded import FlowTracker
 from loraedit.tracking.motion import Matcher, Step, camera, fit_similarity, move
 from loraedit.tracking.regions import closed, cut, filled, grown, opened, parts, shrunk, touching, without_islands
 from loraedit.tracking.scale import Scale
-from loraedit.types import Frames, Image, Mask, OnStep, Size, no_step
+from loraedit.types import Footage, Image, Mask, OnStep, Size, no_step
 
-__all__ = ["MARGIN", "loose_tube", "mask_from_edit"]
+__all__ = ["MARGIN", "loose_tube", "mask_from_edit", "tight_tube"]
 
 _Matrix = NDArray[np.float64]
 
@@ -43,66 +45,108 @@ MOVING_PX = 1.2
 
 
 def mask_from_edit(
-    source: Frames,
+    source: Footage,
     edits: Mapping[int, Image],
     margin: float = MARGIN,
     tracker: Tracker | None = None,
     on_step: OnStep = no_step,
-) -> Mask:
+) -> MaskTube:
     """A loose mask for a clip, from its edited frames alone.
 
     Args:
-        source: uint8 ``[F, H, W, 3]``.
+        source: the clip.
         edits: edited frames by frame index from 0, uint8 ``[H, W, 3]``; at least one.
         margin: added on each side, as a share of the width and height.
         tracker: follows the thing that is edited; the embedded one if None.
         on_step: told (frames done, frames in all).
 
     Returns:
-        bool ``[F, H, W]``, True = edit.
+        One plane for each frame, True = edit.
 
     Raises:
         InputError: an edited frame equals the source's, or differs nearly everywhere; or the mask would fill the clip.
     """
     regions = {
-        index: changed_region(source[index], edit, name_of_frame(index)) for index, edit in sorted(edits.items())
+        index: changed_region(next(source.rgb(index, index + 1)), edit, name_of_frame(index))
+        for index, edit in sorted(edits.items())
     }
     return loose_tube(source, regions, margin, tracker, on_step)
 
 
 def loose_tube(
-    source: Frames,
+    source: Footage,
     regions: Mapping[int, Plane],
     margin: float = MARGIN,
     tracker: Tracker | None = None,
     on_step: OnStep = no_step,
-) -> Mask:
+) -> MaskTube:
     """Follow regions that are known in some frames through the clip, loosely.
 
     Args:
-        source: uint8 ``[F, H, W, 3]``.
+        source: the clip.
         regions: by frame index, bool ``[H, W]``, True = edit; at least one.
         margin: added on each side, as a share of the width and height.
         tracker: follows the thing; the embedded one if None.
         on_step: told (frames done, frames in all).
 
     Returns:
-        bool ``[F, H, W]``, True = edit, covering ``regions`` in their frames.
+        One plane for each frame, True = edit, covering ``regions`` in their frames.
 
     Raises:
         InputError: the mask would fill the whole clip.
     """
-    scale = Scale.of(source)
-    images = [scale.image(frame) for frame in source]
-    matcher = Matcher(Size(*images[0].shape[:2]))
-    steps = [matcher.step(one, other) for one, other in pairwise(images)]
-    follow = _Follower(images, steps, margin, tracker or FlowTracker())
-    tube = np.stack([scale.back(plane) for plane in follow({k: scale.plane(v) for k, v in regions.items()}, on_step)])
-    for index, region in regions.items():
-        tube[index] |= region
+    scale, images = _at_tracking_size(source)
+    follow = _Follower(images, _Steps(images), margin, tracker or FlowTracker())
+    small = follow({k: scale.plane(v) for k, v in regions.items()}, on_step)
+    large = (scale.back(plane) for plane in small)
+    tube = MaskTube(plane | regions[index] if index in regions else plane for index, plane in enumerate(large))
     if tube.all():
         raise InputError("The mask made from the edit fills the whole clip. Say with --mask where to edit.")
     return tube
+
+
+def tight_tube(
+    source: Footage, regions: Mapping[int, Plane], tracker: Tracker | None = None, on_step: OnStep = no_step
+) -> MaskTube:
+    """Follow one thing that is known in some frames through the clip, tightly; arguments as of :func:`loose_tube`.
+
+    Returns:
+        One plane for each frame, True = object.
+    """
+    scale, images = _at_tracking_size(source)
+    seeds = {index: scale.plane(region) for index, region in regions.items()}
+    small = (tracker or FlowTracker()).track(np.stack(images), seeds, on_step)
+    return MaskTube(regions[index] if index in regions else scale.back(plane) for index, plane in enumerate(small))
+
+
+def _at_tracking_size(source: Footage) -> tuple[Scale, list[Image]]:
+    scale = Scale.of(next(source.rgb(0, 1))[None])
+    return scale, [scale.image(frame) for frame in source.rgb()]
+
+
+class _Steps(Sequence[Step]):
+    """The matches between neighbouring images, made when they are asked for; the last ones are kept."""
+
+    def __init__(self, images: Sequence[Image]) -> None:
+        self._images, self._matcher = images, Matcher(Size(*images[0].shape[:2]))
+        self._match = lru_cache(4 * LOOK_AHEAD)(self._matched)
+
+    def __len__(self) -> int:
+        return len(self._images) - 1
+
+    @overload
+    def __getitem__(self, index: int) -> Step: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Step]: ...
+
+    def __getitem__(self, index: int | slice) -> Step | list[Step]:
+        if isinstance(index, slice):
+            return [self._match(each) for each in range(len(self))[index]]
+        return self._match(range(len(self))[index])
+
+    def _matched(self, index: int) -> Step:
+        return self._matcher.step(self._images[index], self._images[index + 1])
 
 
 @dataclass(frozen=True)

@@ -5,14 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
-from loraedit.types import Frames, Mask, OnStep, no_step
+from loraedit.types import Frames, Mask, OnStep, Plane, no_step
 
 __all__ = ["Plane", "Seeds", "Tracker"]
 
-Plane = NDArray[np.bool_]  # [H, W], True = object, or edit
 Seeds = Mapping[int, Plane]  # what is known: the object in some frames, by index from 0
 
 
