@@ -132,7 +132,7 @@ def test_a_prior_is_where_the_motion_lora_starts(checkpoint: Path, scene: Scene,
     with pytest.raises(loraedit.InputError, match="has rank 2, more than --rank 1"):
         edit(scene, model, steps=1, prior=True, rank=1)
     (model / "prior/transformer.safetensors").write_bytes(b"no LoRA")
-    with pytest.raises(loraedit.ModelError, match="is no LoRA file"):
+    with pytest.raises(loraedit.ModelError, match="no safetensors file"):
         edit(scene, model, steps=1)
 
 
