@@ -7,11 +7,13 @@ A mask is always an *edit mask*: True (white) = regenerate, False (black) = keep
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import hashlib
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +22,7 @@ __all__ = [
     "Clip",
     "Codec",
     "Colour",
+    "Footage",
     "Frames",
     "Image",
     "Mask",
@@ -27,12 +30,16 @@ __all__ = [
     "Origin",
     "Pixels",
     "Size",
+    "Stored",
     "Weights",
+    "frame_hash",
+    "joint_hash",
     "no_step",
 ]
 
 Frames = NDArray[np.uint8]  # [F, H, W, 3] RGB, 0 to 255
 Image = NDArray[np.uint8]  # [H, W, 3] RGB, 0 to 255
+Stored: TypeAlias = "NDArray[np.uint8] | NDArray[np.uint16]"  # [H, W, 3 or 4] RGB(A), 0 to 255 or 0 to 65535
 Pixels = NDArray[np.float32]  # [F, H, W, 3] RGB, -1 to 1
 Mask = NDArray[np.bool_]  # [F, H, W], True = edit
 Weights = NDArray[np.float32]  # [F, H, W], 0 to 1
@@ -103,9 +110,59 @@ class Origin:
     colour: Colour
 
 
+class Footage(Protocol):
+    """A clip that is read on demand, never all at once; :func:`loraedit.video.open_footage` makes one of a file.
+
+    Spans are counted in frames, from ``start`` up to ``stop``, which is left out; None is the end.
+    """
+
+    @property
+    def size(self) -> Size:
+        """Height and width of a frame, in pixels."""
+        ...
+
+    @property
+    def fps(self) -> Fraction:
+        """Frames per second, on average."""
+        ...
+
+    @property
+    def origin(self) -> Origin | None:
+        """The video file that the clip, or what it was made from, was read from; None if there is none."""
+        ...
+
+    @property
+    def depth(self) -> int:
+        """Bits that a channel has as it is stored: 8, 10, 12 or 16."""
+        ...
+
+    @property
+    def alpha(self) -> bool:
+        """Whether there is a fourth channel, opacity."""
+        ...
+
+    @property
+    def fingerprint(self) -> str:
+        """Twelve hex digits of all frames as :meth:`exact` gives them; the same frames give the same, in any file."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def rgb(self, start: int = 0, stop: int | None = None) -> Iterator[Image]:
+        """What people and models see: uint8 ``[H, W, 3]``, opacity dropped, deeper channels rounded to 8 bits."""
+        ...
+
+    def exact(self, start: int = 0, stop: int | None = None) -> Iterator[Stored]:
+        """All that is stored: uint8, or uint16 where the depth is above 8; ``[H, W, 4]`` with opacity, else 3.
+
+        uint16 is 0 to 65535 at any depth: a 10-bit ``v`` is ``v / 1023 * 65535``, rounded.
+        """
+        ...
+
+
 @dataclass(frozen=True)
 class Clip:
-    """A video in memory.
+    """A video in memory; it is :class:`Footage` of 8 bits without opacity.
 
     Attributes:
         frames: ``[F, H, W, 3]`` uint8 RGB, 0 to 255.
@@ -131,3 +188,38 @@ class Clip:
     def size(self) -> Size:
         """Height and width of a frame, in pixels."""
         return Size(int(self.frames.shape[1]), int(self.frames.shape[2]))
+
+    @property
+    def depth(self) -> int:
+        """Bits that a channel has."""
+        return 8
+
+    @property
+    def alpha(self) -> bool:
+        """Whether there is opacity."""
+        return False
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Twelve hex digits of the frames."""
+        return joint_hash(frame_hash(frame) for frame in self.frames)
+
+    def rgb(self, start: int = 0, stop: int | None = None) -> Iterator[Image]:
+        """The frames of a span, uint8 ``[H, W, 3]``."""
+        return iter(self.frames[start:stop])
+
+    def exact(self, start: int = 0, stop: int | None = None) -> Iterator[Stored]:
+        """The same as :meth:`rgb`."""
+        return self.rgb(start, stop)
+
+
+def frame_hash(frame: Stored) -> bytes:
+    """The hash of one frame: 32 bytes, of its type, shape and content."""
+    digest = hashlib.sha256(f"{frame.dtype}{frame.shape}".encode())
+    digest.update(np.ascontiguousarray(frame).data)
+    return digest.digest()
+
+
+def joint_hash(hashes: Iterable[bytes]) -> str:
+    """Twelve hex digits of the hashes of all frames."""
+    return hashlib.sha256(b"".join(hashes)).hexdigest()[:12]
