@@ -21,12 +21,12 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("app",),
     ("editing", "evaluate", "exporting", "masking"),
     ("working",),
-    ("inputs", "report", "training", "generate", "devices"),
+    ("inputs", "report", "training", "generate"),
     ("extra_loras",),
     ("lora", "lora_files"),
     ("families",),
     ("conditioning", "results", "tracking", "window"),
-    ("video", "masks", "compose", "carry", "optical_flow", "flow", "config", "files"),
+    ("video", "masks", "compose", "carry", "optical_flow", "flow", "config", "files", "devices"),
     ("types", "errors", "version"),
 )
 DEPTH = {unit: depth for depth, units in enumerate(LAYERS) for unit in units}

@@ -16,8 +16,12 @@ from test_tracking import HEIGHT, WIDTH, ground, moving_square, overlap, square_
 
 from loraedit.errors import InputError
 from loraedit.tracking import changed_region, mask_from_edit
-from loraedit.types import Clip, Image
+from loraedit.types import Clip, Frames, Image, Mask
 from loraedit.video import read_clip, write_clip, write_image
+
+
+def made_from(frames: Frames, edits: dict[int, Image]) -> Mask:
+    return np.stack(list(mask_from_edit(Clip(frames, Fraction(10)), edits)))
 
 
 def picture() -> Image:
@@ -93,7 +97,7 @@ def test_the_mask_follows_the_square_with_room_round_it() -> None:
     frames, truth = moving_square([8 + 4 * index for index in range(9)])
     look = frames[0].copy()
     look[truth[0]] = 255 - look[truth[0]]
-    mask = mask_from_edit(frames, {0: look})
+    mask = made_from(frames, {0: look})
     assert mask[truth].mean() > 0.99
     assert mask.sum() < 4 * truth.sum()
 
@@ -102,7 +106,7 @@ def test_what_is_added_beside_a_thing_moves_with_the_thing() -> None:
     frames, _ = moving_square([8 + 5 * index for index in range(9)])
     look = frames[0].copy()
     look[12:25, 12:24] = (250, 250, 0)  # a hat, on the background alone
-    mask = mask_from_edit(frames, {0: look})
+    mask = made_from(frames, {0: look})
     for index in range(9):
         assert mask[index, 12:25, 12 + 5 * index : 24 + 5 * index].mean() > 0.95
     assert not mask[8, :, :30].any()
@@ -113,16 +117,16 @@ def test_a_reference_adds_what_it_changes() -> None:
     first, last = frames[0].copy(), frames[8].copy()
     first[truth[0]] = 255 - first[truth[0]]
     last[4:18, 96:112] = (0, 200, 250)
-    mask = mask_from_edit(frames, {0: first, 8: last})
+    mask = made_from(frames, {0: first, 8: last})
     assert mask[8, 4:18, 96:112].all() and mask[truth].mean() > 0.99
     with pytest.raises(InputError, match="The reference for frame 8 equals"):
-        mask_from_edit(frames, {0: first, 8: frames[8]})
+        made_from(frames, {0: first, 8: frames[8]})
 
 
 @pytest.mark.parametrize(("kind", "number"), [("outline", 0), ("unseen", 1)])
 def test_on_a_benchmark_case_the_mask_covers_what_truly_changes(kind: str, number: int) -> None:
     case = make_case(kind, number, frames=9)
-    mask = mask_from_edit(case.source, {0: case.truth[0]})
+    mask = made_from(case.source, {0: case.truth[0]})
     changed = (case.source != case.truth).any(-1)
     assert mask[changed].mean() > 0.98
     assert mask.sum() < 2.5 * case.mask.sum()
@@ -183,6 +187,16 @@ REFUSED = {
     "point outside": (["--point", "0:120,4"], "leaves the frame"),
     "point too late": (["--point", "5:4,4"], "no frame 5"),
     "points out alone": (["--point", "0:4,4:out"], "none on the object"),
+    "malformed stroke": (["--stroke", "0:4,4"], "K:x,y,x,y"),
+    "stroke outside": (["--stroke", "0:4,4,200,4"], "leaves the frame"),
+    "words alone": (["--text", "a dog"], "reads no text"),
+    "unknown tracker": (["--point", "0:4,4", "--tracker", "magic"], "no tracker 'magic'"),
+    "tracker without weights": (["--point", "0:4,4", "--tracker", "sam2"], "--tracker-model"),
+    "no checkpoint": (["--point", "0:4,4", "--tracker", "sam2", "--tracker-model", "."], "no checkpoint"),
+    "unknown shape": (["--point", "0:4,4", "--shape", "star"], "the shape 'star'"),
+    "shape of a tight mask": (["--point", "0:4,4", "--tight", "--shape", "hull"], "no other shape"),
+    "negative smoothing": (["--point", "0:4,4", "--smooth", "-1"], "--smooth -1"),
+    "override too late": (["--point", "0:4,4", "--override", "7=seed.png"], "no frame 7"),
     "malformed box": (["--box", "0:1,2,3"], "K:x0,y0,x1,y1"),
     "empty box": (["--box", "0:9,9,9,20"], "empty"),
     "box outside": (["--box", "0:9,9,20,99"], "leaves the frame"),

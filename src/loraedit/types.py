@@ -29,6 +29,7 @@ __all__ = [
     "OnStep",
     "Origin",
     "Pixels",
+    "Plane",
     "Size",
     "Stored",
     "Weights",
@@ -42,6 +43,7 @@ Image = NDArray[np.uint8]  # [H, W, 3] RGB, 0 to 255
 Stored: TypeAlias = "NDArray[np.uint8] | NDArray[np.uint16]"  # [H, W, 3 or 4] RGB(A), 0 to 255 or 0 to 65535
 Pixels = NDArray[np.float32]  # [F, H, W, 3] RGB, -1 to 1
 Mask = NDArray[np.bool_]  # [F, H, W], True = edit
+Plane = NDArray[np.bool_]  # [H, W], True = edit, or an object
 Weights = NDArray[np.float32]  # [F, H, W], 0 to 1
 
 OnStep = Callable[[int, int], None]
