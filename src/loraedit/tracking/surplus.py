@@ -22,7 +22,7 @@ _Place = NDArray[np.float64]  # x and y
 
 LEAST_MARGIN = 1.5
 """Pixels from which on a margin is taken for one."""
-LEAST_SHADOW = 0.1
+LEAST_SHADOW = 0.2
 """Share of the mask from which on what does not move is taken for a shadow, or the like."""
 RIM_PX = 6
 """A shadow is found again by its pixels and so much round it."""
@@ -61,7 +61,7 @@ class Surplus:
         """
         sure = opened(mask & silent, max(2, reach // 2))
         shadow = opened(grown(sure, 2 * reach) & mask & slow, max(1, reach // 3))
-        if not LEAST_SHADOW * mask.sum() <= shadow.sum() <= 0.8 * mask.sum():
+        if sure.sum() < LEAST_SHADOW * mask.sum() or shadow.sum() > 0.8 * mask.sum():
             shadow = np.zeros_like(mask)
         core = mask & ~shadow
         drawn = _outline(image, core, mask, reach)

@@ -1,0 +1,69 @@
+"""Tiny random checkpoints of the trackers of transformers, in their published layout."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers as tf
+
+SIDE = 64
+WIDE = 128  # the memory's 64 channels have to be fewer than the model's
+
+_DECODER = {"hidden_size": WIDE, "mlp_dim": 32, "num_attention_heads": 2, "iou_head_hidden_dim": 16}
+_MEMORY = {
+    "num_maskmem": 3, "max_object_pointers_in_encoder": 4, "memory_attention_hidden_size": WIDE,
+    "memory_attention_num_layers": 1, "memory_attention_feed_forward_hidden_size": 32,
+    "memory_encoder_hidden_size": WIDE, "memory_encoder_output_channels": 64, "mask_downsampler_embed_dim": WIDE,
+    "memory_fuser_embed_dim": WIDE, "memory_fuser_intermediate_dim": 32,
+}  # fmt: skip
+
+
+def tiny_sam2() -> tf.PreTrainedModel:
+    backbone = {
+        "model_type": "sam2_hiera_det_model", "hidden_size": 8, "num_attention_heads": 1, "image_size": [SIDE, SIDE],
+        "window_positional_embedding_background_size": [4, 4], "blocks_per_stage": [1, 1, 2, 1],
+        "embed_dim_per_stage": [8, 16, 32, 64], "num_attention_heads_per_stage": [1, 1, 2, 2],
+        "window_size_per_stage": [8, 4, 4, 4], "global_attention_blocks": [3],
+    }  # fmt: skip
+    vision = {
+        "model_type": "sam2_vision_model", "backbone_config": backbone, "backbone_channel_list": [64, 32, 16, 8],
+        "backbone_feature_sizes": [[16, 16], [8, 8], [4, 4]], "fpn_hidden_size": WIDE,
+    }  # fmt: skip
+    prompts = {"hidden_size": WIDE, "image_size": SIDE, "patch_size": 16, "mask_input_channels": 4}
+    config = tf.Sam2VideoConfig(
+        vision_config=vision, prompt_encoder_config=prompts, mask_decoder_config=_DECODER, image_size=SIDE,
+        memory_attention_rope_feat_sizes=[4, 4], **_MEMORY,
+    )  # fmt: skip
+    return tf.Sam2VideoModel(config)
+
+
+def tiny_sam3_tracker() -> tf.PreTrainedModel:
+    side = 56
+    backbone = {
+        "model_type": "sam3_vit_model", "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 2,
+        "num_attention_heads": 2, "image_size": side, "pretrain_image_size": side, "patch_size": 14,
+        "window_size": 2, "global_attn_indexes": [1],
+    }  # fmt: skip
+    vision = {
+        "model_type": "sam3_vision_model", "backbone_config": backbone, "fpn_hidden_size": WIDE,
+        "backbone_feature_sizes": [[16, 16], [8, 8], [4, 4]],
+    }  # fmt: skip
+    prompts = {"hidden_size": WIDE, "image_size": side, "patch_size": 14, "mask_input_channels": 4}
+    config = tf.Sam3TrackerVideoConfig(
+        vision_config=vision, prompt_encoder_config=prompts, mask_decoder_config=_DECODER, image_size=side,
+        memory_attention_rope_feat_sizes=[4, 4], **_MEMORY,
+    )  # fmt: skip
+    return tf.Sam3TrackerVideoModel(config)
+
+
+def save_tiny_tracker(model: Any, folder: Path, said: str | None = None) -> Path:
+    """Random weights, large enough for masks that come and go; ``said`` is what the config calls the model."""
+    torch.manual_seed(5)
+    for weights in model.parameters():
+        weights.data += 0.05 * torch.randn_like(weights)
+    if said is not None:
+        model.config.model_type = said
+    model.save_pretrained(folder)
+    return folder
