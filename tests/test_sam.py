@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 import transformers as tf
-from tiny_trackers import save_tiny_tracker, tiny_sam2
+from tiny_trackers import save_tiny_tracker, tiny_sam2, tiny_sam3, tiny_sam3_tracker
 from torch.nn import functional as nnf
 
 from loraedit.errors import InputError, ModelError
@@ -65,7 +65,8 @@ CASES = {
                {0: {"input_points": [[[[30, 20], [40, 12], [5, 5]]]], "input_labels": [[[1, 1, 0]]]}}),
     "box in the middle": ({5: Hints(boxes=((20, 8, 50, 24),))}, {5: {"input_boxes": [[[20, 8, 50, 24]]]}}),
     "box and point": ({3: Hints(points_out=((60, 30),), boxes=((20, 8, 50, 24),))},
-                      {3: {"input_points": [[[[60, 30]]]], "input_labels": [[[0]]], "input_boxes": [[[20, 8, 50, 24]]]}}),
+                      {3: {"input_points": [[[[60, 30]]]], "input_labels": [[[0]]],
+                           "input_boxes": [[[20, 8, 50, 24]]]}}),
     "mask, and a box later": ({2: Hints(mask=square()), 9: Hints(boxes=((10, 8, 40, 24),))},
                               {2: {"input_masks": square()}, 9: {"input_boxes": [[[10, 8, 40, 24]]]}}),
     "stroke": ({0: Hints(strokes=(((10, 10), (30, 10)),))},
@@ -83,6 +84,43 @@ def test_the_answers_are_those_of_transformers(folder: Path, frames: Frames, nam
         mask = shown[index].mask if index in shown else None
         assert np.array_equal(found[index], expected[index] if mask is None else mask), index
     assert any(0 < plane.sum() < plane.size for plane in expected)
+
+
+def test_sam3_is_shown_things_without_words(frames: Frames, tmp_path: Path) -> None:
+    folder = save_tiny_tracker(tiny_sam3_tracker(), tmp_path / "sam3")
+    shown = {0: Hints(boxes=((20, 8, 50, 24),)), 6: Hints(points=((30, 20),))}
+    found = list(open_tracker("sam3", folder).track(View(Clip(frames, Fraction(10))), shown))
+    assert len(found) == FRAMES and found[0].shape == (HEIGHT, WIDTH)
+    again = list(open_tracker("sam3", folder).track(View(Clip(frames, Fraction(10))), shown))
+    assert all(np.array_equal(one, other) for one, other in zip(found, again, strict=True))
+
+
+def test_words_find_what_transformers_finds_by_them(frames: Frames, tmp_path: Path) -> None:
+    pytest.importorskip("torchvision")
+    folder, clip = tiny_sam3(tmp_path / "sam3"), Clip(frames[:6], Fraction(10))
+    found = open_tracker("sam3", folder, "a red coat").track(View(clip), {})
+    model = tf.Sam3VideoModel.from_pretrained(folder).eval()
+    processor = tf.Sam3VideoProcessor.__new__(tf.Sam3VideoProcessor)
+    processor.tokenizer = tf.AutoTokenizer.from_pretrained(folder)
+    half = torch.full((3,), 0.5)
+    video = torch.stack([prepared(frame, model.config.image_size, half, half) for frame in clip.frames])
+    session = tf.Sam3VideoInferenceSession(video, HEIGHT, WIDTH, dtype=torch.float32)
+    processor.add_text_prompt(session, "a red coat")
+    areas = []
+    with torch.inference_mode():
+        for output in model.propagate_in_video_iterator(session):
+            masks = processor.postprocess_outputs(session, output)["masks"].numpy()
+            assert np.mean(masks.any(0) == found[output.frame_idx]) > 0.999
+            areas.append(int(masks.sum()))
+    assert len(areas) == len(found) and any(areas)
+    corrected = open_tracker("sam3", folder, "a red coat").track(View(clip), {4: Hints(points=((5, 5),))})
+    assert np.array_equal(corrected[0], found[0])
+
+
+def test_words_need_the_whole_model_and_torchvision(tmp_path: Path) -> None:
+    folder = save_tiny_tracker(tiny_sam3_tracker(), tmp_path / "sam3")
+    with pytest.raises(ModelError, match="reads no text"):
+        open_tracker("sam3", folder, "a red coat")
 
 
 def test_a_point_on_a_later_frame_corrects_from_there_on(folder: Path, frames: Frames) -> None:

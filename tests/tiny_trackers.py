@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 import transformers as tf
+from tiny import tiny_tokenizer
 
 SIDE = 64
 WIDE = 128  # the memory's 64 channels have to be fewer than the model's
@@ -58,12 +59,35 @@ def tiny_sam3_tracker() -> tf.PreTrainedModel:
     return tf.Sam3TrackerVideoModel(config)
 
 
-def save_tiny_tracker(model: Any, folder: Path, said: str | None = None) -> Path:
-    """Random weights, large enough for masks that come and go; ``said`` is what the config calls the model."""
+def save_tiny_tracker(model: Any, folder: Path) -> Path:
+    """Random weights, large enough for masks that come and go."""
     torch.manual_seed(5)
     for weights in model.parameters():
         weights.data += 0.05 * torch.randn_like(weights)
-    if said is not None:
-        model.config.model_type = said
     model.save_pretrained(folder)
+    return folder
+
+
+def tiny_sam3(folder: Path) -> Path:
+    """SAM 3 as published, detector, tracker and tokenizer in one folder; it finds something in anything."""
+    tracker = tiny_sam3_tracker().config
+    part = {"hidden_size": WIDE, "num_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    detector = {
+        "model_type": "sam3",
+        "vision_config": tracker.vision_config.to_dict(),
+        "text_config": {
+            "model_type": "clip_text_model", "vocab_size": 8, "hidden_size": 16, "intermediate_size": 16,
+            "num_hidden_layers": 1, "num_attention_heads": 2, "max_position_embeddings": 32, "projection_dim": 16,
+            "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 1,
+        },
+        "geometry_encoder_config": part, "detr_encoder_config": part,
+        "detr_decoder_config": {**part, "num_queries": 3},
+        "mask_decoder_config": {"hidden_size": WIDE, "num_attention_heads": 2},
+    }  # fmt: skip
+    config = tf.Sam3VideoConfig(
+        detector_config=detector, tracker_config=tracker.to_dict(), low_res_mask_size=16,
+        score_threshold_detection=0.0, new_det_thresh=0.0, hotstart_delay=2, hotstart_unmatch_thresh=1,
+        hotstart_dup_thresh=1, max_num_objects=4,
+    )  # fmt: skip
+    tiny_tokenizer().save_pretrained(save_tiny_tracker(tf.Sam3VideoModel(config), folder))
     return folder

@@ -16,8 +16,12 @@ __all__ = ["TRACKERS", "TrackerName", "open_tracker"]
 TrackerName = Literal["embedded", "sam2", "edgetam", "sam3"]
 TRACKERS: tuple[TrackerName, ...] = get_args(TrackerName)
 
-MODEL_TYPES = {"sam2": ("sam2_video", "sam2"), "edgetam": ("edgetam_video", "edgetam"), "sam3": ("sam3_video",)}
-"""What a checkpoint's ``config.json`` calls itself; SAM 2's say one or the other, with the same weights."""
+MODEL_TYPES = {
+    "sam2": ("sam2_video", "sam2"),
+    "edgetam": ("edgetam_video", "edgetam"),
+    "sam3": ("sam3_video", "sam3_tracker_video"),
+}
+"""What a checkpoint's ``config.json`` may call itself."""
 
 
 def open_tracker(name: str, folder: Path | None, text: str | None = None, device: str | None = None) -> Tracker:
@@ -43,7 +47,9 @@ def open_tracker(name: str, folder: Path | None, text: str | None = None, device
         return FlowTracker()
     if folder is None:
         raise InputError(f"The tracker {name} needs its weights. Give --tracker-model the folder of its checkpoint.")
-    _check_checkpoint(name, folder)
+    kind = _kind(name, folder)
+    if text is not None and kind != "sam3_video":
+        raise ModelError(f"'{folder}' is SAM 3's tracker alone, which reads no text. Give the whole checkpoint.")
     if (name == "edgetam" and not _installed("timm")) or (text is not None and not _installed("torchvision")):
         what = "EdgeTAM needs timm" if name == "edgetam" else "SAM 3 needs torchvision to read text"
         raise InputError(f"{what}. Install it with: pip install 'loraedit[trackers]'")
@@ -52,7 +58,8 @@ def open_tracker(name: str, folder: Path | None, text: str | None = None, device
     return SamTracker(name, folder, text, device)
 
 
-def _check_checkpoint(name: str, folder: Path) -> None:
+def _kind(name: str, folder: Path) -> str:
+    """What the checkpoint calls itself."""
     config = folder / "config.json"
     try:
         kind = json.loads(config.read_text()).get("model_type")
@@ -65,6 +72,7 @@ def _check_checkpoint(name: str, folder: Path) -> None:
         )
     if not list(folder.glob("*.safetensors")):
         raise ModelError(f"'{folder}' holds no .safetensors weights, and others are never loaded. Convert them first.")
+    return str(kind)
 
 
 def _installed(package: str) -> bool:
