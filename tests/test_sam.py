@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 import transformers as tf
-from tiny_trackers import save_tiny_tracker, tiny_sam2, tiny_sam3, tiny_sam3_tracker
+from tiny_trackers import save_tiny_tracker, tiny_edgetam, tiny_sam2, tiny_sam3, tiny_sam3_tracker
 from torch.nn import functional as nnf
 
 from loraedit.errors import InputError, ModelError
@@ -38,16 +38,18 @@ def square() -> Plane:
     return mask
 
 
-def as_transformers_does(folder: Path, frames: Frames, start: int, inputs: dict[int, dict[str, Any]]) -> list[Plane]:
+def as_transformers_does(
+    folder: Path, frames: Frames, start: int, inputs: dict[int, dict[str, Any]], name: str = "Sam2Video"
+) -> list[Plane]:
     """The published way: inputs through the processor, then onwards and backwards from the first of them.
 
     The processor itself needs torchvision to be made, its methods do not.
     """
-    model = tf.Sam2VideoModel.from_pretrained(folder).eval()
+    model = getattr(tf, f"{name}Model").from_pretrained(folder).eval()
     processor = tf.Sam2VideoProcessor.__new__(tf.Sam2VideoProcessor)
     processor.target_size, processor.point_pad_value = model.image_size, -10
     video = torch.stack([prepared(frame, model.image_size, MEAN, DEVIATION) for frame in frames])
-    session = tf.Sam2VideoInferenceSession(video, HEIGHT, WIDTH, dtype=torch.float32)
+    session = getattr(tf, f"{name}InferenceSession")(video, HEIGHT, WIDTH, dtype=torch.float32)
     found: dict[int, torch.Tensor] = {}
     with torch.inference_mode():
         for index, given in inputs.items():
@@ -84,6 +86,18 @@ def test_the_answers_are_those_of_transformers(folder: Path, frames: Frames, nam
         mask = shown[index].mask if index in shown else None
         assert np.array_equal(found[index], expected[index] if mask is None else mask), index
     assert any(0 < plane.sum() < plane.size for plane in expected)
+
+
+def test_edgetam_answers_as_in_transformers(frames: Frames, tmp_path: Path) -> None:
+    pytest.importorskip("timm")
+    folder = save_tiny_tracker(tiny_edgetam(), tmp_path / "edgetam")
+    for shown, inputs in CASES.values():
+        found = open_tracker("edgetam", folder).track(View(Clip(frames, Fraction(10))), shown)
+        expected = as_transformers_does(folder, frames, min(inputs), inputs, "EdgeTamVideo")
+        same = [
+            np.array_equal(*pair) for index, pair in enumerate(zip(found, expected, strict=True)) if index not in shown
+        ]
+        assert all(same)
 
 
 def test_sam3_is_shown_things_without_words(frames: Frames, tmp_path: Path) -> None:

@@ -60,10 +60,14 @@ def tiny_sam3_tracker() -> tf.PreTrainedModel:
 
 
 def save_tiny_tracker(model: Any, folder: Path) -> Path:
-    """Random weights, large enough for masks that come and go."""
+    """Random weights, large enough for masks that come and go, and a model that always sees something."""
     torch.manual_seed(5)
-    for weights in model.parameters():
-        weights.data += 0.05 * torch.randn_like(weights)
+    for name, weights in model.named_parameters():
+        weights.data = 0.1 * torch.randn_like(weights)
+        if "pred_obj_score_head" in name and name.endswith("bias"):
+            weights.data += 2.0
+        if "norm" in name and name.endswith("weight"):
+            weights.data += 1.0
     model.save_pretrained(folder)
     return folder
 
@@ -84,10 +88,35 @@ def tiny_sam3(folder: Path) -> Path:
         "detr_decoder_config": {**part, "num_queries": 3},
         "mask_decoder_config": {"hidden_size": WIDE, "num_attention_heads": 2},
     }  # fmt: skip
+    torch.manual_seed(5)
     config = tf.Sam3VideoConfig(
         detector_config=detector, tracker_config=tracker.to_dict(), low_res_mask_size=16,
         score_threshold_detection=0.0, new_det_thresh=0.0, hotstart_delay=2, hotstart_unmatch_thresh=1,
         hotstart_dup_thresh=1, max_num_objects=4,
     )  # fmt: skip
-    tiny_tokenizer().save_pretrained(save_tiny_tracker(tf.Sam3VideoModel(config), folder))
+    model = tf.Sam3VideoModel(config)
+    for weights in model.parameters():
+        weights.data += 0.05 * torch.randn_like(weights)
+    model.save_pretrained(folder)
+    tiny_tokenizer().save_pretrained(folder)
     return folder
+
+
+def tiny_edgetam() -> tf.PreTrainedModel:
+    backbone = tf.TimmWrapperConfig(
+        architecture="test_convnext2", do_pooling=False,
+        model_args={"in_chans": 3, "features_only": True, "out_indices": [0, 1, 2, 3]},
+    )  # fmt: skip
+    vision = {
+        "model_type": "edgetam_vision_model", "backbone_config": backbone, "fpn_hidden_size": WIDE,
+        "backbone_channel_list": [128, 96, 64, 32], "backbone_feature_sizes": [[16, 16], [8, 8], [4, 4]],
+    }  # fmt: skip
+    prompts = {"hidden_size": WIDE, "image_size": SIDE, "patch_size": 16, "mask_input_channels": 4}
+    memory = {name.replace("feed_forward_hidden", "mlp_hidden"): value for name, value in _MEMORY.items()}
+    config = tf.EdgeTamVideoConfig(
+        vision_config=vision, prompt_encoder_config=prompts, mask_decoder_config=_DECODER, image_size=SIDE,
+        memory_attention_rope_feat_sizes=[4, 4], memory_attention_rope_k_sizes=[4, 4], perceiver_resampler_num_layers=1,
+        perceiver_resampler_num_latents=16, perceiver_resampler_num_latents_2d=16,
+        perceiver_resampler_mlp_intermediate_size=32, **memory,
+    )  # fmt: skip
+    return tf.EdgeTamVideoModel(config)
