@@ -4,7 +4,7 @@
 
 Covered is the share of truly changed pixels that the mask holds, area the size of the mask over that of the true box.
 With --edit the first case of each kind is edited too, with the true box as its mask and with the mask made from the
-edit: PSNR against the truth in dB, of all frames but the first.
+edit: PSNR against the truth in dB where the edited thing is seen, of all frames but the first.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import numpy as np
 
 import loraedit
 from benchmarks.propagation.cases import KINDS, Case, all_cases, make_case
+from loraedit.evaluate import metrics
 from loraedit.tracking import mask_from_edit
 from loraedit.types import Clip, Mask
 
@@ -31,8 +32,7 @@ def measure(case: Case) -> tuple[float, float]:
 def psnr(case: Case, mask: Mask | None) -> float:
     """Of the edit as the model's card has it, in dB; a mask of None is made from the edit."""
     edited = loraedit.edit(Clip(case.source, Fraction(10)), case.truth[0], mask).clip.frames
-    error = np.square(edited[1:].astype(np.float64) - case.truth[1:]).mean()
-    return float(10 * np.log10(255**2 / error))
+    return metrics.psnr(edited[1:], case.truth[1:], case.region[1:])
 
 
 def compare_edits() -> None:

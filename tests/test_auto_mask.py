@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -14,7 +15,8 @@ import pytest
 from test_propagation_cases import make_case
 from test_tracking import HEIGHT, WIDTH, ground, moving_square, overlap, square_at
 
-from loraedit.errors import InputError
+import loraedit
+from loraedit.errors import InputError, LoraEditError
 from loraedit.tracking import changed_region, mask_from_edit
 from loraedit.types import Clip, Frames, Image, Mask
 from loraedit.video import read_clip, write_clip, write_image
@@ -130,6 +132,15 @@ def test_on_a_benchmark_case_the_mask_covers_what_truly_changes(kind: str, numbe
     changed = (case.source != case.truth).any(-1)
     assert mask[changed].mean() > 0.98
     assert mask.sum() < 2.5 * case.mask.sum()
+
+
+@pytest.mark.parametrize("setting", [{"margin": 0.3}, {"tracker": "sam2", "tracker_model": "nowhere"}])
+def test_how_a_mask_is_made_is_not_said_of_a_mask_that_is_given(setting: dict[str, Any]) -> None:
+    frames, truth = moving_square([8, 12])
+    with pytest.raises(InputError, match="--mask auto"):
+        loraedit.edit(frames, 255 - frames[0], truth, **setting)
+    with pytest.raises(LoraEditError, match=r"margin of 99|no checkpoint"):
+        loraedit.edit(frames, 255 - frames[0], **{**setting, **({"margin": 99.0} if "margin" in setting else {})})
 
 
 # loraedit mask

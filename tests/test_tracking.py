@@ -120,3 +120,33 @@ def test_points_count_as_given() -> None:
     frames, _ = moving_square([30])
     seed = seed_from_hints(frames[0], Hints(((41, 36), (5, 60)), ((33, 28),)))
     assert seed[36, 41] and seed[60, 5] and not seed[28, 33]
+
+
+def test_a_seed_with_a_margin_keeps_its_margin() -> None:
+    frames, truth = moving_square([12 + 4 * index for index in range(7)])
+    wide = np.stack([cv2.dilate(mask.astype(np.uint8), np.ones((9, 9), np.uint8)) > 0 for mask in truth])
+    found = follow(frames, {0: wide[0]})
+    assert min(overlap(found, wide)) > 0.75
+    assert (found & wide)[1:].sum() > 1.3 * truth[1:].sum()
+
+
+def test_a_shadow_goes_where_its_object_goes() -> None:
+    frames, truth = moving_square([14 + 4 * index for index in range(8)], top=20)
+    for frame, mask, left in zip(frames, truth, range(14, 46, 4), strict=True):
+        shadow = np.s_[44:54, left : left + 44]  # soft, and without a texture of its own
+        frame[shadow] = (frame[shadow] * 0.55).astype(np.uint8)
+        mask[shadow] = True
+    found = follow(frames, {0: truth[0]})
+    assert min(overlap(found, truth)) > 0.6
+
+
+def test_points_on_a_later_frame_correct_what_was_found() -> None:
+    frames, truth = moving_square([10 + 3 * index for index in range(9)])
+    seed = truth[0].copy()
+    seed[4:16, 90:112] = True  # background, by mistake
+    shown = {0: Hints(mask=seed), 4: Hints(points_out=((100, 10),))}
+    clip = View(Clip(frames, Fraction(10)))
+    before, after = (np.stack(list(FlowTracker().track(clip, each))) for each in ({0: shown[0]}, shown))
+    away = np.s_[4:, 4:16, 90:112]
+    assert after[away].sum() < 0.5 * before[away].sum()
+    assert min(overlap(after[4:], truth[4:])) > 0.7

@@ -23,7 +23,7 @@ from loraedit.masks import box_regions
 from loraedit.optical_flow import Field, at, grid
 from loraedit.tracking.base import Hints, Planes, Tracker
 from loraedit.tracking.changes import changed_region, name_of_frame
-from loraedit.tracking.embedded import FlowTracker
+from loraedit.tracking.embedded import FlowTracker, track_small
 from loraedit.tracking.motion import camera, fit_similarity, move
 from loraedit.tracking.regions import closed, cut, filled, grown, opened, parts, shrunk, touching, without_islands
 from loraedit.tracking.tools import hulls
@@ -162,13 +162,19 @@ class _Follower:
 
     def _one(self, seeds: Mapping[int, Plane], on_step: OnStep) -> Mask:
         """The tube of one thing."""
-        back = self.view.scale.back
-        carriers = {index: Hints(mask=back(_carrier(self.view, index, seed))) for index, seed in seeds.items()}
-        tight = np.stack([self.view.scale.plane(plane) for plane in self.tracker.track(self.view, carriers, on_step)])
+        tight = self._tight({index: _carrier(self.view, index, seed) for index, seed in seeds.items()}, on_step)
         region = tight.copy()
         for index, seed in seeds.items():
             region |= _taken_along(self.view, tight, index, seed, _span(index, sorted(seeds), len(tight)))
         return _tube(region, self.loose)
+
+    def _tight(self, carriers: Mapping[int, Plane], on_step: OnStep) -> Mask:
+        """What the tracker finds; the embedded one works at this size anyway."""
+        scale = self.view.scale
+        if isinstance(self.tracker, FlowTracker):
+            return track_small(self.view, carriers, on_step)
+        shown = {index: Hints(mask=scale.back(carrier)) for index, carrier in carriers.items()}
+        return np.stack([scale.plane(plane) for plane in self.tracker.track(self.view, shown, on_step)])
 
 
 def _apart(region: Plane) -> list[Plane]:

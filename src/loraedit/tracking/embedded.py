@@ -26,7 +26,7 @@ from loraedit.tracking.surplus import Shadow, Surplus
 from loraedit.tracking.view import View
 from loraedit.types import Image, Mask, OnStep, Plane, no_step
 
-__all__ = ["FlowTracker"]
+__all__ = ["FlowTracker", "track_small"]
 
 LOST = 0.12
 """Share of its usual area at which an object counts as out of sight."""
@@ -64,17 +64,21 @@ class FlowTracker:
         }
         wrong = [index for index in shown if index not in seeds]
         passes = 2 if wrong else 1
-        small = _tracked(view, seeds, lambda done, total: on_step(done, passes * total))
+        small = track_small(view, _small(view, seeds), lambda done, total: on_step(done, passes * total))
         for index in wrong:
             seeds[index] = corrected(view.frame(index), view.scale.back(small[index]), shown[index])
         if wrong:
-            small = _tracked(view, seeds, lambda done, total: on_step(total + done, passes * total))
+            small = track_small(view, _small(view, seeds), lambda done, total: on_step(total + done, passes * total))
         return Planes(len(view), lambda index: seeds[index] if index in seeds else view.scale.back(small[index]))
 
 
-def _tracked(view: View, seeds: Mapping[int, Plane], on_step: OnStep) -> Mask:
-    """The object in every frame, bool ``[F, h, w]`` at the size of tracking; ``seeds`` are at the clip's."""
-    known = {index: view.scale.plane(seed) for index, seed in sorted(seeds.items())}
+def _small(view: View, seeds: Mapping[int, Plane]) -> dict[int, Plane]:
+    return {index: view.scale.plane(seed) for index, seed in seeds.items()}
+
+
+def track_small(view: View, seeds: Mapping[int, Plane], on_step: OnStep = no_step) -> Mask:
+    """The object in every frame, bool ``[F, h, w]``, from its masks in some; all at the size of tracking."""
+    known = dict(sorted(seeds.items()))
     belief = np.zeros((len(view), *view.images[0].shape[:2]), np.float16)
     done = 0
     for way in _ways(list(known), len(view)):
