@@ -22,7 +22,7 @@ _Place = NDArray[np.float64]  # x and y
 
 LEAST_MARGIN = 1.5
 """Pixels from which on a margin is taken for one."""
-LEAST_SHADOW = 0.2
+LEAST_SHADOW = 0.14
 """Share of the mask from which on what does not move is taken for a shadow, or the like."""
 RIM_PX = 6
 """A shadow is found again by its pixels and so much round it."""
@@ -59,7 +59,8 @@ class Surplus:
             silent: bool ``[H, W]``, what stays with the background, and is not coloured as what moves.
             reach: pixels up to which a margin is looked for.
         """
-        sure = opened(mask & silent, max(2, reach // 2))
+        rim = _margin(mask, np.zeros_like(mask), _outline(image, mask, mask, reach))
+        sure = opened(mask & silent, max(2, reach // 2, round(rim / 2) + 1))  # what a margin holds is none
         shadow = opened(grown(sure, 2 * reach) & mask & slow, max(1, reach // 3))
         if sure.sum() < LEAST_SHADOW * mask.sum() or shadow.sum() > 0.8 * mask.sum():
             shadow = np.zeros_like(mask)
