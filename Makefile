@@ -8,7 +8,7 @@ STAMP := $(VENV)/.stamp
 EXAMPLE := examples/pedestrian
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format bench bench-quick nano clean
+.PHONY: help setup demo test web-check check format bench bench-quick nano clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -18,7 +18,7 @@ setup: $(STAMP)  ## install everything into .venv (a torch that is already there
 $(STAMP): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -c "import torch" 2>/dev/null || $(BIN)/python -m pip install "$(TORCH)"
-	$(BIN)/python -m pip install -e ".[dev]"
+	$(BIN)/python -m pip install -e ".[dev,web]"
 	touch $@
 
 demo: $(STAMP)  ## edit the example clip with the built-in model
@@ -31,6 +31,9 @@ demo: $(STAMP)  ## edit the example clip with the built-in model
 
 test: $(STAMP)  ## run the tests, one process a core
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist worksteal
+
+web-check: $(STAMP)  ## the page: several people, killed servers, accessibility (needs Chromium and npm)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/check_web.py
 
 check: $(STAMP)  ## lint, format check, types, import layers
 	$(BIN)/ruff check

@@ -31,7 +31,7 @@ CARD: dict[str, Any] = {
     "text_tokens": TEXT_TOKENS,
     "recipe": {
         "steps": 30, "reference_steps": 20, "rank": 16, "lr": 1e-3, "edit_weight": 4.0, "looks": 6, "prior": True,
-        "fill": "carry", "detail": True, "strength": 0.8, "sampling_steps": 20, "guidance": 1.0,
+        "fill": "carry", "detail": True, "strength": 0.8, "segment_frames": 33, "sampling_steps": 20, "guidance": 1.0,
     },
 }  # fmt: skip
 

@@ -19,14 +19,16 @@ MAX_LINES = 400
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("__main__",),
     ("app",),
+    ("web",),
     ("editing", "evaluate", "exporting", "masking"),
     ("working",),
     ("inputs", "report", "training", "generate"),
     ("extra_loras",),
     ("lora", "lora_files"),
     ("families",),
-    ("conditioning", "results", "tracking", "window"),
-    ("video", "masks", "compose", "carry", "optical_flow", "flow", "config", "files", "devices"),
+    ("conditioning", "results", "segments", "tracking", "window"),
+    ("masks",),
+    ("video", "mask_tube", "compose", "carry", "optical_flow", "flow", "config", "files", "devices"),
     ("types", "errors", "version"),
 )
 DEPTH = {unit: depth for depth, units in enumerate(LAYERS) for unit in units}

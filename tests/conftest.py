@@ -72,6 +72,18 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 @pytest.fixture(scope="session")
+def published(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A tiny random checkpoint in the layout of every published model of the Wan family, by Hub id."""
+    from tiny import distinct_models, save_tiny_known
+
+    folders = {}
+    for known in distinct_models():
+        folders[known.id] = save_tiny_known(tmp_path_factory.mktemp("published") / known.id.split("/")[1], known)
+        (folders[known.id] / "loraedit.json").write_text(json.dumps(CARD))
+    return folders
+
+
+@pytest.fixture(scope="session")
 def checkpoint(checkpoints: dict[str, Path]) -> Path:
     """The tiny checkpoint with Wan2.1's factors and nothing optional."""
     return checkpoints["plain"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from loraedit.carry import carry
+from loraedit.carry import FarKey, carry, trace
 from loraedit.types import Frames, Image, Mask
 
 FRAMES, SIDE, THING = 7, 96, 36
@@ -79,3 +79,26 @@ def test_progress_ends_at_its_total() -> None:
 def test_a_single_frame_is_its_own_answer() -> None:
     carried = carry(SOURCE[:1], [{0: TRUTH[0]}])[0]
     assert np.array_equal(carried.frames, TRUTH[:1])
+
+
+def test_a_stretch_is_carried_to_as_it_is_in_the_whole_clip() -> None:
+    """Key frames before and after the stretch enter with the way that was traced."""
+    whole = carry(SOURCE, [{0: TRUTH[0], 6: TRUTH[6]}])[0]
+    onward, backward = trace(iter(SOURCE), [3]), trace(iter(SOURCE[::-1]), [2])
+    far = {-3: FarKey(SOURCE[0], onward[3]), 3: FarKey(SOURCE[6], backward[2])}
+    stretch = carry(SOURCE[3:5], [{-3: TRUTH[0], 3: TRUTH[6]}], far=far)[0]
+    assert np.abs(stretch.frames.astype(int) - whole.frames[3:5])[WHERE[3:5]].mean() < 3
+    assert np.abs(stretch.trust - whole.trust[3:5]).mean() < 0.05
+    assert error(stretch.frames, TRUTH[3:5], WHERE[3:5]) < 12
+
+
+def test_what_was_made_counts_less_than_what_the_user_edited() -> None:
+    """Both explain the source equally well; the user's colours stay."""
+    grey = np.full_like(TRUTH[0], 128)
+    look = {0: TRUTH[0], 2: grey}
+    fair, held_back = (carry(SOURCE[:5], [look], made=made)[0] for made in ((), (2,)))
+    where = WHERE[3]
+    assert np.array_equal(held_back.frames[2], grey)
+    assert error(held_back.frames[3:4], TRUTH[3:4], where[None]) < 0.6 * error(
+        fair.frames[3:4], TRUTH[3:4], where[None]
+    )

@@ -18,7 +18,7 @@ from conftest import Scene, make_scene
 import loraedit
 from loraedit.editing import EditResult
 from loraedit.types import Clip
-from loraedit.video import read_clip, read_image, write_clip, write_image
+from loraedit.video import read_clip, read_image, write_clip, write_footage, write_image
 
 EXAMPLE = Path(__file__).parents[1] / "examples/pedestrian"
 
@@ -195,6 +195,59 @@ def test_a_damaged_file_of_a_run_is_made_again(checkpoint: Path, scene: Scene, t
     assert np.array_equal(edit(scene, checkpoint, **call).clip.frames, first)
 
 
+@pytest.mark.parametrize(
+    "settings", [{}, {"fill": "carry", "detail": True, "looks": 3}, {"lora": "naive"}, {"anchors": True}]
+)
+def test_a_long_clip_is_made_in_segments(checkpoint: Path, tmp_path: Path, settings: dict[str, object]) -> None:
+    """Every frame is made, the outside stays, and a second run finds everything that was made segment by segment."""
+    scene, run = make_scene(frames=22, width=80), tmp_path / "run"
+    look = scene.source[12] // 2
+    references = {} if "lora" in settings else {12: look}
+    call = {"steps": 2, "segment_frames": 9, "references": references, "run": run, "crop": "off", **settings}
+    first = edit(scene, checkpoint, **call)
+    frames = first.clip.frames
+    assert frames.shape == scene.source.shape and first.outside_exact
+    assert np.array_equal(frames[~scene.mask], scene.source[~scene.mask])
+    assert all((frames[index] != scene.source[index])[scene.mask[index]].mean() > 0.5 for index in range(1, 22))
+    assert len(list((run / "cache").glob("latents-*"))) == 3
+    assert not (run / "cache/pieces").exists()
+    again = edit(scene, checkpoint, **call)
+    assert again.reused[-1] == "sample" and np.array_equal(again.clip.frames, frames)
+
+
+def test_a_segment_that_is_longer_than_the_clip_changes_nothing(checkpoint: Path, scene: Scene) -> None:
+    short, long = (edit(scene, checkpoint, steps=1, segment_frames=frames).clip.frames for frames in (5, 49))
+    assert np.array_equal(short, long)
+
+
+def test_an_edited_file_is_read_on_demand_and_an_array_is_given_back(
+    checkpoint: Path, scene: Scene, tmp_path: Path
+) -> None:
+    write_clip(tmp_path / "clip.mkv", Clip(scene.source, Fraction(10)))
+    call = {"model": str(checkpoint), "steps": 1}
+    kept = loraedit.edit(tmp_path / "clip.mkv", scene.edited_first, scene.mask, run=tmp_path / "run", **call).clip
+    passing = loraedit.edit(tmp_path / "clip.mkv", scene.edited_first, scene.mask, **call).clip
+    assert not isinstance(kept, Clip) and kept.fps == 10 and len(kept) == 5
+    assert isinstance(passing, Clip)
+    assert np.array_equal(np.stack(list(kept.rgb())), passing.frames)
+
+
+def test_all_bits_and_the_opacity_are_kept_outside_and_the_opacity_inside(
+    checkpoint: Path, scene: Scene, tmp_path: Path
+) -> None:
+    rng, deep = np.random.default_rng(0), scene.source.astype(np.uint16) * 257
+    stored = np.concatenate([deep ^ 3, rng.integers(0, 65536, (*deep.shape[:3], 1), np.uint16)], -1)
+    write_footage(tmp_path / "source", stored, Fraction(24))
+    result = loraedit.edit(
+        tmp_path / "source", scene.edited_first, scene.mask, model=str(checkpoint), steps=1, run=tmp_path / "run"
+    )
+    made = np.stack(list(result.clip.exact()))
+    assert made.dtype == np.uint16 and made.shape == stored.shape and result.outside_exact
+    assert np.array_equal(made[~scene.mask], stored[~scene.mask])
+    assert np.array_equal(made[..., 3], stored[..., 3])
+    assert (made[scene.mask] != stored[scene.mask]).any()
+
+
 def test_the_outside_of_a_real_clip_is_kept_to_the_bit(checkpoint: Path, tmp_path: Path) -> None:
     source, mask = read_clip(EXAMPLE / "source.mkv").frames, read_clip(EXAMPLE / "mask.mkv").frames[..., 0] > 127
     result = loraedit.edit(
@@ -212,7 +265,7 @@ def command(folder: Path, model: Path, name: str) -> list[str]:
         sys.executable, "-m", "loraedit", "edit", str(folder / "source.mkv"),
         "--first-frame", str(folder / "edited.png"), "--mask", str(folder / "mask.mkv"), "--model", str(model),
         "--reference", f"4={folder / 'last.png'}", "--steps", "60", "--sampling-steps", "40",
-        "--out", str(folder / f"{name}.mkv"), "--run", str(folder / name), "--json",
+        "--out", str(folder / f"{name}.mkv"), "--run", str(folder / name), "--segment-frames", "5", "--json",
     ]  # fmt: skip
 
 
@@ -239,7 +292,7 @@ def kill_when(command: list[str], run: Path, pattern: str) -> bool:
 def test_killed_at_any_moment_and_started_again_it_ends_with_the_same_bytes(
     checkpoints: dict[str, Path], name: str, tmp_path: Path
 ) -> None:
-    scene = make_scene()
+    scene = make_scene(frames=5 if name == "plain" else 9)  # one segment, or two
     write_clip(tmp_path / "source.mkv", Clip(scene.source, Fraction(10)))
     write_clip(tmp_path / "mask.mkv", Clip(np.repeat(scene.mask[..., None] * np.uint8(255), 3, -1), Fraction(10)))
     write_image(tmp_path / "edited.png", scene.edited_first)

@@ -47,7 +47,7 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_run_keeps_what_it_was_made_from_to_the_bit(run: Path, scene: Scene) -> None:
     finished = read_finished(run)
-    assert np.array_equal(finished.source.frames, scene.source)
+    assert np.array_equal(np.stack(list(finished.source.rgb())), scene.source)
     assert np.array_equal(finished.edit_mask, scene.mask)
     assert np.array_equal(finished.edited_first, scene.edited_first)
     assert finished.source.fps == finished.result.fps == 5

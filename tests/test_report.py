@@ -1,5 +1,6 @@
 """The pictures show the frames they name, and the same numbers give the same bytes."""
 
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -8,13 +9,18 @@ from PIL import Image
 
 from loraedit import report
 from loraedit.errors import InputError, ShapeError
-from loraedit.types import Frames
+from loraedit.mask_tube import MaskTube
+from loraedit.types import Clip, Frames
 
 
 def grey_clip(frames: int, height: int = 12, width: int = 8) -> Frames:
     """Frame i is all grey level 5 * i."""
     levels = np.arange(frames, dtype=np.uint8) * 5
     return np.broadcast_to(levels[:, None, None, None], (frames, height, width, 3)).copy()
+
+
+def film(frames: Frames) -> Clip:
+    return Clip(frames, Fraction(24))
 
 
 @pytest.mark.parametrize(
@@ -30,7 +36,7 @@ def test_moments_hold_the_first_and_the_last_frame_and_each_frame_once(
 def test_a_contact_sheet_shows_each_moment_of_source_and_result_in_its_place() -> None:
     source, mask = grey_clip(33), np.zeros((33, 12, 8), np.bool_)
     result = 255 - source
-    sheet = np.asarray(report.contact_sheet(source, result, mask, columns=3, tile_width=40))
+    sheet = np.asarray(report.contact_sheet(film(source), film(result), MaskTube(mask), columns=3, tile_width=40))
     for column, frame in enumerate([0, 16, 32]):
         for row, clip in enumerate([source, source, result]):
             left, top = report._tile_corner(row, column, (40, 60))
@@ -38,36 +44,38 @@ def test_a_contact_sheet_shows_each_moment_of_source_and_result_in_its_place() -
 
 
 def test_a_contact_sheet_keeps_the_shape_of_the_frames() -> None:
-    narrow = grey_clip(5, height=30, width=10)
-    sheet = report.contact_sheet(narrow, narrow, np.ones((5, 30, 10), np.bool_), columns=2, tile_width=50)
+    narrow = film(grey_clip(5, height=30, width=10))
+    sheet = report.contact_sheet(narrow, narrow, MaskTube(np.ones((5, 30, 10), np.bool_)), columns=2, tile_width=50)
     assert sheet.size == report._tile_corner(3, 2, (50, 150))
 
 
 def test_the_overlay_tints_the_edit_region_and_leaves_the_rest_alone() -> None:
-    frames, mask = grey_clip(4), np.zeros((4, 12, 8), np.bool_)
-    mask[:, 3:6, 2:5] = True
-    tinted = report.overlay_mask(frames, mask)
-    assert np.array_equal(tinted[~mask], frames[~mask])
-    assert (tinted[mask] != frames[mask]).any(-1).all()
+    frame, mask = grey_clip(4)[3], np.zeros((12, 8), np.bool_)
+    mask[3:6, 2:5] = True
+    tinted = report.overlay_mask(frame, mask)
+    assert np.array_equal(tinted[~mask], frame[~mask])
+    assert (tinted[mask] != frame[mask]).any(-1).all()
 
 
 def test_the_overlay_refuses_a_mask_of_another_size() -> None:
-    with pytest.raises(ShapeError, match=r"clip is \[4, 12, 8\], the mask \[3, 12, 8\]"):
-        report.overlay_mask(grey_clip(4), np.zeros((3, 12, 8), np.bool_))
+    with pytest.raises(ShapeError, match=r"clip is \[12, 8\], the mask \[8, 12\]"):
+        report.overlay_mask(grey_clip(4)[0], np.zeros((8, 12), np.bool_))
 
 
 def test_side_by_side_puts_the_source_left_and_the_result_right() -> None:
-    source, result = grey_clip(3), 255 - grey_clip(3)
-    joined = report.side_by_side(source, result, gap_px=4)
-    assert joined.shape == (3, 12, 8 + 4 + 8, 3)
-    assert np.array_equal(joined[:, :, :8], source)
-    assert np.array_equal(joined[:, :, -8:], result)
-    assert (joined[:, :, 8:12] == 255).all()
+    source = grey_clip(3)[2]
+    joined = report.side_by_side(source, 255 - source, gap_px=4)
+    assert joined.shape == (12, 8 + 4 + 8, 3)
+    assert np.array_equal(joined[:, :8], source)
+    assert np.array_equal(joined[:, -8:], 255 - source)
+    assert (joined[:, 8:12] == 255).all()
 
 
-def test_side_by_side_refuses_clips_that_differ() -> None:
+def test_side_by_side_and_the_sheet_refuse_what_differs() -> None:
+    with pytest.raises(ShapeError, match="same height and width"):
+        report.side_by_side(grey_clip(1)[0], grey_clip(1, height=4)[0])
     with pytest.raises(ShapeError, match="same frames"):
-        report.side_by_side(grey_clip(3), grey_clip(4))
+        report.contact_sheet(film(grey_clip(3)), film(grey_clip(4)), MaskTube(np.ones((3, 12, 8), np.bool_)))
 
 
 def test_a_running_mean_of_a_straight_line_is_the_line_away_from_its_ends() -> None:

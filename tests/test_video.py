@@ -176,6 +176,12 @@ def test_folders_may_hold_any_kind_of_image(tmp_path: Path, suffix: str) -> None
     assert video.read_clip(tmp_path).frames.shape == (1, 4, 6, 3)
 
 
+@pytest.mark.parametrize("name", ["image.png", "image.jpg", "image.webp", "image.bmp", "image.tif"])
+def test_a_still_is_a_clip_of_one_frame(tmp_path: Path, name: str) -> None:
+    save_png(tmp_path / name)
+    assert np.array_equal(video.read_clip(tmp_path / name).frames[0], video.read_image(tmp_path / name))
+
+
 def test_write_image_then_read_image_is_the_identity(tmp_path: Path) -> None:
     image = noise(7, 5, 3)
     video.write_image(tmp_path / "new" / "image.png", image)
@@ -268,13 +274,6 @@ def test_a_video_without_frames_is_refused(tmp_path: Path) -> None:
         video.read_clip(tmp_path / "clip.mkv")
 
 
-@pytest.mark.parametrize("name", ["image.png", "image.jpg", "image.webp", "image.bmp", "image.tif"])
-def test_a_single_image_is_no_clip(tmp_path: Path, name: str) -> None:
-    save_png(tmp_path / name)
-    with pytest.raises(InputError, match="single image, but a clip is needed"):
-        video.read_clip(tmp_path / name)
-
-
 def test_a_folder_without_images_is_refused(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("no frames here")
     with pytest.raises(InputError, match="holds no frames"):
@@ -329,7 +328,7 @@ def test_a_failed_write_leaves_the_old_clip(tmp_path: Path, monkeypatch: pytest.
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "replace", fail)
-    monkeypatch.setattr("loraedit.video.writing._save_png", fail)
+    monkeypatch.setattr("loraedit.video.writing.save_png", fail)
     with pytest.raises(InputError, match="No space left on device"):
         video.write_clip(tmp_path / name, noisy_clip(3))
     assert listing(tmp_path) == [name] and len(video.read_clip(tmp_path / name)) == 2

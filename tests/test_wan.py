@@ -1,16 +1,18 @@
-"""Parity with diffusers' own pipeline, for every option of the Wan I2V family and for nano."""
+"""Parity with diffusers' own pipeline, for every published model of the Wan family, in small, and for nano."""
 
 from __future__ import annotations
 
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
+import diffusers
 import numpy as np
 import pytest
 import torch
-from diffusers import WanImageToVideoPipeline
 from PIL import Image
+from tiny import distinct_models
 
 from loraedit.compose import to_float, to_uint8
 from loraedit.conditioning import inference_condition
@@ -22,14 +24,19 @@ from loraedit.generate import initial_noise, sample
 from loraedit.lora import attach, lora_parameters
 from loraedit.types import Frames
 
+NO_IMAGES = {"image_encoder": None, "image_processor": None}
 CPU = torch.device("cpu")
-FRAMES, HEIGHT, WIDTH = 5, 32, 48
-NAMES = ["plain", "wan21", "wan22", "nano-like", "nano"]
+FRAMES, HEIGHT, WIDTH = 5, 32, 64
+PUBLISHED = [model.id for model in distinct_models()]
+SAME_CONDITION = [name for name in PUBLISHED if not any(part in name for part in ("FLF2V", "TI2V", "SkyReels"))]
+"""These make their condition as the model "plain" does."""
+
+NAMES = ["plain", "nano-like", "nano", *PUBLISHED]
 
 
 @pytest.fixture(scope="session")
-def folders(checkpoints: dict[str, Path]) -> dict[str, Path]:
-    return {**checkpoints, "nano": NANO}
+def folders(checkpoints: dict[str, Path], published: dict[str, Path]) -> dict[str, Path]:
+    return {**checkpoints, **published, "nano": NANO}
 
 
 def picture() -> Frames:
@@ -38,43 +45,63 @@ def picture() -> Frames:
 
 
 def plain_condition(family: Family) -> Encoded:
-    """Plain I2V: the first frame kept, all else generated."""
+    """Plain I2V: the first frame kept, all else generated; of a first-last-frame model, the last one kept too."""
     source = np.repeat(to_float(picture()), FRAMES, 0)
     everything = np.ones((FRAMES, HEIGHT, WIDTH), bool)
-    condition = inference_condition(source, source[:1], everything, "a red coat")
+    last = {FRAMES - 1: to_float(negative_picture())} if family.card.image_frames == 2 else {}
+    condition = inference_condition(source, source[:1], everything, "a red coat", anchors=last)
     return family.encode([condition], CPU, lambda *_: None)[0]
 
 
-@pytest.mark.parametrize("name", NAMES)
+def negative_picture() -> Frames:
+    return 255 - picture()
+
+
+def own_pipeline(family: Family) -> Any:
+    """Diffusers' own pipeline of the same checkpoint."""
+    pipeline = getattr(diffusers, family.card.pipeline).from_pretrained(
+        family.card.folder, dtype=torch.float32, **({} if family.card.image_frames else NO_IMAGES)
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in SAME_CONDITION])
 def test_packed_condition_equals_diffusers_own_to_the_bit(folders: dict[str, Path], name: str) -> None:
     family = open_family(read_card(folders[name]))
     ours = plain_condition(family).condition
-    pipeline = WanImageToVideoPipeline.from_pretrained(folders[name], dtype=torch.float32)
-    image = pipeline.video_processor.preprocess(Image.fromarray(picture()[0]), height=HEIGHT, width=WIDTH)
-    channels = family.card.latent_channels
+    pipeline, channels = own_pipeline(family), family.card.latent_channels
+    image, last = (
+        pipeline.video_processor.preprocess(Image.fromarray(pixels[0]), height=HEIGHT, width=WIDTH)
+        for pixels in (picture(), negative_picture())
+    )
+    given = {"last_image": last} if family.card.image_frames == 2 else {}
     with torch.inference_mode():
-        _, theirs = pipeline.prepare_latents(image, 1, channels, HEIGHT, WIDTH, FRAMES, torch.float32, CPU)
-    assert torch.equal(ours, theirs[0])
+        _, *theirs = pipeline.prepare_latents(image, 1, channels, HEIGHT, WIDTH, FRAMES, torch.float32, CPU, **given)
+    if family.card.mask == "channels":
+        assert torch.equal(ours, theirs[0][0])
+    else:
+        latents, generated = theirs
+        assert torch.equal(ours[:1], 1 - generated[0])
+        torch.testing.assert_close(ours[1:, 0], latents[0, :, 0], atol=1e-5, rtol=0)  # they encode one frame alone
 
 
-@pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("guidance", [1.0, 3.0])
+@pytest.mark.parametrize(("name", "guidance"), [("plain", 1.0), *((name, 3.0) for name in NAMES)])
 def test_sampler_equals_diffusers_own_pipeline(
     folders: dict[str, Path], name: str, guidance: float, tmp_path: Path
 ) -> None:
     family = open_family(read_card(folders[name]))
     condition = plain_condition(family)
-    steps = 12 if name == "wan22" else 4  # enough steps to cross the boundary between the experts
+    steps = 12 if len(family.experts) == 2 else 4  # enough steps to cross the boundary between the experts
     negative = family.embed_prompt("", CPU)
     settings = SamplingSettings(sampling_steps=steps, guidance=guidance, seed=5)
     latents = sample(family, condition, negative, settings, {}, CPU, tmp_path / "steps", lambda *_: None)
     pixels = family.decode(latents, CPU)
-    pipeline = WanImageToVideoPipeline.from_pretrained(folders[name], dtype=torch.float32)
-    pipeline.set_progress_bar_config(disable=True)
-    theirs = pipeline(
+    last = {"last_image": Image.fromarray(negative_picture()[0])} if family.card.image_frames == 2 else {}
+    theirs = own_pipeline(family)(
         Image.fromarray(picture()[0]), "a red coat", "", HEIGHT, WIDTH, FRAMES, steps, guidance,
         latents=initial_noise(tuple(latents.shape), 5)[None], output_type="np",
-        max_sequence_length=family.card.settings.text_tokens,
+        max_sequence_length=family.card.settings.text_tokens, **last,
     ).frames[0]  # fmt: skip
     assert np.abs((pixels + 1) / 2 - theirs).max() < 1e-4
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
+import diffusers
 import torch
 from diffusers import (
     AutoencoderKLWan,
@@ -22,6 +25,8 @@ from transformers import (
     UMT5Config,
     UMT5EncoderModel,
 )
+
+from loraedit.families.known import KnownModel, known_models
 
 LATENTS = 4
 
@@ -120,4 +125,69 @@ def save_tiny_clip(folder: Path) -> Path:
     )  # fmt: skip
     CLIPVisionModelWithProjection(config).save_pretrained(folder)
     CLIPImageProcessor(size=28, crop_size=28).save_pretrained(folder)
+    return folder
+
+
+SMALL_TRANSFORMER = {
+    "num_attention_heads": 2, "attention_head_dim": 12, "text_dim": 16, "freq_dim": 16, "ffn_dim": 32, "num_layers": 2,
+    "rope_max_seq_len": 64,
+}  # fmt: skip
+SMALL_OPTIONAL = {"image_dim": 16, "added_kv_proj_dim": 24, "pos_embed_seq_len": 10}
+"""The image encoder below makes 5 tokens of a picture."""
+
+
+def small_config(known: KnownModel) -> dict[str, Any]:
+    """The published configuration of a Wan-type transformer with small numbers; its channels stay."""
+    config = known.transformer.config
+    return {**config, **SMALL_TRANSFORMER, **{name: size for name, size in SMALL_OPTIONAL.items() if config[name]}}
+
+
+def distinct_models() -> list[KnownModel]:
+    """The published models of the Wan family, but one of those that are the same in small."""
+    small = {
+        json.dumps([known.pipeline, small_config(known), known.scheduler, known.options]): known
+        for known in reversed(known_models())
+        if known.family == "wan"
+    }
+    return list(reversed(small.values()))
+
+
+def save_tiny_known(folder: Path, known: KnownModel) -> Path:
+    """Write a random checkpoint in the layout of a published Wan-type model."""
+    parts: dict[str, Any] = dict.fromkeys(("image_encoder", "image_processor"))
+    if known.pipeline == "WanImageToVideoPipeline":
+        parts |= {"transformer_2": None, **known.options}
+    for seed, name in enumerate(name for name in known.components if name.startswith("transformer")):
+        torch.manual_seed(2 + seed)
+        parts[name] = getattr(diffusers, known.components[name].kind)(**small_config(known)).eval()
+    if "image_encoder" in known.components:
+        torch.manual_seed(4)
+        parts["image_encoder"] = CLIPVisionModel(
+            CLIPVisionConfig(
+                hidden_size=16,
+                intermediate_size=16,
+                num_hidden_layers=2,
+                num_attention_heads=2,
+                image_size=28,
+                patch_size=14,
+            )
+        ).eval()
+        parts["image_processor"] = CLIPImageProcessor(size=28, crop_size=28)
+    torch.manual_seed(1)
+    published = known.components["vae"].config
+    latents, narrow = published["z_dim"], {name: 4 for name in ("base_dim", "decoder_base_dim") if name in published}
+    vae = AutoencoderKLWan(
+        **{**published, **narrow, "dim_mult": [1, 2, 2, 2], "num_res_blocks": 1},
+        **({} if latents == 16 else {"latents_mean": [0.1] * latents, "latents_std": [1.5] * latents}),
+    ).eval()
+    kind, config = known.scheduler
+    pipeline = getattr(diffusers, known.pipeline)(
+        tokenizer=tiny_tokenizer(), text_encoder=tiny_text_encoder(), vae=vae,
+        scheduler=getattr(diffusers, kind)(**config), **parts,
+    )  # fmt: skip
+    pipeline.save_pretrained(folder, safe_serialization=True)
+    if known.index_class is not None:
+        index = json.loads((folder / "model_index.json").read_text())
+        index = {name: value for name, value in index.items() if value != [None, None]}
+        (folder / "model_index.json").write_text(json.dumps({**index, "_class_name": known.index_class}))
     return folder

@@ -11,8 +11,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+import numpy as np
+
 from benchmarks.propagation.cases import KINDS, Case, case_ids, make_case
-from loraedit.masks import to_pictures
+from loraedit.masks import to_picture
 from loraedit.types import Clip
 from loraedit.video import DEFAULT_FPS, write_clip, write_image
 
@@ -24,8 +26,8 @@ def export(case: Case, folder: Path) -> None:
     clips = {
         "source": case.source,
         "truth": case.truth,
-        "mask": to_pictures(case.mask),
-        "region": to_pictures(case.region),
+        "mask": np.stack([to_picture(plane) for plane in case.mask]),
+        "region": np.stack([to_picture(plane) for plane in case.region]),
     }
     for name, frames in clips.items():
         write_clip(folder / name, Clip(frames, DEFAULT_FPS))

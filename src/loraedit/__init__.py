@@ -66,7 +66,8 @@ def edit(
         **settings: any field of :class:`loraedit.config.EditSettings`, such as ``prompt``, ``model``, ``seed``.
 
     Returns:
-        The edited clip with paths, losses and times.
+        The edited clip with paths, losses and times. The clip is in memory if the source was, or if there is no run
+        folder to keep it; else it is read on demand from the run folder.
 
     Raises:
         InputError: something given cannot be used; nothing was written.
@@ -85,6 +86,7 @@ def edit(
         None if out is None else Path(out),
         None if run is None else Path(run),
         lambda done, total: progress("mask", done, total, "") if progress else None,
+        lambda done, total: progress("read", done, total, "") if progress else None,
     )
     from loraedit.editing import run_edit
 

@@ -3,19 +3,23 @@
 The flow is that of the source, which is known in every frame, so it can be judged: of several ways from a frame back to
 an edited one, every pixel takes those that explain the source best, short ones sooner than long ones, and where none
 does it is not trusted.
+
+A long clip is carried a stretch at a time. An edited frame outside of the stretch is a :class:`FarKey`: it enters with
+the way that leads to it, which :func:`trace` finds by walking there once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 
-from loraedit.optical_flow import Field, FlowMeter, at, grid, misfit
-from loraedit.types import Frames, Image, OnStep, Size, Weights, no_step
+from loraedit.optical_flow import Field, FlowMeter, Grey, at, grid, misfit
+from loraedit.types import Frames, Image, OnStep, Pixels, Size, Weights, no_step
 
-__all__ = ["Carried", "carry"]
+__all__ = ["Carried", "FarKey", "carry", "trace"]
 
 SHORT_SIDE = 224
 """Frames smaller than this are enlarged before the flow is measured; DIS matches patches of 8 pixels."""
@@ -25,6 +29,9 @@ TAU = 8.0
 
 DOUBT = 60.0
 """Grey levels of difference in the source at which a pixel's trust has fallen to 1 / e."""
+
+HANDICAP = 3 * TAU
+"""Grey levels by which the way back to a frame that was made is held to be worse than it is: the user's frames win."""
 
 
 @dataclass(frozen=True)
@@ -40,62 +47,193 @@ class Carried:
     trust: Weights
 
 
+@dataclass(frozen=True)
+class FarKey:
+    """A key frame before or after the frames that are carried to.
+
+    Attributes:
+        source: the source in that frame, uint8 ``[H, W, 3]``.
+        way: from the pixels of the nearest of the frames carried to, to the key frame; ``[h, w, 2]`` x and y, in
+            shares of the frame's width and height, at any size.
+    """
+
+    source: Image
+    way: Field
+
+
 def carry(
     source: Frames,
     looks: Sequence[Mapping[int, Image]],
     on_step: OnStep = no_step,
     short_side: int = SHORT_SIDE,
+    far: Mapping[int, FarKey] | None = None,
+    made: Collection[int] = (),
 ) -> list[Carried]:
     """Carry edited frames along the motion of the source, several looks at once.
 
     Args:
         source: uint8 ``[F, H, W, 3]``.
-        looks: for each look its edited frames, uint8 ``[H, W, 3]`` by frame index, at least one.
-        on_step: told (frames done, frames in all).
+        looks: for each look its edited frames, uint8 ``[H, W, 3]`` by frame index, at least one. An index below 0, or
+            from F on, is a frame outside of the source, which ``far`` knows.
+        on_step: told (steps done, steps in all).
         short_side: frames with a shorter side are enlarged before the flow is measured.
+        far: the key frames outside of the source.
+        made: the key frames that are not the user's, which count less.
 
     Returns:
         One clip for each look. Trust is a matter of the source alone: looks with the same indices have the same.
     """
     assert all(looks)
-    frames, height, width = source.shape[:3]
-    colours = [np.zeros((frames, height, width, 3), np.float32) for _ in looks]
-    totals = [np.full((frames, height, width, 1), 1e-9, np.float32) for _ in looks]
-    trusts = [np.zeros((frames, height, width), np.float32) for _ in looks]
+    ways = _Ways(source, short_side, far or {})
+    sums = {frozenset(look): _Sums(source.shape[:3]) for look in looks}
+    colours = [np.zeros(source.shape, np.float32) for _ in looks]
     keys = sorted(set().union(*looks))
-    for order, key in enumerate(keys):
-        for done, (index, positions) in enumerate(_ways_back(source, key, short_side)):
-            error = misfit(source[index], at(source[key], positions))
-            weight = (np.exp(-error / TAU)[..., None] + np.float32(1e-6)) / abs(index - key)
-            for look, colour, total, trust in zip(looks, colours, totals, trusts, strict=True):
+    begun, steps = 0, [len(source) - (0 <= key < len(source)) for key in keys]
+    for key, count in zip(keys, steps, strict=True):
+        for done, (index, positions) in enumerate(ways.back_to(key)):
+            error = misfit(source[index], at(ways.key_frame(key), positions))
+            doubt, length = _made(index, key, keys, made) if key in made else (0.0, abs(index - key))
+            weight = (np.exp(-(error + np.float32(doubt)) / TAU)[..., None] + np.float32(1e-6)) / length
+            for indices, each in sums.items():
+                if key in indices:
+                    each.total[index] += weight
+                    each.trust[index] = np.maximum(each.trust[index], np.exp(-np.square(error / DOUBT)))
+            for look, colour in zip(looks, colours, strict=True):
                 if key in look:
                     colour[index] += weight * at(look[key], positions)
-                    total[index] += weight
-                    trust[index] = np.maximum(trust[index], np.exp(-np.square(error / DOUBT)))
-            on_step(order * (frames - 1) + done // 2 + 1, len(keys) * (frames - 1))
-    carried = []
-    for look, colour, total, trust in zip(looks, colours, totals, trusts, strict=True):
-        clip = np.rint(colour / total).clip(0, 255).astype(np.uint8)
-        for key, image in look.items():
-            clip[key], trust[key] = image, 1.0
-        carried.append(Carried(clip, trust))
-    return carried
+            on_step(begun + done // 2 + 1, sum(steps))
+        begun += count
+    return [_carried(look, colour, sums[frozenset(look)]) for look, colour in zip(looks, colours, strict=True)]
 
 
-def _ways_back(source: Frames, key: int, short_side: int) -> Iterator[tuple[int, Field]]:
-    """For every frame but ``key``, where each of its pixels lies in frame ``key``: step by step, and then refined.
+def trace(
+    frames: Iterable[Image], stops: Collection[int], on_step: OnStep = no_step, short_side: int = SHORT_SIDE
+) -> dict[int, Field]:
+    """The ways to a key frame from frames far away, found by walking there frame by frame.
 
-    Yields:
-        (frame index, positions ``[H, W, 2]`` x and y in pixels), twice for each frame.
+    At every stop the way is refined where that explains the source better, so that small errors do not add up.
+
+    Args:
+        frames: uint8 ``[H, W, 3]``: the key frame, and then one frame after the other away from it.
+        stops: how many frames away from the key frame the way is asked for, each at least 1.
+        on_step: told (frames done, frames in all).
+        short_side: frames with a shorter side are enlarged before the flow is measured.
+
+    Returns:
+        By stop, the way as a :class:`FarKey` takes it, its short side at most ``SHORT_SIDE``.
     """
-    meter = FlowMeter(Size(*source.shape[1:3]), short_side)
-    greys = [meter.grey(frame) for frame in source]
-    for order in (range(key + 1, len(source)), range(key - 1, -1, -1)):
-        chained, last = np.zeros((*greys[key].shape, 2), np.float32), key
-        for index in order:
-            step = meter.between(greys[index], greys[last])
-            chained = step + at(chained, grid(step) + step)
-            refined = meter.between(greys[index], greys[key], chained)
-            for flow in (chained, refined):
-                yield index, grid(source[index]) + meter.at_clip_size(flow)
-            last = index
+    walk, ways, last = iter(frames), {}, max(stops, default=0)
+    key = next(walk)
+    meter = FlowMeter(Size(*key.shape[:2]), short_side)
+    chain = _Chain(meter, meter.grey(key))
+    for away in range(1, last + 1):
+        frame = next(walk)
+        chain.go(meter.grey(frame))
+        if away in stops:
+            chain.flow = _better(meter, frame, key, chain.flow, chain.refined())
+            ways[away] = _small(chain.flow)
+        on_step(away, last)
+    return ways
+
+
+def _made(index: int, key: int, keys: Sequence[int], made: Collection[int]) -> tuple[float, int]:
+    """How much worse a way to a frame that was made is than it looks, and how long: that frame came from the user's."""
+    users = [abs(index - other) for other in keys if other not in made]
+    return HANDICAP, max(1, min(users, default=abs(index - key)))
+
+
+class _Sums:
+    """What is added up over all ways back that a look has."""
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self.total = np.full((*shape, 1), 1e-9, np.float32)
+        self.trust = np.zeros(shape, np.float32)
+
+
+def _carried(look: Mapping[int, Image], colour: Pixels, sums: _Sums) -> Carried:
+    clip, trust = np.empty(colour.shape, np.uint8), sums.trust.copy()
+    for index, (summed, total) in enumerate(zip(colour, sums.total, strict=True)):
+        clip[index] = np.rint(summed / total).clip(0, 255)
+    for key, image in look.items():
+        if 0 <= key < len(clip):
+            clip[key], trust[key] = image, 1.0
+    return Carried(clip, trust)
+
+
+class _Chain:
+    """The way from the frame reached so far back to a key frame: a flow that grows step by step."""
+
+    def __init__(self, meter: FlowMeter, key: Grey) -> None:
+        self._meter, self._key, self._last = meter, key, key
+        self.flow: Field = np.zeros((*key.shape, 2), np.float32)
+
+    def go(self, frame: Grey) -> None:
+        """One frame on."""
+        step = self._meter.between(frame, self._last)
+        self.flow = step + at(self.flow, grid(step) + step)
+        self._last = frame
+
+    def enter(self, frame: Grey, way: Field) -> None:
+        """Begin in a frame from which the way is known."""
+        self.flow, self._last = _large(way, self.flow.shape), frame
+
+    def refined(self) -> Field:
+        """The way measured in one leap, the chained one being the first guess."""
+        return self._meter.between(self._last, self._key, self.flow)
+
+
+class _Ways:
+    """The ways from every frame back to a key frame: step by step, and then refined."""
+
+    def __init__(self, source: Frames, short_side: int, far: Mapping[int, FarKey]) -> None:
+        self._source, self._far = source, far
+        self._meter = FlowMeter(Size(*source.shape[1:3]), short_side)
+        self._greys = [self._meter.grey(frame) for frame in source]
+
+    def key_frame(self, key: int) -> Image:
+        """The source in a key frame."""
+        image: Image = self._source[key] if 0 <= key < len(self._source) else self._far[key].source
+        return image
+
+    def back_to(self, key: int) -> Iterator[tuple[int, Field]]:
+        """For every frame but ``key``, where each of its pixels lies in frame ``key``.
+
+        Yields:
+            (frame index, positions ``[H, W, 2]`` x and y in pixels), twice for each frame.
+        """
+        last = len(self._greys)
+        orders = [range(max(key + 1, 0), last)] if key < last else []
+        orders += [range(min(key, last) - 1, -1, -1)] if key > 0 else []
+        for order in orders:
+            chain = _Chain(self._meter, self._meter.grey(self.key_frame(key)))
+            for index in order:
+                if key in self._far and index == order[0]:
+                    chain.enter(self._greys[index], self._far[key].way)
+                else:
+                    chain.go(self._greys[index])
+                for flow in (chain.flow, chain.refined()):
+                    yield index, grid(self._source[index]) + self._meter.at_clip_size(flow)
+
+
+def _better(meter: FlowMeter, frame: Image, key: Image, chained: Field, refined: Field) -> Field:
+    """Of two ways from a frame to a key frame, the one that explains each pixel of the frame better."""
+    here, errors = grid(frame), []
+    for flow in (chained, refined):
+        errors.append(misfit(frame, at(key, here + meter.at_clip_size(flow))))
+    take = cv2.resize((errors[1] < errors[0]).astype(np.float32), chained.shape[1::-1]) > 0.5
+    return np.asarray(np.where(take[..., None], refined, chained), np.float32)
+
+
+def _small(flow: Field) -> Field:
+    """A flow in pixels as shares of the frame, and no larger than it has to be kept."""
+    height, width = flow.shape[:2]
+    scale = min(1.0, SHORT_SIDE / min(height, width))
+    size = max(round(width * scale), 1), max(round(height * scale), 1)
+    shares = np.asarray(flow / np.array([width, height], np.float32), np.float32)
+    return np.asarray(cv2.resize(shares, size, interpolation=cv2.INTER_AREA), np.float32)
+
+
+def _large(way: Field, shape: tuple[int, ...]) -> Field:
+    """The opposite of :func:`_small`."""
+    height, width = shape[:2]
+    return np.asarray(cv2.resize(way, (width, height)) * np.array([width, height], np.float32), np.float32)

@@ -10,11 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loraedit.errors import InputError, ShapeError
-from loraedit.types import Frames, Image, Pixels, Size, Weights
+from loraedit.types import Frames, Image, Pixels, Size, Stored, Weights
 
 __all__ = [
     "composite",
     "from_working",
+    "lay_over",
     "pad_frames",
     "padded_length",
     "resize_frames",
@@ -163,6 +164,26 @@ def composite(source: Frames, generated: Frames, alpha: Weights) -> Frames:
     for index in range(len(source)):
         blended[index] = _blend(source[index], generated[index], alpha[index])
     return blended
+
+
+def lay_over(stored: Stored, generated: Image, alpha: Weights, where: tuple[slice, slice]) -> Stored:
+    """One frame as it is stored with generated pixels laid over a part of it, as :func:`composite` does.
+
+    Args:
+        stored: uint8 or uint16 ``[H, W, 3 or 4]``; opacity stays as it is.
+        generated: uint8 ``[h, w, 3]``.
+        alpha: float32 ``[h, w]`` in [0, 1], 1 = generated.
+        where: the rows and columns of the part.
+
+    Returns:
+        A new frame of the same kind.
+    """
+    laid: Stored = stored.copy()
+    part = laid[where][..., :3]
+    levels = generated.astype(np.float32) * (257 if stored.dtype == np.uint16 else 1)
+    below = part.astype(np.float32)
+    part[...] = np.rint(below + alpha[..., None] * (levels - below))
+    return laid
 
 
 def _blend(source: Image, generated: Image, alpha: NDArray[np.float32]) -> Image:

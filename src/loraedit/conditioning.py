@@ -97,9 +97,9 @@ def motion_sample(
     return Sample(fill(source, mask, hint), mask, source[:1], prompt, target=source)
 
 
-def naive_sample(source: Pixels, prompt: str) -> Sample:
-    """The ablation: from frame 1 alone, make the source again."""
-    return motion_sample(source, np.ones(source.shape[:3], bool), prompt)
+def naive_sample(source: Pixels, prompt: str, anchors: Iterable[int] = ()) -> Sample:
+    """The ablation: from frame 1 alone (and anchors, if there are any), make the source again."""
+    return motion_sample(source, np.ones(source.shape[:3], bool), prompt, None, anchors)
 
 
 def appearance_sample(

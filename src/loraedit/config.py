@@ -35,6 +35,7 @@ Factor = Annotated[float, Field(gt=0.0, le=1000.0)]
 Scale = Annotated[float, Field(ge=0.0)]
 Context = Annotated[float, Field(ge=0.0, le=10.0)]
 Strength = Annotated[float, Field(gt=0.0, le=1.0)]
+Length = Annotated[int, Field(ge=5, le=1_000_000)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 
 
@@ -107,6 +108,7 @@ class Recipe(_Settings):
     strength: Strength = 1.0
     crop: Crop = "auto"
     context: Context = 0.25
+    segment_frames: Length = 81
     sampling_steps: Count = 30
     guidance: Scale = 5.0
 
@@ -115,7 +117,7 @@ class Recipe(_Settings):
         plain = Recipe(crop="off")
         own = {
             name: getattr(self, name)
-            for name in ("steps", "reference_steps", "rank", "lr", "sampling_steps", "guidance")
+            for name in ("steps", "reference_steps", "rank", "lr", "segment_frames", "sampling_steps", "guidance")
         }
         return plain.model_copy(update=own)
 
@@ -128,6 +130,13 @@ class EditSettings(_Settings):
     """
 
     model: str = Field("nano", description="nano, a checkpoint folder in diffusers layout, or a Hub id.")
+    transformer: str | None = Field(
+        None, description="The transformer as one .safetensors or .gguf file; the rest is the model's."
+    )
+    transformer_2: str | None = Field(
+        None, description="The same for the expert for low noise of a model that has two."
+    )
+    download: bool = Field(False, description="Fetch from the Hub what is not on this machine.")
     recipe: Literal["model", "paper"] = Field(
         "model", description="Defaults of method: model (its card's) or paper (LoRA-Edit's own)."
     )
@@ -166,6 +175,9 @@ class EditSettings(_Settings):
     )
     context: Context | None = Field(
         None, description="Surroundings in a window: share of the mask's extent, each side."
+    )
+    segment_frames: Length | None = Field(
+        None, description="The most frames that are made at once; a longer clip is made in overlapping segments."
     )
     sampling_steps: Count | None = Field(None, description="Denoising steps.")
     guidance: Scale | None = Field(None, description="Classifier-free guidance scale; up to 1 is off.")

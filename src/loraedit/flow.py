@@ -25,7 +25,8 @@ def flow_matching_loss(velocity: Tensor, data: Tensor, noise: Tensor, weight: Te
     """The mean over the whole frame, kept region included, of || v_theta - (x0 - x1) ||^2.
 
     Args:
-        weight: how much each cell counts, broadcast against the latents; None is alike everywhere.
+        weight: how much each cell counts, broadcast against the latents; None is alike everywhere. Where no cell
+            counts, the loss is 0.
     """
     error = torch.square(velocity.float() - velocity_target(data, noise).float())
-    return error.mean() if weight is None else (error * weight).mean() / weight.mean()
+    return error.mean() if weight is None else (error * weight).mean() / weight.mean().clamp_min(1e-8)

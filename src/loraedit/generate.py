@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ def initial_noise(shape: tuple[int, ...], seed: int) -> Tensor:
 def sample(
     family: Family,
     condition: Encoded,
-    negative: Tensor | None,
+    negative: dict[str, Tensor] | None,
     sampling: SamplingSettings,
     loras: dict[str, Path],
     device: torch.device,
@@ -43,17 +44,20 @@ def sample(
     kept ones through the scheduler, so it goes on with the same bytes, whichever scheduler it is.
 
     Args:
-        negative: embedding of the negative prompt, needed with guidance above 1.
+        negative: what :meth:`Family.embed_prompt` makes of the negative prompt; with guidance above 1 needed by a
+            model that does not read the guidance scale itself.
         loras: LoRA file by expert name; an expert without one runs bare.
         extras: further LoRAs, laid under those.
     """
     c = family.card.latent_channels
     noise = initial_noise((c, *condition.condition.shape[1:]), sampling.seed).to(device)
+    if family.card.embeds_guidance:
+        condition, negative = replace(condition, guidance=torch.tensor(sampling.guidance)), None
     condition = condition.to(device)
     shown, kept_zone = condition.condition[-c:], condition.keep(c) == 1
     unconditional = None
     if sampling.guidance > 1 and negative is not None:
-        unconditional = Encoded(condition.condition, negative.to(device), condition.image)
+        unconditional = replace(condition, **{name: value.to(device) for name, value in negative.items()})
     scheduler = family.scheduler(sampling.sampling_steps, device)
     first, levels = _schedule(scheduler, sampling.strength)
     latents = noise if first == 0 else add_noise(shown, noise, levels[0])
@@ -65,7 +69,7 @@ def sample(
             velocity = loader.velocity(latents, timestep, condition, unconditional, sampling.guidance)
             save_tensors(kept, {"velocity": velocity})
         latents = scheduler.step(velocity.to(device)[None], timestep, latents[None], return_dict=False)[0][0]
-        if sampling.hold:
+        if sampling.hold or family.card.mask == "tokens":  # such a model has said nothing of the tokens that it kept
             latents = torch.where(kept_zone, add_noise(shown, noise, levels[index + 1]), latents)
         on_step(index + 1, len(levels) - 1)
     if not bool(torch.isfinite(latents).all()):

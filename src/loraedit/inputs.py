@@ -16,16 +16,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from loraedit.compose import padded_length, resize_frames, to_float, to_uint8, working_size
+from loraedit.compose import resize_frames, to_float, to_uint8, working_size
 from loraedit.config import EditSettings
 from loraedit.errors import InputError, ShapeError
 from loraedit.extra_loras import ExtraLora, check_extras, distilled_steps, parse_extra
 from loraedit.families.card import ModelCard, read_card, resolve_model
+from loraedit.mask_tube import MaskTube
 from loraedit.masks import MaskSpec, loosen, read_mask
 from loraedit.results import CLIP_FOLDERS, EDITED_FIRST_FILE
+from loraedit.segments import Segment, split
 from loraedit.tracking import Loose, mask_from_edit, name_of_frame, open_tracker
-from loraedit.types import Clip, Codec, Image, Mask, OnStep, Size, no_step
-from loraedit.video import DEFAULT_FPS, check_encodable, check_writable, read_clip, read_image
+from loraedit.types import Clip, Codec, Footage, Image, OnStep, Size, no_step
+from loraedit.video import DEFAULT_FPS, check_encodable, check_writable, open_footage, read_image
 from loraedit.window import Window, choose_window
 
 __all__ = [
@@ -52,30 +54,37 @@ class Job:
     """One edit, everything read and checked.
 
     Attributes:
-        source: the clip.
+        source: the clip, read on demand.
         edited_first: the user's edit of its first frame, uint8 ``[H, W, 3]``.
-        edit_mask: bool ``[F, H, W]``, True = edit.
+        edit_mask: one plane for each frame, True = edit.
         references: further edited frames by frame index, from 0.
         settings: resolved settings.
         card: the model.
         window: the part of the frame that the model sees.
+        segments: the stretches of the clip that the model makes at once.
         extras: LoRAs that the user brings along, in their order.
         notes: what the user should know before the work begins, a sentence each.
         out: where the user wants the result, or None.
         run: the run folder, or None for a passing one.
     """
 
-    source: Clip
+    source: Footage
     edited_first: Image
-    edit_mask: Mask
+    edit_mask: MaskTube
     references: dict[int, Image]
     settings: EditSettings
     card: ModelCard
     window: Window
+    segments: Sequence[Segment]
     extras: tuple[ExtraLora, ...]
     notes: tuple[str, ...]
     out: Path | None
     run: Path | None
+
+    @property
+    def edited(self) -> dict[int, Image]:
+        """All edited frames by frame index."""
+        return {0: self.edited_first, **self.references}
 
 
 @contextmanager
@@ -98,10 +107,12 @@ def prepare(
     out: Path | None,
     run: Path | None,
     on_mask: OnStep = no_step,
+    on_read: OnStep = no_step,
 ) -> Job:
     """Read and check everything; a mask of None or "auto" is made from the edited frames.
 
     Args:
+        on_read: told (frames done, frames in all) while the clip is gone through once.
         on_mask: told (frames done, frames in all) while such a mask is made.
 
     Raises:
@@ -114,7 +125,7 @@ def prepare(
     extras = tuple(parse_extra(text) for text in settings.extra_lora)
     given = [source, first_frame, mask, *references.values(), *(extra.path for extra in extras)]
     run = _check_places(out, run, settings.codec, given)
-    clip = read_source(source)
+    clip = read_source(source, on_read)
     if out is not None:
         check_encodable(out, settings.codec, clip.size)
     edited = read_edit(first_frame, clip.size, settings.fit, name_of_frame(0))
@@ -125,20 +136,21 @@ def prepare(
     if mask is None or automatic:
         tracker = open_tracker(settings.tracker, _folder(settings.tracker_model), None, settings.device)
         loose = Loose() if settings.margin is None else Loose(settings.margin)
-        edit_mask = np.stack(list(mask_from_edit(clip, {0: edited, **looks}, loose, tracker, on_mask)))
+        edit_mask = MaskTube(mask_from_edit(clip, {0: edited, **looks}, loose, tracker, on_mask))
     else:
         edit_mask = read_mask(mask, len(clip), clip.size)
     edit_mask = loosen(edit_mask, settings.box, settings.dilate_px)
-    _check_covered(clip, edited, edit_mask)
+    _check_covered(next(clip.rgb(0, 1)), edited, edit_mask)
     _check_reached(list(references), edit_mask)
-    card = read_card(resolve_model(settings.model))
+    card = _read_model(settings)
     notes = check_extras(extras, card)
     settings, told = _distilled(settings, extras)
     settings = settings.resolved(card.recipe)
     _check_prior(settings, card)
+    _check_tokens(settings, card)
     window = choose_window(edit_mask, settings.crop or "off", settings.context or 0.0)
-    _check_extent(len(clip), window.size, card)
-    return Job(clip, edited, edit_mask, looks, settings, card, window, extras, (*notes, *told), out, run)
+    segments = _segments(len(clip), window.size, settings.segment_frames or len(clip), card)
+    return Job(clip, edited, edit_mask, looks, settings, card, window, segments, extras, (*notes, *told), out, run)
 
 
 def parse_reference(text: str) -> tuple[int, Path]:
@@ -153,8 +165,12 @@ def parse_reference(text: str) -> tuple[int, Path]:
     return int(match[1]), Path(match[2])
 
 
-def read_source(source: ClipLike) -> Clip:
-    """A clip, read if need be.
+def read_source(source: ClipLike, on_step: OnStep = no_step) -> Footage:
+    """A clip; a file is gone through once, and then read on demand.
+
+    Args:
+        source: what the user gave.
+        on_step: told (frames done, frames in all) while a file is gone through.
 
     Raises:
         InputError: it cannot be read, or is no clip.
@@ -162,7 +178,7 @@ def read_source(source: ClipLike) -> Clip:
     if isinstance(source, Clip):
         return source
     if isinstance(source, str | Path):
-        return read_clip(Path(source))
+        return open_footage(Path(source), on_step)
     frames = np.asarray(source)
     if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3 or 0 in frames.shape:
         raise InputError(
@@ -196,9 +212,9 @@ def read_edit(image: ImageLike, size: Size, fit: bool, what: str) -> Image:
     return fitted
 
 
-def _check_covered(clip: Clip, edited: Image, edit_mask: Mask) -> None:
+def _check_covered(first: Image, edited: Image, edit_mask: MaskTube) -> None:
     """Something has to be changed in frame 1, and where the mask is."""
-    changed = (clip.frames[0] != edited).any(-1)
+    changed = (first != edited).any(-1)
     if not changed.any():
         raise InputError("The edited first frame equals the source's first frame. Edit it with an image editor first.")
     if not (changed & edit_mask[0]).any():
@@ -208,7 +224,7 @@ def _check_covered(clip: Clip, edited: Image, edit_mask: Mask) -> None:
         )
 
 
-def _check_indices(indices: Sequence[Any], clip: Clip, settings: EditSettings) -> None:
+def _check_indices(indices: Sequence[Any], clip: Footage, settings: EditSettings) -> None:
     for index in indices:
         if not isinstance(index, int) or not 0 < index < len(clip):
             raise InputError(
@@ -219,20 +235,42 @@ def _check_indices(indices: Sequence[Any], clip: Clip, settings: EditSettings) -
         raise InputError(f"References need the motion LoRA, but --lora is {settings.lora}. Leave one of them out.")
 
 
-def _check_reached(indices: Sequence[int], edit_mask: Mask) -> None:
+def _check_reached(indices: Sequence[int], edit_mask: MaskTube) -> None:
     for index in indices:
-        if not edit_mask[index].any():
+        if edit_mask.box(index) is None:
             raise InputError(f"The mask is black in frame {index}, so its reference cannot be used. Choose another.")
 
 
-def _check_extent(frames: int, seen: Size, card: ModelCard) -> None:
-    """The clip is no longer, and no more narrow, than the model's position codes reach."""
+def _segments(frames: int, seen: Size, longest: int, card: ModelCard) -> list[Segment]:
+    """The clip in segments; neither they nor a frame are longer than the model's position codes reach."""
     size = working_size(seen, card.settings.area_px, card.multiple_px)
-    longest = (card.max_positions - 1) * card.temporal + 1
-    if padded_length(frames, card.frame_step) > longest:
-        raise InputError(f"The clip has {frames} frames, but the model reads at most {longest}. Cut the clip.")
     if max(size.height, size.width) > card.max_positions * card.multiple_px:
         raise InputError(f"A frame of {seen} is too narrow for the model. Crop or pad the clip.")
+    reach = (card.max_positions - 1) * card.temporal + 1
+    return split(frames, max(min(longest, reach), card.frame_step + 1), card.frame_step, card.temporal)
+
+
+def _read_model(settings: EditSettings) -> ModelCard:
+    """The card of the model that the settings ask for."""
+    given = {"transformer": settings.transformer, "transformer_2": settings.transformer_2}
+    files = {name: Path(path) for name, path in given.items() if path is not None}
+    return read_card(resolve_model(settings.model, settings.download, tuple(files)), files)
+
+
+def _check_tokens(settings: EditSettings, card: ModelCard) -> None:
+    """Nothing is asked for that a model with one timestep a token cannot be shown."""
+    if card.mask != "tokens":
+        return
+    if settings.anchors:
+        raise InputError(
+            f"'{card.folder}' keeps {card.temporal} frames at a time or none of them, so a single frame cannot be "
+            "given whole. Leave --anchors out."
+        )
+    if settings.fill == "carry" and settings.strength == 1.0:
+        raise InputError(
+            f"'{card.folder}' is shown nothing inside the mask, so carried frames can only be what sampling starts "
+            "from. Give --strength below 1 (0.8, say), or --fill grey."
+        )
 
 
 def _check_prior(settings: EditSettings, card: ModelCard) -> None:

@@ -81,12 +81,10 @@ def attach_lora(path: Path, family: Family, transformer: nn.Module) -> None:
         ModelError: the file is damaged, or does not fit this transformer.
     """
     tensors = _read(path)
-    targets = [
-        target
-        for target in family.lora_targets("all")
-        if f"{family.portable_lora_name(f'blocks.0.{target}')}.lora_A.weight" in tensors
-    ]
-    attach(transformer, targets or family.lora_targets("all"), max(_ranks(tensors)), seed=0)
+    ends = family.lora_targets("all")
+    modules = [name for name, _ in transformer.named_modules() if name.endswith(ends)]
+    targets = [name for name in modules if f"{family.portable_lora_name(name)}.lora_A.weight" in tensors]
+    attach(transformer, targets or ends, max(_ranks(tensors)), seed=0)
     _copy(tensors, path, family, transformer)
 
 

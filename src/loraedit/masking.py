@@ -13,6 +13,7 @@ import numpy as np
 
 from loraedit.errors import InputError, ShapeError
 from loraedit.inputs import check_apart, check_margin, read_edit, read_source, unusable_paths_refused
+from loraedit.mask_tube import MaskTube
 from loraedit.masks import dilate, read_mask
 from loraedit.report import overlay_mask
 from loraedit.tracking import (
@@ -32,8 +33,8 @@ from loraedit.tracking import (
     soft_border,
     steady,
 )
-from loraedit.types import Clip, Mask, OnStep, Plane, Size, no_step
-from loraedit.video import check_writable, write_clip
+from loraedit.types import Footage, OnStep, Plane, Size, no_step
+from loraedit.video import check_writable, write_footage
 
 __all__ = [
     "Finish",
@@ -104,12 +105,12 @@ class Made:
     """A mask as written.
 
     Attributes:
-        mask: bool ``[F, H, W]``, True = edit.
+        mask: one plane for each frame, True = edit.
         out: a folder of PNGs or an FFV1 video, white = edit.
         preview: a video of the clip with the mask laid over it.
     """
 
-    mask: Mask
+    mask: MaskTube
     out: Path
     preview: Path
 
@@ -152,12 +153,13 @@ def make_mask(
     overrides = {index: _mask_of(clip, index, path) for index, path in finish.overrides.items()}
     planes = _followed(view, hints, shown, finish, follower, on_step)
     frames = range(len(clip))
-    mask = np.stack([overrides[k] if k in overrides else _finished(planes, k, finish) for k in frames])
+    mask = MaskTube(overrides[k] if k in overrides else _finished(planes, k, finish) for k in frames)
     if mask.all():
         raise InputError("The mask would be white everywhere, so nothing would be preserved. Grow it less.")
-    write_clip(preview, Clip(overlay_mask(clip.frames, mask), clip.fps))
-    soft = [soft_border(plane, finish.feather_px) for plane in mask]
-    write_clip(out, Clip(np.repeat(np.stack(soft)[..., None], 3, -1), clip.fps))
+    tinted = (overlay_mask(frame, plane) for frame, plane in zip(clip.rgb(), mask, strict=True))
+    write_footage(preview, tinted, clip.fps)
+    soft = (soft_border(plane, finish.feather_px) for plane in mask)
+    write_footage(out, (np.repeat(plane[..., None], 3, -1) for plane in soft), clip.fps)
     return Made(mask, out, preview)
 
 
@@ -292,7 +294,7 @@ def _regions(view: View, hints: MaskHints, shown: Mapping[int, Hints]) -> dict[i
     return regions
 
 
-def _shown(clip: Clip, hints: MaskHints) -> dict[int, Hints]:
+def _shown(clip: Footage, hints: MaskHints) -> dict[int, Hints]:
     """What is shown, by frame index; all of it within the clip."""
     for index in (*hints.edits, *hints.seed_masks):
         _check_frame(index, clip)
@@ -310,7 +312,7 @@ def _shown(clip: Clip, hints: MaskHints) -> dict[int, Hints]:
     return {frame: _shown_in(clip, frame, hints) for frame in sorted(frames)}
 
 
-def _shown_in(clip: Clip, frame: int, hints: MaskHints) -> Hints:
+def _shown_in(clip: Footage, frame: int, hints: MaskHints) -> Hints:
     seed = hints.seed_masks.get(frame)
     return Hints(
         points=tuple((x, y) for index, x, y, on in hints.points if index == frame and on),
@@ -322,13 +324,13 @@ def _shown_in(clip: Clip, frame: int, hints: MaskHints) -> Hints:
     )
 
 
-def _mask_of(clip: Clip, index: int, path: Path) -> Plane:
+def _mask_of(clip: Footage, index: int, path: Path) -> Plane:
     """The mask of one frame."""
     _check_frame(index, clip)
     return np.asarray(read_mask(path, 1, clip.size)[0])
 
 
-def _check_frame(index: int, clip: Clip) -> None:
+def _check_frame(index: int, clip: Footage) -> None:
     if not 0 <= index < len(clip):
         raise InputError(f"There is no frame {index}. Expected 0 to {len(clip) - 1}; frames are counted from 0.")
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from itertools import repeat
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,8 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loraedit.errors import InputError, ShapeError
-from loraedit.types import Frames, Image, Mask, Size, Weights
-from loraedit.video import IMAGE_SUFFIXES, read_clip, read_image
+from loraedit.mask_tube import MaskTube
+from loraedit.types import Image, Mask, Plane, Size, Weights
+from loraedit.video import IMAGE_SUFFIXES, open_footage, read_image
 
 __all__ = [
     "MaskSpec",
@@ -27,9 +29,10 @@ __all__ = [
     "feather",
     "loosen",
     "pack_keep_mask",
+    "pack_token_mask",
     "read_mask",
     "resize_mask",
-    "to_pictures",
+    "to_picture",
 ]
 
 MaskSpec = str | Path | NDArray[Any]
@@ -41,8 +44,8 @@ _BOX = re.compile(r"\s*(-?\d{1,9})\s*,\s*(-?\d{1,9})\s*,\s*(-?\d{1,9})\s*,\s*(-?
 _WHITE = 128
 
 
-def read_mask(spec: MaskSpec, frames: int, size: Size) -> Mask:
-    """Read the user's mask for a clip; white is the region to regenerate.
+def read_mask(spec: MaskSpec, frames: int, size: Size) -> MaskTube:
+    """Read the user's mask for a clip, frame by frame; white is the region to regenerate.
 
     Args:
         spec: one of
@@ -54,47 +57,53 @@ def read_mask(spec: MaskSpec, frames: int, size: Size) -> Mask:
         size: height and width of the clip.
 
     Returns:
-        ``[F, H, W]`` bool, True = regenerate; some pixel is True and some is False.
+        The mask, True = regenerate; some pixel is True and some is False.
 
     Raises:
         ShapeError: the mask has another length or size than the clip, or the box leaves the frame.
         InputError: the mask cannot be read, is black everywhere, or white everywhere.
     """
-    mask = _read_any(spec, size)
-    got = Size(int(mask.shape[-2]), int(mask.shape[-1]))
+    planes, count, got = _read_any(spec, size)
     if got != size:
         raise ShapeError(f"The mask is {got}, but the clip is {size}. Give the mask the size of the clip.")
-    if mask.ndim == 2:
-        mask = np.broadcast_to(mask, (frames, *mask.shape))
-    if mask.shape[0] != frames:
+    if count is None:
+        planes = repeat(next(iter(planes)), frames)
+    elif count != frames:
         raise ShapeError(
-            f"The mask has {mask.shape[0]} frames, but the clip has {frames}. "
+            f"The mask has {count} frames, but the clip has {frames}. "
             "Give one mask for each frame, or a single image for all of them."
         )
-    _check_content(mask)
-    return mask.copy()
+    tube = MaskTube(planes)
+    _check_content(tube)
+    return tube
 
 
-def _read_any(spec: MaskSpec, size: Size) -> Mask:
-    """``[H, W]`` (for all frames) or ``[F, H, W]`` bool."""
+def _read_any(spec: MaskSpec, size: Size) -> tuple[Iterable[Plane], int | None, Size]:
+    """The planes, how many there are (None: one, for all frames), and their size."""
     if not isinstance(spec, str | Path):
-        return _from_values(_array_of(spec))
+        return _spread(_from_values(_array_of(spec)))
     box = _BOX.fullmatch(spec) if isinstance(spec, str) else None
     if box is not None:
         x0, y0, x1, y1 = (int(number) for number in box.groups())
-        return _from_box(x0, y0, x1, y1, size)
+        return _spread(_from_box(x0, y0, x1, y1, size))
     return _from_path(Path(spec))
 
 
-def _from_path(path: Path) -> Mask:
+def _spread(mask: Mask) -> tuple[Iterable[Plane], int | None, Size]:
+    single = mask.ndim == 2
+    return [mask] if single else mask, None if single else len(mask), Size(*mask.shape[-2:])
+
+
+def _from_path(path: Path) -> tuple[Iterable[Plane], int | None, Size]:
     if not path.exists():
         raise InputError(
             f'There is no mask at {path}. Give a video, a folder of frames, an image, or a box as "x0,y0,x1,y1" '
             "in whole pixels."
         )
     if path.suffix.lower() in IMAGE_SUFFIXES and not path.is_dir():
-        return _from_rgb(read_image(path))
-    return np.stack([_from_rgb(frame) for frame in read_clip(path).frames])
+        return _spread(_from_rgb(read_image(path)))
+    footage = open_footage(path)
+    return (_from_rgb(frame) for frame in footage.rgb()), len(footage), footage.size
 
 
 def _from_rgb(pixels: Image) -> Mask:
@@ -138,13 +147,13 @@ def _from_values(values: NDArray[Any]) -> Mask:
     return np.asarray(values >= 0.5)
 
 
-def _check_content(mask: Mask) -> None:
-    if not bool(mask.any()):
+def _check_content(mask: MaskTube) -> None:
+    if not mask.any():
         raise InputError(
             "The mask is black everywhere, so there is nothing to edit. Paint the region to regenerate white "
             "(255, not 1)."
         )
-    if bool(mask.all()):
+    if mask.all():
         raise InputError(
             "The mask is white everywhere, so nothing would be preserved. Leave the region to keep black; "
             "if that is what is white now, invert the mask."
@@ -197,17 +206,24 @@ def dilate(mask: Mask, radius_px: float) -> Mask:
     return _each_frame(mask, lambda plane: _distance_to_zero(1 - plane) <= radius_px)
 
 
-def loosen(mask: Mask, box: bool, dilate_px: float) -> Mask:
+def loosen(mask: MaskTube, box: bool, dilate_px: float) -> MaskTube:
     """Grow a mask as asked: first by a disk, then each region to its box.
 
     Raises:
         InputError: nothing would be left to keep.
     """
-    loose = dilate(mask, dilate_px) if dilate_px else mask
-    loose = box_regions(loose) if box else loose
+    if not box and not dilate_px:
+        return mask
+    loose = MaskTube(_loosened(mask, box, dilate_px))
     if loose.all():
         raise InputError("The grown mask is white everywhere, so nothing would be preserved. Grow it less.")
     return loose
+
+
+def _loosened(mask: MaskTube, box: bool, dilate_px: float) -> Iterator[Plane]:
+    for plane in mask:
+        grown = dilate(plane[None], dilate_px) if dilate_px else plane[None]
+        yield (box_regions(grown) if box else grown)[0]
 
 
 def feather(mask: Mask, radius_px: float) -> Weights:
@@ -277,9 +293,9 @@ def _cover(mask: Mask, cells: int, axis: int) -> Mask:
     return covered
 
 
-def to_pictures(mask: Mask) -> Frames:
-    """A mask as people see it, uint8 ``[F, H, W, 3]``: white = edit, black = keep."""
-    return np.repeat(mask[..., None] * np.uint8(255), 3, axis=-1)
+def to_picture(plane: Plane) -> Image:
+    """The mask of a frame as people see it, uint8 ``[H, W, 3]``: white = edit, black = keep."""
+    return np.repeat(plane[..., None] * np.uint8(255), 3, axis=-1)
 
 
 def pack_keep_mask(edit_mask: Mask, latent_height: int, latent_width: int, temporal_factor: int) -> NDArray[np.float32]:
@@ -313,3 +329,28 @@ def pack_keep_mask(edit_mask: Mask, latent_height: int, latent_width: int, tempo
     keep = np.concatenate([np.repeat(keep[:1], temporal_factor, axis=0), keep[1:]])
     packed = keep.reshape(-1, temporal_factor, latent_height, latent_width).swapaxes(0, 1)
     return packed.astype(np.float32, order="C")
+
+
+def pack_token_mask(
+    edit_mask: Mask, latent_height: int, latent_width: int, temporal_factor: int, patch: int
+) -> NDArray[np.float32]:
+    """Turn an edit mask into the keep mask of a model with one timestep a token: 1 = keep, at latent size.
+
+    A token is kept only if nothing in it is edited: no pixel of its cells, in none of its latent frame's pixel frames.
+
+    Args:
+        edit_mask: ``[F, H, W]`` bool, True = regenerate, F = tf * n + 1.
+        latent_height: h, a multiple of ``patch``.
+        latent_width: w, the same.
+        temporal_factor: tf, pixel frames per latent frame.
+        patch: latent cells of a token, per side.
+
+    Returns:
+        ``[1, f, h, w]`` float32, constant in each token.
+
+    Raises:
+        ShapeError: F is not tf * n + 1.
+    """
+    rows, columns = latent_height // patch, latent_width // patch
+    keep = pack_keep_mask(edit_mask, rows, columns, temporal_factor).min(0, keepdims=True)
+    return np.repeat(np.repeat(keep, patch, axis=2), patch, axis=3)

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from loraedit.types import Image, Size
 
-__all__ = ["Field", "FlowMeter", "at", "grid", "misfit"]
+__all__ = ["Field", "FlowMeter", "Grey", "at", "grid", "misfit"]
 
 Field = NDArray[np.float32]  # [H, W] values, or [H, W, 2] x and y in pixels
 Grey = NDArray[np.uint8]  # [H, W]

@@ -17,7 +17,8 @@ from PIL import Image as PilImage
 from PIL import ImageDraw, ImageFont
 
 from loraedit.errors import InputError, ShapeError
-from loraedit.types import Frames, Image, Mask
+from loraedit.mask_tube import MaskTube
+from loraedit.types import Footage, Image, Plane
 
 __all__ = ["contact_sheet", "loss_curve", "moments", "overlay_mask", "running_mean", "side_by_side"]
 
@@ -33,9 +34,9 @@ FONT_PX = 15
 
 
 def contact_sheet(
-    source: Frames,
-    result: Frames,
-    edit_mask: Mask,
+    source: Footage,
+    result: Footage,
+    edit_mask: MaskTube,
     *,
     title: str = "",
     columns: int = 6,
@@ -47,9 +48,9 @@ def contact_sheet(
     first and the last among them, each with its number.
 
     Args:
-        source: ``[F, H, W, 3]`` uint8.
-        result: ``[F, H, W, 3]`` uint8.
-        edit_mask: ``[F, H, W]`` bool, True = edited.
+        source: the clip.
+        result: the edited clip.
+        edit_mask: one plane for each frame, True = edited.
         title: one line at the top of the page.
         columns: the most frames to show.
         tile_width: width of one picture on the page, in pixels.
@@ -59,40 +60,36 @@ def contact_sheet(
     """
     _require_same_frames(source, result)
     chosen = moments(len(source), columns)
-    rows = {
-        "source": source[chosen],
-        "edit mask": overlay_mask(source, edit_mask)[chosen],
-        "result": result[chosen],
-    }
-    tile = (tile_width, max(1, round(tile_width * source.shape[1] / source.shape[2])))
-    page = _blank_page(len(chosen), len(rows), tile)
-    _label_page(page, title, list(rows), chosen, tile)
-    for row, frames in enumerate(rows.values()):
-        for column, frame in enumerate(frames):
+    tile = (tile_width, max(1, round(tile_width * source.size.height / source.size.width)))
+    page = _blank_page(len(chosen), 3, tile)
+    _label_page(page, title, ["source", "edit mask", "result"], chosen, tile)
+    for column, index in enumerate(chosen):
+        (before,), (after,) = source.rgb(index, index + 1), result.rgb(index, index + 1)
+        for row, frame in enumerate((before, overlay_mask(before, edit_mask[index]), after)):
             page.paste(_tile_picture(frame, tile), _tile_corner(row, column, tile))
     return page
 
 
-def overlay_mask(frames: Frames, edit_mask: Mask) -> Frames:
+def overlay_mask(frame: Image, edit_mask: Plane) -> Image:
     """Tint the region that may change.
 
     Args:
-        frames: ``[F, H, W, 3]`` uint8.
-        edit_mask: ``[F, H, W]`` bool, True = edited.
+        frame: ``[H, W, 3]`` uint8.
+        edit_mask: ``[H, W]`` bool, True = edited.
 
     Returns:
-        ``[F, H, W, 3]`` uint8; frames outside the mask are as they were.
+        ``[H, W, 3]`` uint8; outside the mask it is as it was.
 
     Raises:
-        ShapeError: if frames and mask do not fit together.
+        ShapeError: if frame and mask do not fit together.
     """
-    if frames.shape[:3] != edit_mask.shape:
+    if frame.shape[:2] != edit_mask.shape:
         raise ShapeError(
-            f"A mask must have the frames, height and width of its clip: "
-            f"the clip is {list(frames.shape[:3])}, the mask {list(edit_mask.shape)}."
+            f"A mask must have the height and width of its clip: "
+            f"the clip is {list(frame.shape[:2])}, the mask {list(edit_mask.shape)}."
         )
-    tinted = frames.copy()
-    tinted[edit_mask] = _tint(frames[edit_mask])
+    tinted = frame.copy()
+    tinted[edit_mask] = _tint(frame[edit_mask])
     return tinted
 
 
@@ -102,23 +99,26 @@ def _tint(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     return np.rint(below + np.float32(OVERLAY_STRENGTH) * (colour - below)).astype(np.uint8)
 
 
-def side_by_side(source: Frames, result: Frames, *, gap_px: int = 8) -> Frames:
-    """Join two clips, the source on the left and the result on the right of a white gap.
+def side_by_side(source: Image, result: Image, *, gap_px: int = 8) -> Image:
+    """Join two frames, the source on the left and the result on the right of a white gap.
 
     Args:
-        source: ``[F, H, W, 3]`` uint8.
-        result: ``[F, H, W, 3]`` uint8.
+        source: ``[H, W, 3]`` uint8.
+        result: ``[H, W, 3]`` uint8.
         gap_px: width of the gap.
 
     Returns:
-        ``[F, H, 2 * W + gap_px, 3]`` uint8.
+        ``[H, 2 * W + gap_px, 3]`` uint8.
 
     Raises:
-        ShapeError: if the two clips differ in frames, height or width.
+        ShapeError: if the two differ in height or width.
     """
-    _require_same_frames(source, result)
-    gap = np.full((*source.shape[:2], gap_px, 3), 255, np.uint8)
-    return np.concatenate([source, gap, result], axis=2)
+    if source.shape != result.shape:
+        raise ShapeError(
+            f"Source and result must have the same height and width: "
+            f"the source is {list(source.shape)}, the result {list(result.shape)}."
+        )
+    return np.concatenate([source, np.full((len(source), gap_px, 3), 255, np.uint8), result], axis=1)
 
 
 def loss_curve(path: Path, steps: Sequence[int], losses: Sequence[float]) -> None:
@@ -178,11 +178,11 @@ def moments(frame_count: int, columns: int) -> list[int]:
     return sorted({round(position) for position in np.linspace(0, frame_count - 1, columns).tolist()})
 
 
-def _require_same_frames(source: Frames, result: Frames) -> None:
-    if source.shape != result.shape:
+def _require_same_frames(source: Footage, result: Footage) -> None:
+    if (len(source), source.size) != (len(result), result.size):
         raise ShapeError(
-            f"Source and result must have the same frames, height and width: "
-            f"the source is {list(source.shape)}, the result {list(result.shape)}."
+            f"Source and result must have the same frames, height and width: the source has {len(source)} frames of "
+            f"{source.size}, the result {len(result)} of {result.size}."
         )
 
 

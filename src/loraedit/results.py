@@ -9,24 +9,31 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from loraedit.errors import InputError
 from loraedit.files import fingerprint, write_json
-from loraedit.masks import to_pictures
-from loraedit.types import Clip, Image, Mask
-from loraedit.video import read_clip, read_image, write_clip, write_image
+from loraedit.mask_tube import MaskTube
+from loraedit.masks import to_picture
+from loraedit.types import Clip, Footage, Image, Origin, Size, Stored
+from loraedit.video import open_footage, read_image, write_footage, write_image
 
 __all__ = [
     "CLIP_FOLDERS",
     "EDITED_FIRST_FILE",
     "SETTINGS_FILE",
     "Finished",
+    "Kept",
     "damaged",
+    "in_memory",
     "input_hashes",
+    "keep_frames",
     "lora_files",
     "read_finished",
     "write_finished",
@@ -42,50 +49,121 @@ _AGAIN = "Run the same edit command again; it goes on from where it stopped."
 
 
 @dataclass(frozen=True)
+class Kept:
+    """Footage of a folder of frames, which has neither frame rate nor origin, with those that it should have."""
+
+    folder: Footage
+    fps: Fraction
+    origin: Origin | None = None
+
+    @classmethod
+    def of(cls, folder: Path, like: Footage) -> Kept:
+        """The frames of a folder with the timing of the clip that they were made from."""
+        return cls(open_footage(folder), like.fps, like.origin)
+
+    def __len__(self) -> int:
+        return len(self.folder)
+
+    @property
+    def size(self) -> Size:
+        """Height and width of a frame, in pixels."""
+        return self.folder.size
+
+    @property
+    def depth(self) -> int:
+        """Bits that a channel has as it is stored."""
+        return self.folder.depth
+
+    @property
+    def alpha(self) -> bool:
+        """Whether there is opacity."""
+        return self.folder.alpha
+
+    @property
+    def fingerprint(self) -> str:
+        """Twelve hex digits of all frames."""
+        return self.folder.fingerprint
+
+    def rgb(self, start: int = 0, stop: int | None = None) -> Iterator[Image]:
+        """See :meth:`loraedit.types.Footage.rgb`."""
+        return self.folder.rgb(start, stop)
+
+    def exact(self, start: int = 0, stop: int | None = None) -> Iterator[Stored]:
+        """See :meth:`loraedit.types.Footage.exact`."""
+        return self.folder.exact(start, stop)
+
+
+@dataclass(frozen=True)
 class Finished:
     """A finished edit.
 
     Attributes:
         source: the clip.
         result: the edited clip, of the same frames, size and frame rate.
-        edit_mask: bool ``[F, H, W]``, True = edit.
+        edit_mask: one plane for each frame, True = edit.
         edited_first: the user's edit of the first frame, uint8 ``[H, W, 3]``.
         losses: training loss by step; empty if no LoRA was trained.
         provenance: the contents of ``settings.json``: settings, hashes of the inputs, versions, device.
         loras: the LoRA files that it was generated with, in the run folder, that for high noise first.
     """
 
-    source: Clip
-    result: Clip
-    edit_mask: Mask
+    source: Footage
+    result: Footage
+    edit_mask: MaskTube
     edited_first: Image
     losses: list[float]
     provenance: dict[str, Any]
     loras: list[str] = field(default_factory=list)
 
 
-def input_hashes(source: Clip, edited_first: Image, edit_mask: Mask) -> dict[str, str]:
-    """How ``settings.json`` names what went in."""
+def in_memory(footage: Footage) -> Clip:
+    """A clip with all frames in memory, 8 bits deep."""
+    return Clip(np.stack(list(footage.rgb())), footage.fps, footage.origin)
+
+
+def input_hashes(source: str, fps: Fraction, edited_first: Image, edit_mask: MaskTube) -> dict[str, str]:
+    """How ``settings.json`` names what went in.
+
+    Args:
+        source: the fingerprint of the clip's frames.
+        fps: its frame rate.
+        edited_first: the user's edit of the first frame.
+        edit_mask: where it may change pixels.
+    """
     return {
-        "source": fingerprint(source.frames, str(source.fps)),
+        "source": fingerprint(source, str(fps)),
         "first_frame": fingerprint(edited_first),
-        "mask": fingerprint(edit_mask),
+        "mask": edit_mask.fingerprint,
     }
 
 
-def write_finished(folder: Path, finished: Finished) -> None:
-    """Write everything but ``settings.json``, which is there since the run began; the same edit gives the same bytes.
+def keep_frames(folder: Path, name: str, frames: Iterable[Stored], like: Footage | Fraction) -> Path:
+    """Write frames without loss into a folder of the run folder, as they come; the folder.
 
     Raises:
         InputError: the folder cannot be written to.
     """
-    clips = finished.result, finished.source, Clip(to_pictures(finished.edit_mask), finished.source.fps)
-    for name, clip in zip(CLIP_FOLDERS, clips, strict=True):
-        write_clip(folder / name, clip)
+    write_footage(folder / name, frames, like)
+    return folder / name
+
+
+def write_finished(
+    folder: Path, finished: Finished, told: Callable[[Iterator[Stored]], Iterator[Stored]] = iter
+) -> None:
+    """Write what is missing: all but ``settings.json`` and ``frames/``; the same edit gives the same bytes.
+
+    Args:
+        told: sees the source's frames as they are written, and passes them on.
+
+    Raises:
+        InputError: the folder cannot be written to.
+    """
+    keep_frames(folder, "source", told(finished.source.exact()), finished.source)
+    keep_frames(folder, "mask", (to_picture(plane) for plane in finished.edit_mask), finished.source.fps)
     write_image(folder / EDITED_FIRST_FILE, finished.edited_first)
     content = {
         "fps": str(finished.source.fps),
-        "frames": fingerprint(finished.result.frames),
+        "frames": finished.result.fingerprint,
         "loras": finished.loras,
         "losses": finished.losses,
         "settings": fingerprint(finished.provenance),
@@ -163,20 +241,22 @@ def _read_clips(folder: Path, result: dict[str, Any], provenance: dict[str, Any]
     except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
         raise damaged(folder, f"{RESULT_FILE} lacks the frame rate or the losses") from error
     try:
-        frames, source, mask = (read_clip(folder / name).frames for name in CLIP_FOLDERS)
+        frames, source, mask = (Kept(open_footage(folder / name), fps) for name in CLIP_FOLDERS)
+        tube = MaskTube(frame[..., 0] > 127 for frame in mask.rgb())
         edited_first = read_image(folder / EDITED_FIRST_FILE)
     except InputError as error:
         raise damaged(folder, str(error).split(". ")[0]) from error
-    return Finished(Clip(source, fps), Clip(frames, fps), mask[..., 0] > 127, edited_first, losses, provenance)
+    return Finished(source, frames, tube, edited_first, losses, provenance)
 
 
 def _check_hashes(folder: Path, finished: Finished, result: dict[str, Any]) -> None:
     inputs = finished.provenance.get("inputs")
     named = inputs if isinstance(inputs, dict) else {}
-    found = input_hashes(finished.source, finished.edited_first, finished.edit_mask)
+    source = finished.source
+    found = input_hashes(source.fingerprint, source.fps, finished.edited_first, finished.edit_mask)
     places = {"source": "source/", "first_frame": EDITED_FIRST_FILE, "mask": "mask/"}
     for name, place in places.items():
         if found[name] != named.get(name):
             raise damaged(folder, f"{place} is not what the edit was made from")
-    if fingerprint(finished.result.frames) != result.get("frames"):
+    if finished.result.fingerprint != result.get("frames"):
         raise damaged(folder, "frames/ is not what the edit wrote")

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, Protocol, TypeAlias
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,7 +40,7 @@ __all__ = [
 
 Frames = NDArray[np.uint8]  # [F, H, W, 3] RGB, 0 to 255
 Image = NDArray[np.uint8]  # [H, W, 3] RGB, 0 to 255
-Stored: TypeAlias = "NDArray[np.uint8] | NDArray[np.uint16]"  # [H, W, 3 or 4] RGB(A), 0 to 255 or 0 to 65535
+Stored = NDArray[np.unsignedinteger[Any]]  # [H, W, 3 or 4] RGB(A), uint8 0 to 255 or uint16 0 to 65535
 Pixels = NDArray[np.float32]  # [F, H, W, 3] RGB, -1 to 1
 Mask = NDArray[np.bool_]  # [F, H, W], True = edit
 Plane = NDArray[np.bool_]  # [H, W], True = edit, or an object
@@ -94,7 +94,7 @@ class Origin:
         pts: when each frame is shown, in units of ``time_base``, rising.
         time_base: seconds.
         last: how long the last frame is shown, in units of ``time_base``.
-        start: seconds; where the file, that is the earliest of its streams, begins.
+        start: seconds, not below zero; where the file, that is the earliest of its streams, begins.
         rotation: degrees counterclockwise by which the stored frames were turned to be upright; 0, 90, 180 or 270.
         mirrored: whether they were mirrored too, left to right, before they were turned.
         pixel_aspect: width by height of a pixel of the upright frames.
@@ -157,7 +157,7 @@ class Footage(Protocol):
     def exact(self, start: int = 0, stop: int | None = None) -> Iterator[Stored]:
         """All that is stored: uint8, or uint16 where the depth is above 8; ``[H, W, 4]`` with opacity, else 3.
 
-        uint16 is 0 to 65535 at any depth: a 10-bit ``v`` is ``v / 1023 * 65535``, rounded.
+        uint16 goes from 0 to 65535 at any depth: below its own bits a value repeats the leading ones.
         """
         ...
 

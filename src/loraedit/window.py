@@ -6,6 +6,7 @@ smaller. The mask lies inside the window in every frame, so cutting and pasting 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -14,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loraedit.config import Crop
-from loraedit.types import Frames, Mask, Size
+from loraedit.mask_tube import MaskTube
+from loraedit.types import Size
 
 __all__ = ["Window", "choose_window"]
 
@@ -40,32 +42,25 @@ class Window:
     size: Size
     corners: NDArray[np.int64]
 
-    def cut(self, frames: NDArray[_Value]) -> NDArray[_Value]:
-        """The window's part of frames or masks ``[F, H, W, ...]``."""
-        return np.stack([self.cut_frame(frame, index) for index, frame in enumerate(frames)])
-
-    def cut_frame(self, frame: NDArray[_Value], index: int) -> NDArray[_Value]:
-        """The window's part of one frame ``[H, W, ...]``."""
+    def at(self, index: int) -> tuple[slice, slice]:
+        """The window's rows and columns in a frame."""
         y, x = self.corners[index]
-        return frame[y : y + self.size.height, x : x + self.size.width]
+        return slice(y, y + self.size.height), slice(x, x + self.size.width)
 
-    def paste(self, source: Frames, piece: Frames) -> Frames:
-        """A copy of the source's frames with the window's part replaced."""
-        whole = source.copy()
-        for index, (y, x) in enumerate(self.corners):
-            whole[index, y : y + self.size.height, x : x + self.size.width] = piece[index]
-        return whole
+    def cut(self, frames: Iterable[NDArray[_Value]], start: int = 0) -> NDArray[_Value]:
+        """The window's part of frames or masks ``[H, W, ...]`` that follow each other from ``start`` on, as one."""
+        return np.stack([frame[self.at(index)] for index, frame in enumerate(frames, start)])
 
 
-def choose_window(mask: Mask, crop: Crop, context: float) -> Window:
+def choose_window(mask: MaskTube, crop: Crop, context: float) -> Window:
     """The window for a mask.
 
     Args:
-        mask: bool ``[F, H, W]``, True somewhere.
+        mask: True somewhere.
         crop: the kind of window; ``auto`` takes the one that pays, ``off`` the whole frame.
         context: how much of the zone's height and width is added on each side.
     """
-    frame = Size(mask.shape[1], mask.shape[2])
+    frame = mask.size
     whole = Window(frame, np.zeros((len(mask), 2), np.int64))
     if crop == "off":
         return whole
@@ -84,13 +79,11 @@ def _area(window: Window) -> int:
     return window.size.height * window.size.width
 
 
-def _boxes(mask: Mask) -> NDArray[np.float64]:
+def _boxes(mask: MaskTube) -> NDArray[np.float64]:
     """``[F, 4]`` y0, x0, y1, x1 (exclusive) of each frame's mask; between the neighbours' where it is empty."""
     boxes = np.full((len(mask), 4), np.nan)
-    for index, plane in enumerate(mask):
-        ys, xs = np.flatnonzero(plane.any(1)), np.flatnonzero(plane.any(0))
-        if len(ys):
-            boxes[index] = ys[0], xs[0], ys[-1] + 1, xs[-1] + 1
+    for index in range(len(mask)):
+        boxes[index] = mask.box(index) or np.nan
     there = np.flatnonzero(~np.isnan(boxes[:, 0]))
     for column in range(4):
         boxes[:, column] = np.interp(np.arange(len(mask)), there, boxes[there, column])

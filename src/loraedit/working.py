@@ -1,96 +1,252 @@
-"""A job's arrays as the model takes them: its working size and length, and what is shown inside the mask."""
+"""A job as the model takes it: a segment at a time, the window alone, at the working size and a length that fits.
+
+Inside the mask the model may be shown a hint: key frames carried along the source's motion. The user's edited frames
+are key frames of every segment, however far away they are, so that looks do not drift from segment to segment; what
+the segment before has made is one more, for what no edited frame shows.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 
 from loraedit import masks
-from loraedit.carry import Carried, carry
+from loraedit.carry import Carried, FarKey, carry, trace
 from loraedit.compose import composite, pad_frames, resize_weights, to_uint8, to_working, working_size
 from loraedit.conditioning import FILL, Hint
 from loraedit.inputs import Job
-from loraedit.types import Clip, Frames, Mask, OnStep, Pixels, Size, Weights
+from loraedit.optical_flow import Field
+from loraedit.segments import Segment
+from loraedit.types import Frames, Image, Mask, OnStep, Pixels, Weights, no_step
 
-__all__ = ["Hints", "Working", "in_window", "make_working"]
+__all__ = ["Lesson", "Scene", "Workbench"]
+
+BLOCK = 32
+"""Frames read at once to go through a clip backwards."""
 
 
 @dataclass(frozen=True)
-class Hints:
-    """Key frames carried along the source's motion, for the inside of the mask.
+class Lesson:
+    """A segment to learn from, at the working size and length.
 
     Attributes:
-        taught: the source's own key frames, carried: what the LoRA learns from.
-        shown: the edited key frames, carried in the same way: what is generated from.
+        source: the source clip.
+        mask: where is edited.
+        taught: the source's own key frames, carried; None if nothing is to be shown.
+        references: the user's further edited frames in this segment, ``[1, H, W, 3]`` by index within it.
         from_first: the edited first frame alone, carried: what a reference's sample starts from.
-        full: what is generated from, at the source's own size and length: the source outside the mask, inside it
+    """
+
+    source: Pixels
+    mask: Mask
+    taught: Hint | None
+    references: dict[int, Pixels]
+    from_first: Hint | None
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A segment to generate, at the working size and length.
+
+    Attributes:
+        source: the source clip.
+        mask: where is edited.
+        given: frames that are known as a whole, ``[1, H, W, 3]`` by index within the segment: the edited first frame,
+            or what the segment before has made.
+        references: the user's further edited frames in this segment, likewise.
+        shown: the edited key frames, carried; None if nothing is to be shown.
+        full: the same at the window's own size and the segment's own length: the source outside the mask, inside it
             the edited key frames carried, grey where they are not trusted.
         trust: how far ``full`` is trusted, float32 ``[F, H, W]`` in [0, 1].
     """
 
-    taught: Hint
-    shown: Hint
-    from_first: Hint
-    full: Frames
-    trust: Weights
-
-
-@dataclass(frozen=True)
-class Working:
-    """The job's arrays at the model's working size and length; hints if the settings ask for them."""
-
     source: Pixels
-    edited_first: Pixels
     mask: Mask
+    given: dict[int, Pixels]
     references: dict[int, Pixels]
-    hints: Hints | None
+    shown: Hint | None
+    full: Frames | None
+    trust: Weights | None
 
 
-def in_window(job: Job) -> Job:
-    """The job with its arrays cut to the window."""
-    window = job.window
-    return replace(
-        job,
-        source=Clip(window.cut(job.source.frames), job.source.fps),
-        edited_first=window.cut_frame(job.edited_first, 0),
-        edit_mask=window.cut(job.edit_mask),
-        references={index: window.cut_frame(image, index) for index, image in job.references.items()},
-    )
-
-
-def make_working(job: Job, on_step: OnStep) -> Working:
-    """Bring the job's arrays to the working size and length, and carry the key frames if the settings ask for it.
+class Workbench:
+    """Cuts a job into what the model takes; it holds a segment at a time.
 
     Args:
-        on_step: told how far the carrying is, (done, total).
+        on_step: told how far the carrying of a segment is, (done, total).
     """
-    size = working_size(job.source.size, job.card.settings.area_px, job.card.multiple_px)
-    step = job.card.frame_step
-    return Working(
-        source=_shrink(job.source.frames, size, step),
-        edited_first=to_working(job.edited_first[None], size),
-        mask=pad_frames(masks.resize_mask(job.edit_mask, size), step),
-        references={index: to_working(image[None], size) for index, image in sorted(job.references.items())},
-        hints=_hints(job, size, on_step) if job.settings.fill == "carry" and job.settings.lora == "motion" else None,
-    )
+
+    def __init__(self, job: Job, on_step: OnStep = no_step) -> None:
+        self.job, self._on_step = job, on_step
+        self.size = working_size(job.window.size, job.card.settings.area_px, job.card.multiple_px)
+        self._read: tuple[int, list[Image]] | None = None
+        self._edited = {index: self._cut(image, index) for index, image in job.edited.items()}
+        self._unedited = {index: self.pieces(index, index + 1)[0] for index in self._edited}
+        self._carries = job.settings.fill == "carry" and job.settings.lora == "motion"
+        self._ways: dict[int, dict[int, Field]] = {}
+        self._first: list[Carried] | None = None
+
+    def pieces(self, start: int, stop: int) -> Frames:
+        """The window's part of the source's frames, uint8 ``[F, H, W, 3]``; what was just read is not read again."""
+        begun, read = self._read if self._read is not None else (0, [])
+        kept = list(read[start - begun : stop - begun]) if begun <= start < begun + len(read) else []
+        begin = start + len(kept)
+        if begin < stop:
+            more = enumerate(self.job.source.rgb(begin, stop), begin)
+            kept += [self._cut(frame, index).copy() for index, frame in more]
+            self._read = start, kept
+        return np.stack(kept)
+
+    def mask(self, segment: Segment) -> Mask:
+        """The window's part of the mask of a segment, bool ``[F, H, W]``."""
+        frames = range(segment.start, segment.stop)
+        return self.job.window.cut((self.job.edit_mask[index] for index in frames), segment.start)
+
+    def trace(self, on_step: OnStep) -> None:
+        """Find the ways from every segment to the key frames outside of it.
+
+        Args:
+            on_step: told (frames done, frames in all).
+        """
+        if not self._carries or len(self.job.segments) == 1:
+            return
+        walks = [(key, ahead) for key in self._edited for ahead in (True, False) if self._stops(key, ahead)]
+        for order, (key, ahead) in enumerate(walks):
+            stops, frames = self._stops(key, ahead), self._onward(key) if ahead else self._backward(key)
+
+            def on_walk(done: int, total: int, order: int = order) -> None:
+                on_step(order * total + done, len(walks) * total)
+
+            ways = trace(frames, {abs(stop - key) for stop in stops}, on_walk)
+            self._ways.setdefault(key, {}).update({stop: ways[abs(stop - key)] for stop in stops})
+
+    def lesson(self, segment: Segment) -> Lesson:
+        """What is learnt from a segment."""
+        source, references = self.pieces(segment.start, segment.stop), self._references(segment)
+        carried = self._lesson_hints(segment, source) if self._carries else None
+        return Lesson(
+            source=self._shrink(source),
+            mask=self._shrink_mask(self.mask(segment)),
+            taught=self._hint(carried[0]) if carried else None,
+            references=references,
+            from_first=self._hint(carried[1]) if carried and references else None,
+        )
+
+    def scene(self, segment: Segment, made: Frames) -> Scene:
+        """What a segment is generated from.
+
+        Args:
+            made: its first frames as the segment before has made them, as many as are given, uint8 at the window's
+                size; none in the first segment.
+        """
+        source, mask = self.pieces(segment.start, segment.stop), self.mask(segment)
+        given = made if len(made) else self._edited[0][None]
+        carried = self._scene_hints(segment, source, made) if self._carries else None
+        return Scene(
+            source=self._shrink(source),
+            mask=self._shrink_mask(mask),
+            given={index: to_working(frame[None], self.size) for index, frame in enumerate(given)},
+            references=self._references(segment),
+            shown=self._hint(carried) if carried else None,
+            full=_filled(source, mask, carried) if carried else None,
+            trust=carried.trust if carried else None,
+        )
+
+    def anchor(self, edited: bool) -> Pixels:
+        """The clip's first frame, ``[1, H, W, 3]`` at the working size: the source's, or the user's edit of it."""
+        return to_working((self._edited if edited else self._unedited)[0][None], self.size)
+
+    # ---- hints ---------------------------------------------------------------------------------------------------
+
+    def _lesson_hints(self, segment: Segment, source: Frames) -> list[Carried]:
+        """The source's key frames carried and, if there are references in the segment, the edited first frame alone."""
+        looks = self._relative(self._unedited, segment)
+        if segment.given:
+            self._first, made = None, {segment.given - 1: source[segment.given - 1]}
+            taught, *alone = self._carried(segment, source, [looks | made, *self._alone(segment)], made)
+            return [taught, *alone]
+        return [each for index, each in enumerate(self._first_hints(segment, source)) if index != 1]
+
+    def _scene_hints(self, segment: Segment, source: Frames, made: Frames) -> Carried:
+        """The edited key frames carried, and the last of the frames that are given."""
+        if not segment.given:
+            shown, self._first = self._first_hints(segment, source)[1], None
+            return shown
+        last = {segment.given - 1: made[-1]}
+        carried = self._carried(segment, source, [self._relative(self._edited, segment) | last], last)[0]
+        carried.frames[: segment.given], carried.trust[: segment.given] = made, 1.0
+        return carried
+
+    def _first_hints(self, segment: Segment, source: Frames) -> list[Carried]:
+        """In the first segment the same flow serves to learn and to generate."""
+        if self._first is None:
+            looks = [self._relative(images, segment) for images in (self._unedited, self._edited)]
+            self._first = self._carried(segment, source, [*looks, *self._alone(segment)], ())
+        return self._first
+
+    def _alone(self, segment: Segment) -> list[dict[int, Image]]:
+        """The look that is the edited first frame alone, if there are references in the segment."""
+        inside = any(index in segment for index in self._edited if index)
+        return [self._relative({0: self._edited[0]}, segment)] if inside else []
+
+    def _carried(
+        self, segment: Segment, source: Frames, looks: list[dict[int, Image]], made: Mapping[int, Image] | tuple[()]
+    ) -> list[Carried]:
+        far = {
+            key - segment.start: FarKey(self._unedited[key], self._ways[key][_nearest(segment, key)])
+            for key in self._edited
+            if key not in segment
+        }
+        return carry(source, looks, self._on_step, far=far, made=made)
+
+    def _hint(self, carried: Carried) -> Hint:
+        trust = pad_frames(resize_weights(carried.trust, self.size), self.job.card.frame_step)
+        return Hint(self._shrink(carried.frames), trust)
+
+    # ---- ways to key frames that are far away --------------------------------------------------------------------
+
+    def _stops(self, key: int, ahead: bool) -> list[int]:
+        """The frames from which the way to a key frame is asked for, after it or before it."""
+        stops = {_nearest(segment, key) for segment in self.job.segments if key not in segment}
+        return sorted(stop for stop in stops if (stop > key) == ahead)
+
+    def _onward(self, key: int) -> Iterator[Image]:
+        """The window's part of the frames from a key frame on."""
+        window = self.job.window
+        return (frame[window.at(index)] for index, frame in enumerate(self.job.source.rgb(key), key))
+
+    def _backward(self, key: int) -> Iterator[Image]:
+        """The same, backwards."""
+        for stop in range(key + 1, 0, -BLOCK):
+            yield from self.pieces(max(stop - BLOCK, 0), stop)[::-1]
+
+    # ---- pieces --------------------------------------------------------------------------------------------------
+
+    def _references(self, segment: Segment) -> dict[int, Pixels]:
+        inside = {index: image for index, image in self._edited.items() if index and index in segment}
+        return {index - segment.start: to_working(image[None], self.size) for index, image in sorted(inside.items())}
+
+    def _cut(self, frame: Image, index: int) -> Image:
+        return frame[self.job.window.at(index)]
+
+    def _relative(self, images: Mapping[int, Image], segment: Segment) -> dict[int, Image]:
+        return {index - segment.start: image for index, image in images.items()}
+
+    def _shrink(self, frames: Frames) -> Pixels:
+        return pad_frames(to_working(frames, self.size), self.job.card.frame_step)
+
+    def _shrink_mask(self, mask: Mask) -> Mask:
+        return pad_frames(masks.resize_mask(mask, self.size), self.job.card.frame_step)
 
 
-def _hints(job: Job, size: Size, on_step: OnStep) -> Hints:
-    source = job.source.frames
-    edited = {0: job.edited_first, **job.references}
-    unedited = {index: source[index] for index in edited}
-    first = [{0: job.edited_first}] if job.references else []
-    taught, carried, *alone = carry(source, [unedited, edited, *first], on_step)
-
-    def hint(clip: Carried) -> Hint:
-        trust = pad_frames(resize_weights(clip.trust, size), job.card.frame_step)
-        return Hint(_shrink(clip.frames, size, job.card.frame_step), trust)
-
-    trusted = composite(np.full_like(source, to_uint8(np.array([FILL], np.float32))), carried.frames, carried.trust)
-    full = np.where(job.edit_mask[..., None], trusted, source)
-    return Hints(hint(taught), hint(carried), hint(alone[0] if alone else carried), full, carried.trust)
+def _nearest(segment: Segment, key: int) -> int:
+    """The frame of a segment that is nearest to a key frame outside of it."""
+    return segment.start if key < segment.start else segment.stop - 1
 
 
-def _shrink(frames: Frames, size: Size, step: int) -> Pixels:
-    return pad_frames(to_working(frames, size), step)
+def _filled(source: Frames, mask: Mask, carried: Carried) -> Frames:
+    """The source, and inside the mask what was carried there, grey where it is not trusted."""
+    grey = np.full_like(source, to_uint8(np.array([FILL], np.float32)))
+    return np.where(mask[..., None], composite(grey, carried.frames, carried.trust), source)

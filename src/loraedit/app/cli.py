@@ -13,7 +13,7 @@ from rich.console import Console
 
 from loraedit.app.lora import lora_app
 from loraedit.app.options import with_settings
-from loraedit.app.progress import PhaseProgress, quiet_libraries
+from loraedit.app.progress import JsonProgress, PhaseProgress, quiet_libraries
 from loraedit.config import make_settings
 from loraedit.errors import InputError, LoraEditError
 from loraedit.inputs import parse_reference, prepare
@@ -28,7 +28,11 @@ LABELS = {
 }  # fmt: skip
 
 QUIET_S = 2.0
-"""Making a mask shows its progress only if it takes longer."""
+"""Reading a clip and making a mask show their progress only if they take longer."""
+
+ProgressJson = Annotated[
+    bool, typer.Option("--progress-json", help="Progress as lines of JSON on standard error, for programs.")
+]
 
 app = typer.Typer(
     name="loraedit",
@@ -81,17 +85,18 @@ def edit(
         Path | None, typer.Option(help="Run folder; the same command again continues it.  [default: beside --out]")
     ] = None,
     json_output: Annotated[bool, typer.Option("--json", help="Print one JSON object at the end.")] = False,
+    progress_json: ProgressJson = False,
     **settings: Any,
 ) -> None:
     """Carry your edit of the first frame through the clip; outside the mask nothing changes."""
     references = _references(reference or [])
     console = Console(stderr=True)
-    with PhaseProgress(console, QUIET_S) as waiting:
-        on_mask = _mask_progress(waiting)
-        job = prepare(source, first_frame, mask, references, make_settings(settings), out, run, on_mask)
+    with _progress(console, progress_json, QUIET_S) as waiting:
+        told = [_phase_progress(waiting, phase) for phase in ("mask", "read")]
+        job = prepare(source, first_frame, mask, references, make_settings(settings), out, run, *told)
     for note in job.notes:
         console.print(note, highlight=False, soft_wrap=True, markup=False)
-    with PhaseProgress(console) as progress:
+    with _progress(console, progress_json) as progress:
         try:
             from loraedit.editing import run_edit  # heavy: only once everything has been checked
 
@@ -145,6 +150,7 @@ def make_a_mask(
         list[str] | None, typer.Option(metavar="K=PNG", help="The mask of frame K as it shall be.")
     ] = None,
     device: Annotated[str | None, typer.Option(help="Where weights run; by default the best there is.")] = None,
+    progress_json: ProgressJson = False,
 ) -> None:
     """Make a mask for a clip from your edit, or from what you point at; what concerns a frame K can be repeated."""
     from loraedit.masking import Finish, MaskHints, make_mask, parse_box, parse_point, parse_stroke
@@ -162,18 +168,23 @@ def make_a_mask(
     )
     finish = Finish(tight, shape, margin, dilate_px, smooth, fill_holes, feather_px, _references(override or []))
     console = Console(stderr=True)
-    with PhaseProgress(console, QUIET_S) as progress:
+    with _progress(console, progress_json, QUIET_S) as progress:
         if tracker != "embedded":
             quiet_libraries("transformers")
-        made = make_mask(source, hints, out, finish, tracker, tracker_model, device, _mask_progress(progress))
-    share = made.mask.mean()
+        told = _phase_progress(progress, "mask")
+        made = make_mask(source, hints, out, finish, tracker, tracker_model, device, told)
+    share = made.mask.share()
     console.print(f"The mask covers {share:.0%} of the clip. Look at the preview before you use it.", highlight=False)
     for name, path in (("Mask", made.out), ("Preview", made.preview)):
         console.print(f"  {name + ':':17}{path}", highlight=False, soft_wrap=True, markup=False)
 
 
-def _mask_progress(progress: PhaseProgress) -> OnStep:
-    return lambda done, total: progress("mask", done, total, "")
+def _progress(console: Console, as_json: bool, wait_s: float = 0.0) -> PhaseProgress | JsonProgress:
+    return JsonProgress(sys.stderr) if as_json else PhaseProgress(console, wait_s)
+
+
+def _phase_progress(progress: PhaseProgress | JsonProgress, phase: str) -> OnStep:
+    return lambda done, total: progress(phase, done, total, "")
 
 
 @app.command()
@@ -200,6 +211,48 @@ def evaluate(
     width = max(len(row.name) for row in evaluation.rows()) + 2
     for name, text in [*(row[:2] for row in evaluation.rows()), ("Report", str(evaluation.report))]:
         console.print(f"  {name + ':':{width}}{text}", highlight=False, soft_wrap=True, markup=False)
+
+
+@app.command()
+def web(
+    port: Annotated[int, typer.Option(help="Where the page is served.", min=1, max=65535)] = 7860,
+    folder: Annotated[Path, typer.Option(help="Where uploads and runs are kept.")] = Path("loraedit-web"),
+    model: Annotated[
+        list[str] | None,
+        typer.Option(help="A further model that the page offers beside nano: a folder or a Hub id; several times."),
+    ] = None,
+    max_upload_mb: Annotated[int, typer.Option(help="The largest file that is taken.", min=1, max=1_000_000)] = 512,
+    share_on_lan: Annotated[
+        bool, typer.Option("--share-on-lan", help="Serve the local network too; needs --password.")
+    ] = False,
+    password: Annotated[
+        str | None,
+        typer.Option(help="Asked for before anything is shown; 8 characters at least.", envvar="LORAEDIT_WEB_PASSWORD"),
+    ] = None,
+) -> None:
+    """Serve a page on which everything can be done by hand: clip, edit, mask, run, result."""
+    from loraedit.web import WebOptions, serve
+
+    serve(WebOptions(port, folder, ["nano", *(model or [])], max_upload_mb, share_on_lan, password))
+
+
+@app.command()
+def models(
+    folders: Annotated[
+        list[Path] | None, typer.Argument(help="Checkpoint folders, or folders that hold some, to look at as well.")
+    ] = None,
+    json_output: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """List the models that are supported, with size and licence, and what of them is on this machine."""
+    from loraedit.app.models import model_rows, show_models
+    from loraedit.families.inventory import find_models
+
+    rows, found = model_rows(), find_models(folders or [])
+    if json_output:
+        places = [{"folder": str(each.folder), "problem": each.problem} for each in found]
+        typer.echo(json.dumps({"models": rows, "folders": places}))
+    else:
+        show_models(rows, found)
 
 
 def _references(texts: list[str]) -> dict[int, Path]:

@@ -1,20 +1,22 @@
-"""Progress in the terminal: one bar per phase, with the time left."""
+"""Progress in the terminal: one bar per phase, with the time left; or, for programs, lines of JSON."""
 
 from __future__ import annotations
 
 import importlib
+import json
 import time
 from types import TracebackType
+from typing import TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.progress import TimeRemainingColumn as TimeLeft
 
-__all__ = ["PhaseProgress", "quiet_libraries"]
+__all__ = ["JsonProgress", "PhaseProgress", "quiet_libraries"]
 
 LABELS = {
-    "mask": "Making the mask", "encode": "Encoding", "train": "Training the LoRA", "sample": "Generating",
-    "decode": "Decoding", "compose": "Composing",
+    "read": "Reading the clip", "mask": "Making the mask", "prepare": "Following the edit", "encode": "Encoding",
+    "train": "Training the LoRA", "sample": "Generating", "decode": "Decoding", "compose": "Composing",
 }  # fmt: skip
 
 
@@ -63,6 +65,28 @@ class PhaseProgress:
             self._bars.update(task, completed=current.total, note=note or current.fields["note"])
         else:
             self._bars.update(task, completed=done, total=total, note=note)
+
+
+class JsonProgress:
+    """The same for programs: each call is one line of JSON, with the time in seconds since 1970 as ``at``."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def __enter__(self) -> JsonProgress:
+        """Nothing to show before the first call."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Nothing to put back."""
+
+    def __call__(self, phase: str, done: int, total: int, note: str) -> None:
+        """Write one line."""
+        event = {"phase": phase, "done": done, "total": total, "note": note, "at": round(time.time(), 2)}
+        self._stream.write(json.dumps(event) + "\n")
+        self._stream.flush()
 
 
 def quiet_libraries(*names: str) -> None:

@@ -1,14 +1,16 @@
 """Measures of an edited clip, as pure functions.
 
-Frames are uint8 ``[F, H, W, 3]``, masks and regions bool ``[F, H, W]``, all of one F, H and W. Differences are in grey
-levels of 0 to 255. An empty region is refused, for there is nothing to average. Clips are gone through frame by frame,
-so that no second copy of a long one is made. What needs torch imports it when called.
+Clips are frames one after the other, uint8 ``[H, W, 3]``, masks and regions planes, bool ``[H, W]``, all of one number
+and size; an array with a leading axis F is such. They are gone through once, so that a long clip need not be in memory.
+Differences are in grey levels of 0 to 255. An empty region is refused, for there is nothing to average. What needs
+torch imports it when called.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import pairwise, repeat, zip_longest
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +18,7 @@ from numpy.typing import NDArray
 from loraedit.errors import InputError, ShapeError
 from loraedit.masks import dilate
 from loraedit.optical_flow import Field, FlowMeter, at, grid
-from loraedit.types import Frames, Image, Mask, Size
+from loraedit.types import Frames, Image, Mask, Plane, Size
 
 __all__ = [
     "CLEAR_LEVELS",
@@ -34,6 +36,10 @@ __all__ = [
     "psnr",
     "ssim",
 ]
+
+Images = Iterable[Image]
+Planes = Iterable[Plane]
+_Value = TypeVar("_Value")
 
 Embed = Callable[[Frames], NDArray[np.float32]]
 """An image encoder: uint8 ``[F, H, W, 3]`` to one vector of length 1 a frame, ``[F, D]``."""
@@ -57,7 +63,7 @@ SSIM_MARGIN_PX = 5
 # ---- against the true edit -------------------------------------------------------------------------------------------
 
 
-def psnr(frames: Frames, truth: Frames, region: Mask | None = None) -> float:
+def psnr(frames: Images, truth: Images, region: Planes | None = None) -> float:
     """Peak signal-to-noise ratio over all pixels and channels of a region, in dB: higher is better, at most 100.
 
     ``10 log10(255^2 / MSE)``. For the seam of an edit, take ``border(mask, 3)`` as the region.
@@ -71,15 +77,15 @@ def psnr(frames: Frames, truth: Frames, region: Mask | None = None) -> float:
         ShapeError: the three do not fit together.
         InputError: the region is empty.
     """
-    region = _checked_region(region, frames, truth)
-    total = sum(
-        int(np.square(_difference(a, b)[where]).sum()) for a, b, where in zip(frames, truth, region, strict=True)
-    )
-    error = total / (3 * int(region.sum()))
+    total = count = 0
+    for (a, b), where in _together(frames, truth, region=region):
+        total += int(np.square(_difference(a, b)[where]).sum())
+        count += int(where.sum())
+    error = total / (3 * _something(count))
     return min(BEST_PSNR_DB, float(10 * np.log10(255**2 / error))) if error else BEST_PSNR_DB
 
 
-def ssim(frames: Frames, truth: Frames, region: Mask | None = None) -> float:
+def ssim(frames: Images, truth: Images, region: Planes | None = None) -> float:
     """Structural similarity, -1 to 1, 1 for equal: the mean of its map over a region and the colour channels.
 
     The map is torchmetrics', with the usual Gaussian window of 11 pixels; at the edge of a region the window reaches
@@ -94,15 +100,16 @@ def ssim(frames: Frames, truth: Frames, region: Mask | None = None) -> float:
         ShapeError: the three do not fit together, or a side has fewer than 6 pixels.
         InputError: the region is empty.
     """
-    region = _checked_region(region, frames, truth)
-    if min(frames.shape[1:3]) <= SSIM_MARGIN_PX:
-        raise ShapeError(
-            f"SSIM needs frames of at least {SSIM_MARGIN_PX + 1} pixels a side, but they are {list(frames.shape[1:3])}."
-        )
-    total = sum(
-        float(_ssim_map(a, b)[where].sum()) for a, b, where in zip(frames, truth, region, strict=True) if where.any()
-    )
-    return total / (3 * int(region.sum()))
+    total, count = 0.0, 0
+    for (a, b), where in _together(frames, truth, region=region):
+        if min(a.shape[:2]) <= SSIM_MARGIN_PX:
+            raise ShapeError(
+                f"SSIM needs frames of at least {SSIM_MARGIN_PX + 1} pixels a side, but they are {list(a.shape[:2])}."
+            )
+        if where.any():
+            total += float(_ssim_map(a, b)[where].sum())
+            count += int(where.sum())
+    return total / (3 * _something(count))
 
 
 def border(mask: Mask, width_px: float) -> Mask:
@@ -113,7 +120,7 @@ def border(mask: Mask, width_px: float) -> Mask:
     return dilate(mask, width_px) & dilate(~mask, width_px)
 
 
-def nearer_to_truth(frames: Frames, truth: Frames, source: Frames, region: Mask) -> float:
+def nearer_to_truth(frames: Images, truth: Images, source: Images, region: Planes) -> float:
     """How far the edit got: the share of clearly edited pixels that are nearer to the truth than to the source.
 
     0 for the source itself, 1 for the truth. Nearer is by squared difference over the channels; a tie counts for the
@@ -129,9 +136,8 @@ def nearer_to_truth(frames: Frames, truth: Frames, source: Frames, region: Mask)
         ShapeError: the four do not fit together.
         InputError: no pixel of the region is clearly edited.
     """
-    _require_same_shape(frames, truth, source, region=region)
     edited = nearer = 0
-    for got, true, was, where in zip(frames, truth, source, region, strict=True):
+    for (got, true, was), where in _together(frames, truth, source, region=region):
         clear = where & _clearly_different(true, was)
         to_truth, to_source = (np.square(_difference(got, other)).sum(-1) for other in (true, was))
         edited += int(clear.sum())
@@ -144,25 +150,28 @@ def nearer_to_truth(frames: Frames, truth: Frames, source: Frames, region: Mask)
 # ---- without it ------------------------------------------------------------------------------------------------------
 
 
-def outside_difference(frames: Frames, source: Frames, mask: Mask) -> int:
+def outside_difference(frames: Images, source: Images, mask: Planes) -> int:
     """The largest absolute difference of a channel outside the mask, 0 to 255 grey levels; 0 = exact."""
-    _require_same_shape(frames, source, region=mask)
-    planes = zip(frames, source, mask, strict=True)
-    return max(int(np.abs(_difference(a, b))[~inside].max(initial=0)) for a, b, inside in planes)
+    return max(
+        int(np.abs(_difference(a, b))[~inside].max(initial=0))
+        for (a, b), inside in _together(frames, source, region=mask)
+    )
 
 
-def changed_share(frames: Frames, source: Frames, mask: Mask) -> float:
+def changed_share(frames: Images, source: Images, mask: Planes) -> float:
     """The share of the mask's pixels, 0 to 1, that clearly differ from the source.
 
     Raises:
         InputError: the mask is empty.
     """
-    mask = _checked_region(mask, frames, source)
-    planes = zip(frames, source, mask, strict=True)
-    return sum(int((_clearly_different(a, b) & inside).sum()) for a, b, inside in planes) / int(mask.sum())
+    changed = count = 0
+    for (a, b), inside in _together(frames, source, region=mask):
+        changed += int((_clearly_different(a, b) & inside).sum())
+        count += int(inside.sum())
+    return changed / _something(count)
 
 
-def flow_similarity(frames: Frames, source: Frames, mask: Mask) -> float:
+def flow_similarity(frames: Images, source: Images, mask: Planes) -> float:
     """Whether the edit dances the same dance as the source, 0 to 1, 1 for equal motion.
 
     With a and b the optical flow (DIS) of result and source from each frame to the next, over the pixels inside the
@@ -177,18 +186,18 @@ def flow_similarity(frames: Frames, source: Frames, mask: Mask) -> float:
         ShapeError: the three do not fit together.
         InputError: the clip has one frame only, or the mask is empty in all frames but the last.
     """
-    _require_same_shape(frames, source, region=mask)
-    _checked_region(mask[:-1], frames[:-1], source[:-1])
-    apart = whole = 0.0
-    for index in range(len(frames) - 1):
-        inside = mask[index]
-        ours, theirs = (_flow(clip[index], clip[index + 1])[inside].astype(np.float64) for clip in (frames, source))
-        apart += float(_length(ours - theirs).sum())
-        whole += float((_length(ours) + _length(theirs) + FLOW_REST_PX).sum())
+    apart, whole, count = 0.0, 0.0, 0
+    for (now, inside), (after, _) in pairwise(_together(frames, source, region=mask)):
+        if inside.any():
+            ours, theirs = (_flow(a, b)[inside].astype(np.float64) for a, b in zip(now, after, strict=True))
+            apart += float(_length(ours - theirs).sum())
+            whole += float((_length(ours) + _length(theirs) + FLOW_REST_PX).sum())
+            count += int(inside.sum())
+    _something(count)
     return 1 - apart / whole
 
 
-def flicker(frames: Frames, source: Frames, mask: Mask) -> float:
+def flicker(frames: Images, source: Images, mask: Planes) -> float:
     """How unsteady the edit is, in grey levels: lower is steadier.
 
     The mean over the mask of how far each pixel is from the average of the frame before and the frame after, both
@@ -199,28 +208,30 @@ def flicker(frames: Frames, source: Frames, mask: Mask) -> float:
         ShapeError: the three do not fit together.
         InputError: the clip has fewer than three frames, or the mask is empty in all but the first and the last.
     """
-    _require_same_shape(frames, source, region=mask)
-    _checked_region(mask[1:-1], frames[1:-1], source[1:-1])
-    total = 0.0
-    for index in range(1, len(frames) - 1):
-        around = [_followed(frames[k], _flow(source[index], source[k])) for k in (index - 1, index + 1)]
-        total += float(np.abs(frames[index] - (around[0] + around[1]) / 2)[mask[index]].sum())
-    return total / (3 * int(mask[1:-1].sum()))
+    total, count = 0.0, 0
+    for before, (now, inside), after in _triples(_together(frames, source, region=mask)):
+        if inside.any():
+            around = [_followed(near[0][0], _flow(now[1], near[0][1])) for near in (before, after)]
+            total += float(np.abs(now[0] - (around[0] + around[1]) / 2)[inside].sum())
+            count += int(inside.sum())
+    return total / (3 * _something(count))
 
 
-def input_similarity(embed: Embed, frames: Frames, source: Frames) -> float:
+def input_similarity(embed: Embed, frames: Images, source: Images) -> float:
     """The paper's Input Similarity: mean cosine, -1 to 1, between each result frame and its source frame."""
-    _require_same_shape(frames, source)
-    return _mean_cosine(embed(frames), embed(source))
+    return _mean(
+        float((embed(a[None]).astype(np.float64) * embed(b[None])).sum()) for (a, b), _ in _together(frames, source)
+    )
 
 
-def first_frame_similarity(embed: Embed, frames: Frames, edited_first: Image) -> float:
+def first_frame_similarity(embed: Embed, frames: Images, edited_first: Image) -> float:
     """Mean cosine, -1 to 1, between the user's edited first frame and each result frame after it.
 
     The first result frame is left out, for inside the mask it is the user's own; a clip of one frame is that frame.
     """
-    later = frames[1:] if len(frames) > 1 else frames
-    return _mean_cosine(embed(later), embed(edited_first[None]))
+    first = embed(edited_first[None])
+    every = [float((embed(frame[None]).astype(np.float64) * first).sum()) for frame in frames]
+    return _mean(every[1:] or every)
 
 
 # ---- over several clips ----------------------------------------------------------------------------------------------
@@ -256,19 +267,41 @@ def paired_bootstrap(differences: Sequence[float], seed: int = 0, draws: int = 1
 # ---- pieces ----------------------------------------------------------------------------------------------------------
 
 
-def _require_same_shape(*clips: Frames, region: Mask | None = None) -> None:
-    shapes = [list(clip.shape[:3]) for clip in clips] + ([] if region is None else [list(region.shape)])
-    if any(shape != shapes[0] for shape in shapes):
-        raise ShapeError(f"What is compared must have the same frames, height and width, but they are {shapes}.")
+def _together(*clips: Images, region: Planes | None = None) -> Iterator[tuple[tuple[Image, ...], Plane]]:
+    """The frames of clips side by side with their region, which is everywhere if it is not given.
+
+    Raises:
+        ShapeError: they do not fit together.
+    """
+    ended = object()
+    for index, (*frames, plane) in enumerate(zip_longest(*clips, _everywhere(region), fillvalue=ended)):
+        if plane is None and any(frame is not ended for frame in frames):
+            plane = np.ones(next(frame for frame in frames if frame is not ended).shape[:2], np.bool_)
+        elif plane is None:
+            return
+        shapes = ["missing" if each is ended else list(each.shape[:2]) for each in (*frames, plane)]
+        if any(shape != shapes[0] for shape in shapes):
+            raise ShapeError(
+                f"What is compared must have the same frames, height and width, but frame {index} is {shapes}."
+            )
+        yield tuple(frames), plane
 
 
-def _checked_region(region: Mask | None, *clips: Frames) -> Mask:
-    """The region, or everywhere; it fits the clips and is not empty."""
-    whole: Mask = np.ones(clips[0].shape[:3], np.bool_) if region is None else region
-    _require_same_shape(*clips, region=whole)
-    if not whole.any():
+def _everywhere(region: Planes | None) -> Iterable[Any]:
+    return repeat(None) if region is None else region
+
+
+def _triples(each: Iterator[_Value]) -> Iterator[tuple[_Value, _Value, _Value]]:
+    """Every one but the first and the last, with those next to it."""
+    for (before, now), (_, after) in pairwise(pairwise(each)):
+        yield before, now, after
+
+
+def _something(count: int) -> int:
+    """How many pixels were measured, which is not none."""
+    if not count:
         raise InputError("The region is empty in the frames that are measured, so there is nothing to average.")
-    return whole
+    return count
 
 
 def _difference(a: Image, b: Image) -> NDArray[np.int32]:
@@ -305,6 +338,6 @@ def _length(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(np.hypot(vectors[..., 0], vectors[..., 1]))
 
 
-def _mean_cosine(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
-    """Of rows of length 1, ``[F, D]`` and ``[F or 1, D]``."""
-    return float((a.astype(np.float64) * b).sum(-1).mean())
+def _mean(values: Iterable[float]) -> float:
+    every = list(values)
+    return sum(every) / len(every)

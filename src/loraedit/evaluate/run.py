@@ -10,7 +10,7 @@ from typing import Any
 from loraedit.evaluate import metrics
 from loraedit.evaluate.encoder import ImageEncoder, check_image_encoder
 from loraedit.evaluate.page import Row, report_page
-from loraedit.files import fingerprint, write_json, write_text
+from loraedit.files import write_json, write_text
 from loraedit.results import Finished, damaged, read_finished
 
 __all__ = ["MEASURES", "Evaluation", "Measure", "evaluate_run"]
@@ -114,7 +114,7 @@ def evaluate_run(run: Path, image_encoder: Path | None = None) -> Evaluation:
     measured = {**dict(_without_encoder(finished)), **_with_encoder(finished, image_encoder)}
     evaluation = Evaluation(measured, run / "report.html", run / "metrics.json")
     record = {
-        "frames": fingerprint(finished.result.frames),
+        "frames": finished.result.fingerprint,
         "image_encoder": None if image_encoder is None else image_encoder.resolve().name,
         "metrics": measured,
     }
@@ -126,17 +126,19 @@ def evaluate_run(run: Path, image_encoder: Path | None = None) -> Evaluation:
 
 def _without_encoder(finished: Finished) -> Iterator[tuple[str, float]]:
     """What frames, source and mask alone tell."""
-    frames, source, mask = finished.result.frames, finished.source.frames, finished.edit_mask
-    first, later, between = slice(0, 1), slice(1, None), slice(1, -1)
-    yield "outside_difference", metrics.outside_difference(frames, source, mask)
-    yield "changed_first", metrics.changed_share(frames[first], source[first], mask[first])
-    if mask[later].any():
-        yield "changed_later", metrics.changed_share(frames[later], source[later], mask[later])
-    if mask[:-1].any():
-        yield "flow_similarity", metrics.flow_similarity(frames, source, mask)
-    if mask[between].any():
-        yield "flicker", metrics.flicker(frames, source, mask)
-        yield "source_flicker", metrics.flicker(source, source, mask)
+    result, source, mask = finished.result, finished.source, finished.edit_mask
+    masked = [mask.box(index) is not None for index in range(len(mask))]
+    later = (mask[index] for index in range(1, len(mask)))
+    yield "outside_difference", metrics.outside_difference(result.rgb(), source.rgb(), mask)
+    if masked[0]:
+        yield "changed_first", metrics.changed_share(result.rgb(0, 1), source.rgb(0, 1), [mask[0]])
+    if any(masked[1:]):
+        yield "changed_later", metrics.changed_share(result.rgb(1), source.rgb(1), later)
+    if any(masked[:-1]):
+        yield "flow_similarity", metrics.flow_similarity(result.rgb(), source.rgb(), mask)
+    if any(masked[1:-1]):
+        yield "flicker", metrics.flicker(result.rgb(), source.rgb(), mask)
+        yield "source_flicker", metrics.flicker(source.rgb(), source.rgb(), mask)
 
 
 def _with_encoder(finished: Finished, folder: Path | None) -> dict[str, float]:
@@ -145,10 +147,10 @@ def _with_encoder(finished: Finished, folder: Path | None) -> dict[str, float]:
         return {}
     from loraedit.devices import find_device
 
-    embed, frames = ImageEncoder(folder, find_device(None)), finished.result.frames
+    embed, result = ImageEncoder(folder, find_device(None)), finished.result
     return {
-        "input_similarity": metrics.input_similarity(embed, frames, finished.source.frames),
-        "first_frame_similarity": metrics.first_frame_similarity(embed, frames, finished.edited_first),
+        "input_similarity": metrics.input_similarity(embed, result.rgb(), finished.source.rgb()),
+        "first_frame_similarity": metrics.first_frame_similarity(embed, result.rgb(), finished.edited_first),
     }
 
 

@@ -4,17 +4,25 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from loraedit.families.card import ModelCard
+from loraedit.families.model_card import ModelCard
 
 if TYPE_CHECKING:
     from loraedit.families.base import Family
 
 __all__ = ["open_family"]
 
+FAMILIES = {
+    "WanImageToVideoPipeline": ("wan", "WanFamily"),
+    "SkyReelsV2ImageToVideoPipeline": ("wan", "WanFamily"),
+    "HunyuanVideoImageToVideoPipeline": ("hunyuan", "HunyuanFamily"),
+}
+"""By pipeline: module and class. Each loads when it is needed."""
+
 
 def open_family(card: ModelCard) -> Family:
     """The family that a checkpoint belongs to; no weights are loaded yet."""
-    from loraedit.families.wan import WanFamily
+    from importlib import import_module
 
-    makers = {"WanImageToVideoPipeline": WanFamily}
-    return makers[card.pipeline](card)
+    module, name = FAMILIES[card.pipeline]
+    family: Family = getattr(import_module(f"loraedit.families.{module}"), name)(card)
+    return family

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Protocol
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from loraedit.conditioning import Sample
 from loraedit.config import Targets
-from loraedit.families.card import ModelCard
+from loraedit.families.model_card import ModelCard
 from loraedit.types import OnStep, Pixels
 
 __all__ = ["TIMESTEPS", "Encoded", "Expert", "Family", "batch"]
@@ -22,32 +22,34 @@ class Encoded:
     """A sample as the transformer takes it.
 
     Attributes:
-        condition: packed keep mask and condition latents, float32 ``[m + c, f, h, w]``.
+        condition: packed keep mask and condition latents, float32 ``[m + c, f, h, w]``, in this order whatever
+            order the model takes them in; with ``mask="tokens"`` m is 1.
         text: prompt embedding, float32 ``[L, D]``.
         image: image embedding, float32 ``[N, D]``, or None if the model reads none.
         target: data latents x1, float32 ``[c, f, h, w]``, or None at inference.
+        text_2: what a second text encoder makes of the prompt, float32 ``[D]`` or ``[L, D]``, or None.
+        guidance: the guidance scale for a model that reads it as an input, float32 ``[]``; None means 1.
     """
 
     condition: Tensor
     text: Tensor
     image: Tensor | None = None
     target: Tensor | None = None
+    text_2: Tensor | None = None
+    guidance: Tensor | None = None
 
     def to(self, device: torch.device) -> Encoded:
         """The same on another device."""
-        return Encoded(*(None if value is None else value.to(device) for value in self._fields()))  # type: ignore[arg-type]
+        return Encoded(**{name: value.to(device) for name, value in self.tensors().items()})
 
     def tensors(self) -> dict[str, Tensor]:
         """The tensors that are there, by name."""
-        names = ("condition", "text", "image", "target")
-        return {name: value for name, value in zip(names, self._fields(), strict=True) if value is not None}
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: value for name, value in values.items() if value is not None}
 
     def keep(self, latent_channels: int) -> Tensor:
         """How much of each latent cell is kept, ``[1, f, h, w]`` in [0, 1]: the mask channels averaged over time."""
         return self.condition[: self.condition.shape[0] - latent_channels].mean(0, keepdim=True)
-
-    def _fields(self) -> tuple[Tensor | None, ...]:
-        return (self.condition, self.text, self.image, self.target)
 
 
 def batch(samples: Sequence[Encoded]) -> Encoded:
@@ -82,13 +84,13 @@ class Family(Protocol):
         """The transformers, the one for high noise first."""
 
     def lora_targets(self, which: Targets) -> tuple[str, ...]:
-        """Names of the linear layers of a block that a LoRA adapts."""
+        """The linear layers that a LoRA adapts: their dotted paths, or the ends of these."""
 
     def encode(self, samples: Sequence[Sample], device: torch.device, on_step: OnStep) -> list[Encoded]:
         """Encode samples whose frames already have the working size and a valid count."""
 
-    def embed_prompt(self, prompt: str, device: torch.device) -> Tensor:
-        """Embedding of one prompt, float32 ``[L, D]``."""
+    def embed_prompt(self, prompt: str, device: torch.device) -> dict[str, Tensor]:
+        """A prompt without a picture, as the fields of :class:`Encoded` that it decides."""
 
     def decode(self, latents: Tensor, device: torch.device) -> Pixels:
         """Pixels ``[F, H, W, 3]`` in [-1, 1] of latents ``[c, f, h, w]``."""

@@ -1,126 +1,79 @@
-"""A checkpoint's card: what can be known from its small JSON files, before any weights load.
+"""A checkpoint's card: what can be known from its small JSON files and headers, before any weights load.
 
 A folder in diffusers layout is enough. A file ``loraedit.json`` beside ``model_index.json`` may state the working
-size and the recipe; without it the family's usual values hold.
+size and the recipe; without it the published model's values hold.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from safetensors import SafetensorError, safe_open
-
-from loraedit.config import Recipe
 from loraedit.errors import ModelError
-from loraedit.files import fingerprint
+from loraedit.families.folder import AGAIN, Shapes, check_classes, read_json, weights_shapes
+from loraedit.families.known import known_model
+from loraedit.families.model_card import ModelCard
+from loraedit.families.one_mask_cards import ONE_MASK_CARDS
+from loraedit.families.wan_card import WAN_CLASSES, check_wan_transformer, read_wan_card
 
-__all__ = ["ModelCard", "read_card", "resolve_model"]
+__all__ = ["NANO", "ModelCard", "read_card", "resolve_model"]
 
 NANO = Path(__file__).parents[1] / "nano"
-CARD_FILE = "loraedit.json"
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
-Positive = Annotated[int, Field(ge=1)]
 
-
-class CardFile(BaseModel):
-    """The fields of ``loraedit.json``; the defaults are those of Wan2.1-I2V-14B-480P.
-
-    Attributes:
-        area_px: frame area the model was trained at, in pixels.
-        text_tokens: length to which prompts are padded.
-        recipe: defaults for training and sampling.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    area_px: Positive = 832 * 480
-    text_tokens: Positive = 512
-    recipe: Recipe = Recipe()
-
-
-class ModelCard(BaseModel):
-    """What loraedit knows about a checkpoint.
+@dataclass(frozen=True)
+class Layout:
+    """How the checkpoints of a pipeline class are read.
 
     Attributes:
-        folder: the checkpoint, in diffusers layout.
-        pipeline: the pipeline class named by ``model_index.json``.
-        spatial: pixels per latent cell, per side.
-        temporal: frames per latent frame.
-        multiple_px: height and width must be multiples of this.
-        frame_step: clips have ``frame_step * n + 1`` frames.
-        latent_channels: channels of a latent.
-        experts: folders of the transformers, the one for high noise first.
-        boundary: noise level at which the second expert takes over; 0 with one expert.
-        image_encoder: whether the transformer reads an image embedding.
-        max_positions: the most latent frames, or patches along a side, that the position codes reach.
-        settings: the card file.
-        prior_rank: LoRA rank of the checkpoint's prior; 0 if it brings none.
+        read: from folder, ``model_index.json`` and single transformer files to a card.
+        classes: what its components may be, as :func:`check_classes` takes it.
+        check: refuses an expert's folder by the shapes of its tensors.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    folder: Path
-    pipeline: str
-    spatial: Positive
-    temporal: Positive
-    multiple_px: Positive
-    frame_step: Positive
-    latent_channels: Positive
-    experts: tuple[str, ...]
-    boundary: float
-    image_encoder: bool
-    max_positions: Positive
-    settings: CardFile
-    prior_rank: Annotated[int, Field(ge=0)]
-
-    def prior(self, expert: str) -> Path:
-        """The LoRA file that a fit of this expert may start from."""
-        return _prior_file(self.folder, expert)
-
-    @property
-    def recipe(self) -> Recipe:
-        """Defaults for training and sampling."""
-        return self.settings.recipe
-
-    def fingerprint(self) -> str:
-        """The checkpoint's identity: its text files, and size and spots of each weights file.
-
-        The card file counts by what changes results by itself; the recipe's defaults and the prior do not.
-        """
-        parts: list[Any] = [self.settings.area_px, self.settings.text_tokens]
-        for path in sorted(self.folder.rglob("*")):
-            name = path.relative_to(self.folder).as_posix()
-            if path.suffix == ".safetensors" and not name.startswith("prior/"):
-                parts += [name, path.stat().st_size, _spots(path)]
-            elif path.suffix in {".json", ".model", ".txt"} and path.name != CARD_FILE:
-                parts += [name, path.read_bytes()]
-        return fingerprint(*parts)
+    read: Callable[[Path, dict[str, Any], Mapping[str, Path]], ModelCard]
+    classes: Mapping[str, str] = field(default_factory=dict)
+    check: Callable[[ModelCard, str, Shapes], None] = lambda *_: None
 
 
-def _spots(path: Path, count: int = 64, length: int = 1 << 16) -> bytes:
-    """The head of a file and pieces spread over it up to its end; all of it if it is small."""
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        if size <= count * length:
-            return file.read()
-        pieces = []
-        for index in range(count):
-            file.seek((size - length) * index // (count - 1))
-            pieces.append(file.read(length))
-    return b"".join(pieces)
+def _folder_alone(read: Callable[[Path, dict[str, Any]], ModelCard]) -> Layout:
+    """The layout of a family that takes no single files."""
+
+    def read_folder(folder: Path, index: dict[str, Any], files: Mapping[str, Path]) -> ModelCard:
+        if files:
+            raise ModelError(f"A transformer file can replace that of a Wan model only, and '{folder}' is none.")
+        return read(folder, index)
+
+    return Layout(read_folder)
 
 
-def resolve_model(model: str) -> Path:
-    """The folder of ``nano``, of a path, or of a Hub id (fetched, or found in the Hub's cache).
+WAN = Layout(read_wan_card, WAN_CLASSES, check_wan_transformer)
+LAYOUTS = {
+    "WanImageToVideoPipeline": WAN,
+    "WanPipeline": WAN,
+    "SkyReelsV2ImageToVideoPipeline": WAN,
+    **{pipeline: _folder_alone(read) for pipeline, read in ONE_MASK_CARDS.items()},
+}
+"""By the class that ``model_index.json`` names."""
+
+TEXT_FILES = ["*.json", "*.model", "*.txt"]
+
+
+def resolve_model(model: str, download: bool = False, replaced: tuple[str, ...] = ()) -> Path:
+    """The folder of ``nano``, of a path, or of a Hub id in the Hub's cache.
+
+    Args:
+        download: fetch what is missing from the Hub.
+        replaced: transformers that are not needed from there.
 
     Raises:
-        ModelError: there is no such folder, and the Hub does not have it or cannot be reached.
+        ModelError: there is no such folder, it is not in the cache, or it cannot be fetched.
     """
     if model == "nano":
         return NANO
@@ -130,21 +83,42 @@ def resolve_model(model: str) -> Path:
     if folder.exists() or not HUB_ID.fullmatch(model):
         raise ModelError(
             f"Model '{model}' is not a folder. Give 'nano', a checkpoint folder in diffusers layout, "
-            "or a Hub id such as 'Wan-AI/Wan2.1-I2V-14B-480P-Diffusers'."
+            "or a Hub id such as 'Wan-AI/Wan2.1-I2V-14B-480P-Diffusers'; 'loraedit models' lists those that are known."
         )
-    return _from_hub(model)
+    known = known_model(model)
+    if known is not None and known.single_file is not None:
+        raise ModelError(
+            f"'{model}' is published as one transformer file. Fetch it with 'hf download {model} {known.single_file}' "
+            "and give it as --transformer, with a Wan2.1 I2V model as --model."
+        )
+    return _from_hub(model, replaced) if download else _from_cache(model)
 
 
-def _from_hub(model: str) -> Path:
+def _from_cache(model: str) -> Path:
+    """What the Hub's cache has of a model, complete or not."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(model, local_files_only=True))
+    except (LocalEntryNotFoundError, HFValidationError, OSError) as error:
+        known = known_model(model)
+        size = f" ({known.gigabytes:.0f} GB in bfloat16)" if known else ""
+        raise ModelError(
+            f"Model '{model}' is not on this machine. Add --download to fetch it from the Hub{size}, or give a folder."
+        ) from error
+
+
+def _from_hub(model: str, replaced: tuple[str, ...]) -> Path:
     """The small files first, so that a model which is no I2V model is refused before its weights are fetched."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
-    text = ["*.json", "*.model", "*.txt"]
     try:
-        folder = Path(snapshot_download(model, allow_patterns=text))
-        _read_configuration(folder)
-        return Path(snapshot_download(model, allow_patterns=[*text, "*.safetensors"]))
+        folder = Path(snapshot_download(model, allow_patterns=TEXT_FILES))
+        card = _read_configuration(folder, {})
+        wanted = [f"{name}/*.safetensors" for name in card.components if name not in replaced]
+        return Path(snapshot_download(model, allow_patterns=[*TEXT_FILES, *wanted, "prior/*.safetensors"]))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise ModelError(
             f"Model '{model}' is not a folder here and could not be fetched from the Hub "
@@ -152,125 +126,47 @@ def _from_hub(model: str) -> Path:
         ) from error
 
 
-def read_card(folder: Path) -> ModelCard:
-    """Read and check a checkpoint's configuration, and that all its files are there.
+def read_card(folder: Path, files: Mapping[str, Path] | None = None) -> ModelCard:
+    """Read and check a checkpoint's configuration, and the headers of all its weights.
+
+    Args:
+        files: single files (``.safetensors``, ``.gguf``) in place of the folders ``transformer``, ``transformer_2``.
 
     Raises:
-        ModelError: the folder is not an image-to-video checkpoint that takes a mask, or is incomplete.
+        ModelError: the folder is not an image-to-video checkpoint that takes a mask, or is incomplete or damaged.
     """
-    card = _read_configuration(folder)
-    for name in (*card.experts, "vae", "text_encoder", *(["image_encoder"] if card.image_encoder else [])):
-        _check_weights(folder / name)
+    card = _read_configuration(folder, files or {})
+    for name in card.components:
+        if name not in card.files:
+            shapes = weights_shapes(folder / name)
+            if name in card.experts:
+                with _strange_refused(folder, card.pipeline):
+                    LAYOUTS[card.pipeline].check(card, name, shapes)
     if not any((folder / "tokenizer").glob("*")):
-        raise ModelError(f"'{folder}' has no tokenizer. Fetch the checkpoint again.")
+        raise ModelError(f"'{folder}' has no tokenizer. {AGAIN}")
     return card
 
 
-def _read_configuration(folder: Path) -> ModelCard:
-    index = _read_json(folder, "model_index.json")
-    pipeline = str(index.get("_class_name"))
-    if pipeline != "WanImageToVideoPipeline":
+def _read_configuration(folder: Path, files: Mapping[str, Path]) -> ModelCard:
+    index = read_json(folder, "model_index.json")
+    pipeline = index.get("_class_name")
+    layout = LAYOUTS.get(pipeline) if isinstance(pipeline, str) else None
+    if layout is None:
         raise ModelError(
-            f"'{folder}' holds a {pipeline}, not an image-to-video model. "
-            "Expected a Wan I2V checkpoint in diffusers layout (WanImageToVideoPipeline)."
+            f"'{folder}' holds a {pipeline}, not an image-to-video model that loraedit knows. "
+            f"Expected a checkpoint in diffusers layout of {', '.join(LAYOUTS)}."
         )
-    if index.get("expand_timesteps"):
-        raise ModelError(
-            f"'{folder}' takes its condition by per-token timesteps (as Wan2.2-TI2V-5B does) and has no mask channels. "
-            "Use a Wan I2V checkpoint with mask channels."
-        )
+    check_classes(folder, index, layout.classes)
+    with _strange_refused(folder, str(pipeline)):
+        return layout.read(folder, index, files)
+
+
+@contextmanager
+def _strange_refused(folder: Path, pipeline: str) -> Iterator[None]:
+    """Turn what a configuration without sense leads to into one sentence."""
     try:
-        return _wan_card(folder, index)
-    except (KeyError, IndexError, TypeError, ValueError) as error:
+        yield
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
         raise ModelError(
-            f"The configuration of '{folder}' is not that of a Wan checkpoint ({type(error).__name__}: {error}). "
-            "Fetch the checkpoint again."
+            f"The configuration of '{folder}' is not that of a {pipeline} ({type(error).__name__}: {error}). {AGAIN}"
         ) from error
-
-
-def _wan_card(folder: Path, index: dict[str, Any]) -> ModelCard:
-    boundary = float(index.get("boundary_ratio") or 0.0)
-    names = ("transformer", "transformer_2") if boundary else ("transformer",)  # as diffusers does
-    experts = tuple(name for name in names if index.get(name, [None])[0])
-    if not experts:
-        raise ModelError(f"'{folder / 'model_index.json'}' names no transformer.")
-    vae = _read_json(folder, "vae/config.json")
-    configs = [_read_json(folder, f"{name}/config.json") for name in experts]
-    _read_json(folder, "scheduler/scheduler_config.json")
-    latents = int(vae.get("z_dim", 16))
-    temporal, spatial = int(vae.get("scale_factor_temporal", 4)), int(vae.get("scale_factor_spatial", 8))
-    for name, config in zip(experts, configs, strict=True):
-        expected = 2 * latents + temporal
-        if config.get("in_channels") != expected:
-            raise ModelError(
-                f"'{folder / name}' takes {config.get('in_channels')} channels, not {expected} "
-                f"(noise {latents}, mask {temporal}, condition {latents}): it is not an image-to-video transformer."
-            )
-    return ModelCard(
-        folder=folder,
-        pipeline="WanImageToVideoPipeline",
-        spatial=spatial,
-        temporal=temporal,
-        multiple_px=spatial * int(configs[0]["patch_size"][1]),
-        frame_step=4,  # AutoencoderKLWan takes frames in chunks of four, whatever its temporal factor
-        latent_channels=latents,
-        experts=experts,
-        boundary=boundary if len(experts) == 2 else 0.0,
-        image_encoder=configs[0].get("image_dim") is not None,
-        max_positions=int(configs[0].get("rope_max_seq_len", 1024)),
-        settings=_read_card_file(folder),
-        prior_rank=max(_lora_rank(_prior_file(folder, name)) for name in experts),
-    )
-
-
-def _prior_file(folder: Path, expert: str) -> Path:
-    return folder / "prior" / f"{expert}.safetensors"
-
-
-def _lora_rank(path: Path) -> int:
-    """The rank of a LoRA file, from its header; 0 if there is no such file."""
-    if not path.exists():
-        return 0
-    try:
-        with safe_open(path, "np") as file:
-            shapes = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118 (not a dict)
-        return int(max(shape[0] for name, shape in shapes.items() if "lora_A" in name))
-    except (OSError, SafetensorError, ValueError) as error:
-        raise ModelError(f"The prior '{path}' is no LoRA file. Fetch the checkpoint again.") from error
-
-
-def _check_weights(folder: Path) -> None:
-    """All the safetensors files that a component's index names, or at least one."""
-    shards = {path.name for path in folder.glob("*.safetensors")}
-    for path in folder.glob("*.safetensors.index.json"):
-        named = set(_read_json(folder, path.name).get("weight_map", {}).values())
-        if not named <= shards:
-            raise ModelError(f"'{folder}' lacks {sorted(named - shards)[0]}. Fetch the checkpoint again.")
-    if not shards:
-        raise ModelError(f"'{folder}' has no .safetensors weights. Fetch the checkpoint again.")
-
-
-def _read_card_file(folder: Path) -> CardFile:
-    if not (folder / CARD_FILE).exists():
-        return CardFile()
-    try:
-        return CardFile.model_validate(_read_json(folder, CARD_FILE))
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise ModelError(f"'{folder / CARD_FILE}' is not valid: {where}: {first['msg']}.") from error
-
-
-def _read_json(folder: Path, name: str) -> dict[str, Any]:
-    try:
-        content = json.loads((folder / name).read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise ModelError(
-            f"'{folder}' is not a checkpoint folder in diffusers layout: it has no {name}. "
-            "Expected model_index.json with the folders transformer, vae, text_encoder, tokenizer and scheduler."
-        ) from error
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ModelError(f"'{folder / name}' cannot be read as JSON. Fetch the checkpoint again.") from error
-    if not isinstance(content, dict):
-        raise ModelError(f"'{folder / name}' holds no JSON object. Fetch the checkpoint again.")
-    return content

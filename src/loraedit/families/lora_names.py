@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["WAN_LINEARS", "diffusers_name", "is_optional", "native_name", "spread_flat_name"]
+__all__ = ["WAN_BLOCK", "WAN_LINEARS", "WAN_REST", "diffusers_name", "is_optional", "native_name", "spread_flat_name"]
 
 WAN_LINEARS = {
     "attn1.to_q": "self_attn.q", "attn1.to_k": "self_attn.k", "attn1.to_v": "self_attn.v",
@@ -17,14 +17,16 @@ WAN_LINEARS = {
 }  # fmt: skip
 """Linear layers of a Wan block that every relative has: diffusers' name and Wan's own."""
 
-_WAN_BLOCK = {
+WAN_BLOCK = {
     **WAN_LINEARS,
     "attn2.add_k_proj": "cross_attn.k_img", "attn2.add_v_proj": "cross_attn.v_img",
     "attn1.norm_q": "self_attn.norm_q", "attn1.norm_k": "self_attn.norm_k",
     "attn2.norm_q": "cross_attn.norm_q", "attn2.norm_k": "cross_attn.norm_k",
     "attn2.norm_added_k": "cross_attn.norm_k_img", "norm2": "norm3",
 }  # fmt: skip
-_WAN_REST = {
+"""Every layer of a Wan block, in the same way."""
+
+WAN_REST = {
     "patch_embedding": "patch_embedding", "proj_out": "head.head",
     "condition_embedder.time_embedder.linear_1": "time_embedding.0",
     "condition_embedder.time_embedder.linear_2": "time_embedding.2",
@@ -36,6 +38,8 @@ _WAN_REST = {
     "condition_embedder.image_embedder.ff.net.2": "img_emb.proj.3",
     "condition_embedder.image_embedder.norm2": "img_emb.proj.4",
 }  # fmt: skip
+"""And those outside the blocks."""
+
 _HUNYUAN = {
     "double_blocks": [
         f"{side}_{part}" for side in ("img", "txt")
@@ -44,7 +48,7 @@ _HUNYUAN = {
     "single_blocks": ["linear1", "linear2", "modulation.linear"],
 }  # fmt: skip
 
-_TO_NATIVE = {**{f"blocks.#.{ours}": f"blocks.#.{theirs}" for ours, theirs in _WAN_BLOCK.items()}, **_WAN_REST}
+_TO_NATIVE = {**{f"blocks.#.{ours}": f"blocks.#.{theirs}" for ours, theirs in WAN_BLOCK.items()}, **WAN_REST}
 _TO_DIFFUSERS = {theirs: ours for ours, theirs in _TO_NATIVE.items()}
 _FROM_FLAT = {
     name.replace(".", "_"): name

@@ -1,34 +1,43 @@
-"""The Wan I2V family: Wan2.1 (with an image encoder), Wan2.2 A14B (two experts), and every relative with mask channels.
+"""The Wan family: Wan2.1 I2V and FLF2V, Fun-InP, SkyReels-V2 I2V, Wan2.2 A14B (two experts) and TI2V-5B.
 
-The transformer's input is ``noise c | keep mask m | condition c`` on the channel axis. Loading, prompt and image
-encoding are diffusers' own; nano is one such checkpoint, and nothing here knows that it is small.
+The transformer's input is ``noise c | keep mask m | condition c`` on the channel axis. TI2V-5B takes ``c`` channels
+alone: tokens that are kept hold the clean condition at timestep 0, all others noise. Loading, prompt and image encoding
+are diffusers' own; nano is one such checkpoint, and nothing here knows that it is small.
 """
 
 from __future__ import annotations
 
-import gc
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import diffusers
+import numpy as np
 import torch
-from diffusers import AutoencoderKLWan, WanImageToVideoPipeline, WanTransformer3DModel
+from diffusers import AutoencoderKLWan
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
 from loraedit.compose import to_uint8
 from loraedit.conditioning import Sample
 from loraedit.config import Targets
-from loraedit.errors import ModelError
 from loraedit.families.base import Encoded, Expert
-from loraedit.families.card import ModelCard
+from loraedit.families.loading import compute_dtype, free, load_component, load_scheduler, loading
 from loraedit.families.lora_names import WAN_LINEARS, native_name
-from loraedit.masks import pack_keep_mask
-from loraedit.types import OnStep, Pixels
+from loraedit.families.model_card import ModelCard
+from loraedit.families.single_file import load_single_file
+from loraedit.families.wan_layout import SCALES, diffusers_name
+from loraedit.masks import pack_keep_mask, pack_token_mask
+from loraedit.types import Mask, OnStep, Pixels
 
 __all__ = ["WanFamily"]
+
+TRANSFORMERS = {
+    "WanImageToVideoPipeline": diffusers.WanTransformer3DModel,
+    "SkyReelsV2ImageToVideoPipeline": diffusers.SkyReelsV2Transformer3DModel,
+}
+"""By diffusers' pipeline class."""
 
 PREFIX = "diffusion_model."
 
@@ -58,27 +67,25 @@ class WanFamily:
         total = 3 * len(samples)
         prompts = self._texts([sample.prompt for sample in samples], device)
         on_step(len(samples), total)
-        images = self._images([sample.image for sample in samples], device)
+        images = self._images([self._pictures(sample) for sample in samples], device)
         on_step(2 * len(samples), total)
         encoded = []
         with self._vae(device) as vae:
             for index, sample in enumerate(samples):
                 condition = self._latents(vae, sample.condition)
                 target = None if sample.target is None else self._latents(vae, sample.target)
-                packed = torch.from_numpy(
-                    pack_keep_mask(sample.edit_mask, condition.shape[2], condition.shape[3], self.card.temporal)
-                )
+                packed = torch.from_numpy(self._packed(sample.edit_mask, *condition.shape[2:]))
                 encoded.append(Encoded(torch.cat([packed, condition]), prompts[index], images[index], target))
                 on_step(2 * len(samples) + index + 1, total)
         return encoded
 
-    def embed_prompt(self, prompt: str, device: torch.device) -> Tensor:
+    def embed_prompt(self, prompt: str, device: torch.device) -> dict[str, Tensor]:
         """Embedding of one prompt, float32 ``[L, D]``, zero-padded to the card's length."""
-        return self._texts([prompt], device)[0]
+        return {"text": self._texts([prompt], device)[0]}
 
     def _texts(self, prompts: Sequence[str], device: torch.device) -> list[Tensor]:
         """One at a time, so that an embedding does not depend on its neighbours."""
-        pipeline = self._pipeline("tokenizer", "text_encoder", dtype=_compute_dtype(device))
+        pipeline = self._pipeline("tokenizer", "text_encoder", dtype=compute_dtype(device))
         pipeline.text_encoder.to(device)
         length = self.card.settings.text_tokens
         by_prompt: dict[str, Tensor] = {}
@@ -89,30 +96,48 @@ class WanFamily:
                 )
                 by_prompt[prompt] = hidden[0].float().cpu().clone()
         del pipeline
-        _free()
+        free()
         return [by_prompt[prompt] for prompt in prompts]
 
-    def _images(self, images: Sequence[Pixels], device: torch.device) -> list[Tensor | None]:
-        if not self.card.image_encoder:
-            return [None] * len(images)
-        pipeline = self._pipeline("image_encoder", "image_processor", dtype=_compute_dtype(device))
+    def _packed(self, edit_mask: Mask, height: int, width: int) -> NDArray[np.float32]:
+        """The mask as the model is told it: 4 channels a latent frame, or one that is constant in each token."""
+        if self.card.mask == "channels":
+            return pack_keep_mask(edit_mask, height, width, self.card.temporal)
+        return pack_token_mask(edit_mask, height, width, self.card.temporal, self._patch)
+
+    @property
+    def _patch(self) -> int:
+        """Latent cells of a token, per side."""
+        return self.card.multiple_px // self.card.spatial
+
+    def _pictures(self, sample: Sample) -> list[Pixels]:
+        """What the image encoder reads; a first-last-frame model sees the last frame as the condition shows it."""
+        return [sample.image, sample.condition[-1:]][: self.card.image_frames]
+
+    def _images(self, pictures: Sequence[Sequence[Pixels]], device: torch.device) -> list[Tensor | None]:
+        """One embedding ``[N, D]`` for each list of frames, those of several frames one after the other."""
+        if not self.card.image_frames:
+            return [None] * len(pictures)
+        pipeline = self._pipeline("image_encoder", "image_processor", dtype=compute_dtype(device))
         pipeline.image_encoder.to(device)
         embeddings: list[Tensor | None] = []
         with torch.inference_mode():
-            for image in images:
-                picture = Image.fromarray(to_uint8(image)[0])
-                embeddings.append(pipeline.encode_image(picture, device)[0].float().cpu().clone())
+            for frames in pictures:
+                images = [Image.fromarray(to_uint8(frame)[0]) for frame in frames]
+                embeddings.append(pipeline.encode_image(images, device).flatten(0, 1).float().cpu().clone())
         del pipeline
-        _free()
+        free()
         return embeddings
 
     def _pipeline(self, *wanted: str, dtype: torch.dtype) -> Any:
         """Diffusers' own pipeline with these components only."""
-        optional = ("transformer", "transformer_2", "image_encoder", "image_processor")
-        names = ("tokenizer", "text_encoder", "vae", "scheduler", *optional)
+        kind = getattr(diffusers, self.card.pipeline)
+        names = ["tokenizer", "text_encoder", "vae", "scheduler", "transformer", "image_encoder", "image_processor"]
+        if kind is diffusers.WanImageToVideoPipeline:
+            names.append("transformer_2")
         absent: dict[str, Any] = {name: None for name in names if name not in wanted}
-        with _loading(self.card):
-            return WanImageToVideoPipeline.from_pretrained(
+        with loading(self.card):
+            return kind.from_pretrained(
                 self.card.folder, **absent, dtype=dtype, use_safetensors=True, local_files_only=True
             )
 
@@ -121,15 +146,8 @@ class WanFamily:
     @contextmanager
     def _vae(self, device: torch.device) -> Iterator[Any]:
         """The VAE, float32 as diffusers keeps it, freed at the end."""
-        with _loading(self.card):
-            vae: Any = AutoencoderKLWan.from_pretrained(
-                self.card.folder, subfolder="vae", dtype=torch.float32, use_safetensors=True
-            )
-        try:
-            yield vae.to(device).eval()
-        finally:
-            del vae
-            _free()
+        with load_component(self.card, AutoencoderKLWan, "vae", device, torch.float32) as vae:
+            yield vae
 
     def _latents(self, vae: Any, pixels: Pixels) -> Tensor:
         """E(V): the posterior's mode, normalised, float32 ``[c, f, h, w]`` on the CPU."""
@@ -152,11 +170,16 @@ class WanFamily:
     # ---- the transformer -----------------------------------------------------------------------------------------
 
     def load_transformer(self, expert: Expert, device: torch.device) -> nn.Module:
-        """One transformer, frozen: float32 on a CPU, bfloat16 elsewhere."""
-        with _loading(self.card):
-            transformer = WanTransformer3DModel.from_pretrained(
-                self.card.folder, subfolder=expert.name, dtype=_compute_dtype(device), use_safetensors=True
-            )
+        """One transformer, frozen: float32 on a CPU, bfloat16 elsewhere; what is left of a GGUF stays quantised."""
+        kind, dtype = TRANSFORMERS[self.card.pipeline], compute_dtype(device)
+        file = self.card.files.get(expert.name)
+        with loading(self.card):
+            if file is not None:
+                transformer = load_single_file(kind, file, diffusers_name, SCALES, dtype)
+            else:
+                transformer = kind.from_pretrained(
+                    self.card.folder, subfolder=expert.name, dtype=dtype, use_safetensors=True
+                )
         if device.type != "cpu":
             transformer.enable_gradient_checkpointing()  # activations, not weights, are what fills a GPU
         module: nn.Module = transformer.to(device).eval().requires_grad_(False)
@@ -165,23 +188,30 @@ class WanFamily:
     def velocity(self, transformer: Any, latents: Tensor, timestep: Tensor, condition: Encoded) -> Tensor:
         """v_theta of noisy latents ``[B, c, f, h, w]`` at timesteps ``[B]`` (1000 t), float32."""
         dtype = transformer.dtype  # of the layers; some modulation tables stay float32
+        hidden, timestep = self._input(latents, timestep, condition.condition)
+        image = condition.image
+        if image is not None and self.card.image_frames > 1:  # the embedder takes the frames as rows of the batch
+            image = image.reshape(len(image) * self.card.image_frames, -1, image.shape[2])
         output: Tensor = transformer(
-            hidden_states=torch.cat([latents, condition.condition], 1).to(dtype),
+            hidden_states=hidden.to(dtype),
             timestep=timestep,
             encoder_hidden_states=condition.text.to(dtype),
-            encoder_hidden_states_image=None if condition.image is None else condition.image.to(dtype),
+            encoder_hidden_states_image=None if image is None else image.to(dtype),
             return_dict=False,
         )[0]
         return output.float()
 
+    def _input(self, latents: Tensor, timestep: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
+        """What the transformer reads, and its timesteps ``[B]`` or, one a token, ``[B, L]``."""
+        if self.card.mask == "channels":
+            return torch.cat([latents, condition], 1), timestep
+        keep, shown = condition[:, :1], condition[:, 1:]
+        of_tokens = (1 - keep)[:, 0, :, :: self._patch, :: self._patch] * timestep.view(-1, 1, 1, 1)
+        return keep * shown + (1 - keep) * latents, of_tokens.flatten(1)
+
     def scheduler(self, steps: int, device: torch.device) -> Any:
         """The checkpoint's own scheduler (UniPC, FlowMatchEuler, ...) with its own flow shift."""
-        with _loading(self.card):
-            config = json.loads((self.card.folder / "scheduler/scheduler_config.json").read_text(encoding="utf-8"))
-            kind = getattr(diffusers, config["_class_name"])
-            if not issubclass(kind, diffusers.SchedulerMixin):
-                raise TypeError(f"{kind.__name__} is not a scheduler of diffusers")
-            scheduler = kind.from_pretrained(self.card.folder, subfolder="scheduler")
+        scheduler = load_scheduler(self.card)
         scheduler.set_timesteps(steps, device=device)
         return scheduler
 
@@ -197,24 +227,3 @@ def _statistics(vae: Any, latents: Tensor) -> tuple[Tensor, Tensor]:
     shape = (1, vae.config.z_dim, 1, 1, 1)
     mean = torch.tensor(vae.config.latents_mean).view(shape).to(latents)
     return mean, 1.0 / torch.tensor(vae.config.latents_std).view(shape).to(latents)
-
-
-def _compute_dtype(device: torch.device) -> torch.dtype:
-    return torch.float32 if device.type == "cpu" else torch.bfloat16
-
-
-@contextmanager
-def _loading(card: ModelCard) -> Iterator[None]:
-    """Turn what the libraries raise on a broken checkpoint into one sentence."""
-    try:
-        yield
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ModelError(f"The checkpoint '{card.folder}' cannot be loaded: {reason}") from error
-
-
-def _free() -> None:
-    """Give back what is no longer referred to, before the next model loads."""
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()

@@ -145,14 +145,18 @@ def _loss(
     with training_precision(data.device):
         velocity = family.velocity(transformer, noisy, levels * TIMESTEPS, together)
     keep = torch.stack([sample.keep(family.card.latent_channels) for sample in samples])
-    return flow_matching_loss(velocity, data, noise, 1 + (settings.edit_weight - 1) * (1 - keep))
+    weight = 1 + (settings.edit_weight - 1) * (1 - keep)
+    if family.card.mask == "tokens":  # a kept token sees no noise, so there is none to learn from it
+        weight = 1 - keep
+    return flow_matching_loss(velocity, data, noise, weight)
 
 
 def _by_shape(samples: Sequence[Encoded]) -> Iterator[list[Encoded]]:
     """The samples in groups that can be stacked."""
-    groups: dict[torch.Size, list[Encoded]] = {}
+    groups: dict[tuple[torch.Size, ...], list[Encoded]] = {}
     for sample in samples:
-        groups.setdefault(sample.condition.shape, []).append(sample)
+        shapes = tuple(value.shape for value in sample.tensors().values())
+        groups.setdefault(shapes, []).append(sample)
     yield from groups.values()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,9 +17,9 @@ from av.packet import Packet
 from av.stream import Stream
 
 from loraedit.types import Origin
+from loraedit.video.decoding import METADATA_ERRORS
 from loraedit.video.facts import only
 from loraedit.video.formats import Container
-from loraedit.video.reading import METADATA_ERRORS
 
 __all__ = ["Extras", "Timed", "open_extras"]
 
@@ -35,7 +36,7 @@ class Extras:
     """The extras of an open file, for one container.
 
     Attributes:
-        notes: one sentence for each thing that could not be copied; complete once all packets were taken.
+        notes: one sentence for each thing that could not be copied; complete once it is closed.
     """
 
     def __init__(self, source: InputContainer, origin: Origin, container: Container) -> None:
@@ -44,6 +45,7 @@ class Extras:
         wanted = [stream for stream in source.streams if stream.type in _WORDS]
         self._streams = [stream for stream in wanted if self._fits(stream, origin.path, container)]
         self._targets: dict[int, Stream] = {}
+        self._damaged: dict[str, int] = {}
 
     def declare(self, output: OutputContainer, picture: Stream) -> None:
         """Make the streams of a file that is to be written, beside its picture, and give it titles and chapters."""
@@ -64,7 +66,6 @@ class Extras:
 
     def packets(self) -> Iterator[Timed]:
         """All packets, ready to be written; a damaged one is passed over, and what cannot be read is left out."""
-        damaged: dict[str, int] = {}
         latest: dict[int, int] = {}
         streams = [stream for stream in self._streams if stream.type != "attachment"]
         only(self._source, *streams)
@@ -75,14 +76,29 @@ class Extras:
                 time = packet.dts if packet.dts is not None else packet.pts
                 index = packet.stream.index
                 if packet.is_corrupt or time is None or time < latest.get(index, time):
-                    damaged[packet.stream.type] = damaged.get(packet.stream.type, 0) + 1
+                    self._leave_out(packet)
                     continue
                 latest[index] = time
                 yield self._ready(packet, time)
         except av.FFmpegError as error:
             self.notes.append(f"{self._name} is damaged ({error.strerror}): its sound could be copied only in part.")
-        for kind, count in damaged.items():
+
+    def mux(self, output: OutputContainer, packet: Packet[Stream]) -> None:
+        """Write one of the packets; it is left out where the container refuses it."""
+        try:
+            output.mux(packet)
+        except av.FFmpegError as error:
+            if error.errno != errno.EINVAL:  # the disk is full, say
+                raise
+            self._leave_out(packet)
+
+    def close(self) -> None:
+        """After the last packet: put down what was left out."""
+        for kind, count in self._damaged.items():
             self.notes.append(f"{count} damaged packets of the {_WORDS[kind]} of {self._name} were left out.")
+
+    def _leave_out(self, packet: Packet[Stream]) -> None:
+        self._damaged[packet.stream.type] = self._damaged.get(packet.stream.type, 0) + 1
 
     def _ready(self, packet: Packet[Stream], time: int) -> Timed:
         shift = _ticks(self._start, packet.time_base)

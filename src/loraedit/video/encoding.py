@@ -1,13 +1,14 @@
-"""RGB frames to a video file, with the timing, colour, pixel aspect and extras of the file they came from."""
+"""RGB frames to a video file, as they come, with the timing, colour, aspect and extras of the file they come from."""
 
 from __future__ import annotations
 
 import heapq
 import os
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from fractions import Fraction
-from itertools import pairwise
+from itertools import chain, count, islice, pairwise
 from pathlib import Path
 
 import av
@@ -15,45 +16,151 @@ import numpy as np
 from av.codec.context import Flags
 from av.container import OutputContainer
 from av.video.frame import VideoFrame
-from av.video.reformatter import ColorRange
+from av.video.reformatter import ColorRange, VideoReformatter
 from av.video.stream import VideoStream
 
-from loraedit.types import Clip, Colour, Image
+from loraedit.errors import ShapeError
+from loraedit.types import Colour, Origin, Stored
 from loraedit.video.copying import Extras, Timed, open_extras
+from loraedit.video.decoding import METADATA_ERRORS
 from loraedit.video.facts import BT709, CONVERTIBLE
 from loraedit.video.formats import Encoding, Kind
-from loraedit.video.reading import BICUBIC_EXACT, METADATA_ERRORS
+from loraedit.video.pixels import BICUBIC_EXACT, Layout, conform, narrow, yuv_frame
 
 __all__ = ["write_video"]
 
 _SLICED_PX = 8  # FFV1 finds no way to slice frames that are narrower than a few pixels
 _THREADS = 4  # fixed: x264's bytes depend on the number of threads, and machines differ
 _SHORTEST_TICK = Fraction(1, 1_000_000)
+_FEW = 2  # frames: x265 gives clips that short random times of decoding
 
 
-def write_video(path: Path, clip: Clip, kind: Kind) -> list[str]:
-    """Write a file; what cannot be copied of the clip's origin never costs the picture.
+@dataclass(frozen=True)
+class _Plan:
+    """All that is settled before the first frame is encoded.
+
+    Attributes:
+        first: the first frame.
+        few: whether there are not more than ``_FEW`` frames.
+        fps: frames per second.
+        origin: the file that the frames come from.
+        kind: container and codec.
+        pixels: the pixel format that is coded.
+        layout: what it holds.
+        ticks: when each frame begins, and the last one ends, in units of ``time_base``; None is one a frame.
+        time_base: seconds.
+    """
+
+    first: Stored
+    few: bool
+    fps: Fraction
+    origin: Origin | None
+    kind: Kind
+    pixels: str
+    layout: Layout
+    ticks: list[int] | None
+    time_base: Fraction
+
+    @property
+    def encoding(self) -> Encoding:
+        return self.kind.encoding
+
+    @property
+    def is_rgb(self) -> bool:
+        """Whether frames are coded as they are, without loss."""
+        return not self.pixels.startswith("yuv")
+
+    @property
+    def colour(self) -> Colour:
+        """The origin's way to code colour, as far as it can be converted to and the codec can say it."""
+        colour = self.origin.colour if self.origin else BT709
+        matrix = colour.matrix if colour.matrix in CONVERTIBLE else BT709.matrix
+        return replace(colour, matrix=matrix, full_range=colour.full_range and self.encoding.any_range)
+
+    @property
+    def range(self) -> ColorRange:
+        return ColorRange.JPEG if self.colour.full_range else ColorRange.MPEG
+
+
+def write_video(
+    path: Path, frames: Iterable[Stored], fps: Fraction, origin: Origin | None, layout: Layout, kind: Kind
+) -> list[str]:
+    """Write a file; what cannot be copied of the origin never costs the picture.
+
+    Args:
+        path: where to.
+        frames: at least one, all of one size, type and number of channels; taken one by one.
+        fps: frames per second.
+        origin: the file that they come from, with as many frames.
+        layout: what their pixels are made of.
+        kind: container and codec.
 
     Returns:
-        One sentence for each thing of the origin that is missing.
+        One sentence for each thing of the origin that is missing, and for what pixels lose in the codec.
+
+    Raises:
+        ShapeError: there are more or fewer frames than the origin has times.
+        av.FFmpegError: it cannot be written.
     """
-    if clip.origin is None:
-        _write(path, clip, kind, None)
-        return []
-    notes = _aspect_notes(clip.origin.pixel_aspect, kind)
-    try:
-        with open_extras(clip.origin, kind.container) as extras:
-            _write(path, clip, kind, extras)
-            return [*notes, *extras.notes]
-    except (av.FFmpegError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        notes.append(f"Sound and titles of {clip.origin.path.name} could not be copied: {reason}.")
-    _write(path, clip, kind, None)
+    rest = iter(frames)
+    head = list(islice(rest, _FEW + 1))
+    pixels, kept = kind.encoding.format_for(layout)
+    plan = _Plan(head[0], len(head) <= _FEW, fps, origin, kind, pixels, kept, *_clock(fps, origin))
+    notes = [*_layout_notes(layout, kept, kind), *_aspect_notes(origin, kind)]
+    with ExitStack() as stack:
+        output, stream, extras = _begin(stack, path, plan, notes)
+        copied = extras.packets() if extras else iter(())
+        encoded = _coded(stream, plan, chain(head, rest))
+        for _, packet in heapq.merge(encoded, copied, key=lambda timed: timed[0]):
+            if extras is None or packet.stream is stream:
+                output.mux(packet)
+            else:
+                extras.mux(output, packet)
+        if extras is not None:
+            extras.close()
+            notes += extras.notes
     return notes
 
 
-def _aspect_notes(aspect: Fraction, kind: Kind) -> list[str]:
+def _begin(
+    stack: ExitStack, path: Path, plan: _Plan, notes: list[str]
+) -> tuple[OutputContainer, VideoStream, Extras | None]:
+    """A file whose header is written, with the extras of the origin if they can be had."""
+    if plan.origin is not None:
+        try:
+            with ExitStack() as attempt:
+                extras = attempt.enter_context(open_extras(plan.origin, plan.kind.container))
+                output = attempt.enter_context(_opened(path, plan))
+                stream = _declare(output, plan)
+                extras.declare(output, stream)
+                output.start_encoding()
+                stack.enter_context(attempt.pop_all())
+                return output, stream, extras
+        except (av.FFmpegError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or str(error)
+            notes.append(f"Sound and titles of {plan.origin.path.name} could not be copied: {reason}.")
+    output = stack.enter_context(_opened(path, plan))
+    return output, _declare(output, plan), None
+
+
+def _opened(path: Path, plan: _Plan) -> OutputContainer:
+    container = plan.kind.container
+    return av.open(str(path), "w", format=container.muxer, options=container.options, metadata_errors=METADATA_ERRORS)
+
+
+def _layout_notes(given: Layout, kept: Layout, kind: Kind) -> list[str]:
+    lost = []
+    if given.depth > kept.depth:
+        lost.append(f"{kept.depth} of the {given.depth} bits of a channel")
+    if given.alpha > kept.alpha:
+        lost.append("nothing of the opacity")
+    more = "A name for --out that ends in .mkv (without --codec), or one without suffix for PNGs, keeps all."
+    return [f"{kind.codec} keeps {' and '.join(lost)}. {more}"] if lost else []
+
+
+def _aspect_notes(origin: Origin | None, kind: Kind) -> list[str]:
     """PyAV cannot set the field of .mkv; in H.264 and H.265 the picture itself says it."""
+    aspect = origin.pixel_aspect if origin else 1
     if aspect == 1 or kind.container.muxer != "matroska" or kind.encoding.encoder in ("libx264", "libx265"):
         return []
     return [
@@ -62,125 +169,134 @@ def _aspect_notes(aspect: Fraction, kind: Kind) -> list[str]:
     ]
 
 
-def _write(path: Path, clip: Clip, kind: Kind, extras: Extras | None) -> None:
-    container = kind.container
-    with av.open(
-        str(path), "w", format=container.muxer, options=container.options, metadata_errors=METADATA_ERRORS
-    ) as output:
-        ticks, time_base = _clock(clip)
-        stream = _declare(output, clip, kind, ticks, time_base)
-        if extras is not None:
-            extras.declare(output, stream)
-        copied = extras.packets() if extras else iter(())
-        for _, packet in heapq.merge(_coded(stream, clip, kind, ticks), copied, key=lambda timed: timed[0]):
-            output.mux(packet)
-
-
 # ---- timing ----------------------------------------------------------------------------------------------------------
 
 
-def _clock(clip: Clip) -> tuple[list[int], Fraction]:
+def _clock(fps: Fraction, origin: Origin | None) -> tuple[list[int] | None, Fraction]:
     """When each frame begins, and the last one ends, in units of a time base: the origin's, from the file's start.
 
-    Timestamps that are even but for the rounding of their time base are made quite even.
+    Timestamps that are even but for the rounding of their time base are made quite even: None, one unit a frame.
     """
-    frame = 1 / clip.fps.limit_denominator(100_000)
-    even = list(range(len(clip) + 1))
-    if clip.origin is None:
-        return even, frame
-    unit = clip.origin.time_base
-    times = [pts * unit - clip.origin.start for pts in clip.origin.pts]
-    times.append(times[-1] + clip.origin.last * unit)
+    frame = 1 / fps.limit_denominator(100_000)
+    if origin is None:
+        return None, frame
+    unit = origin.time_base
+    times = [pts * unit - origin.start for pts in origin.pts]
+    times.append(times[-1] + origin.last * unit)
     rounding = unit if 8 * unit <= frame else Fraction(0)
     if all(time == index * frame or abs(time - index * frame) < rounding for index, time in enumerate(times)):
-        return even, frame
+        return None, frame
     tick = max(unit, _SHORTEST_TICK)
     return [round(time / tick) for time in times], tick
 
 
-def _coded(stream: VideoStream, clip: Clip, kind: Kind, ticks: list[int]) -> Iterator[Timed]:
+def _coded(stream: VideoStream, plan: _Plan, frames: Iterable[Stored]) -> Iterator[Timed]:
     """The picture's packets, with the time at which each is decoded."""
-    durations = {start: end - start for start, end in pairwise(ticks)}
-    time_base, colour = stream.codec_context.time_base, _colour(clip, kind.encoding)
-    for pixels, start in zip(clip.frames, ticks, strict=False):
-        coded = _coded_frame(pixels, kind.encoding, colour)
-        coded.pts, coded.time_base = start, time_base
+    durations = {start: end - start for start, end in pairwise(plan.ticks or ())}
+    starts = iter(plan.ticks[:-1]) if plan.ticks else count()
+    reformatter, done = VideoReformatter(), 0
+    for done, pixels in enumerate(frames, 1):
+        _check_count(plan.origin, done, ended=False)
+        coded = _coded_frame(pixels, plan, reformatter)
+        coded.pts, coded.time_base = next(starts), stream.codec_context.time_base
         yield from _timed(stream, coded, durations)
+    _check_count(plan.origin, done, ended=True)
     yield from _timed(stream, None, durations)
 
 
+def _check_count(origin: Origin | None, done: int, ended: bool) -> None:
+    expected = len(origin.pts) if origin else done
+    if done > expected or (ended and done < expected):
+        raise ShapeError(f"Expected {expected} frames, as many as the source has, got {done} of them or more.")
+
+
 def _timed(stream: VideoStream, frame: VideoFrame | None, durations: dict[int, int]) -> Iterator[Timed]:
+    """Packets as the encoder gives them; where no duration is planned, frames take one unit each."""
     for packet in stream.encode(frame):
         assert packet.pts is not None and packet.dts is not None and packet.time_base is not None
-        packet.duration = durations.get(packet.pts, packet.duration)
+        packet.duration = durations.get(packet.pts, packet.duration) if durations else 1
         yield float(packet.dts * packet.time_base), packet
 
 
 # ---- the encoder -----------------------------------------------------------------------------------------------------
 
 
-def _declare(output: OutputContainer, clip: Clip, kind: Kind, ticks: list[int], time_base: Fraction) -> VideoStream:
+def _declare(output: OutputContainer, plan: _Plan) -> VideoStream:
     """Tell the encoder what is coming."""
     os.environ.setdefault("SVT_LOG", "1")  # SVT-AV1 writes its settings to standard error otherwise
-    encoding, colour = kind.encoding, _colour(clip, kind.encoding)
-    first = _coded_frame(clip.frames[0], encoding, colour)
-    options = _options(encoding, ticks, min(first.height, first.width))
-    stream = output.add_stream(encoding.encoder, rate=clip.fps.limit_denominator(100_000), options=options)
+    encoding, colour = plan.encoding, plan.colour
+    first = _coded_frame(plan.first, plan, VideoReformatter())
+    options = _options(plan, min(first.height, first.width))
+    stream = output.add_stream(encoding.encoder, rate=plan.fps.limit_denominator(100_000), options=options)
     assert isinstance(stream, VideoStream)
-    stream.height, stream.width, stream.pix_fmt = first.height, first.width, encoding.pixels
+    stream.height, stream.width, stream.pix_fmt = first.height, first.width, plan.pixels
     context = stream.codec_context
-    context.time_base, context.thread_count = time_base, _THREADS
+    context.time_base, context.thread_count = plan.time_base, _THREADS
     context.flags |= Flags.bitexact
-    if clip.origin is not None:
-        context.sample_aspect_ratio = clip.origin.pixel_aspect
-    if encoding.tag and kind.container.muxer != "matroska":
+    if plan.origin is not None:
+        context.sample_aspect_ratio = plan.origin.pixel_aspect
+    if encoding.tag and plan.kind.container.muxer != "matroska":
         context.codec_tag = encoding.tag
-    if not encoding.is_rgb:
-        context.colorspace, context.color_range = colour.matrix, _range(colour)
-    if not encoding.is_rgb or clip.origin is not None:
+    if not plan.is_rgb:
+        context.colorspace, context.color_range = colour.matrix, plan.range
+    if not plan.is_rgb or plan.origin is not None:
         context.color_primaries, context.color_trc = colour.primaries, colour.transfer
     return stream
 
 
-def _options(encoding: Encoding, ticks: list[int], side: int) -> dict[str, str]:
-    """The encoder's options for clips of any length, size and timing.
+def _options(plan: _Plan, side: int) -> dict[str, str]:
+    """The encoder's options for clips of any length, size, timing and opacity.
 
     Frames stay in order where .mp4 would take a frame's length for that of another (uneven timing), and where x265
     gives random times of decoding (clips of two frames).
     """
-    uneven = len({end - start for start, end in pairwise(ticks)}) > 1
+    encoding, options = plan.encoding, dict(plan.encoding.options)
+    uneven = plan.ticks is not None and len({end - start for start, end in pairwise(plan.ticks)}) > 1
     if encoding.encoder == "ffv1" and side < _SLICED_PX:
-        return {**encoding.options, "slices": "1"}
+        options["slices"] = "1"
     if encoding.encoder == "libx264" and uneven:
-        return {**encoding.options, "bf": "0"}
-    if encoding.encoder == "libx265" and (uneven or len(ticks) <= 3):
-        return {**encoding.options, "x265-params": encoding.options["x265-params"] + ":bframes=0"}
-    return dict(encoding.options)
+        options["bf"] = "0"
+    if encoding.encoder == "libx265" and (uneven or plan.few):
+        options["x265-params"] += ":bframes=0"
+    if encoding.encoder == "prores_ks":
+        options["profile"] = "4444" if plan.layout.alpha else "hq"
+    return options
 
 
-def _colour(clip: Clip, encoding: Encoding) -> Colour:
-    """The origin's way to code colour, as far as it can be converted to and the codec can say it."""
-    colour = clip.origin.colour if clip.origin else BT709
-    matrix = colour.matrix if colour.matrix in CONVERTIBLE else BT709.matrix
-    return replace(colour, matrix=matrix, full_range=colour.full_range and encoding.any_range)
-
-
-def _range(colour: Colour) -> ColorRange:
-    return ColorRange.JPEG if colour.full_range else ColorRange.MPEG
-
-
-def _coded_frame(pixels: Image, encoding: Encoding, colour: Colour) -> VideoFrame:
+def _coded_frame(pixels: Stored, plan: _Plan, reformatter: VideoReformatter) -> VideoFrame:
     """A frame in the pixel format of the encoder, with even sides where it needs them."""
-    rgb = np.ascontiguousarray(pixels)
-    if encoding.is_rgb:
-        return VideoFrame.from_ndarray(rgb, format="rgb24").reformat(format=encoding.pixels)
+    if plan.is_rgb:
+        return _lossless_frame(pixels, plan, reformatter)
+    deep, colour = plan.layout.depth > 8, plan.colour
+    rgb = conform(pixels, Layout(16, plan.layout.alpha) if deep else plan.layout)
     even = np.pad(rgb, ((0, rgb.shape[0] % 2), (0, rgb.shape[1] % 2), (0, 0)), mode="edge")
-    coded = VideoFrame.from_ndarray(even, format="rgb24").reformat(
-        format=encoding.pixels,
-        dst_colorspace=CONVERTIBLE[colour.matrix],
-        dst_color_range=_range(colour),
-        interpolation=BICUBIC_EXACT,
-    )
-    coded.colorspace, coded.color_range = colour.matrix, _range(colour)
+    if deep:
+        yuv = yuv_frame(even, colour, plan.layout)
+        coded = reformatter.reformat(yuv, format=plan.pixels, interpolation=BICUBIC_EXACT)
+    else:
+        coded = reformatter.reformat(
+            _frame(even),
+            format=plan.pixels,
+            dst_colorspace=CONVERTIBLE[colour.matrix],
+            dst_color_range=plan.range,
+            interpolation=BICUBIC_EXACT,
+        )
+    coded.colorspace, coded.color_range = colour.matrix, plan.range
     coded.color_primaries, coded.color_trc = colour.primaries, colour.transfer
     return coded
+
+
+def _lossless_frame(pixels: Stored, plan: _Plan, reformatter: VideoReformatter) -> VideoFrame:
+    """A frame of RGB, whose bytes are only put in another order."""
+    pixels = conform(pixels, plan.layout)
+    if plan.pixels.startswith("gbr") and pixels.dtype == np.uint16:
+        return VideoFrame.from_ndarray(narrow(pixels, plan.layout.depth), format=plan.pixels)
+    return reformatter.reformat(_frame(pixels), format=plan.pixels)
+
+
+def _frame(pixels: Stored) -> VideoFrame:
+    """RGB or RGBA as FFmpeg names it."""
+    alpha = pixels.shape[-1] == 4
+    if pixels.dtype == np.uint16:
+        return VideoFrame.from_ndarray(pixels, format="rgba64le" if alpha else "rgb48le")
+    return VideoFrame.from_ndarray(pixels, format="rgba" if alpha else "rgb24")

@@ -14,7 +14,7 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import ColorRange
 from av.video.stream import VideoStream
 
-from loraedit.types import Colour, Image, Origin
+from loraedit.types import Colour, Origin, Stored
 
 __all__ = [
     "BT709",
@@ -37,6 +37,8 @@ CONVERTIBLE = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9}
 
 _UNSAID = 2
 _WRONG_FRAMES = Fraction(1, 10)
+_LONGEST_S = 31 * 24 * 3600  # a clip that claims to last for longer is taken to say nothing about time
+_LEAST_RATE = Fraction(1, 100_000)
 _BT601, _HD_HEIGHT = 6, 720
 
 
@@ -52,7 +54,7 @@ class Turn(NamedTuple):
     mirrored: bool
     quarters: int
 
-    def apply(self, pixels: Image) -> Image:
+    def apply(self, pixels: Stored) -> Stored:
         """The upright frame."""
         return np.ascontiguousarray(np.rot90(pixels[:, ::-1] if self.mirrored else pixels, self.quarters))
 
@@ -107,13 +109,14 @@ def origin_of(
     """The facts of a file whose frames have all been decoded."""
     turn = turn_of(first)
     aspect = stream.sample_aspect_ratio or Fraction(1)
-    pts, time_base, last = _timing(times, stream, fps)
+    start = max(Fraction(container.start_time or 0, 1_000_000), Fraction(0))  # a codec's lead-in lies before zero
+    pts, time_base, last = _timing(times, stream, fps, start)
     return Origin(
         path=path.resolve(),
         pts=pts,
         time_base=time_base,
         last=last,
-        start=Fraction(container.start_time or 0, 1_000_000),
+        start=min(start, pts[0] * time_base),
         rotation=90 * turn.quarters,
         mirrored=turn.mirrored,
         pixel_aspect=1 / aspect if turn.quarters % 2 else aspect,
@@ -127,17 +130,23 @@ def average_rate(stated: Fraction, origin: Origin) -> Fraction:
     FFmpeg is wrong about an uneven .mp4, whose frames it sees in decoding order.
     """
     length = (origin.pts[-1] - origin.pts[0] + origin.last) * origin.time_base
-    return stated if abs(len(origin.pts) / stated - length) * stated < _WRONG_FRAMES else len(origin.pts) / length
+    as_stated = abs(len(origin.pts) / stated - length) * stated < _WRONG_FRAMES
+    return max(stated if as_stated else len(origin.pts) / length, _LEAST_RATE)
 
 
-def _timing(times: list[Shown], stream: VideoStream, fps: Fraction) -> tuple[tuple[int, ...], Fraction, int]:
+def _timing(
+    times: list[Shown], stream: VideoStream, fps: Fraction, start: Fraction
+) -> tuple[tuple[int, ...], Fraction, int]:
     """Timestamps, their unit, and the duration of the last frame; evenly at ``fps`` if the file's make no sense."""
     pts = tuple(each.pts for each in times if each.pts is not None)
     rising = len(pts) == len(times) and all(one < other for one, other in pairwise(pts))
-    if not rising or not stream.time_base:
-        return tuple(range(len(times))), 1 / fps, 1
+    if not rising or not stream.time_base or (pts[-1] - pts[0]) * stream.time_base > _LONGEST_S:
+        begin = round(start * fps)
+        return tuple(range(begin, begin + len(times))), 1 / fps, 1
     last = times[-1].duration
     if stream.container.format.name.startswith("mov"):  # .mp4 gives a frame the duration of its place in coding order
         left = (stream.start_time or 0) + (stream.duration or 0) - pts[-1]
         last = left if left > 0 else last
-    return pts, stream.time_base, last or max(1, round(1 / fps / stream.time_base))
+    if not 0 < last * stream.time_base < _LONGEST_S:
+        last = max(1, round(1 / fps / stream.time_base))
+    return pts, stream.time_base, last

@@ -10,6 +10,7 @@ import av
 
 from loraedit.errors import InputError
 from loraedit.types import Codec, Size
+from loraedit.video.pixels import Layout
 
 __all__ = ["OUTPUTS", "Container", "Encoding", "Kind", "check_encodable", "choose_kind", "is_container"]
 
@@ -22,7 +23,7 @@ class Encoding:
 
     Attributes:
         encoder: FFmpeg's name.
-        pixels: the pixel format that is coded.
+        formats: the pixel formats that it codes, and what each holds; the first that holds all of a clip is taken.
         options: of the encoder.
         tag: the four characters that name the codec in .mp4 and .mov, where the usual ones are not widely understood.
         smallest_px: the least height and width that it takes.
@@ -30,16 +31,16 @@ class Encoding:
     """
 
     encoder: str
-    pixels: str
+    formats: tuple[tuple[str, Layout], ...]
     options: dict[str, str] = field(default_factory=dict)
     tag: str | None = None
     smallest_px: int = 1
     any_range: bool = True
 
-    @property
-    def is_rgb(self) -> bool:
-        """Whether frames are coded as they are, without loss."""
-        return not self.pixels.startswith("yuv")
+    def format_for(self, layout: Layout) -> tuple[str, Layout]:
+        """The pixel format for a clip, and what it holds, which may be less: the deepest, or no opacity."""
+        fitting = [each for each in self.formats if each[1].alpha == layout.alpha] or self.formats
+        return next((each for each in fitting if each[1].depth >= layout.depth), fitting[-1])
 
 
 @dataclass(frozen=True)
@@ -55,32 +56,56 @@ class Container:
 class Kind(NamedTuple):
     """What a clip is written as, if not as a folder."""
 
+    codec: Codec
     container: Container
     encoding: Encoding
 
 
 # mbtree and cutree are off because they reach beyond small frames: x264 then gives different bytes, x265 crashes.
+_YUV420 = ("yuv420p", Layout(8, False))
+_YUV420_10 = ("yuv420p10le", Layout(10, False))
 _ENCODINGS: dict[Codec, Encoding] = {
-    "h264": Encoding("libx264", "yuv420p", {"crf": "16", "preset": "medium", "x264-params": "mbtree=0"}),
+    "h264": Encoding("libx264", (_YUV420,), {"crf": "16", "preset": "medium", "x264-params": "mbtree=0"}),
     "h265": Encoding(
         "libx265",
-        "yuv420p",
+        (_YUV420, _YUV420_10),
         {"crf": "17", "preset": "medium", "x265-params": "log-level=none:frame-threads=2:cutree=0"},
         tag="hvc1",
         smallest_px=16,
     ),
-    "av1": Encoding("libsvtav1", "yuv420p", {"crf": "18", "preset": "6"}, smallest_px=64),
-    "prores": Encoding("prores_ks", "yuv422p10le", {"profile": "hq", "vendor": "apl0"}, any_range=False),
-    "ffv1": Encoding("ffv1", "bgr0", {"level": "3"}),
-    "png": Encoding("png", "rgb24"),
-}
+    "av1": Encoding("libsvtav1", (_YUV420, _YUV420_10), {"crf": "18", "preset": "6"}, smallest_px=64),
+    "prores": Encoding(
+        "prores_ks",
+        (("yuv422p10le", Layout(10, False)), ("yuva444p10le", Layout(10, True))),
+        {"vendor": "apl0"},
+        any_range=False,
+    ),
+    "ffv1": Encoding(
+        "ffv1",
+        (
+            ("bgr0", Layout(8, False)), ("bgra", Layout(8, True)),
+            ("gbrp10le", Layout(10, False)), ("gbrap10le", Layout(10, True)),
+            ("gbrp12le", Layout(12, False)), ("gbrap12le", Layout(12, True)),
+            ("gbrp16le", Layout(16, False)), ("gbrap16le", Layout(16, True)),
+        ),
+        {"level": "3"},
+    ),
+    "png": Encoding(
+        "png",
+        (
+            ("rgb24", Layout(8, False)), ("rgba", Layout(8, True)),
+            ("rgb48be", Layout(16, False)), ("rgba64be", Layout(16, True)),
+        ),
+    ),
+}  # fmt: skip
 _FAST_START = {"fflags": "+bitexact", "movflags": "+faststart"}
+_AT_ITS_TIME = {"fflags": "+bitexact", "avoid_negative_ts": "disabled"}  # sound may begin before the picture does
 _CONTAINERS = {
     each.suffix: each
     for each in (
         Container(".mp4", "mp4", ("h264", "h265", "av1"), _FAST_START),
         Container(".mov", "mov", ("h264", "h265", "prores", "png"), _FAST_START),
-        Container(".mkv", "matroska", ("ffv1", "h264", "h265", "av1", "prores"), {"fflags": "+bitexact"}),
+        Container(".mkv", "matroska", ("ffv1", "h264", "h265", "av1", "prores"), _AT_ITS_TIME),
     )
 }
 
@@ -106,7 +131,7 @@ def choose_kind(path: Path, codec: Codec | None) -> Kind | None:
         raise InputError(f"A {path.suffix.lower()} file takes {takes}, not {codec} ({path.name}). {_where(codec)}")
     chosen = codec or container.codecs[0]
     _check_present(chosen)
-    return Kind(container, _ENCODINGS[chosen])
+    return Kind(chosen, container, _ENCODINGS[chosen])
 
 
 def check_encodable(path: Path, codec: Codec | None, size: Size) -> None:

@@ -1,100 +1,162 @@
-"""Videos, folders of frames and images to RGB."""
+"""Videos, folders of frames and stills, read on demand or at once.
+
+Opening a clip decodes all of it once: damage is found before any work begins, and what is kept are figures and a hash
+of each frame, with which every later reading is compared.
+"""
 
 from __future__ import annotations
 
 import re
-import warnings
-from collections.abc import Iterator
+from abc import ABC, abstractmethod
+from bisect import bisect_right
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
-from av.container import InputContainer
-from av.stream import Disposition
 from av.video.frame import VideoFrame
-from av.video.stream import VideoStream
-from PIL import Image as PilImage
-from PIL import ImageOps
 
 from loraedit.errors import InputError
-from loraedit.types import Clip, Image, Size
-from loraedit.video.facts import Shown, average_rate, colour_of, only, origin_of, shown, turn_of
+from loraedit.types import Clip, Footage, Image, OnStep, Origin, Size, Stored, frame_hash, joint_hash, no_step
+from loraedit.video.decoding import Decoder, damaged
+from loraedit.video.facts import Shown, average_rate, origin_of, shown
+from loraedit.video.images import IMAGE_SUFFIXES, read_stored
+from loraedit.video.pixels import Layout, conform, to_rgb
 
-__all__ = ["BICUBIC_EXACT", "DEFAULT_FPS", "IMAGE_SUFFIXES", "METADATA_ERRORS", "read_clip", "read_image"]
+__all__ = ["DEFAULT_FPS", "open_footage", "read_clip"]
 
 DEFAULT_FPS = Fraction(24)
 """Frames per second of a folder of frames, which states none."""
 
-IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"})
-"""Suffixes, in lower case, that count as an image: a frame in a folder, a mask for all frames."""
+_SEEK_FROM = 8  # frames that are sooner decoded than sought
 
-METADATA_ERRORS = "surrogateescape"
-"""How titles that are not UTF-8 are read: to be passed on byte for byte."""
-
-BICUBIC_EXACT = 0x4 | 0x2000 | 0x4000 | 0x40000 | 0x80000  # swscale: full chroma in and out, exact rounding, bitexact
-_TEXT_DEMUXERS = frozenset({"adf", "bin", "idf", "tty", "xbin"})  # FFmpeg draws any text file as a terminal
+_See = Callable[[Stored], object]
 
 
-def read_clip(path: Path) -> Clip:
-    """Read a video file, or a folder of frames in the natural order of their names (2 before 10).
+def open_footage(path: Path, on_step: OnStep = no_step) -> Footage:
+    """Open a video file, a folder of frames in the natural order of their names (2 before 10), or a still.
 
-    Rotation metadata is applied, so that frames come out upright. A folder plays at ``DEFAULT_FPS``. The clip of a
-    video has its average rate, and an origin that holds its timestamps, tags and place.
+    Rotation metadata is applied, so that frames come out upright. A folder and a still play at ``DEFAULT_FPS``.
+    A video has its average rate, and an origin that holds its timestamps, tags and place.
 
     Args:
-        path: a video file that FFmpeg can decode, or a folder of PNG, JPEG, WebP, BMP or TIFF frames.
+        path: a video file that FFmpeg can decode, or PNG, JPEG, WebP, BMP or TIFF, a folder of them or one alone.
+        on_step: told (done, total) while all frames are decoded once; a video's total is an estimate.
+
+    Returns:
+        Footage of one frame at least. Memory stays flat whatever its length. Spans that follow each other are decoded
+        once; for others decoding begins at the nearest key frame from which it gives the very same frames.
+
+    Raises:
+        InputError: nothing is there, it isn't a video, it is damaged, it has no frames or too many, its frames differ
+            in size or are too large; or, while frames are read later, it has changed since it was opened.
+    """
+    return _open(path, on_step, lambda _: None)
+
+
+def read_clip(path: Path, on_step: OnStep = no_step) -> Clip:
+    """Read into memory all that :func:`open_footage` can open, as 8-bit RGB without opacity.
 
     Returns:
         The clip, frames ``[F, H, W, 3]`` uint8 RGB, F at least 1.
 
     Raises:
-        InputError: nothing is there, it isn't a video, it has no frames, or its frames differ in size.
+        InputError: as :func:`open_footage`.
     """
+    frames: list[Image] = []
+    footage = _open(path, on_step, lambda pixels: frames.append(to_rgb(pixels)))
+    return Clip(np.stack(frames), footage.fps, footage.origin)
+
+
+def _open(path: Path, on_step: OnStep, see: _See) -> Footage:
     path = Path(path)
     if path.is_dir():
-        return _read_folder(path)
+        return _open_images(path, _frames_in(path), on_step, see)
     if not path.is_file():
         raise InputError(f"There is no video file or folder of frames at {path}. Check the path.")
-    return _read_video(path)
+    if path.suffix.lower() in IMAGE_SUFFIXES:
+        return _open_images(path, [path], on_step, see)
+    return _open_video(path, on_step, see)
 
 
-def read_image(path: Path) -> Image:
-    """Read an image as 8-bit RGB, turned upright by its EXIF orientation.
+class _OnDisk(ABC):
+    """What footage of any kind knows once it has been decoded; answers :class:`loraedit.types.Footage`."""
 
-    16-bit grey is scaled to 8 bits; palettes and CMYK are converted; transparent pixels are laid over black.
+    def __init__(
+        self, path: Path, size: Size, fps: Fraction, origin: Origin | None, layout: Layout, hashes: list[bytes]
+    ) -> None:
+        self.path, self.size, self.fps, self.origin = path, size, fps, origin
+        self.depth, self.alpha = layout
+        self.fingerprint = joint_hash(hashes)
+        self._layout, self._hashes = layout, hashes
 
-    Returns:
-        ``[H, W, 3]`` uint8 RGB.
+    def __len__(self) -> int:
+        return len(self._hashes)
 
-    Raises:
-        InputError: there is no such file, it isn't an image, or it is too large to be meant.
-    """
-    path = Path(path)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", PilImage.DecompressionBombWarning)
-            with PilImage.open(path) as image:
-                return _rgb_pixels(ImageOps.exif_transpose(image))
-    except (PilImage.DecompressionBombError, PilImage.DecompressionBombWarning) as error:
-        raise InputError(f"{path} is too large to decode safely: {error} Scale the image down.") from error
-    except FileNotFoundError as error:
-        raise InputError(f"There is no image at {path}. Check the path.") from error
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
-        raise InputError(f"{path} cannot be read as an image ({error}). Save it again as PNG.") from error
+    def rgb(self, start: int = 0, stop: int | None = None) -> Iterator[Image]:
+        """The frames of a span as people and models see them."""
+        return map(to_rgb, self.exact(start, stop))
+
+    def exact(self, start: int = 0, stop: int | None = None) -> Iterator[Stored]:
+        """The frames of a span as they are stored."""
+        start, stop, _ = slice(start, stop).indices(len(self))
+        return self._span(start, stop)
+
+    @abstractmethod
+    def _span(self, start: int, stop: int) -> Iterator[Stored]: ...
+
+    def _as_before(self, index: int, pixels: Stored) -> bool:
+        return frame_hash(pixels) == self._hashes[index]
+
+    def _changed(self) -> InputError:
+        return InputError(f"{self.path} was changed while it was in use. Leave it alone, and start again.")
 
 
-def _rgb_pixels(image: PilImage.Image) -> Image:
-    """``[H, W, 3]`` uint8 of an image of any PIL mode."""
-    if image.mode == "F":
-        raise ValueError("its pixels are floating-point numbers of unknown range, expected 8 or 16 bits")
-    if image.mode.startswith("I"):
-        grey = np.rint(np.asarray(image, dtype=np.float64) / 257).clip(0, 255).astype(np.uint8)
-        return np.repeat(grey[..., None], 3, axis=-1)
-    if image.has_transparency_data:
-        black = PilImage.new("RGBA", image.size, (0, 0, 0, 255))
-        image = PilImage.alpha_composite(black, image.convert("RGBA"))
-    return np.array(image.convert("RGB"), dtype=np.uint8)
+# ---- folders and stills ----------------------------------------------------------------------------------------------
+
+
+class _Images(_OnDisk):
+    """Image files."""
+
+    def __init__(self, path: Path, names: list[Path], size: Size, layout: Layout, hashes: list[bytes]) -> None:
+        super().__init__(path, size, DEFAULT_FPS, None, layout, hashes)
+        self._names = names
+
+    def _span(self, start: int, stop: int) -> Iterator[Stored]:
+        for index in range(start, stop):
+            pixels = conform(read_stored(self._names[index]), self._layout)
+            if not self._as_before(index, pixels):
+                raise self._changed()
+            yield pixels
+
+
+def _open_images(path: Path, names: list[Path], on_step: OnStep, see: _See) -> Footage:
+    """Images of one size; where their layouts differ, they are looked at again, in one that holds all of them."""
+    hashes, layouts = list[bytes](), list[Layout]()
+    for done, name in enumerate(names, 1):
+        pixels = read_stored(name)
+        size = Size(*pixels.shape[:2])
+        if done == 1:
+            first = size
+        _check_one_size(size, str(name), first, str(names[0]))
+        layouts.append(Layout(16 if pixels.dtype == np.uint16 else 8, pixels.shape[-1] == 4))
+        hashes.append(frame_hash(pixels))
+        see(pixels)
+        on_step(done, len(names))
+    layout = Layout(max(each.depth for each in layouts), any(each.alpha for each in layouts))
+    if set(layouts) != {layout}:
+        hashes = [frame_hash(conform(read_stored(name), layout)) for name in names]
+    return _Images(path, names, first, layout, hashes)
+
+
+def _frames_in(path: Path) -> list[Path]:
+    """A folder's images; hidden files are passed over."""
+    names = [entry for entry in path.iterdir() if entry.suffix.lower() in IMAGE_SUFFIXES and entry.name[0] != "."]
+    if not names:
+        raise InputError(f"The folder {path} holds no frames. Put PNG, JPEG, WebP, BMP or TIFF images into it.")
+    return sorted(names, key=_natural_order)
 
 
 def _natural_order(path: Path) -> tuple[list[str | int], str]:
@@ -102,86 +164,126 @@ def _natural_order(path: Path) -> tuple[list[str | int], str]:
     return [int(part) if index % 2 else part for index, part in enumerate(parts)], path.name
 
 
-def _read_folder(path: Path) -> Clip:
-    """The clip made of a folder's images; hidden files are passed over."""
-    names = [entry for entry in path.iterdir() if entry.suffix.lower() in IMAGE_SUFFIXES and entry.name[0] != "."]
-    if not names:
-        raise InputError(f"The folder {path} holds no frames. Put PNG, JPEG, WebP, BMP or TIFF images into it.")
-    names.sort(key=_natural_order)
-    frames = [read_image(name) for name in names]
-    _check_one_size([frame.shape for frame in frames], [str(name) for name in names])
-    return Clip(np.stack(frames), DEFAULT_FPS)
+def _check_one_size(size: Size, name: str, first: Size, first_name: str) -> None:
+    if size != first:
+        raise InputError(f"{name} is {size}, but {first_name} is {first}. Give all frames of a clip the same size.")
 
 
-def _check_one_size(shapes: list[tuple[int, ...]], names: list[str]) -> None:
-    for shape, name in zip(shapes, names, strict=True):
-        if shape != shapes[0]:
-            sizes = Size(*shape[:2]), Size(*shapes[0][:2])
-            raise InputError(
-                f"{name} is {sizes[0]}, but {names[0]} is {sizes[1]}. Give all frames of a clip the same size."
-            )
+# ---- video files -----------------------------------------------------------------------------------------------------
 
 
-def _read_video(path: Path) -> Clip:
-    frames: list[Image] = []
-    times: list[Shown] = []
-    first = origin = None
+class _Video(_OnDisk):
+    """A video file. A decoder that has come to the end of a span stays open for the next one."""
+
+    def __init__(
+        self, path: Path, size: Size, fps: Fraction, origin: Origin, layout: Layout, hashes: list[bytes],
+        keys: list[int], pts: list[int | None],
+    ) -> None:  # fmt: skip
+        super().__init__(path, size, fps, origin, layout, hashes)
+        self._keys, self._pts = keys, pts
+        self._indices = {at: index for index, at in enumerate(pts) if at is not None}
+        self._exact_seek = len(self._indices) == len(pts)
+        self._idle: Decoder | None = None
+
+    def _span(self, start: int, stop: int) -> Iterator[Stored]:
+        decoder, self._idle = self._idle, None
+        try:
+            for index in range(start, stop):
+                decoder, pixels = self._take(decoder, index)
+                yield pixels
+        except av.FFmpegError as error:
+            raise self._changed() from error
+        finally:
+            if decoder is not None and decoder.position < len(self):
+                self._keep(decoder)
+            elif decoder is not None:
+                decoder.close()
+
+    def _keep(self, decoder: Decoder) -> None:
+        if self._idle is not None:
+            self._idle.close()
+        self._idle = decoder
+
+    def _take(self, decoder: Decoder | None, index: int) -> tuple[Decoder, Stored]:
+        """One frame, and the decoder that is to go on behind it: the one at hand, one that sought, or a fresh one."""
+        if decoder is None or decoder.position > index or self._key_before(index) > decoder.position + _SEEK_FROM:
+            decoder = self._sought(decoder, index)
+        pixels = self._next(decoder, index)
+        if pixels is None and decoder.has_sought:
+            self._exact_seek = False
+            decoder.close()
+            decoder = Decoder(self.path)
+            pixels = self._next(decoder, index)
+        if pixels is None:
+            decoder.close()
+            raise self._changed()
+        return decoder, pixels
+
+    def _key_before(self, index: int) -> int:
+        place = bisect_right(self._keys, index)
+        return self._keys[place - 1] if place else 0
+
+    def _sought(self, decoder: Decoder | None, index: int) -> Decoder:
+        key = self._key_before(index)
+        at = self._pts[key]
+        if key and at is not None and self._exact_seek:
+            decoder = decoder or Decoder(self.path)
+            if decoder.seek(at, self._indices):
+                return decoder
+        if decoder is not None:
+            decoder.close()
+        return Decoder(self.path)
+
+    def _next(self, decoder: Decoder, index: int) -> Stored | None:
+        """A frame that lies ahead; None if it is not the one that was there when the file was opened."""
+        for frame in decoder:
+            if decoder.position == index + 1:
+                pixels = decoder.pixels(frame, self._layout)
+                return pixels if self._as_before(index, pixels) else None
+        return None
+
+
+def _open_video(path: Path, on_step: OnStep, see: _See) -> Footage:
+    hashes: list[bytes] = []
     try:
-        with av.open(str(path.resolve()), metadata_errors=METADATA_ERRORS) as container:
-            stream = _picture_stream(container, path)
-            for frame in _decoded(container, stream, path):
-                first = first or frame
-                frames.append(_upright_rgb(frame))
-                times.append(shown(frame))
-            fps = Fraction(stream.average_rate or stream.guessed_rate or DEFAULT_FPS)
-            if first is not None:
-                origin = origin_of(path, container, stream, first, times, fps)
-                fps = average_rate(fps, origin)
+        with closing(Decoder(path)) as decoder:
+            return _scan(decoder, hashes, on_step, see)
     except av.FFmpegError as error:
-        raise _damaged(path, str(error.strerror), len(frames)) from error
-    if not frames:
+        raise damaged(path, str(error.strerror), len(hashes)) from error
+
+
+def _scan(decoder: Decoder, hashes: list[bytes], on_step: OnStep, see: _See) -> Footage:
+    """Decode every frame once; ``hashes`` grows as they come."""
+    path, times, keys = decoder.path, list[Shown](), list[int]()
+    first: VideoFrame | None = None
+    total = _expected(decoder)
+    for frame in decoder:
+        first = first or frame
+        pixels = decoder.pixels(frame, decoder.layout(first))
+        size = Size(*pixels.shape[:2])
+        if not hashes:
+            whole = size
+        _check_one_size(size, f"frame {len(hashes) + 1} of {path}", whole, f"frame 1 of {path}")
+        if frame.key_frame:
+            keys.append(len(hashes))
+        hashes.append(frame_hash(pixels))
+        times.append(shown(frame))
+        see(pixels)
+        on_step(len(hashes), max(total, len(hashes)))
+    decoder.check_end()
+    if first is None:
         raise InputError(f"{path} holds no frame that can be decoded. Export the video again.")
-    _check_one_size([frame.shape for frame in frames], [f"frame {index + 1} of {path}" for index in range(len(frames))])
-    return Clip(np.stack(frames), fps, origin)
+    stream = decoder.stream
+    fps = Fraction(stream.average_rate or stream.guessed_rate or DEFAULT_FPS)
+    origin = origin_of(path, decoder.container, stream, first, times, fps)
+    pts = [each.pts for each in times]
+    layout = decoder.layout(first)
+    return _Video(path, whole, average_rate(fps, origin), origin, layout, hashes, keys, pts)
 
 
-def _decoded(container: InputContainer, stream: VideoStream, path: Path) -> Iterator[VideoFrame]:
-    count = 0
-    for packet in container.demux(stream):
-        if packet.is_corrupt:  # so ends an .mp4 that was cut short; FFmpeg counts it as no error
-            raise _damaged(path, "data is missing", count + len(stream.decode()))
-        for frame in packet.decode():
-            count += 1
-            yield frame
-    size = path.stat().st_size
-    if any(entry.pos + entry.size > size for entry in stream.index_entries):
-        raise _damaged(path, "its end is missing", count)
-
-
-def _damaged(path: Path, reason: str, readable: int) -> InputError:
-    state = f"and only {readable} of its frames can be decoded" if readable else "or no video at all"
-    advice = "Convert it to an H.264 .mp4, or give a folder of frames."
-    return InputError(f"{path} cannot be read as a video ({reason}): it is damaged, {state}. {advice}")
-
-
-def _picture_stream(container: InputContainer, path: Path) -> VideoStream:
-    """The first moving-picture stream, cover art passed over."""
-    kind = container.format.name
-    if kind.endswith("_pipe") or kind.startswith("image2"):
-        raise InputError(f"{path} is a single image, but a clip is needed. Give a video, or a folder of frames.")
-    if kind in _TEXT_DEMUXERS:
-        raise InputError(f"{path} is a text file, not a video. Give a video, or a folder of frames.")
-    streams = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
-    if not streams:
-        content = "has sound but no picture" if container.streams.audio else "has no picture"
-        raise InputError(f"{path} {content}. Give a file with a video track.")
-    streams[0].thread_type = "AUTO"
-    only(container, streams[0])
-    return streams[0]
-
-
-def _upright_rgb(frame: VideoFrame) -> Image:
-    """``[H, W, 3]`` uint8 RGB, converted as the frame is tagged and turned by its rotation metadata."""
-    source = None if frame.format.is_rgb else colour_of(frame).matrix
-    rgb = frame.reformat(format="rgb24", src_colorspace=source, interpolation=BICUBIC_EXACT)
-    return turn_of(frame).apply(rgb.to_ndarray().astype(np.uint8, copy=False))
+def _expected(decoder: Decoder) -> int:
+    """About how many frames a file has, by what it says itself; 0 if it says nothing."""
+    stream, duration = decoder.stream, decoder.container.duration
+    if stream.frames or duration is None or not stream.average_rate:
+        return stream.frames
+    return round(duration * stream.average_rate / 1_000_000)

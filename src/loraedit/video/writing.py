@@ -5,26 +5,32 @@ from __future__ import annotations
 import os
 import re
 import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from fractions import Fraction
+from itertools import chain, islice
 from pathlib import Path
 
 import av
 import numpy as np
-from PIL import Image as PilImage
 
 from loraedit.errors import InputError
-from loraedit.types import Clip, Codec, Image
+from loraedit.types import Clip, Codec, Footage, Stored
 from loraedit.video.encoding import write_video
-from loraedit.video.formats import OUTPUTS, Kind, choose_kind, is_container
-from loraedit.video.reading import IMAGE_SUFFIXES
+from loraedit.video.formats import OUTPUTS, choose_kind, is_container
+from loraedit.video.images import IMAGE_SUFFIXES, save_png
+from loraedit.video.pixels import Layout
 
-__all__ = ["check_writable", "write_clip", "write_image"]
+__all__ = ["check_writable", "write_clip", "write_footage", "write_image"]
 
 _UNWRITABLE_SUFFIXES = IMAGE_SUFFIXES | {".3gp", ".apng", ".avi", ".avif", ".exr", ".flv", ".gif", ".heic", ".m2ts"}
 _UNWRITABLE_SUFFIXES |= {".m4v", ".mpeg", ".mpg", ".mts", ".mxf", ".ogv", ".ts", ".webm", ".wmv", ".y4m"}
 
 
-def write_clip(path: Path, clip: Clip, codec: Codec | None = None) -> list[str]:
-    """Write a clip; the suffix of the name, and the codec if one is given, choose how. Missing parent folders are made.
+def write_footage(
+    path: Path, frames: Iterable[Stored], like: Footage | Fraction, codec: Codec | None = None
+) -> list[str]:
+    """Write frames as they come; the suffix of the name, and the codec if one is given, choose how.
 
     - ``.mp4``, ``.mov``: H.264, or H.265, AV1 (.mp4), ProRes 422 HQ, PNG (.mov). H.264, H.265 and AV1 are yuv420p,
       which has even sides only: an odd width or height grows by one column or row, a copy of the last one, so that no
@@ -33,53 +39,77 @@ def write_clip(path: Path, clip: Clip, codec: Codec | None = None) -> list[str]:
     - no suffix, or one that is not of a video or image: a folder of PNGs named 00000.png and so on, lossless. The
       frame rate is not kept. An existing folder is replaced if it holds nothing but such PNGs.
 
-    A clip with an origin is written to a video with the origin's timestamps, counted from the start of its file,
-    its pixel aspect and its colour tags, and with its sound, subtitles, chapters and titles, copied as they are.
-    Frames are upright, so no rotation is written. A clip without one is coded as BT.709, at an even rate.
+    FFV1, PNG and folders keep every bit, of 8, 10, 12 or 16, and opacity. H.265 and AV1 have 10 bits where the frames
+    have more than 8, ProRes always, and with opacity it is ProRes 4444; what else is lost is said.
 
-    The same frames give the same bytes on the same machine.
+    What is like footage with an origin goes into a video with the origin's timestamps, counted from the start of its
+    file, its pixel aspect and its colour tags, and with its sound, subtitles, chapters and titles, copied as they are.
+    Frames are upright, so no rotation is written. What has no origin is coded as BT.709, at an even rate.
+
+    The same frames give the same bytes on the same machine. Missing parent folders are made.
+
+    Args:
+        path: where to.
+        frames: ``[H, W, 3]`` RGB or ``[H, W, 4]`` RGBA, all alike, uint8, or uint16 from 0 to 65535; at least one,
+            and as many as ``like.origin`` has. They are taken one by one, and none is kept.
+        like: footage whose timing, origin, and depth for uint16 the frames have; or only frames per second.
+        codec: what to write, if not what the suffix stands for.
 
     Returns:
-        One sentence for each thing of the origin that the file could not take.
+        One sentence for each thing of the frames or the origin that the file could not take.
 
     Raises:
-        InputError: the name or the place cannot be written to, the codec does not go there, or the clip has no frames.
+        InputError: the name or the place cannot be written to, the codec does not go there, or there are no frames.
+        ShapeError: there are more or fewer frames than the origin has.
     """
     path = _real(path)
     check_writable(path, codec)
-    if len(clip) == 0 or clip.fps <= 0:
-        raise InputError(f"A clip of {len(clip)} frames at {clip.fps} fps cannot be written. Both must be above zero.")
+    fps, origin, depth = (like, None, 16) if isinstance(like, Fraction) else (like.fps, like.origin, like.depth)
+    rest = iter(frames)
+    head = list(islice(rest, 1))
+    if not head or fps <= 0:
+        raise InputError(f"A clip of {len(head)} frames at {fps} fps cannot be written. Both must be above zero.")
+    layout = Layout(8 if head[0].dtype == np.uint8 else depth if depth > 8 else 16, head[0].shape[-1] == 4)
+    kind = choose_kind(path, codec)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        return _write_whole(path, clip, choose_kind(path, codec))
+        with _whole(path) as partial:
+            if kind is not None:
+                return write_video(partial, chain(head, rest), fps, origin, layout, kind)
+            partial.mkdir()
+            for index, pixels in enumerate(chain(head, rest)):
+                save_png(partial / f"{index:05d}.png", pixels)
+            return []
     except (OSError, av.FFmpegError) as error:
         raise _unwritable(path, error) from error
 
 
-def write_image(path: Path, image: Image) -> None:
+def write_clip(path: Path, clip: Clip, codec: Codec | None = None) -> list[str]:
+    """Write a clip that is in memory, as :func:`write_footage` does."""
+    return write_footage(path, clip.frames, clip, codec)
+
+
+def write_image(path: Path, image: Stored) -> None:
     """Write an image as PNG, lossless, whatever the suffix of the name. Missing parent folders are made.
 
     Args:
         path: where to.
-        image: ``[H, W, 3]`` uint8 RGB.
+        image: ``[H, W, 3]`` RGB or ``[H, W, 4]`` RGBA, uint8 or uint16.
 
     Raises:
         InputError: the place cannot be written to.
     """
     path = _real(path)
-    partial = _partial_sibling(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _save_png(partial, image)
-        partial.replace(path)
+        with _whole(path) as partial:
+            save_png(partial, image)
     except OSError as error:
         raise _unwritable(path, error) from error
-    finally:
-        _remove(partial)
 
 
 def check_writable(path: Path, codec: Codec | None = None) -> None:
-    """Find out, before hours of work, whether ``write_clip`` could write there. Leaves nothing behind.
+    """Find out, before hours of work, whether :func:`write_footage` could write there. Leaves nothing behind.
 
     Raises:
         InputError: the suffix is of a kind that loraedit does not write, or the codec does not go there, a folder is
@@ -124,22 +154,18 @@ def _check_replaceable(path: Path) -> None:
         )
 
 
-def _write_whole(path: Path, clip: Clip, kind: Kind | None) -> list[str]:
-    """Write under a passing name beside the target, then move into place."""
+@contextmanager
+def _whole(path: Path) -> Iterator[Path]:
+    """A passing name beside the target, which moves into place if all goes well, and is gone if not."""
     partial = _partial_sibling(path)
-    notes: list[str] = []
     try:
-        if kind is not None:
-            notes = write_video(partial, clip, kind)
-            partial.replace(path)
-        else:
-            partial.mkdir()
-            for index, frame in enumerate(clip.frames):
-                _save_png(partial / f"{index:05d}.png", frame)
+        yield partial
+        if partial.is_dir():
             _replace_folder(partial, path)
+        else:
+            partial.replace(path)
     finally:
         _remove(partial)
-    return notes
 
 
 def _replace_folder(new: Path, path: Path) -> None:
@@ -155,11 +181,6 @@ def _replace_folder(new: Path, path: Path) -> None:
         old.rename(path)
         raise
     shutil.rmtree(old)
-
-
-def _save_png(path: Path, image: Image) -> None:
-    assert image.dtype == np.uint8 and image.ndim == 3 and image.shape[-1] == 3
-    PilImage.fromarray(image).save(path, format="PNG")
 
 
 def _real(path: Path) -> Path:

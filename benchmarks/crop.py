@@ -1,0 +1,129 @@
+"""What crop and stitch is worth: cases of the benchmark as they are, and in a frame of four times their area.
+
+    python -m benchmarks.crop [--cases N] [--work FOLDER] [--set NAME=VALUE ...]
+
+Each case is edited three ways: as it is (small), within the large frame with a window, and within it without. Quality
+is PSNR to the truth in the thing's region, frames after the first; cost is the processor's time for the whole edit.
+Results are kept, so the run can be stopped and continued.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+import loraedit
+from benchmarks.ablation import parse_settings
+from benchmarks.propagation.cases import KINDS, Case, make_case
+from benchmarks.propagation.run import code_key
+from loraedit.app.progress import quiet_libraries
+from loraedit.evaluate import metrics
+from loraedit.files import fingerprint, write_json
+from loraedit.types import Frames, Mask
+
+SIDE = 128
+"""Side of a small frame; that of a large one is twice as long."""
+WAYS: dict[str, tuple[bool, dict[str, Any]]] = {
+    "small frame": (False, {"crop": "off"}),
+    "large frame, window": (True, {"crop": "auto"}),
+    "large frame, no window": (True, {"crop": "off"}),
+}
+"""Whether the case lies in a large frame, and the settings."""
+
+
+def embedded(case: Case, seed: int) -> Case:
+    """A case in a frame of four times its area, round it a still picture of soft noise that its edges pass into."""
+    rng = np.random.default_rng((31, seed))
+    y, x = (int(rng.integers(0, SIDE + 1)) for _ in range(2))
+    rough = rng.integers(0, 256, (12, 12, 3), np.uint8)
+    ground = cv2.resize(rough, (2 * SIDE, 2 * SIDE), interpolation=cv2.INTER_CUBIC)
+
+    def framed(frames: Frames) -> Frames:
+        large = np.repeat(ground[None], len(frames), 0)
+        large[:, y : y + SIDE, x : x + SIDE] = frames
+        return large
+
+    def within(mask: Mask) -> Mask:
+        large = np.zeros((len(mask), 2 * SIDE, 2 * SIDE), np.bool_)
+        large[:, y : y + SIDE, x : x + SIDE] = mask
+        return large
+
+    pictures = {name: framed(getattr(case, name)) for name in ("source", "truth")}
+    return replace(case, **pictures, **{name: within(getattr(case, name)) for name in ("mask", "region")})
+
+
+def carry_out(case: Case, settings: dict[str, Any]) -> dict[str, float]:
+    """Quality and cost of an edit."""
+    start = time.process_time()
+    frames = loraedit.edit(case.source, case.truth[0], case.mask, **settings).clip.frames  # type: ignore[attr-defined]
+    seconds = time.process_time() - start
+    later = slice(1, None)
+    return {
+        "psnr": metrics.psnr(frames[later], case.truth[later], case.region[later]),
+        "border": metrics.psnr(frames[later], case.truth[later], metrics.border(case.mask, 3)[later]),
+        "outside": float(metrics.outside_difference(frames, case.source, case.mask)),
+        "seconds": seconds,
+    }
+
+
+def scores(number: int, way: str, settings: dict[str, Any], work: Path) -> dict[str, float]:
+    """The scores of a case edited in one way, from disk or now."""
+    large, own = WAYS[way]
+    settings = {**settings, **own}
+    path = work / f"{number}-{fingerprint(code_key(), number, large, settings)}.json"
+    if not path.exists():
+        case = make_case(KINDS[number % len(KINDS)], number // len(KINDS), height=SIDE, width=SIDE)
+        write_json(path, carry_out(embedded(case, number) if large else case, settings))
+    found: dict[str, float] = json.loads(path.read_text())
+    return found
+
+
+def mean(rows: list[dict[str, float]], name: str) -> float:
+    return float(np.mean([scores[name] for scores in rows]))
+
+
+def table(rows: dict[str, list[dict[str, float]]]) -> Table:
+    """Means over the cases, beside those of the small frame."""
+    sheet = Table("way", "PSNR in the region (dB)", "at the border (dB)", "cost", "worst difference outside", "cases")
+    small = rows["small frame"]
+    for way, each in rows.items():
+        gain, times = mean(each, "psnr") - mean(small, "psnr"), mean(each, "seconds") / mean(small, "seconds")
+        quality, cost = f"{mean(each, 'psnr'):.2f} ({gain:+.2f})", f"{mean(each, 'seconds'):.1f} s ({times:.2f} times)"
+        worst = max(scores["outside"] for scores in each)
+        sheet.add_row(way, quality, f"{mean(each, 'border'):.2f}", cost, f"{worst:.0f}", str(len(each)))
+    return sheet
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cases", type=int, default=8, help="how many, a kind after the other")
+    parser.add_argument("--work", type=Path, default=Path(".cache/crop"))
+    parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="settings for every edit")
+    options = parser.parse_args()
+    quiet_libraries("diffusers", "transformers")
+    loraedit.edit(*warm_up())
+    rows: dict[str, list[dict[str, float]]] = {way: [] for way in WAYS}
+    for number in range(options.cases):
+        for way in WAYS:
+            rows[way].append(scores(number, way, parse_settings(options.set), options.work))
+            print(number, way, {name: round(value, 2) for name, value in rows[way][-1].items()}, flush=True)
+    Console().print(table(rows))
+
+
+def warm_up() -> tuple[Frames, Any, Mask]:
+    """A tiny edit, so that the first one measured does not pay for loading the libraries."""
+    case = make_case(KINDS[0], 0, 5, 32, 32)
+    return case.source, case.truth[0], case.mask
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,279 @@
+"""Long clips: do colours drift, do seams show, and how much memory does it take?
+
+    python -m benchmarks.long [--tests NAME ...] [--steps N] [--work FOLDER]
+
+still    300 frames of a textured thing that stands still: drift of its colours from the first window to the last
+moving   100 frames of a thing that moves: quality against the true edit, and the seams
+memory   60 and 300 frames of one kind: peak memory of each
+hd       600 frames of 1920x1080 with a small edit: peak memory, with a mask given and with the automatic one; hardly
+         trained, and sampled in few steps, for neither changes the memory that is taken
+
+Each edit runs in a process of its own, on a file. Results are kept, so the run can be stopped and continued.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from fractions import Fraction
+from itertools import pairwise
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.propagation.cases import make_case
+from loraedit.files import write_json
+from loraedit.types import Frames, Image, Mask
+from loraedit.video import open_footage, write_footage, write_image
+
+FPS = Fraction(25)
+NOISE = 2.0
+"""Standard deviation of the sensor noise that is added, in grey levels."""
+
+
+# ---- clips -------------------------------------------------------------------------------------------------------
+
+
+def noisy(image: Image, index: int) -> Image:
+    noise = np.random.default_rng((7, index)).normal(0, NOISE, image.shape)
+    return np.rint(image + noise).clip(0, 255).astype(np.uint8)
+
+
+def write_still(folder: Path, frames: int) -> dict[str, Any]:
+    """A thing that stands still under sensor noise, while a disc goes by behind it."""
+    case = make_case("recolour", 1, 2, 192, 192)
+    box = box_of(case.mask[:1])
+
+    def clip(image: Image) -> Iterator[Image]:
+        for index in range(frames):
+            frame = image.copy()
+            cv2.circle(frame, (index * 5 % 260 - 30, box[1] // 2), 12, (230, 210, 60), -1)
+            frame[case.region[0]] = image[case.region[0]]
+            yield noisy(frame, index)
+
+    return write_clips(folder, clip(case.source[0]), clip(case.truth[0]), case.region[:1], box)
+
+
+def write_moving(folder: Path, frames: int) -> dict[str, Any]:
+    """A case of the benchmark, slowly."""
+    case = make_case("turning", 0, frames, 192, 192)
+    clips = (iter([noisy(frame, index) for index, frame in enumerate(each)]) for each in (case.source, case.truth))
+    return write_clips(folder, *clips, case.region, box_of(case.mask))
+
+
+def write_hd(folder: Path, frames: int) -> dict[str, Any]:
+    """A case of the benchmark, small in a large picture."""
+    case = make_case("recolour", 3, 60, 180, 180)
+    ground = cv2.resize(np.random.default_rng(3).integers(0, 256, (27, 48, 3), np.uint8), (1920, 1080))
+    y, x = 400, 800
+
+    def clip(inner: Frames) -> Iterator[Image]:
+        for index in range(frames):
+            frame = ground.copy()
+            there_and_back = min(index % 118, 118 - index % 118)
+            frame[y : y + 180, x : x + 180] = inner[there_and_back]
+            yield frame
+
+    x0, y0, x1, y1 = box_of(case.mask)
+    box = x0 + x, y0 + y, x1 + x, y1 + y
+    return write_clips(folder, clip(case.source), clip(case.truth[:1].repeat(60, 0)), None, box, ".mp4")
+
+
+def write_clips(
+    folder: Path, source: Iterator[Image], truth: Iterator[Image], region: Mask | None,
+    box: tuple[int, int, int, int], suffix: str = ".mkv",
+) -> dict[str, Any]:  # fmt: skip
+    """Source, edited first frame, and what is known of them."""
+    first = next(truth)
+    write_image(folder / "edited.png", first)
+    write_footage(folder / f"source{suffix}", source, FPS)
+    about: dict[str, Any] = {"source": f"source{suffix}", "mask": ",".join(map(str, box))}
+    if region is not None:
+        write_footage(folder / "truth.mkv", iter([first, *truth]), FPS)
+        write_footage(
+            folder / "region.mkv", (np.repeat(plane[..., None] * np.uint8(255), 3, -1) for plane in region), FPS
+        )
+    write_json(folder / "about.json", about)
+    return about
+
+
+def box_of(mask: Mask) -> tuple[int, int, int, int]:
+    """x0, y0, x1, y1 round all of a mask."""
+    ys, xs = np.flatnonzero(mask.any((0, 2))), np.flatnonzero(mask.any((0, 1)))
+    return int(xs[0]), int(ys[0]), int(xs[-1]) + 1, int(ys[-1]) + 1
+
+
+WRITERS: dict[str, Callable[[Path, int], dict[str, Any]]] = {
+    "still": write_still, "moving": write_moving, "hd": write_hd,
+}  # fmt: skip
+
+
+# ---- an edit in a process of its own -----------------------------------------------------------------------------
+
+
+def carry_out(kind: str, frames: int, mask: str, steps: int, work: Path) -> dict[str, Any]:
+    """Edit a clip, and say what it took."""
+    import torch
+
+    import loraedit
+    from loraedit.app.progress import quiet_libraries
+
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+    quiet_libraries("diffusers", "transformers")
+    folder, started = work / f"{kind}-{frames}", time.monotonic()
+    about = json.loads((folder / "about.json").read_text())
+    hasty = {"steps": min(steps, 5), "sampling_steps": 4} if kind == "hd" else {"steps": steps}
+    given = about["mask"] if mask == "given" else None
+    result = loraedit.edit(folder / about["source"], folder / "edited.png", given, run=folder / f"run-{mask}", **hasty)
+    return {
+        "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "seconds": time.monotonic() - started,
+        "outside_exact": result.outside_exact,
+    }
+
+
+def make_clips(kind: str, frames: int, work: Path) -> None:
+    folder = work / f"{kind}-{frames}"
+    if not (folder / "about.json").exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        WRITERS[kind](folder, frames)
+
+
+def in_own_process(function: Callable[..., Any], *arguments: Any) -> Any:
+    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+        return pool.submit(function, *arguments).result()
+
+
+def edited(kind: str, frames: int, mask: str, steps: int, work: Path) -> dict[str, Any]:
+    """What an edit took, from disk or now."""
+    path = work / f"{kind}-{frames}" / f"took-{mask}-{steps}.json"
+    if not path.exists():
+        in_own_process(make_clips, kind, frames, work)
+        write_json(path, in_own_process(carry_out, kind, frames, mask, steps, work))
+    took: dict[str, Any] = json.loads(path.read_text())
+    return took
+
+
+# ---- measures ----------------------------------------------------------------------------------------------------
+
+
+def lab(frame: Image) -> NDArray[np.float32]:
+    return np.asarray(cv2.cvtColor(frame.astype(np.float32) / 255, cv2.COLOR_RGB2LAB))
+
+
+def drift(frames: Frames, region: Mask, window: int) -> float:
+    """CIE76 between the mean colours of a thing in the first window and in the last."""
+    first, last = (np.mean([lab(f)[region].mean(0) for f in part], 0) for part in (frames[:window], frames[-window:]))
+    return float(np.linalg.norm(first - last))
+
+
+def worst_drift(frames: Frames, region: Mask, window: int, cell: int = 16) -> float:
+    """The same of the worst cell of the thing, 16 pixels wide: colours may drift apart and have one mean."""
+    worst = 0.0
+    for y in range(0, region.shape[0], cell):
+        for x in range(0, region.shape[1], cell):
+            part = np.zeros_like(region)
+            part[y : y + cell, x : x + cell] = region[y : y + cell, x : x + cell]
+            if part.sum() >= cell * cell // 2:
+                worst = max(worst, drift(frames, part, window))
+    return worst
+
+
+def changes(frames: Frames, inside: Mask) -> NDArray[np.float64]:
+    """Mean difference of neighbouring frames inside the mask, in grey levels."""
+    pairs = zip(frames[1:], frames[:-1], inside[1:], strict=True)
+    return np.array([np.abs(a.astype(int) - b)[plane].mean() for a, b, plane in pairs])
+
+
+def seams(frames: Frames, truth: Frames, inside: Mask, borders: set[int]) -> dict[str, float]:
+    """How much more changes from frame to frame at the borders of segments than elsewhere (the median).
+
+    A thing does not move at one speed, so each change is measured against that of the true edit.
+    """
+    share = changes(frames, inside) / changes(truth, inside)
+    at = sorted(borders)
+    usual = float(np.median(np.delete(share, at)))
+    return {"usual": usual, "mean": float(share[at].mean()) / usual, "worst": float(share[at].max()) / usual}
+
+
+def segment_borders(frames: int) -> tuple[set[int], int]:
+    """Where one segment hands over to the next (index of the earlier frame), and how long the first one is."""
+    from loraedit.families.card import NANO, read_card
+    from loraedit.segments import split
+
+    card = read_card(NANO)
+    segments = split(frames, card.recipe.segment_frames, card.frame_step, card.temporal)
+    pairs = pairwise(segments)
+    return {at for one, two in pairs for at in range(two.start + two.given - 1, one.stop)}, len(segments[0])
+
+
+def measures(kind: str, frames: int, work: Path) -> dict[str, float]:
+    """Drift, seams and quality of an edit that was made."""
+    from loraedit.evaluate.metrics import psnr
+
+    folder = work / f"{kind}-{frames}"
+    result, truth = (
+        np.stack(list(open_footage(path).rgb())) for path in (folder / "run-given/frames", folder / "truth.mkv")
+    )
+    region = np.stack([plane[..., 0] > 127 for plane in open_footage(folder / "region.mkv").rgb()])
+    region = np.broadcast_to(region, (frames, *region.shape[1:]))
+    borders, window = segment_borders(frames)
+    found = {f"seam, {name}": value for name, value in seams(result, truth, region, borders).items()}
+    found["PSNR, first window"] = psnr(result[:window], truth[:window], region[:window])
+    found["PSNR, last window"] = psnr(result[-window:], truth[-window:], region[-window:])
+    if kind == "still":
+        found["drift, dE"] = drift(result, region[0], window)
+        found["drift of the worst cell, dE"] = worst_drift(result, region[0], window)
+    return found
+
+
+# ---- the table ---------------------------------------------------------------------------------------------------
+
+
+def rows(tests: list[str], steps: int, work: Path) -> Iterator[tuple[str, str, str]]:
+    if "still" in tests or "memory" in tests:
+        took = edited("still", 300, "given", steps, work)
+        yield "still", "exact outside the mask", str(took["outside_exact"])
+    if "still" in tests:
+        yield from (("still", name, f"{value:.3f}") for name, value in measures("still", 300, work).items())
+    if "moving" in tests:
+        edited("moving", 100, "given", steps, work)
+        yield from (("moving", name, f"{value:.3f}") for name, value in measures("moving", 100, work).items())
+    if "memory" in tests:
+        peaks = [edited("still", frames, "given", steps, work)["peak_mb"] for frames in (60, 300)]
+        yield "memory", "60 frames", f"{peaks[0]:.0f} MB"
+        yield "memory", "300 frames", f"{peaks[1]:.0f} MB ({peaks[1] / peaks[0]:.2f} times)"
+    for mask in ("given", "auto") if "hd" in tests else ():
+        took = edited("hd", 600, mask, steps, work)
+        yield "hd", f"600 frames of 1920x1080, mask {mask}", f"{took['peak_mb']:.0f} MB, {took['seconds']:.0f} s"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    names = ["still", "moving", "memory", "hd"]
+    parser.add_argument("--tests", nargs="*", default=names, choices=names)
+    parser.add_argument("--steps", type=int, default=60, help="training steps")
+    parser.add_argument("--work", type=Path, default=Path(".cache/long"))
+    options = parser.parse_args()
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    table = Table("test", "measure", "value")
+    for row in rows(options.tests, options.steps, options.work):
+        print(*row, flush=True)
+        table.add_row(*row)
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()

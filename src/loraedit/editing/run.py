@@ -1,0 +1,152 @@
+"""One job in one run folder: its keys, caches, phases and log, and what comes out."""
+
+from __future__ import annotations
+
+import json
+import platform
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from loraedit.conditioning import Sample
+from loraedit.devices import find_device
+from loraedit.families import open_family
+from loraedit.families.base import Encoded
+from loraedit.files import fingerprint, save_tensors, try_load_tensors
+from loraedit.inputs import Job
+from loraedit.results import input_hashes
+from loraedit.types import Footage, OnStep
+from loraedit.version import __version__
+
+__all__ = ["EditResult", "Progress", "Run"]
+
+Progress = Callable[[str, int, int, str], None]
+"""Called with (phase, done, total, note); done equals total when a phase ends."""
+
+STAGE_FORMAT = 2
+"""Goes into every key; raise it when a stage's result changes, so that old files are not taken for new ones."""
+
+
+@dataclass
+class EditResult:
+    """What came out.
+
+    Attributes:
+        clip: the edited clip: in memory (:class:`loraedit.types.Clip`) if the source was, or if there is no run folder
+            to keep it; else read on demand from the run folder.
+        paths: where things are: ``out`` if asked for, and in the run folder ``frames`` (lossless PNGs), ``sheet``,
+            ``side_by_side`` (a video for watching), ``settings``, and with a LoRA ``lora`` and ``loss_curve``.
+        seconds: time by phase.
+        losses: training loss by step; empty if no LoRA was trained.
+        reused: the phases whose result was found in the run folder.
+        outside_exact: whether every pixel outside the mask equals the source's in the lossless frames as written.
+        notes: a sentence for each thing that is not as the user might expect: an extra LoRA that decided the sampling,
+            or something of the source's file, such as its sound, that ``out`` could not take.
+    """
+
+    clip: Footage
+    paths: dict[str, Path] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+    losses: list[float] = field(default_factory=list)
+    reused: list[str] = field(default_factory=list)
+    outside_exact: bool = False
+    notes: list[str] = field(default_factory=list)
+
+    def summary(self) -> dict[str, Any]:
+        """The same as JSON values."""
+        tenth = max(1, len(self.losses) // 10)
+        return {
+            **{name: str(path) for name, path in self.paths.items()},
+            "seconds": {name: round(value, 2) for name, value in self.seconds.items()},
+            "loss_first": float(np.mean(self.losses[:tenth])) if self.losses else None,
+            "loss_last": float(np.mean(self.losses[-tenth:])) if self.losses else None,
+            "reused": self.reused,
+            "outside_exact": self.outside_exact,
+            "notes": self.notes,
+        }
+
+
+class Run:
+    """What all stages of an edit share."""
+
+    def __init__(self, job: Job, folder: Path, progress: Progress) -> None:
+        self.job, self.folder, self.progress = job, folder, progress
+        self.settings, self.family = job.settings, open_family(job.card)
+        self.device = find_device(job.settings.device)
+        self.result = EditResult(job.source, notes=list(job.notes))
+        self.model_key = job.card.fingerprint()
+
+    def key(self, *parts: Any) -> str:
+        """A file name's key: the parts, the model, the kind of device, and how stages are made."""
+        return fingerprint(STAGE_FORMAT, self.model_key, self.device.type, *parts)
+
+    def encoded(self, samples: Sequence[Sample], part: int = 0, parts: int = 1) -> dict[str, Encoded]:
+        """Samples as the model takes them by their keys, each cached by its content.
+
+        Args:
+            part: which of several portions of the work this is.
+            parts: how many there are.
+        """
+        keys = [self.key(*each.parts()) for each in samples]
+        paths = {key: self.folder / "cache" / f"sample-{key}.safetensors" for key in keys}
+        kept = {key: try_load_tensors(path, ("condition", "text")) for key, path in paths.items()}
+        missing = [(key, each) for key, each in zip(keys, samples, strict=True) if kept[key] is None]
+        if missing:
+            with self.phase("encode", part, parts) as on_step:
+                encoded = self.family.encode([each for _, each in missing], self.device, on_step)
+                for (key, _), value in zip(missing, encoded, strict=True):
+                    kept[key] = value.tensors()
+                    save_tensors(paths[key], value.tensors())
+        return {key: Encoded(**tensors) for key, tensors in kept.items() if tensors is not None}
+
+    def extra_keys(self) -> list[list[str | float | None]]:
+        """What the extra LoRAs are, in their order."""
+        return [extra.key for extra in self.job.extras]
+
+    def provenance(self) -> dict[str, Any]:
+        """All that is needed to know how the result came about; the same for the same run."""
+        job = self.job
+        return {
+            "settings": self.settings.model_dump(),
+            "inputs": {
+                **input_hashes(job.source.fingerprint, job.source.fps, job.edited_first, job.edit_mask),
+                "references": {str(index): fingerprint(image) for index, image in job.references.items()},
+                "extra_loras": self.extra_keys(),
+                "model": self.model_key,
+            },
+            "versions": _versions(),
+            "device": str(self.device),
+        }
+
+    @contextmanager
+    def phase(self, name: str, part: int = 0, parts: int = 1) -> Iterator[OnStep]:
+        """Time a phase, or one of its parts; gives what is told of its steps."""
+        start = time.monotonic()
+        self.progress(name, part, parts, "")
+        self._log(phase=name, event="start")
+        yield lambda done, total: self.progress(name, part * total + done, parts * total, "")
+        seconds = time.monotonic() - start
+        self.result.seconds[name] = self.result.seconds.get(name, 0.0) + seconds
+        self._log(phase=name, event="end", seconds=round(seconds, 3))
+        self.progress(name, part + 1, parts, "")
+
+    def _log(self, **event: Any) -> None:
+        """One JSON line in ``RUN/log.jsonl``."""
+        with (self.folder / "log.jsonl").open("a") as file:
+            file.write(json.dumps({"time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), **event}) + "\n")
+
+
+def _versions() -> dict[str, str]:
+    import diffusers
+    import peft
+
+    return {
+        "loraedit": __version__, "python": platform.python_version(), "torch": torch.__version__,
+        "diffusers": diffusers.__version__, "peft": peft.__version__,
+    }  # fmt: skip

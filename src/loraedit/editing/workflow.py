@@ -1,0 +1,61 @@
+"""The stages of an edit in their order.
+
+    lessons   samples of some segments -> encode -> train the LoRA
+    scenes    segment by segment: condition -> encode -> sample -> decode -> fade into the segment before
+    finish    composite on the source's own frames -> write
+
+Each stage leaves files in the run folder, named by the content of all that they depend on. Running again with the same
+inputs finds those files and goes on where the last run stopped; another first frame, prompt or seed finds the motion
+LoRA of the same clip and mask. ``RUN/settings.json`` says what was used.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from loraedit.editing.finish import finish
+from loraedit.editing.lessons import learn
+from loraedit.editing.run import EditResult, Progress, Run
+from loraedit.editing.scenes import generate
+from loraedit.files import write_json
+from loraedit.inputs import Job
+from loraedit.results import SETTINGS_FILE
+from loraedit.types import Clip
+from loraedit.working import Workbench
+
+__all__ = ["run_edit"]
+
+
+def run_edit(job: Job, progress: Progress = lambda *_: None) -> EditResult:
+    """Carry out a job.
+
+    Raises:
+        ModelError: the checkpoint or a LoRA cannot be loaded.
+        CacheError: a file of the run folder is damaged.
+    """
+    if job.run is not None:
+        return _carry_out(Run(job, job.run, progress), isinstance(job.source, Clip))
+    with tempfile.TemporaryDirectory(prefix="loraedit-") as folder:
+        result = _carry_out(Run(job, Path(folder), progress), True)
+        result.paths = {}
+        return result
+
+
+def _carry_out(run: Run, in_memory: bool) -> EditResult:
+    """All stages, in order.
+
+    Args:
+        in_memory: read the result into memory at the end.
+    """
+    run.folder.mkdir(parents=True, exist_ok=True)
+    run.result.paths["settings"] = run.folder / SETTINGS_FILE
+    write_json(run.result.paths["settings"], run.provenance())
+    bench = Workbench(run.job)
+    with run.phase("prepare") as on_step:
+        bench.trace(on_step)
+    loras = learn(run, bench) if run.settings.lora != "none" else {}
+    generate(run, bench, loras)
+    with run.phase("compose") as on_step:
+        finish(run, in_memory, on_step)
+    return run.result

@@ -1,0 +1,176 @@
+"""Reading a checkpoint folder with suspicion: small JSON files, classes by name, and the headers of weights files.
+
+Nothing of a checkpoint is run, and no weights are read.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from safetensors import SafetensorError, safe_open
+
+from loraedit.errors import ModelError
+from loraedit.families.model_card import CARD_FILE, CardFile
+
+__all__ = [
+    "AGAIN",
+    "Shapes",
+    "check_classes",
+    "file_shapes",
+    "lora_rank",
+    "read_card_file",
+    "read_json",
+    "weights_shapes",
+]
+
+Shapes = dict[str, tuple[int, ...]]
+"""Tensor shapes by name."""
+
+AGAIN = "Fetch the checkpoint again."
+PICKLES = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"}
+NEVER = "Weights load from safetensors (a single file also from .gguf), never from pickle, which can run code."
+
+
+def read_json(folder: Path, name: str) -> dict[str, Any]:
+    """The JSON object in a file of a checkpoint.
+
+    Raises:
+        ModelError: it is missing, or no JSON object.
+    """
+    try:
+        content = json.loads((folder / name).read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ModelError(
+            f"'{folder}' is not a checkpoint folder in diffusers layout: it has no {name}. "
+            "Expected model_index.json with the folders transformer, vae, text_encoder, tokenizer and scheduler."
+        ) from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise ModelError(f"'{folder / name}' cannot be read as JSON. {AGAIN}") from error
+    if not isinstance(content, dict):
+        raise ModelError(f"'{folder / name}' holds no JSON object. {AGAIN}")
+    return content
+
+
+def read_card_file(folder: Path, default: CardFile) -> CardFile:
+    """The checkpoint's ``loraedit.json``, or the default where there is none.
+
+    Raises:
+        ModelError: it is not valid.
+    """
+    if not (folder / CARD_FILE).exists():
+        return default
+    try:
+        return CardFile.model_validate(read_json(folder, CARD_FILE))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise ModelError(f"'{folder / CARD_FILE}' is not valid: {where}: {first['msg']}.") from error
+
+
+def check_classes(folder: Path, index: Mapping[str, Any], expected: Mapping[str, str]) -> None:
+    """The components that ``model_index.json`` names are classes of diffusers and transformers, and the right ones.
+
+    Args:
+        index: the content of ``model_index.json``.
+        expected: by component, ``library.Class`` as a regular expression.
+
+    Raises:
+        ModelError: one is of another library, or another class.
+    """
+    for name, value in index.items():
+        if not isinstance(value, list) or value in ([], [None, None]):
+            continue
+        if len(value) != 2 or value[0] not in ("diffusers", "transformers") or not isinstance(value[1], str):
+            raise ModelError(
+                f"'{folder / 'model_index.json'}' names {value} as its {name}, which is code of its own. "
+                "Only classes of diffusers and transformers are loaded; use another checkpoint."
+            )
+        if name in expected and not re.fullmatch(expected[name], ".".join(value)):
+            raise ModelError(
+                f"'{folder / 'model_index.json'}' names {value[1]} as its {name}, which does not belong to this kind "
+                f"of model. {AGAIN}"
+            )
+
+
+def file_shapes(path: Path) -> Shapes:
+    """Shapes of the tensors in a ``.safetensors`` or ``.gguf`` file, from its header alone.
+
+    Raises:
+        ModelError: it is a pickle, or damaged: cut short, or with offsets that lie.
+    """
+    _refuse_pickle(path)
+    if path.suffix == ".gguf":
+        return _gguf_shapes(path)
+    try:
+        with safe_open(path, "np") as file:
+            return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    except FileNotFoundError as error:
+        raise ModelError(f"There is no weights file '{path}'. Check the path.") from error
+    except (OSError, SafetensorError, ValueError) as error:
+        raise ModelError(f"'{path}' is damaged or no safetensors file ({error}). {AGAIN}") from error
+
+
+def _refuse_pickle(path: Path) -> None:
+    try:
+        with path.open("rb") as file:
+            head = file.read(4)
+    except OSError as error:
+        raise ModelError(f"Weights file '{path}' cannot be read: {error.strerror}. Check the path.") from error
+    pickled = head[:2] in (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05") or head == b"PK\x03\x04"
+    if pickled or path.suffix in PICKLES:
+        what = "is a pickle" if path.suffix in PICKLES else "is a pickle under another name"
+        raise ModelError(f"'{path}' {what}. {NEVER}")
+
+
+def _gguf_shapes(path: Path) -> Shapes:
+    try:
+        from gguf import GGUFReader
+    except ImportError as error:
+        raise ModelError(f"'{path}' needs the gguf package: pip install 'loraedit[gguf]'.") from error
+    try:
+        return {tensor.name: tuple(int(n) for n in reversed(tensor.shape)) for tensor in GGUFReader(path).tensors}
+    except Exception as error:  # gguf raises whatever its parsing happens to meet
+        raise ModelError(f"'{path}' is damaged or no GGUF file ({type(error).__name__}). {AGAIN}") from error
+
+
+def weights_shapes(folder: Path) -> Shapes:
+    """Shapes of all the tensors of a component's folder; every shard that its index names is there and holds its part.
+
+    Raises:
+        ModelError: a file is missing or damaged, or there are only pickles.
+    """
+    by_file = {path.name: file_shapes(path) for path in sorted(folder.glob("*.safetensors"))}
+    for path in folder.glob("*.safetensors.index.json"):
+        weight_map = read_json(folder, path.name).get("weight_map")
+        if not isinstance(weight_map, dict):
+            raise ModelError(f"'{path}' names no files. {AGAIN}")
+        missing = sorted({str(file) for file in weight_map.values()} - by_file.keys())
+        if missing:
+            raise ModelError(f"'{folder}' lacks {missing[0]}. {AGAIN}")
+        for tensor, file in weight_map.items():
+            if tensor not in by_file[file]:
+                raise ModelError(f"'{folder / file}' lacks the tensor {tensor}. {AGAIN}")
+    if not by_file:
+        pickles = sorted(path.name for path in folder.glob("*") if path.suffix in PICKLES)
+        what = f"only {pickles[0]}, a pickle. {NEVER}" if pickles else AGAIN
+        raise ModelError(f"'{folder}' has no .safetensors weights{', ' if pickles else '. '}{what}")
+    return {name: shape for shapes in by_file.values() for name, shape in shapes.items()}
+
+
+def lora_rank(path: Path) -> int:
+    """The rank of a LoRA file, from its header; 0 if there is no such file.
+
+    Raises:
+        ModelError: it is no LoRA file.
+    """
+    if not path.exists():
+        return 0
+    try:
+        return max(shape[0] for name, shape in file_shapes(path).items() if "lora_A" in name)
+    except ValueError as error:
+        raise ModelError(f"The prior '{path}' is no LoRA file. {AGAIN}") from error

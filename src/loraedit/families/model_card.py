@@ -1,0 +1,138 @@
+"""What loraedit knows about a checkpoint, as plain values; nothing here reads a file's weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from loraedit.config import Recipe
+from loraedit.files import fingerprint
+
+__all__ = ["CARD_FILE", "CardFile", "ModelCard", "SingleFile", "prior_file"]
+
+CARD_FILE = "loraedit.json"
+
+Positive = Annotated[int, Field(ge=1)]
+
+
+class CardFile(BaseModel):
+    """The fields of ``loraedit.json``; the defaults are those of Wan2.1-I2V-14B-480P.
+
+    Attributes:
+        area_px: frame area the model was trained at, in pixels.
+        text_tokens: length to which prompts are padded.
+        recipe: defaults for training and sampling.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    area_px: Positive = 832 * 480
+    text_tokens: Positive = 512
+    recipe: Recipe = Recipe()
+
+
+class SingleFile(BaseModel):
+    """A transformer as one file, in place of a folder of the checkpoint.
+
+    Attributes:
+        path: ``.safetensors`` or ``.gguf``, in the model's native layer names or in those of diffusers.
+        config: the configuration of diffusers' class, as the tensors' shapes tell it.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    path: Path
+    config: dict[str, Any]
+
+
+class ModelCard(BaseModel):
+    """What loraedit knows about a checkpoint.
+
+    Attributes:
+        folder: the checkpoint, in diffusers layout.
+        pipeline: diffusers' pipeline class for image-to-video with this checkpoint.
+        spatial: pixels per latent cell, per side.
+        temporal: frames per latent frame.
+        multiple_px: height and width must be multiples of this.
+        frame_step: clips have ``frame_step * n + 1`` frames.
+        latent_channels: channels of a latent.
+        mask: how the model is told what to keep. ``channels``: mask and condition are input channels beside the noise,
+            and every frame can be kept by itself. ``tokens``: the model has one timestep a token; a token that is kept
+            whole shows the clean condition at timestep 0, all others noise, and inside the mask nothing is shown.
+        experts: folders of the transformers, the one for high noise first.
+        components: folders with weights that are needed, the experts among them.
+        boundary: noise level at which the second expert takes over; 0 with one expert.
+        image_frames: frames that the image encoder reads: 0 for none, 1 for the first, 2 for the first and the last.
+        embeds_guidance: whether the transformer reads the guidance scale as an input, as one distilled from
+            classifier-free guidance does; there is no second pass then.
+        max_positions: the most latent frames, or patches along a side, that the position codes reach.
+        settings: the card file.
+        prior_rank: LoRA rank of the checkpoint's prior; 0 if it brings none.
+        files: transformers that are read from a single file, by expert.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    folder: Path
+    pipeline: str
+    spatial: Positive
+    temporal: Positive
+    multiple_px: Positive
+    frame_step: Positive
+    latent_channels: Positive
+    mask: Literal["channels", "tokens"] = "channels"
+    experts: tuple[str, ...]
+    components: tuple[str, ...]
+    boundary: float
+    image_frames: Annotated[int, Field(ge=0, le=2)]
+    embeds_guidance: bool = False
+    max_positions: Positive
+    settings: CardFile
+    prior_rank: Annotated[int, Field(ge=0)]
+    files: dict[str, SingleFile] = {}
+
+    def prior(self, expert: str) -> Path:
+        """The LoRA file that a fit of this expert may start from."""
+        return prior_file(self.folder, expert)
+
+    @property
+    def recipe(self) -> Recipe:
+        """Defaults for training and sampling."""
+        return self.settings.recipe
+
+    def fingerprint(self) -> str:
+        """The checkpoint's identity: its text files, and size and spots of each weights file.
+
+        The card file counts by what changes results by itself; the recipe's defaults and the prior do not.
+        """
+        parts: list[Any] = [self.settings.area_px, self.settings.text_tokens]
+        for path in sorted(self.folder.rglob("*")):
+            name = path.relative_to(self.folder).as_posix()
+            replaced = name.split("/")[0] in self.files
+            if path.suffix == ".safetensors" and not name.startswith("prior/") and not replaced:
+                parts += [name, path.stat().st_size, _spots(path)]
+            elif path.suffix in {".json", ".model", ".txt"} and path.name != CARD_FILE:
+                parts += [name, path.read_bytes()]
+        for name, file in sorted(self.files.items()):
+            parts += [name, file.path.stat().st_size, _spots(file.path)]
+        return fingerprint(*parts)
+
+
+def prior_file(folder: Path, expert: str) -> Path:
+    """Where a checkpoint keeps the prior LoRA of an expert."""
+    return folder / "prior" / f"{expert}.safetensors"
+
+
+def _spots(path: Path, count: int = 64, length: int = 1 << 16) -> bytes:
+    """The head of a file and pieces spread over it up to its end; all of it if it is small."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        if size <= count * length:
+            return file.read()
+        pieces = []
+        for index in range(count):
+            file.seek((size - length) * index // (count - 1))
+            pieces.append(file.read(length))
+    return b"".join(pieces)

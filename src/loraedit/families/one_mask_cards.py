@@ -1,0 +1,81 @@
+"""From a checkpoint's configuration to its card, for the families of :mod:`loraedit.families.one_mask`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from loraedit.config import Recipe
+from loraedit.errors import ModelError
+from loraedit.families.folder import lora_rank, read_card_file, read_json
+from loraedit.families.model_card import CardFile, ModelCard, prior_file
+
+__all__ = ["ONE_MASK_CARDS"]
+
+FAR = 4096
+"""More positions than any clip has: these models compute their position codes as far as they are needed."""
+
+
+def _hunyuan_card(folder: Path, _index: dict[str, Any]) -> ModelCard:
+    config, vae = _configs(folder)
+    kind, channels, latents = str(config["image_condition_type"]), config["in_channels"], int(vae["latent_channels"])
+    if channels != {"latent_concat": 2 * latents + 1, "token_replace": latents}.get(kind):
+        raise ModelError(
+            f"'{folder / 'transformer'}' takes {channels} channels with image_condition_type {kind}. Expected "
+            f"{2 * latents + 1} with latent_concat, or {latents} with token_replace: it is not an image-to-video "
+            "transformer."
+        )
+    return _card(
+        folder,
+        pipeline="HunyuanVideoImageToVideoPipeline",
+        spatial=int(vae["spatial_compression_ratio"]),
+        temporal=int(vae["temporal_compression_ratio"]),
+        patch=int(config["patch_size"]),
+        latent_channels=latents,
+        mask="tokens" if kind == "token_replace" else "channels",
+        embeds_guidance=bool(config["guidance_embeds"]),
+        encoders=("text_encoder", "text_encoder_2"),
+        settings=CardFile(
+            area_px=960 * 544, text_tokens=256, recipe=Recipe(guidance=6.0 if config["guidance_embeds"] else 1.0)
+        ),
+    )
+
+
+def _configs(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Of the transformer and of the VAE; the scheduler's is looked at too."""
+    read_json(folder, "scheduler/scheduler_config.json")
+    return read_json(folder, "transformer/config.json"), read_json(folder, "vae/config.json")
+
+
+def _card(
+    folder: Path,
+    *,
+    spatial: int,
+    temporal: int,
+    patch: int,
+    encoders: tuple[str, ...],
+    settings: CardFile,
+    **values: Any,
+) -> ModelCard:
+    return ModelCard(
+        folder=folder,
+        spatial=spatial,
+        temporal=temporal,
+        multiple_px=spatial * patch,
+        frame_step=temporal,
+        experts=("transformer",),
+        boundary=0.0,
+        components=("transformer", "vae", *encoders),
+        image_frames=1 if "image_encoder" in encoders else 0,
+        max_positions=FAR,
+        settings=read_card_file(folder, settings),
+        prior_rank=lora_rank(prior_file(folder, "transformer")),
+        **values,
+    )
+
+
+ONE_MASK_CARDS: dict[str, Callable[[Path, dict[str, Any]], ModelCard]] = {
+    "HunyuanVideoImageToVideoPipeline": _hunyuan_card,
+}
+"""By the pipeline that ``model_index.json`` names."""

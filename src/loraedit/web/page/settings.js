@@ -1,0 +1,50 @@
+// The settings of an edit, made of the schema that the server has of them.
+
+import { $, make } from "./dom.js";
+
+const ELSEWHERE = new Set(["prompt", "source_prompt", "model"]);
+
+export function drawSettings(fields, models, values) {
+  const place = $("all-settings");
+  if (!place.children.length) {
+    for (const [name, field] of Object.entries(fields)) {
+      if (!ELSEWHERE.has(name)) place.append(row(name, field));
+    }
+    $("set-model").replaceChildren(...models.map((model) => make("option", { value: model }, model)));
+  }
+  for (const input of document.querySelectorAll("[data-setting]")) {
+    if (input === document.activeElement) continue;
+    const value = values[input.dataset.setting];
+    input.value = value === undefined || value === null ? (input.dataset.setting === "model" ? models[0] : "") : String(value);
+  }
+}
+
+// What the inputs say; an empty one leaves the choice to the model.
+export function readSettings(fields, before) {
+  const settings = { ...before };
+  for (const input of document.querySelectorAll("[data-setting]")) {
+    const name = input.dataset.setting;
+    const kind = kindOf(fields[name]);
+    if (input.value === "") delete settings[name];
+    else if (kind.type === "boolean") settings[name] = input.value === "true";
+    else if (kind.type === "integer" || kind.type === "number") settings[name] = Number(input.value);
+    else settings[name] = input.value;
+  }
+  return settings;
+}
+
+function kindOf(field) {
+  return (field.anyOf || [field]).find((kind) => kind.type !== "null");
+}
+
+function row(name, field) {
+  const kind = kindOf(field);
+  const options = kind.enum || (kind.type === "boolean" ? ["true", "false"] : null);
+  const words = { true: "yes", false: "no" };
+  const input = options
+    ? make("select", {}, make("option", { value: "" }, "default"), ...options.map((value) => make("option", { value }, words[value] || value)))
+    : make("input", { type: kind.type === "string" ? "text" : "number", placeholder: "default" });
+  if (kind.type === "number") input.step = "any";
+  input.dataset.setting = name;
+  return make("label", {}, name.replaceAll("_", " "), input, make("small", {}, field.description || ""));
+}

@@ -1,0 +1,141 @@
+"""HunyuanVideo image-to-video, both kinds: parity with diffusers' own pipeline, and what the mask does."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from diffusers import HunyuanVideoImageToVideoPipeline, HunyuanVideoTransformer3DModel
+from parity import (
+    CPU,
+    PROMPT,
+    check_edit,
+    check_half_precision,
+    check_lora_in_diffusers,
+    check_mask_reaches_the_model,
+    encode,
+    generate,
+    noise,
+    picture,
+    plain_sample,
+)
+from PIL import Image
+from tiny_hunyuan import published, save_tiny_hunyuan
+
+from loraedit.errors import ModelError
+from loraedit.families import open_family
+from loraedit.families.base import Family
+from loraedit.families.card import read_card
+from loraedit.families.hunyuan import forward_with_kept_tokens
+from loraedit.families.one_mask import shown_where_kept
+
+FRAMES, HEIGHT, WIDTH = 9, 32, 48
+TEXT_TOKENS = 20
+KINDS = ["33ch", "16ch"]
+CARD = {
+    "area_px": 1024,
+    "text_tokens": TEXT_TOKENS,
+    "recipe": {"steps": 2, "rank": 2, "lr": 1e-3, "sampling_steps": 2, "guidance": 1.0},
+}
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folders = {kind: save_tiny_hunyuan(tmp_path_factory.mktemp("hunyuan") / kind, kind) for kind in KINDS}
+    for folder in folders.values():
+        (folder / "loraedit.json").write_text(json.dumps(CARD))
+    return folders
+
+
+def family_of(folders: dict[str, Path], kind: str) -> Family:
+    return open_family(read_card(folders[kind]))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("guidance", [1.0, 3.0])
+def test_sampler_equals_diffusers_own_pipeline(
+    folders: dict[str, Path], kind: str, guidance: float, tmp_path: Path
+) -> None:
+    family = family_of(folders, kind)
+    condition = encode(family, plain_sample(FRAMES, HEIGHT, WIDTH))
+    latents = generate(family, condition, 4, guidance, tmp_path)
+    pixels = family.decode(latents, CPU)
+    pipeline = HunyuanVideoImageToVideoPipeline.from_pretrained(folders[kind], dtype=torch.float32)
+    pipeline.set_progress_bar_config(disable=True)
+    first = condition.condition[None, 1:, :1]
+    start = (noise(family, condition) - 0.001 * first) / 0.999  # diffusers mixes this much of frame 1 into the noise
+    embedded = family.card.embeds_guidance
+    theirs = pipeline(
+        Image.fromarray(picture(HEIGHT, WIDTH)[0]), PROMPT, negative_prompt="", height=HEIGHT, width=WIDTH,
+        num_frames=FRAMES, num_inference_steps=4, guidance_scale=guidance if embedded else 1.0,
+        true_cfg_scale=1.0 if embedded else guidance, latents=start, output_type="np", max_sequence_length=TEXT_TOKENS,
+    ).frames[0]  # fmt: skip
+    ours = (pixels + 1) / 2
+    if kind == "33ch":
+        ours = ours[4:]  # the pipeline drops these
+    assert np.abs(np.clip(ours, 0, 1) - theirs).max() < 1e-4
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_mask_inside_a_frame_reaches_the_model(folders: dict[str, Path], kind: str) -> None:
+    check_mask_reaches_the_model(family_of(folders, kind), FRAMES, HEIGHT, WIDTH)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_whole_edit_runs_with_lora_references_and_crop(folders: dict[str, Path], kind: str) -> None:
+    check_edit(folders[kind])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_bfloat16_transformer_gives_a_velocity_and_gradients(folders: dict[str, Path], kind: str) -> None:
+    check_half_precision(family_of(folders, kind), FRAMES, HEIGHT, WIDTH)
+
+
+def test_kept_tokens_in_another_order_give_what_the_model_gives_for_frame_1(folders: dict[str, Path]) -> None:
+    """Keeping frame 1 alone, our forward pass is the model's own."""
+    family = family_of(folders, "16ch")
+    transformer = family.load_transformer(family.experts[0], CPU)
+    condition = encode(family, plain_sample(FRAMES, HEIGHT, WIDTH))
+    keep, visible = shown_where_kept(noise(family, condition), condition.condition[None])
+    words = {
+        "encoder_hidden_states": condition.text[None], "encoder_attention_mask": torch.ones(1, len(condition.text)),
+        "pooled_projections": condition.text_2[None], "guidance": torch.tensor([3000.0]),
+    }  # fmt: skip
+    ours = forward_with_kept_tokens(transformer, visible, keep, torch.tensor([400.0]), **words)
+    theirs = transformer(visible, torch.tensor([400.0]), **words, return_dict=False)[0]
+    assert (ours - theirs).abs().max() < 1e-5
+
+
+def test_the_lora_loads_into_diffusers_and_gives_the_same_velocity(folders: dict[str, Path], tmp_path: Path) -> None:
+    check_lora_in_diffusers(family_of(folders, "33ch"), HunyuanVideoImageToVideoPipeline, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"), [("hunyuan-i2v-33ch", 12_810_991_680), ("hunyuan-i2v-16ch", 12_821_012_544)]
+)
+def test_the_published_configuration_has_the_published_size(name: str, parameters: int) -> None:
+    with torch.device("meta"):
+        transformer = HunyuanVideoTransformer3DModel(**published(name))
+    assert sum(p.numel() for p in transformer.parameters()) == parameters
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"in_channels": 16}, "Expected 9 with latent_concat"),
+        ({"image_condition_type": None}, "not an image-to-video"),
+        ({"patch_size": None}, "not that of a HunyuanVideo"),
+    ],
+)
+def test_a_transformer_that_is_not_i2v_is_refused(
+    folders: dict[str, Path], tmp_path: Path, change: dict[str, object], words: str
+) -> None:
+    folder = shutil.copytree(folders["33ch"], tmp_path / "model")
+    config = json.loads((folder / "transformer/config.json").read_text())
+    (folder / "transformer/config.json").write_text(json.dumps({**config, **change}))
+    with pytest.raises(ModelError, match=words):
+        read_card(folder)

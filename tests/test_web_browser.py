@@ -1,0 +1,89 @@
+"""From clip to edited clip in a real browser, on nano; the download is what the command line makes."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from browser import find_chromium
+from conftest import make_scene
+
+pytest.importorskip("uvicorn", reason="the page needs the extra 'web'")
+
+from web_client import QUICK, Server, write_inputs
+from web_page import READY, WebPage
+
+
+def test_from_clip_to_edited_clip_as_on_the_command_line(tmp_path: Path) -> None:
+    chromium = find_chromium()
+    if chromium is None:
+        pytest.skip("there is no Chromium on this machine; install one to test the page in a browser")
+    files = write_inputs(tmp_path / "inputs", make_scene())
+    server = Server(tmp_path / "folder").start()
+    try:
+        with WebPage(chromium, tmp_path / "profile", timeout_s=400) as page:
+            page.visit(server.address)
+            page.give_file("clip-file", files / "source.mkv")
+            page.wait_for("document.getElementById('clip-status').textContent.includes('5 frames, 44x36')")
+            page.give_file("edited-file", files / "edited.png")
+            page.wait_for(READY)
+            page.wait_for("!document.querySelector('#mask-player .over').classList.contains('blank')")
+            automatic = page.state()["mask"]["key"]
+            correct_by_click(page)
+            assert page.state()["mask"]["key"] != automatic
+            run = run_and_watch(page)
+            made = {name: page.fetched(f"/media/run/{run}/{name}?download") for name in ("video", "lora", "command")}
+            assert page.errors == []
+            assert all(url.startswith((server.address, "blob:")) for url in page.requests)
+        home = next(server.folder.glob("*/clips")).parent
+        ours = by_command_line(made["command"].decode(), home, tmp_path / "by-hand")
+        assert (ours / "edited.mp4").read_bytes() == made["video"]
+        assert next((ours / "run/lora").iterdir()).read_bytes() == made["lora"]
+    finally:
+        server.stop()
+
+
+def correct_by_click(page: WebPage) -> None:
+    """A point on the thing, in frame 2."""
+    page.evaluate(
+        "const s = document.querySelector('#mask-player input'); s.value = 2; s.dispatchEvent(new Event('input'));"
+        "document.querySelector('[name=tool][value=on]').click(); 1"
+    )
+    page.click_picture("#mask-player canvas", 18.5 / 44, 15.5 / 36)
+    page.wait_for(f"!({READY})")
+    page.wait_for(READY)
+    assert page.state()["draft"]["points"] == [[2, 18, 15, True]]
+
+
+def run_and_watch(page: WebPage) -> str:
+    """Start, see the progress, wait for the result, and see it play; the run."""
+    for name, value in QUICK.items():
+        page.set_value(name, value)
+    page.press("start")
+    page.wait_for("document.querySelector('.run .phase progress')")
+    page.wait_for("document.querySelector('.run video')")
+    page.evaluate("document.querySelector('.run video').play(); 1")
+    page.wait_for("document.querySelector('.run video').currentTime > 0.05")
+    page.wait_for("document.querySelector('.run table')")
+    assert "bit for bit" in page.evaluate("document.querySelector('.run').textContent")
+    run: str = page.evaluate("document.querySelector('.run').id")
+    return run
+
+
+def by_command_line(shown: str, home: Path, folder: Path) -> Path:
+    """What the shown commands make elsewhere, from the same uploads; the run's folder."""
+    for name in ("clips", "images"):
+        shutil.copytree(home / name, folder / name)
+    first, *commands = shown.splitlines()
+    assert first == shlex.join(["cd", str(home)])
+    for line in commands[:2]:
+        program, *arguments = shlex.split(line)
+        assert program == "loraedit"
+        subprocess.run(
+            [sys.executable, "-m", "loraedit", *arguments], cwd=folder, check=True, stderr=subprocess.DEVNULL
+        )
+    return next((folder / "runs").iterdir())
