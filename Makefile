@@ -24,8 +24,6 @@ $(STAMP): pyproject.toml
 demo: $(STAMP)  ## edit the example clip with the built-in model
 	$(BIN)/loraedit edit $(EXAMPLE)/source.mkv \
 	  --first-frame $(EXAMPLE)/first_frame_edited.png \
-	  --mask $(EXAMPLE)/mask.mkv \
-	  --reference 32=$(EXAMPLE)/last_frame_edited.png \
 	  --source-prompt "a person in a black coat over a grey background" \
 	  --prompt "a person in an orange striped coat and a yellow hat over a grey background" \
 	  --out outputs/pedestrian.mp4 \

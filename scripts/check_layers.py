@@ -22,13 +22,13 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("web",),
     ("editing", "evaluate", "exporting", "masking"),
     ("working",),
-    ("inputs", "report", "training", "generate", "devices"),
+    ("inputs", "report", "training", "generate"),
     ("extra_loras",),
     ("lora", "lora_files"),
     ("families",),
     ("conditioning", "results", "segments", "tracking", "window"),
     ("masks",),
-    ("video", "mask_tube", "compose", "carry", "optical_flow", "flow", "config", "files"),
+    ("video", "mask_tube", "compose", "carry", "optical_flow", "flow", "config", "files", "devices"),
     ("types", "errors", "version"),
 )
 DEPTH = {unit: depth for depth, units in enumerate(LAYERS) for unit in units}

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -14,10 +15,15 @@ import pytest
 from test_propagation_cases import make_case
 from test_tracking import HEIGHT, WIDTH, ground, moving_square, overlap, square_at
 
-from loraedit.errors import InputError
+import loraedit
+from loraedit.errors import InputError, LoraEditError
 from loraedit.tracking import changed_region, mask_from_edit
-from loraedit.types import Clip, Image
+from loraedit.types import Clip, Frames, Image, Mask
 from loraedit.video import read_clip, write_clip, write_image
+
+
+def made_from(frames: Frames, edits: dict[int, Image]) -> Mask:
+    return np.stack(list(mask_from_edit(Clip(frames, Fraction(10)), edits)))
 
 
 def picture() -> Image:
@@ -93,7 +99,7 @@ def test_the_mask_follows_the_square_with_room_round_it() -> None:
     frames, truth = moving_square([8 + 4 * index for index in range(9)])
     look = frames[0].copy()
     look[truth[0]] = 255 - look[truth[0]]
-    mask = np.asarray(mask_from_edit(Clip(frames, Fraction(24)), {0: look}))
+    mask = made_from(frames, {0: look})
     assert mask[truth].mean() > 0.99
     assert mask.sum() < 4 * truth.sum()
 
@@ -102,7 +108,7 @@ def test_what_is_added_beside_a_thing_moves_with_the_thing() -> None:
     frames, _ = moving_square([8 + 5 * index for index in range(9)])
     look = frames[0].copy()
     look[12:25, 12:24] = (250, 250, 0)  # a hat, on the background alone
-    mask = np.asarray(mask_from_edit(Clip(frames, Fraction(24)), {0: look}))
+    mask = made_from(frames, {0: look})
     for index in range(9):
         assert mask[index, 12:25, 12 + 5 * index : 24 + 5 * index].mean() > 0.95
     assert not mask[8, :, :30].any()
@@ -113,19 +119,28 @@ def test_a_reference_adds_what_it_changes() -> None:
     first, last = frames[0].copy(), frames[8].copy()
     first[truth[0]] = 255 - first[truth[0]]
     last[4:18, 96:112] = (0, 200, 250)
-    mask = np.asarray(mask_from_edit(Clip(frames, Fraction(24)), {0: first, 8: last}))
+    mask = made_from(frames, {0: first, 8: last})
     assert mask[8, 4:18, 96:112].all() and mask[truth].mean() > 0.99
     with pytest.raises(InputError, match="The reference for frame 8 equals"):
-        mask_from_edit(Clip(frames, Fraction(24)), {0: first, 8: frames[8]})
+        made_from(frames, {0: first, 8: frames[8]})
 
 
 @pytest.mark.parametrize(("kind", "number"), [("outline", 0), ("unseen", 1)])
 def test_on_a_benchmark_case_the_mask_covers_what_truly_changes(kind: str, number: int) -> None:
     case = make_case(kind, number, frames=9)
-    mask = np.asarray(mask_from_edit(Clip(case.source, Fraction(24)), {0: case.truth[0]}))
+    mask = made_from(case.source, {0: case.truth[0]})
     changed = (case.source != case.truth).any(-1)
     assert mask[changed].mean() > 0.98
     assert mask.sum() < 2.5 * case.mask.sum()
+
+
+@pytest.mark.parametrize("setting", [{"margin": 0.3}, {"tracker": "sam2", "tracker_model": "nowhere"}])
+def test_how_a_mask_is_made_is_not_said_of_a_mask_that_is_given(setting: dict[str, Any]) -> None:
+    frames, truth = moving_square([8, 12])
+    with pytest.raises(InputError, match="--mask auto"):
+        loraedit.edit(frames, 255 - frames[0], truth, **setting)
+    with pytest.raises(LoraEditError, match=r"margin of 99|no checkpoint"):
+        loraedit.edit(frames, 255 - frames[0], **{**setting, **({"margin": 99.0} if "margin" in setting else {})})
 
 
 # loraedit mask
@@ -183,6 +198,16 @@ REFUSED = {
     "point outside": (["--point", "0:120,4"], "leaves the frame"),
     "point too late": (["--point", "5:4,4"], "no frame 5"),
     "points out alone": (["--point", "0:4,4:out"], "none on the object"),
+    "malformed stroke": (["--stroke", "0:4,4"], "K:x,y,x,y"),
+    "stroke outside": (["--stroke", "0:4,4,200,4"], "leaves the frame"),
+    "words alone": (["--text", "a dog"], "reads no text"),
+    "unknown tracker": (["--point", "0:4,4", "--tracker", "magic"], "no tracker 'magic'"),
+    "tracker without weights": (["--point", "0:4,4", "--tracker", "sam2"], "--tracker-model"),
+    "no checkpoint": (["--point", "0:4,4", "--tracker", "sam2", "--tracker-model", "."], "no checkpoint"),
+    "unknown shape": (["--point", "0:4,4", "--shape", "star"], "the shape 'star'"),
+    "shape of a tight mask": (["--point", "0:4,4", "--tight", "--shape", "hull"], "no other shape"),
+    "negative smoothing": (["--point", "0:4,4", "--smooth", "-1"], "--smooth -1"),
+    "override too late": (["--point", "0:4,4", "--override", "7=seed.png"], "no frame 7"),
     "malformed box": (["--box", "0:1,2,3"], "K:x0,y0,x1,y1"),
     "empty box": (["--box", "0:9,9,9,20"], "empty"),
     "box outside": (["--box", "0:9,9,20,99"], "leaves the frame"),

@@ -5,6 +5,7 @@ Nothing here needs torch, so a mistake is answered before anything heavy loads.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -24,7 +25,7 @@ from loraedit.mask_tube import MaskTube
 from loraedit.masks import MaskSpec, loosen, read_mask
 from loraedit.results import CLIP_FOLDERS, EDITED_FIRST_FILE
 from loraedit.segments import Segment, split
-from loraedit.tracking import mask_from_edit, name_of_frame
+from loraedit.tracking import Loose, mask_from_edit, name_of_frame, open_tracker
 from loraedit.types import Clip, Codec, Footage, Image, OnStep, Size, no_step
 from loraedit.video import DEFAULT_FPS, check_encodable, check_writable, open_footage, read_image
 from loraedit.window import Window, choose_window
@@ -34,6 +35,7 @@ __all__ = [
     "ImageLike",
     "Job",
     "check_apart",
+    "check_margin",
     "parse_reference",
     "prepare",
     "read_edit",
@@ -43,6 +45,8 @@ __all__ = [
 
 ClipLike = str | Path | Clip | NDArray[Any]
 ImageLike = str | Path | NDArray[Any]
+
+MAX_MARGIN = 10.0
 
 
 @dataclass(frozen=True)
@@ -116,6 +120,8 @@ def prepare(
         ModelError: the checkpoint is not one that loraedit can edit with.
     """
     _check_device(settings.device)
+    automatic = mask is None or (isinstance(mask, str) and mask == "auto")
+    _check_tracking(automatic, settings)
     extras = tuple(parse_extra(text) for text in settings.extra_lora)
     given = [source, first_frame, mask, *references.values(), *(extra.path for extra in extras)]
     run = _check_places(out, run, settings.codec, given)
@@ -127,8 +133,10 @@ def prepare(
     looks = {
         index: read_edit(image, clip.size, settings.fit, name_of_frame(index)) for index, image in references.items()
     }
-    if mask is None or (isinstance(mask, str) and mask == "auto"):
-        edit_mask = mask_from_edit(clip, {0: edited, **looks}, on_step=on_mask)
+    if mask is None or automatic:
+        tracker = open_tracker(settings.tracker, _folder(settings.tracker_model), None, settings.device)
+        loose = Loose() if settings.margin is None else Loose(settings.margin)
+        edit_mask = MaskTube(mask_from_edit(clip, {0: edited, **looks}, loose, tracker, on_mask))
     else:
         edit_mask = read_mask(mask, len(clip), clip.size)
     edit_mask = loosen(edit_mask, settings.box, settings.dilate_px)
@@ -304,6 +312,22 @@ def _distilled(settings: EditSettings, extras: Sequence[ExtraLora]) -> tuple[Edi
     return settings, notes
 
 
+def _folder(path: str | None) -> Path | None:
+    return None if path is None else Path(path)
+
+
+def _check_tracking(automatic: bool, settings: EditSettings) -> None:
+    """What says how a mask is made is said of one that is made."""
+    if settings.margin is not None:
+        check_margin(settings.margin)
+    if not automatic and (settings.margin is not None or settings.tracker != "embedded" or settings.tracker_model):
+        raise InputError(
+            "--margin and --tracker are for a mask that is made from the edit. Leave them out, or give --mask auto."
+        )
+    if automatic:
+        open_tracker(settings.tracker, _folder(settings.tracker_model), None, settings.device)
+
+
 def _check_device(device: str | None) -> None:
     if device is not None and not re.fullmatch(r"(cpu|cuda|mps|xpu)(:\d+)?", device):
         raise InputError(f"Device '{device}' is not known. Expected cpu, cuda, cuda:1, mps or xpu.")
@@ -328,6 +352,16 @@ def _check_places(out: Path | None, run: Path | None, codec: Codec | None, input
     for path in written:
         check_writable(path, codec if path == out else None)
     return run
+
+
+def check_margin(margin: float) -> None:
+    """A loose mask can have this margin.
+
+    Raises:
+        InputError: it cannot.
+    """
+    if not (math.isfinite(margin) and 0 <= margin <= MAX_MARGIN):
+        raise InputError(f"A mask cannot have a margin of {margin}. Expected 0 to {MAX_MARGIN:g}, such as 0.15.")
 
 
 def check_apart(given: Path, written: Path, exactly: bool) -> None:

@@ -122,26 +122,57 @@ def make_a_mask(
         list[str] | None, typer.Option(metavar="K:x,y[:out]", help="A point of frame K on the thing, or off it.")
     ] = None,
     box: Annotated[list[str] | None, typer.Option(metavar="K:x0,y0,x1,y1", help="A box round it in frame K.")] = None,
+    stroke: Annotated[
+        list[str] | None,
+        typer.Option(metavar="K:x,y,x,y,...[:out]", help="A brush stroke on it, or off it."),
+    ] = None,
     seed_mask: Annotated[
         list[str] | None, typer.Option(metavar="K=PNG", help="The thing in frame K, white on black.")
     ] = None,
+    text: Annotated[str | None, typer.Option(help="The thing in words, with --tracker sam3.")] = None,
+    tracker: Annotated[str, typer.Option(help="What follows it: embedded, sam2, edgetam or sam3.")] = "embedded",
+    tracker_model: Annotated[
+        Path | None, typer.Option(help="Folder of that tracker's weights, as transformers saves them.")
+    ] = None,
     tight: Annotated[bool, typer.Option("--tight", help="The thing's own outline, not a loose mask round it.")] = False,
+    shape: Annotated[str, typer.Option(help="Of a loose mask: box, hull or outline.")] = "box",
     margin: Annotated[
         float | None, typer.Option(help="Added on each side, as a share of width and height.  [default: 0.15]")
     ] = None,
+    dilate_px: Annotated[float, typer.Option(help="Grow the mask by so many pixels.")] = 0.0,
+    smooth: Annotated[int, typer.Option(help="Average the outline over so many frames before and after.")] = 0,
+    fill_holes: Annotated[bool, typer.Option("--fill-holes", help="Leave nothing out inside.")] = False,
+    feather_px: Annotated[
+        float,
+        typer.Option(help="Soften the border in the file, so many pixels each way."),
+    ] = 0.0,
+    override: Annotated[
+        list[str] | None, typer.Option(metavar="K=PNG", help="The mask of frame K as it shall be.")
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="Where weights run; by default the best there is.")] = None,
     progress_json: ProgressJson = False,
 ) -> None:
-    """Make a mask for a clip from your edit, or from a few points, boxes or masks; all but SOURCE can be repeated."""
-    from loraedit.masking import MaskHints, make_mask, parse_box, parse_point
+    """Make a mask for a clip from your edit, or from what you point at; what concerns a frame K can be repeated."""
+    from loraedit.masking import Finish, MaskHints, make_mask, parse_box, parse_point, parse_stroke
 
     edits = _references(reference or [])
     if from_edit is not None and edits.setdefault(0, from_edit) != from_edit:
         raise InputError("There are two edits of frame 0. Give --from-edit, or a reference for frame 0.")
-    points, boxes = [parse_point(text) for text in point or []], [parse_box(text) for text in box or []]
-    hints = MaskHints(edits, points, boxes, _references(seed_mask or []))
+    hints = MaskHints(
+        edits,
+        [parse_point(each) for each in point or []],
+        [parse_box(each) for each in box or []],
+        [parse_stroke(each) for each in stroke or []],
+        _references(seed_mask or []),
+        text,
+    )
+    finish = Finish(tight, shape, margin, dilate_px, smooth, fill_holes, feather_px, _references(override or []))
     console = Console(stderr=True)
     with _progress(console, progress_json, QUIET_S) as progress:
-        made = make_mask(source, hints, out, tight, margin, _phase_progress(progress, "mask"))
+        if tracker != "embedded":
+            quiet_libraries("transformers")
+        told = _phase_progress(progress, "mask")
+        made = make_mask(source, hints, out, finish, tracker, tracker_model, device, told)
     share = made.mask.share()
     console.print(f"The mask covers {share:.0%} of the clip. Look at the preview before you use it.", highlight=False)
     for name, path in (("Mask", made.out), ("Preview", made.preview)):

@@ -1,22 +1,36 @@
 """Masks without work: what an edit changes, and the thing it sits on, followed through the clip."""
 
-from loraedit.tracking.auto import MARGIN, loose_tube, mask_from_edit, tight_tube
-from loraedit.tracking.base import Plane, Seeds, Tracker
+from loraedit.tracking.auto import Loose, loose_tube, loosened, mask_from_edit
+from loraedit.tracking.base import Box, Hints, Planes, Point, Stroke, Tracker
 from loraedit.tracking.changes import changed_region, name_of_frame
 from loraedit.tracking.embedded import FlowTracker
-from loraedit.tracking.hints import Hints, seed_from_hints
+from loraedit.tracking.hints import seed_from_hints
+from loraedit.tracking.regions import filled
+from loraedit.tracking.tools import hulls, soft_border, steady
+from loraedit.tracking.trackers import TRACKERS, TrackerName, open_tracker
+from loraedit.tracking.view import View
 
 __all__ = [
-    "MARGIN",
+    "TRACKERS",
+    "Box",
     "FlowTracker",
     "Hints",
-    "Plane",
-    "Seeds",
+    "Loose",
+    "Planes",
+    "Point",
+    "Stroke",
     "Tracker",
+    "TrackerName",
+    "View",
     "changed_region",
+    "filled",
+    "hulls",
     "loose_tube",
+    "loosened",
     "mask_from_edit",
     "name_of_frame",
+    "open_tracker",
     "seed_from_hints",
-    "tight_tube",
+    "soft_border",
+    "steady",
 ]

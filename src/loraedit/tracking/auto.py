@@ -11,31 +11,29 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import overload
+from itertools import pairwise
+from typing import Literal
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from loraedit.errors import InputError
-from loraedit.mask_tube import MaskTube
 from loraedit.masks import box_regions
 from loraedit.optical_flow import Field, at, grid
-from loraedit.tracking.base import Plane, Tracker
+from loraedit.tracking.base import Hints, Planes, Tracker
 from loraedit.tracking.changes import changed_region, name_of_frame
-from loraedit.tracking.embedded import FlowTracker
-from loraedit.tracking.motion import Matcher, Step, camera, fit_similarity, move
+from loraedit.tracking.embedded import FlowTracker, track_small
+from loraedit.tracking.motion import camera, fit_similarity, move
 from loraedit.tracking.regions import closed, cut, filled, grown, opened, parts, shrunk, touching, without_islands
-from loraedit.tracking.scale import Scale
-from loraedit.types import Footage, Image, Mask, OnStep, Size, no_step
+from loraedit.tracking.tools import hulls
+from loraedit.tracking.view import View
+from loraedit.types import Footage, Image, Mask, OnStep, Plane, no_step
 
-__all__ = ["MARGIN", "loose_tube", "mask_from_edit", "tight_tube"]
+__all__ = ["Loose", "loose_tube", "loosened", "mask_from_edit"]
 
 _Matrix = NDArray[np.float64]
 
-MARGIN = 0.15
-"""Share of a region's width and height added on each side."""
 MOST_THINGS = 4
 """Parts of an edit that are followed each for itself."""
 LOOK_AHEAD = 10
@@ -44,125 +42,109 @@ MOVING_PX = 1.2
 """Motion against the background, in pixels, from which on something moves."""
 
 
+@dataclass(frozen=True)
+class Loose:
+    """How loose a mask is.
+
+    Attributes:
+        margin: added on each side, as a share of a region's width and height.
+        shape: of each region: its ``box`` (as far as it lies near the region), its ``hull``, or its own ``outline``.
+    """
+
+    margin: float = 0.15
+    shape: Literal["box", "hull", "outline"] = "box"
+
+
 def mask_from_edit(
     source: Footage,
     edits: Mapping[int, Image],
-    margin: float = MARGIN,
+    loose: Loose | None = None,
     tracker: Tracker | None = None,
     on_step: OnStep = no_step,
-) -> MaskTube:
+) -> Planes:
     """A loose mask for a clip, from its edited frames alone.
 
     Args:
-        source: the clip.
+        source: the clip; its frames are kept in memory at the size of tracking alone.
         edits: edited frames by frame index from 0, uint8 ``[H, W, 3]``; at least one.
-        margin: added on each side, as a share of the width and height.
+        loose: how loose the mask is; None means ``Loose()``.
         tracker: follows the thing that is edited; the embedded one if None.
         on_step: told (frames done, frames in all).
 
     Returns:
-        One plane for each frame, True = edit.
+        The mask of every frame, True = edit.
 
     Raises:
         InputError: an edited frame equals the source's, or differs nearly everywhere; or the mask would fill the clip.
     """
+    view = View(source)
     regions = {
-        index: changed_region(next(source.rgb(index, index + 1)), edit, name_of_frame(index))
-        for index, edit in sorted(edits.items())
+        index: changed_region(view.frame(index), edit, name_of_frame(index)) for index, edit in sorted(edits.items())
     }
-    return loose_tube(source, regions, margin, tracker, on_step)
+    return loose_tube(view, regions, loose, tracker, on_step)
 
 
 def loose_tube(
-    source: Footage,
+    view: View,
     regions: Mapping[int, Plane],
-    margin: float = MARGIN,
+    loose: Loose | None = None,
     tracker: Tracker | None = None,
     on_step: OnStep = no_step,
-) -> MaskTube:
+) -> Planes:
     """Follow regions that are known in some frames through the clip, loosely.
 
     Args:
-        source: the clip.
+        view: the clip.
         regions: by frame index, bool ``[H, W]``, True = edit; at least one.
-        margin: added on each side, as a share of the width and height.
+        loose: how loose the mask is; None means ``Loose()``.
         tracker: follows the thing; the embedded one if None.
         on_step: told (frames done, frames in all).
 
     Returns:
-        One plane for each frame, True = edit, covering ``regions`` in their frames.
+        The mask of every frame, True = edit, covering ``regions`` in theirs.
 
     Raises:
         InputError: the mask would fill the whole clip.
     """
-    scale, images = _at_tracking_size(source)
-    follow = _Follower(images, _Steps(images), margin, tracker or FlowTracker())
-    small = follow({k: scale.plane(v) for k, v in regions.items()}, on_step)
-    large = (scale.back(plane) for plane in small)
-    tube = MaskTube(plane | regions[index] if index in regions else plane for index, plane in enumerate(large))
-    if tube.all():
+    follow = _Follower(view, loose or Loose(), tracker or FlowTracker())
+    return _at_clip_size(view, follow({k: view.scale.plane(v) for k, v in regions.items()}, on_step), regions)
+
+
+def loosened(view: View, tight: Sequence[Plane], loose: Loose) -> Planes:
+    """An object's tight mask made loose: with a margin, plainer, and steady over time.
+
+    Raises:
+        InputError: the mask would fill the whole clip.
+    """
+    small = np.stack([view.scale.plane(plane) for plane in tight])
+    return _at_clip_size(view, _tube(small, loose), {})
+
+
+def _at_clip_size(view: View, small: Mask, regions: Mapping[int, Plane]) -> Planes:
+    """A mask ``[F, h, w]`` at the clip's own size, with the regions of some frames."""
+
+    def plane(index: int) -> Plane:
+        large = view.scale.back(small[index])
+        return large | regions[index] if index in regions else large
+
+    tube = Planes(len(small), plane)
+    if small.all() and all(each.all() for each in tube):
         raise InputError("The mask made from the edit fills the whole clip. Say with --mask where to edit.")
     return tube
 
 
-def tight_tube(
-    source: Footage, regions: Mapping[int, Plane], tracker: Tracker | None = None, on_step: OnStep = no_step
-) -> MaskTube:
-    """Follow one thing that is known in some frames through the clip, tightly; arguments as of :func:`loose_tube`.
-
-    Returns:
-        One plane for each frame, True = object.
-    """
-    scale, images = _at_tracking_size(source)
-    seeds = {index: scale.plane(region) for index, region in regions.items()}
-    small = (tracker or FlowTracker()).track(np.stack(images), seeds, on_step)
-    return MaskTube(regions[index] if index in regions else scale.back(plane) for index, plane in enumerate(small))
-
-
-def _at_tracking_size(source: Footage) -> tuple[Scale, list[Image]]:
-    scale = Scale.of(next(source.rgb(0, 1))[None])
-    return scale, [scale.image(frame) for frame in source.rgb()]
-
-
-class _Steps(Sequence[Step]):
-    """The matches between neighbouring images, made when they are asked for; the last ones are kept."""
-
-    def __init__(self, images: Sequence[Image]) -> None:
-        self._images, self._matcher = images, Matcher(Size(*images[0].shape[:2]))
-        self._match = lru_cache(4 * LOOK_AHEAD)(self._matched)
-
-    def __len__(self) -> int:
-        return len(self._images) - 1
-
-    @overload
-    def __getitem__(self, index: int) -> Step: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> list[Step]: ...
-
-    def __getitem__(self, index: int | slice) -> Step | list[Step]:
-        if isinstance(index, slice):
-            return [self._match(each) for each in range(len(self))[index]]
-        return self._match(range(len(self))[index])
-
-    def _matched(self, index: int) -> Step:
-        return self._matcher.step(self._images[index], self._images[index + 1])
-
-
 @dataclass(frozen=True)
 class _Follower:
-    """A clip at the size of tracking, and how to follow something through it.
+    """How to follow something through a clip; all masks are at the size of tracking.
 
     Attributes:
-        images: uint8 ``[H, W, 3]`` each.
-        steps: the matches between them.
-        margin: added on each side, as a share of the width and height.
+        view: the clip.
+        loose: how loose the mask is; None means ``Loose()``.
         tracker: follows one thing.
     """
 
-    images: Sequence[Image]
-    steps: Sequence[Step]
-    margin: float
+    view: View
+    loose: Loose
     tracker: Tracker
 
     def __call__(self, regions: Mapping[int, Plane], on_step: OnStep) -> Mask:
@@ -180,12 +162,19 @@ class _Follower:
 
     def _one(self, seeds: Mapping[int, Plane], on_step: OnStep) -> Mask:
         """The tube of one thing."""
-        carriers = {index: _carrier(self.images, self.steps, index, seed) for index, seed in seeds.items()}
-        tight = self.tracker.track(np.stack(self.images), carriers, on_step)
+        tight = self._tight({index: _carrier(self.view, index, seed) for index, seed in seeds.items()}, on_step)
         region = tight.copy()
         for index, seed in seeds.items():
-            region |= _taken_along(self.steps, tight, index, seed, _span(index, sorted(seeds), len(tight)))
-        return _tube(region, self.margin)
+            region |= _taken_along(self.view, tight, index, seed, _span(index, sorted(seeds), len(tight)))
+        return _tube(region, self.loose)
+
+    def _tight(self, carriers: Mapping[int, Plane], on_step: OnStep) -> Mask:
+        """What the tracker finds; the embedded one works at this size anyway."""
+        scale = self.view.scale
+        if isinstance(self.tracker, FlowTracker):
+            return track_small(self.view, carriers, on_step)
+        shown = {index: Hints(mask=scale.back(carrier)) for index, carrier in carriers.items()}
+        return np.stack([scale.plane(plane) for plane in self.tracker.track(self.view, shown, on_step)])
 
 
 def _apart(region: Plane) -> list[Plane]:
@@ -201,38 +190,38 @@ def _shared(on_step: OnStep, order: int, count: int) -> OnStep:
     return lambda done, total: on_step(order * total + done, count * total)
 
 
-def _carrier(images: Sequence[Image], steps: Sequence[Step], index: int, region: Plane) -> Plane:
+def _carrier(view: View, index: int, region: Plane) -> Plane:
     """The thing that carries a region: the region itself, or what moves in it and next to it.
 
     Args:
-        images: uint8 ``[H, W, 3]`` each.
-        steps: the matches between them.
+        view: the clip.
         index: frame of the region.
-        region: bool ``[H, W]``.
+        region: bool ``[h, w]``.
     """
     reach = max(4, round(0.5 * float(np.sqrt(region.sum()))))
-    moving = opened(_moving(steps, index, region, reach), 1)
+    moving = opened(_moving(view, index, region, reach), 1)
     if (moving & region).sum() >= 0.7 * region.sum():
         return region
     near = touching(moving & grown(region, reach), grown(region, 4))
     if near.sum() < 0.15 * region.sum():
         return region
     likely = np.asarray(cv2.GaussianBlur(near.astype(np.float32), (0, 0), 2.0), np.float32)
-    found = cut(images[index], likely, shrunk(near, 5), ~grown(near, 3), rounds=2)
+    found = cut(view.images[index], likely, shrunk(near, 5), ~grown(near, 3), rounds=2)
     return without_islands(found, 0.1) if found.sum() > 0.4 * near.sum() else near
 
 
-def _moving(steps: Sequence[Step], index: int, region: Plane, reach: int) -> Plane:
+def _moving(view: View, index: int, region: Plane, reach: int) -> Plane:
     """What moves against the background within the next frames, or the last ones at the end of the clip."""
-    ahead = [(step.forward, step.forward_agrees) for step in steps[index : index + LOOK_AHEAD]]
-    behind = [(step.back, step.trust > 0.3) for step in steps[max(index - LOOK_AHEAD, 0) : index][::-1]]
+    ahead = range(index, min(index + LOOK_AHEAD, len(view) - 1) + 1)
+    behind = range(index, max(index - LOOK_AHEAD, 0) - 1, -1)
+    steps = [view.step(one, other) for one, other in pairwise(ahead if len(ahead) >= len(behind) else behind)]
     still = ~grown(region, reach)
     away, way = np.zeros(region.shape, np.float32), np.zeros((*region.shape, 2), np.float32)
     alive = np.ones(region.shape, np.bool_)
-    for flow, agrees in ahead if len(ahead) >= len(behind) else behind:
+    for step in steps:
         there = grid(way) + way
-        alive &= at(agrees, there) > 0.5
-        way = way + at(flow, there)
+        alive &= at(step.forward_agrees, there) > 0.5
+        way = way + at(step.forward, there)
         apart = np.linalg.norm(way - camera(way, still & alive), axis=-1)
         away = np.where(alive, np.maximum(away, apart), away)
     usual = float(np.quantile(away[grown(region, reach)], 0.9))
@@ -246,14 +235,14 @@ def _span(index: int, keys: Sequence[int], frames: int) -> range:
     return range(before[-1] if before else 0, (after[0] if after else frames - 1) + 1)
 
 
-def _taken_along(steps: Sequence[Step], tight: Mask, key: int, region: Plane, span: range) -> Mask:
-    """A region of one frame taken along by the plain motion of an object, bool ``[F, H, W]``; False outside ``span``.
+def _taken_along(view: View, tight: Mask, key: int, region: Plane, span: range) -> Mask:
+    """A region of one frame taken along by the plain motion of an object, bool ``[F, h, w]``; False outside ``span``.
 
     Args:
-        steps: the matches between neighbouring frames.
-        tight: bool ``[F, H, W]``, the object.
+        view: the clip.
+        tight: bool ``[F, h, w]``, the object.
         key: frame of the region.
-        region: bool ``[H, W]``.
+        region: bool ``[h, w]``.
         span: the frames to take it to.
     """
     taken = np.zeros_like(tight)
@@ -261,17 +250,11 @@ def _taken_along(steps: Sequence[Step], tight: Mask, key: int, region: Plane, sp
     for frames, way in ((range(key + 1, span.stop), 1), (range(key - 1, span.start - 1, -1), -1)):
         total, last = np.eye(3), np.eye(3)
         for index in frames:
-            flow, good = _flow_of(steps, index, way)
-            last = _step_of(flow, good & shrunk(tight[index - way], 1), last)
+            step = view.step(index - way, index)
+            last = _step_of(step.forward, step.forward_agrees & shrunk(tight[index - way], 1), last)
             total = _centred(last @ total, tight[key], tight[index])
             taken[index] = move(region, np.asarray(total[:2], np.float32))
     return taken
-
-
-def _flow_of(steps: Sequence[Step], index: int, way: int) -> tuple[Field, Plane]:
-    """The flow into a frame from the one before it on the way, and where it can be trusted."""
-    step = steps[index - 1] if way > 0 else steps[index]
-    return (step.forward, step.forward_agrees) if way > 0 else (step.back, np.asarray(step.trust > 0.3))
 
 
 def _step_of(flow: Field, where: Plane, last: _Matrix) -> _Matrix:
@@ -299,14 +282,17 @@ def _centred(total: _Matrix, first: Plane, now: Plane) -> _Matrix:
     return pulled
 
 
-def _tube(tight: Mask, margin: float) -> Mask:
-    """A region made loose: as it is now, a frame ago and a frame ahead, without gaps, boxed, with a margin."""
+def _tube(tight: Mask, loose: Loose) -> Mask:
+    """A region made loose: as it is now, a frame ago and a frame ahead, without gaps, with a margin, in plain shape."""
     wide = tight.copy()
     wide[1:] |= tight[:-1]
     wide[:-1] |= tight[1:]
     tidy = np.stack([_tidy(plane) for plane in wide])
-    boxes = box_regions(tidy, margin)
-    return np.stack([box & grown(plane, _far(plane, margin)) for box, plane in zip(boxes, tidy, strict=True)])
+    if loose.shape == "box":
+        near = [grown(plane, max(2, _far(plane, 0.2 + loose.margin))) for plane in tidy]
+        return box_regions(tidy, loose.margin) & np.stack(near)
+    wider = [grown(plane, _far(plane, loose.margin)) for plane in tidy]
+    return np.stack([hulls(plane) for plane in wider] if loose.shape == "hull" else wider)
 
 
 def _tidy(plane: Plane) -> Plane:
@@ -314,6 +300,6 @@ def _tidy(plane: Plane) -> Plane:
     return grown(filled(without_islands(closed(plane, gap), 0.04)), 1)
 
 
-def _far(plane: Plane, margin: float) -> int:
-    """How far a box may reach beyond the region in it, in pixels; that of a slanting one is mostly air."""
-    return max(2, round((0.2 + margin) * float(np.sqrt(plane.sum()))))
+def _far(plane: Plane, share: float) -> int:
+    """A share of a region's extent in pixels; a box may reach so far beyond it, for a slanting one's is mostly air."""
+    return round(share * float(np.sqrt(plane.sum())))

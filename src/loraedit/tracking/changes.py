@@ -13,9 +13,8 @@ from numpy.typing import NDArray
 
 from loraedit.errors import InputError
 from loraedit.optical_flow import Field
-from loraedit.tracking.base import Plane
 from loraedit.tracking.regions import closed, filled, opened
-from loraedit.types import Image
+from loraedit.types import Image, Plane
 
 __all__ = ["changed_region", "name_of_frame", "registered"]
 

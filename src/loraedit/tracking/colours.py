@@ -9,8 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loraedit.optical_flow import Field
-from loraedit.tracking.base import Plane
-from loraedit.types import Image
+from loraedit.types import Image, Plane
 
 __all__ = ["Colours"]
 

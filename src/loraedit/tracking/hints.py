@@ -1,81 +1,102 @@
-"""From a few points and boxes in a frame to the object that is meant."""
+"""From a few points, strokes and boxes in a frame to the object that is meant."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
 
 import cv2
 import numpy as np
 
-from loraedit.tracking.base import Plane
+from loraedit.tracking.base import Box, Hints, Point, Stroke
 from loraedit.tracking.regions import cut, filled, grown, parts, touching
 from loraedit.tracking.scale import Scale
-from loraedit.types import Image
+from loraedit.types import Image, Plane, Size
 
-__all__ = ["Hints", "seed_from_hints"]
+__all__ = ["corrected", "seed_from_hints"]
 
 ALIKE = 10
 """Grey levels by which a pixel may differ from its neighbour for a flood from a point to go on."""
 LARGEST = 0.5
 """Share of the frame beyond which what grew from points has run out into the background."""
 
-Point = tuple[int, int]  # x, y in pixels
-Box = tuple[int, int, int, int]  # x0, y0, x1, y1 in pixels, x1 and y1 exclusive
-
-
-@dataclass(frozen=True)
-class Hints:
-    """What a user showed in one frame, in pixels, x to the right and y down.
-
-    Attributes:
-        points: on the object.
-        points_out: not on the object.
-        boxes: round the object.
-    """
-
-    points: tuple[Point, ...] = ()
-    points_out: tuple[Point, ...] = ()
-    boxes: tuple[Box, ...] = ()
+BRUSH_PX = 2
+"""Radius of points and strokes, in pixels at the size of tracking."""
 
 
 def seed_from_hints(image: Image, hints: Hints) -> Plane:
-    """The object that the hints show: GrabCut within the boxes, or from the points on.
+    """The object that the hints show: its mask, with GrabCut within the boxes, or from points and strokes on.
 
     Args:
         image: uint8 ``[H, W, 3]``.
-        hints: at least one point on the object, or one box.
+        hints: they show the object.
 
     Returns:
         bool ``[H, W]``, True = object; every point on the object is True, and every point off it False.
     """
-    assert hints.points or hints.boxes
-    scale = Scale.of(image[None])
-    small = scale.image(image)
-    height, width = small.shape[:2]
-    on, off = (_spots(points, scale, (height, width)) for points in (hints.points, hints.points_out))
-    boxed = _boxed(hints.boxes, scale, (height, width))
-    likely = boxed if hints.boxes else _flooded(small, on)
-    outside = (~boxed if hints.boxes else np.zeros_like(on)) & ~on | off & ~on
-    found = cut(small, likely.astype(np.float32), on, outside if outside.any() else _rim(on), rounds=4)
-    kept = touching(found, on) if hints.points else found
-    if not hints.boxes and kept.mean() > LARGEST:
-        kept = likely & ~off
-    if hints.boxes and kept.sum() < 0.1 * boxed.sum():
-        kept = boxed & ~off
-    seed = scale.back(filled(kept | on) & ~off)
+    assert hints.shows
+    seed = np.zeros(image.shape[:2], np.bool_) if hints.mask is None else hints.mask
+    if hints.boxes or hints.points or hints.strokes:
+        seed = seed | _cut_out(image, hints)
+    elif hints.points_out or hints.strokes_out:
+        seed = corrected(image, seed, hints)
+    return _as_pointed(seed, hints)
+
+
+def corrected(image: Image, mask: Plane, hints: Hints) -> Plane:
+    """A mask with what points and strokes add to it, and without what they take away.
+
+    Args:
+        image: uint8 ``[H, W, 3]``.
+        mask: bool ``[H, W]``, the object as found so far.
+        hints: points and strokes.
+    """
+    if hints.points or hints.strokes:
+        mask = mask | _cut_out(image, hints)
+    if hints.points_out or hints.strokes_out:
+        scale = Scale.of(Size(*image.shape[:2]))
+        small, shape = scale.image(image), scale.small[::-1]
+        on, off = (
+            _spots(hints.points, hints.strokes, scale, shape),
+            _spots(hints.points_out, hints.strokes_out, scale, shape),
+        )
+        mask = mask & ~(scale.back(_flooded(small, off) & ~on) | scale.back(off))
+    return _as_pointed(mask, hints)
+
+
+def _as_pointed(mask: Plane, hints: Hints) -> Plane:
+    """Points count as given."""
+    seed = mask.copy()
     for points, value in ((hints.points_out, False), (hints.points, True)):
         for x, y in points:
             seed[y, x] = value
     return seed
 
 
-def _spots(points: tuple[Point, ...], scale: Scale, shape: tuple[int, int]) -> Plane:
-    """A small disk round every point."""
-    spots = np.zeros(shape, np.bool_)
-    for x, y in points:
-        row, column = int((y + 0.5) * shape[0] / scale.height), int((x + 0.5) * shape[1] / scale.width)
-        spots[row, column] = True
-    return grown(spots, 2)
+def _cut_out(image: Image, hints: Hints) -> Plane:
+    scale = Scale.of(Size(*image.shape[:2]))
+    small = scale.image(image)
+    height, width = small.shape[:2]
+    on = _spots(hints.points, hints.strokes, scale, (height, width))
+    off = _spots(hints.points_out, hints.strokes_out, scale, (height, width))
+    boxed = _boxed(hints.boxes, scale, (height, width))
+    likely = boxed if hints.boxes else _flooded(small, on)
+    outside = (~boxed if hints.boxes else np.zeros_like(on)) & ~on | off & ~on
+    found = cut(small, likely.astype(np.float32), on, outside if outside.any() else _rim(on), rounds=4)
+    kept = touching(found, on) if on.any() else found
+    if not hints.boxes and kept.mean() > LARGEST:
+        kept = likely & ~off
+    if hints.boxes and kept.sum() < 0.1 * boxed.sum():
+        kept = boxed & ~off
+    return scale.back(filled(kept | on) & ~off)
+
+
+def _spots(points: Iterable[Point], strokes: Iterable[Stroke], scale: Scale, shape: tuple[int, int]) -> Plane:
+    """A small disk round every point, and the strokes of a brush."""
+    spots = np.zeros(shape, np.uint8)
+    for line in [*((point,) for point in points), *strokes]:
+        small = [[int((x + 0.5) * shape[1] / scale.width), int((y + 0.5) * shape[0] / scale.height)] for x, y in line]
+        cv2.polylines(spots, [np.array([*small, small[-1]], np.int32)], False, 1)
+    return grown(spots > 0, BRUSH_PX)
 
 
 def _boxed(boxes: tuple[Box, ...], scale: Scale, shape: tuple[int, int]) -> Plane:

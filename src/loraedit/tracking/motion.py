@@ -8,10 +8,9 @@ import cv2
 import numpy as np
 
 from loraedit.optical_flow import Field, FlowMeter, at, grid, misfit
-from loraedit.tracking.base import Plane
-from loraedit.types import Image, Size
+from loraedit.types import Image, Plane, Size
 
-__all__ = ["Matcher", "Step", "camera", "fit_similarity", "move"]
+__all__ = ["Matcher", "Step", "camera", "fit_similarity", "move", "speed"]
 
 SLACK_PX, SLACK = 1.0, 0.05
 """Forward and backward flow agree if they miss each other by no more than this, and this share of their length."""
@@ -48,9 +47,8 @@ class Matcher:
         """``[H, W, 2]``: from each pixel of one image to where it lies in the other."""
         return self._meter.between(self._meter.grey(one), self._meter.grey(other), first_guess)
 
-    def step(self, earlier: Image, later: Image) -> Step:
-        """The match of two neighbouring frames, both ways."""
-        forward, back = self.flow(earlier, later), self.flow(later, earlier)
+    def step(self, earlier: Image, later: Image, forward: Field, back: Field) -> Step:
+        """The match of two neighbouring frames by the :meth:`flow` between them, both ways."""
         trust = np.exp(-np.square(misfit(later, at(earlier, grid(back) + back)) / LIGHT)) * _agrees(back, forward)
         return Step(forward, back, np.asarray(trust, np.float32), _agrees(forward, back))
 
@@ -94,6 +92,11 @@ def camera(flow: Field, still: Plane) -> Field:
     if fitted is None:
         return np.zeros_like(flow)
     return np.asarray(where @ fitted[:, :2].T + fitted[:, 2] - where, np.float32)
+
+
+def speed(flow: Field, still: Plane) -> Field:
+    """How fast every pixel moves against the background, which is where ``still`` holds, in pixels a frame."""
+    return np.asarray(np.linalg.norm(flow - camera(flow, still), axis=-1), np.float32)
 
 
 def move(mask: Plane, motion: Field) -> Plane:

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from loraedit.tracking.base import Plane
-from loraedit.types import Frames, Image
+from loraedit.types import Image, Plane, Size
 
 __all__ = ["Scale"]
 
@@ -31,11 +30,10 @@ class Scale:
     factor: float
 
     @classmethod
-    def of(cls, frames: Frames) -> Scale:
-        """The scale for a clip ``[F, H, W, 3]``."""
-        height, width = int(frames.shape[1]), int(frames.shape[2])
-        short = min(height, width)
-        return cls(height, width, min(max(short, SHORTEST), LONGEST) / short)
+    def of(cls, size: Size) -> Scale:
+        """The scale for a clip of this size."""
+        short = min(size.height, size.width)
+        return cls(size.height, size.width, min(max(short, SHORTEST), LONGEST) / short)
 
     @property
     def small(self) -> tuple[int, int]:

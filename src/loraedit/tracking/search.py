@@ -7,9 +7,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from loraedit.tracking.base import Plane
 from loraedit.tracking.colours import Colours
-from loraedit.types import Image
+from loraedit.types import Image, Plane
 
 __all__ = ["Portrait", "find"]
 

@@ -1,0 +1,164 @@
+"""SAM 2.1 and SAM 3 as trackers: the same answers as transformers' own usage, on tiny random checkpoints."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import transformers as tf
+from tiny_trackers import save_tiny_tracker, tiny_edgetam, tiny_sam2, tiny_sam3, tiny_sam3_tracker
+from torch.nn import functional as nnf
+
+from loraedit.errors import InputError, ModelError
+from loraedit.tracking import Hints, View, open_tracker
+from loraedit.tracking.sam import prepared
+from loraedit.types import Clip, Frames, Plane
+
+FRAMES, HEIGHT, WIDTH = 12, 40, 72
+MEAN, DEVIATION = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny_tracker(tiny_sam2(), tmp_path_factory.mktemp("trackers") / "sam2")
+
+
+@pytest.fixture(scope="module")
+def frames() -> Frames:
+    return np.random.default_rng(0).integers(0, 256, (FRAMES, HEIGHT, WIDTH, 3), np.uint8)
+
+
+def square() -> Plane:
+    mask = np.zeros((HEIGHT, WIDTH), bool)
+    mask[8:24, 20:50] = True
+    return mask
+
+
+def as_transformers_does(
+    folder: Path, frames: Frames, start: int, inputs: dict[int, dict[str, Any]], name: str = "Sam2Video"
+) -> list[Plane]:
+    """The published way: inputs through the processor, then onwards and backwards from the first of them.
+
+    The processor itself needs torchvision to be made, its methods do not.
+    """
+    model = getattr(tf, f"{name}Model").from_pretrained(folder).eval()
+    processor = tf.Sam2VideoProcessor.__new__(tf.Sam2VideoProcessor)
+    processor.target_size, processor.point_pad_value = model.image_size, -10
+    video = torch.stack([prepared(frame, model.image_size, MEAN, DEVIATION) for frame in frames])
+    session = getattr(tf, f"{name}InferenceSession")(video, HEIGHT, WIDTH, dtype=torch.float32)
+    found: dict[int, torch.Tensor] = {}
+    with torch.inference_mode():
+        for index, given in inputs.items():
+            processor.add_inputs_to_inference_session(session, frame_idx=index, obj_ids=1, **given)
+            model(session, frame_idx=index)
+        for reverse in (False, True):
+            for output in model.propagate_in_video_iterator(session, start_frame_idx=start, reverse=reverse):
+                found[output.frame_idx] = output.pred_masks
+    large = [nnf.interpolate(found[index].half().float(), (HEIGHT, WIDTH), mode="bilinear") for index in range(FRAMES)]
+    return [np.asarray((each[0, 0] > 0).numpy()) for each in large]
+
+
+CASES = {
+    "points": ({0: Hints(points=((30, 20), (40, 12)), points_out=((5, 5),))},
+               {0: {"input_points": [[[[30, 20], [40, 12], [5, 5]]]], "input_labels": [[[1, 1, 0]]]}}),
+    "box in the middle": ({5: Hints(boxes=((20, 8, 50, 24),))}, {5: {"input_boxes": [[[20, 8, 50, 24]]]}}),
+    "box and point": ({3: Hints(points_out=((60, 30),), boxes=((20, 8, 50, 24),))},
+                      {3: {"input_points": [[[[60, 30]]]], "input_labels": [[[0]]],
+                           "input_boxes": [[[20, 8, 50, 24]]]}}),
+    "mask, and a box later": ({2: Hints(mask=square()), 9: Hints(boxes=((10, 8, 40, 24),))},
+                              {2: {"input_masks": square()}, 9: {"input_boxes": [[[10, 8, 40, 24]]]}}),
+    "stroke": ({0: Hints(strokes=(((10, 10), (30, 10)),))},
+               {0: {"input_points": [[[[10, 10], [15, 10], [20, 10], [25, 10], [30, 10]]]],
+                    "input_labels": [[[1] * 5]]}}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_answers_are_those_of_transformers(folder: Path, frames: Frames, name: str) -> None:
+    shown, inputs = CASES[name]
+    found = open_tracker("sam2", folder).track(View(Clip(frames, Fraction(10))), shown)
+    expected = as_transformers_does(folder, frames, min(inputs), inputs)
+    for index in range(FRAMES):
+        mask = shown[index].mask if index in shown else None
+        assert np.array_equal(found[index], expected[index] if mask is None else mask), index
+    assert any(0 < plane.sum() < plane.size for plane in expected)
+
+
+def test_edgetam_answers_as_in_transformers(frames: Frames, tmp_path: Path) -> None:
+    pytest.importorskip("timm")
+    folder = save_tiny_tracker(tiny_edgetam(), tmp_path / "edgetam")
+    for shown, inputs in CASES.values():
+        found = open_tracker("edgetam", folder).track(View(Clip(frames, Fraction(10))), shown)
+        expected = as_transformers_does(folder, frames, min(inputs), inputs, "EdgeTamVideo")
+        same = [
+            np.array_equal(*pair) for index, pair in enumerate(zip(found, expected, strict=True)) if index not in shown
+        ]
+        assert all(same)
+
+
+def test_sam3_is_shown_things_without_words(frames: Frames, tmp_path: Path) -> None:
+    folder = save_tiny_tracker(tiny_sam3_tracker(), tmp_path / "sam3")
+    shown = {0: Hints(boxes=((20, 8, 50, 24),)), 6: Hints(points=((30, 20),))}
+    found = list(open_tracker("sam3", folder).track(View(Clip(frames, Fraction(10))), shown))
+    assert len(found) == FRAMES and found[0].shape == (HEIGHT, WIDTH)
+    again = list(open_tracker("sam3", folder).track(View(Clip(frames, Fraction(10))), shown))
+    assert all(np.array_equal(one, other) for one, other in zip(found, again, strict=True))
+
+
+def test_words_find_what_transformers_finds_by_them(frames: Frames, tmp_path: Path) -> None:
+    pytest.importorskip("torchvision")
+    folder, clip = tiny_sam3(tmp_path / "sam3"), Clip(frames[:6], Fraction(10))
+    found = open_tracker("sam3", folder, "a red coat").track(View(clip), {})
+    model = tf.Sam3VideoModel.from_pretrained(folder).eval()
+    processor = tf.Sam3VideoProcessor.__new__(tf.Sam3VideoProcessor)
+    processor.tokenizer = tf.AutoTokenizer.from_pretrained(folder)
+    half = torch.full((3,), 0.5)
+    video = torch.stack([prepared(frame, model.config.image_size, half, half) for frame in clip.frames])
+    session = tf.Sam3VideoInferenceSession(video, HEIGHT, WIDTH, dtype=torch.float32)
+    processor.add_text_prompt(session, "a red coat")
+    areas = []
+    with torch.inference_mode():
+        for output in model.propagate_in_video_iterator(session):
+            masks = processor.postprocess_outputs(session, output)["masks"].numpy()
+            assert np.mean(masks.any(0) == found[output.frame_idx]) > 0.999
+            areas.append(int(masks.sum()))
+    assert len(areas) == len(found) and any(areas)
+    corrected = open_tracker("sam3", folder, "a red coat").track(View(clip), {4: Hints(points=((5, 5),))})
+    assert np.array_equal(corrected[0], found[0])
+
+
+def test_words_need_the_whole_model_and_torchvision(tmp_path: Path) -> None:
+    folder = save_tiny_tracker(tiny_sam3_tracker(), tmp_path / "sam3")
+    with pytest.raises(ModelError, match="reads no text"):
+        open_tracker("sam3", folder, "a red coat")
+
+
+def test_a_point_on_a_later_frame_corrects_from_there_on(folder: Path, frames: Frames) -> None:
+    tracker, view = open_tracker("sam2", folder), View(Clip(frames, Fraction(10)))
+    start = {0: Hints(points=((30, 20),))}
+    steps: list[tuple[int, int]] = []
+    before = tracker.track(view, start, lambda *step: steps.append(step))
+    after = tracker.track(view, {**start, 6: Hints(points=((5, 5),), points_out=((60, 30),))})
+    same = [np.array_equal(one, other) for one, other in zip(before, after, strict=True)]
+    assert all(same[:6]) and not all(same[6:])
+    assert steps == [(done + 1, FRAMES) for done in range(FRAMES)]
+
+
+def test_what_does_not_go_together_is_refused(folder: Path, frames: Frames, tmp_path: Path) -> None:
+    tracker, view = open_tracker("sam2", folder), View(Clip(frames, Fraction(10)))
+    with pytest.raises(InputError, match="by its mask and by something else"):
+        tracker.track(view, {0: Hints(points=((3, 3),), mask=square())})
+    with pytest.raises(InputError, match="none on the object"):
+        tracker.track(view, {0: Hints(points_out=((3, 3),))})
+    with pytest.raises(InputError, match="2 boxes"):
+        tracker.track(view, {0: Hints(boxes=((0, 0, 3, 3), (4, 4, 9, 9)))})
+    with pytest.raises(ModelError, match="'sam2_video', but the tracker sam3 expects sam3_video"):
+        open_tracker("sam3", folder)
+    (tmp_path / "config.json").write_text('{"model_type": "sam2_video"}')
+    (tmp_path / "pytorch_model.bin").write_bytes(b"")
+    with pytest.raises(ModelError, match="never loaded"):
+        open_tracker("sam2", tmp_path)
