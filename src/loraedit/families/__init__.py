@@ -14,6 +14,9 @@ __all__ = ["open_family"]
 FAMILIES = {
     "WanImageToVideoPipeline": ("wan", "WanFamily"),
     "HunyuanVideoImageToVideoPipeline": ("hunyuan", "HunyuanFamily"),
+    "HunyuanVideo15ImageToVideoPipeline": ("hunyuan15", "Hunyuan15Family"),
+    "LTXConditionPipeline": ("ltx", "LtxFamily"),
+    "LTX2ConditionPipeline": ("ltx2", "Ltx2Family"),
 }
 """By pipeline: module and class. Each loads when it is needed."""
 

@@ -170,7 +170,7 @@ class WanFamily:
         )[0]
         return output.float()
 
-    def scheduler(self, steps: int, device: torch.device) -> Any:
+    def scheduler(self, steps: int, shape: Sequence[int], device: torch.device) -> Any:  # noqa: ARG002 (see LTX-2)
         """The checkpoint's own scheduler (UniPC, FlowMatchEuler, ...) with its own flow shift."""
         scheduler = load_scheduler(self.card)
         scheduler.set_timesteps(steps, device=device)
