@@ -9,14 +9,13 @@ from pathlib import Path
 
 from pretrain.textures import Image, load_photos
 
-__all__ = ["photos"]
+__all__ = ["photo_folders", "photos"]
 
 OPENCV_SAMPLES = Path("/usr/share/doc/opencv-doc/examples/data")
 
 
-@lru_cache(maxsize=1)
-def photos() -> tuple[Image, ...]:
-    """Photographs of opencv-doc (``OPENCV_SAMPLES`` overrides its place), scikit-image and scikit-learn."""
+def photo_folders() -> tuple[Path, ...]:
+    """Folders of opencv-doc (``OPENCV_SAMPLES`` overrides its place), scikit-image and scikit-learn."""
     folders = [Path(os.environ.get("OPENCV_SAMPLES", OPENCV_SAMPLES))]
     for package, folder in (("skimage", "data"), ("sklearn", "datasets/images")):
         spec = importlib.util.find_spec(package)
@@ -27,4 +26,10 @@ def photos() -> tuple[Image, ...]:
         raise SystemExit(
             f"Photographs not found ({', '.join(missing)}). Install opencv-doc, scikit-image, scikit-learn."
         )
-    return load_photos(tuple(folders))
+    return tuple(folders)
+
+
+@lru_cache(maxsize=1)
+def photos() -> tuple[Image, ...]:
+    """All photographs."""
+    return load_photos(photo_folders())

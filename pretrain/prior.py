@@ -39,7 +39,7 @@ from pretrain.clips import EDITS, edited_twin, render, sample_scene
 from pretrain.photos import photos
 from pretrain.textures import Image
 
-PRIOR_CLIPS, PRIOR_SIZE = 2000, (17, 64, 64)
+PRIOR_CLIPS, PRIOR_SIZE = 3000, (17, 64, 64)
 PRIOR_TRAINING = TrainSettings(steps=1500, batch=8, rank=16, lr=2e-3, edit_weight=4.0)
 CHUNK = 50
 GREY_SHARE = 0.25

@@ -1,7 +1,8 @@
-"""Train nano's VAE: ``python -m pretrain.vae --work DIR --steps N``. Resumes from DIR where it was stopped.
+"""Train nano's VAE: ``python -m pretrain.vae --work DIR --steps N [--decoder-steps M]``. Resumes where it was stopped.
 
-The model is diffusers' own AutoencoderKLWan with 4x4 spatial and 2x temporal reduction. Everything is drawn from
-``(seed, step)``, so a stop and a resume change nothing.
+The model is diffusers' own AutoencoderKLWan with 4x4 spatial and 2x temporal reduction. After N steps the encoder is
+done, and with it what a latent means; the decoder goes on alone for M steps, with more photographs among its clips.
+Everything is drawn from ``(seed, step)``, so a stop and a resume change nothing.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import math
 import time
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
 from diffusers import AutoencoderKLWan
@@ -104,6 +106,23 @@ def sample_clip(rng: Rng, frames: int, height: int, width: int) -> Image:
     return grey_holes(rng, clip) if rng.random() < 0.2 else clip
 
 
+def photo_views(rng: Rng, bank: tuple[Image, ...], frames: int, height: int, width: int) -> Image:
+    """A photograph, much of it in view and so finely drawn, under a moving and zooming camera; uint8 clip."""
+    photo = bank[rng.integers(len(bank))]
+    if rng.random() < 0.5:
+        photo = photo[:, ::-1]
+    limit = min(photo.shape[0] / height, photo.shape[1] / width)
+    scales = np.linspace(*np.clip(rng.uniform(0.25, 1.0) * limit * (1 + rng.uniform(-0.1, 0.1, 2)), 0.5, limit), frames)
+    room = np.array(photo.shape[:2]) - max(scales) * np.array([height, width])
+    first = rng.uniform(0, 1, 2) * room
+    path = np.clip(first + np.outer(np.linspace(0, 1, frames), rng.normal(0, 0.06, 2) * photo.shape[0]), 0, room)
+    clip = []
+    for scale, (y, x) in zip(scales, path, strict=True):
+        part = photo[int(y) : int(y + scale * height), int(x) : int(x + scale * width)]
+        clip.append(cv2.resize(part, (width, height), interpolation=cv2.INTER_AREA))
+    return np.stack(clip)
+
+
 def sample_batch(seed: int, step: int) -> Tensor:
     """The batch of one step: half the time crops of nine frames, else whole clips of seventeen."""
     rng = np.random.default_rng((seed, step))
@@ -118,17 +137,37 @@ def sample_batch(seed: int, step: int) -> Tensor:
     return to_tensor([sample_clip(rng, 17, 64, 64) for _ in range(BATCH // 2)])
 
 
+def decoder_batch(seed: int, step: int) -> Tensor:
+    """The batch of one of the decoder's own steps: whole clips, half of them photographs finely drawn."""
+    rng, bank = np.random.default_rng((seed, step, 2)), photos()
+    views = [photo_views(rng, bank, 17, 64, 64) for _ in range(BATCH // 4)]
+    return to_tensor([*views, *(sample_clip(rng, 17, 64, 64) for _ in range(BATCH // 4))])
+
+
 def loss_of(vae: AutoencoderKLWan, pixels: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Reconstruction (squared error, absolute error, and absolute error of gradients) plus a slight KL pull."""
     with torch.autocast("cpu", torch.bfloat16):
         posterior = encode(vae, pixels)
         noise = torch.randn(posterior.mean.shape, generator=generator)
         output = decode(vae, posterior.mean + posterior.std * noise).float()
+    loss, squared = reconstruction(output, pixels)
+    return loss + KL_WEIGHT * posterior.kl().mean(), squared
+
+
+def decoder_loss(vae: AutoencoderKLWan, pixels: Tensor) -> tuple[Tensor, Tensor]:
+    """The same of the means that the encoder gives, which are left as they are."""
+    with torch.autocast("cpu", torch.bfloat16):
+        with torch.no_grad():
+            latents = encode(vae, pixels).mean
+        return reconstruction(decode(vae, latents).float(), pixels)
+
+
+def reconstruction(output: Tensor, pixels: Tensor) -> tuple[Tensor, Tensor]:
+    """The loss, and its squared error alone."""
     error = output - pixels
     edges = (error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()) / 2
-    kl = posterior.kl().mean()
     squared = error.square().mean()
-    return 4 * squared + 0.2 * error.abs().mean() + 0.2 * edges + KL_WEIGHT * kl, squared
+    return 4 * squared + 0.2 * error.abs().mean() + 0.2 * edges, squared
 
 
 def learning_rate(step: int, steps: int, peak: float) -> float:
@@ -148,14 +187,15 @@ def held_out(vae: AutoencoderKLWan) -> dict[str, float]:
         pixels = to_tensor([clip.frames])
         mean = encode(vae, pixels).mean
         error = (decode(vae, mean).clamp(-1, 1) - pixels).square().mean(1)[0]
-        full.append(_psnr(error.mean()))
+        full.append(psnr(error.mean()))
         inside = torch.from_numpy(clip.visible > 0.5)
         if inside.any():
-            boxed.append(_psnr(error[inside].mean()))
+            boxed.append(psnr(error[inside].mean()))
     return {"psnr": round(float(np.mean(full)), 2), "psnr_object": round(float(np.mean(boxed)), 2)}
 
 
-def _psnr(squared: Tensor) -> float:
+def psnr(squared: Tensor) -> float:
+    """In dB, of a mean squared error between values in [-1, 1]."""
     return -10 * math.log10(float(squared) / 4 + 1e-10)
 
 
@@ -168,30 +208,51 @@ def measure_statistics(vae: AutoencoderKLWan, clips: int = 96) -> tuple[list[flo
     return flat.mean(1).tolist(), flat.std(1).tolist()
 
 
-def train(work: Path, steps: int, peak: float) -> None:
-    """Train up to ``steps``, then write the averaged VAE with its latent statistics into ``work/vae``."""
+def train(work: Path, steps: int, decoder_steps: int, peak: float) -> None:
+    """Train up to ``steps``, then the decoder alone; write the averaged VAE and its statistics into ``work/vae``."""
     work.mkdir(parents=True, exist_ok=True)
     vae = build()
     ema = Ema(vae, 0.998)
-    optimizers = build_optimizers(vae, peak, weight_decay=0.0)
-    first = load_state(work / "vae.safetensors", vae, ema, optimizers)
     start = time.monotonic()
-    for step in range(first, steps):
+    state = work / "vae.safetensors"
+    optimizers = build_optimizers(vae, peak, weight_decay=0.0)
+    for step in range(load_state(state, vae, ema, optimizers), steps):
         set_learning_rate(optimizers, learning_rate(step, steps, peak))
         loss, squared = loss_of(vae, sample_batch(1, step), torch.Generator().manual_seed(step))
-        loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
-        for optimizer in optimizers:
-            optimizer.step()
-            optimizer.zero_grad()
+        _update(vae, loss, optimizers)
         ema.update(vae, step)
         if (step + 1) % 250 == 0 or step + 1 == steps:
-            averaged = build()
-            averaged.load_state_dict(ema.weights)
-            row = {"step": step + 1, "seconds": round(time.monotonic() - start), "train": round(_psnr(squared), 2)}
-            save_state(work / "vae.safetensors", step + 1, vae, ema, optimizers)
-            append_log(work / "vae.jsonl", **row, **held_out(averaged))
+            save_state(state, step + 1, vae, ema, optimizers)
+            _report(work, ema, start, step=step + 1, train=round(psnr(squared), 2))
+    vae.load_state_dict(ema.weights)
+    vae.encoder.requires_grad_(False)
+    vae.quant_conv.requires_grad_(False)
+    state = work / "vae-decoder.safetensors"
+    optimizers = build_optimizers(vae, peak, weight_decay=0.0)
+    for step in range(load_state(state, vae, ema, optimizers), decoder_steps):
+        set_learning_rate(optimizers, learning_rate(step, decoder_steps, peak))
+        loss, squared = decoder_loss(vae, decoder_batch(1, step))
+        _update(vae, loss, optimizers)
+        ema.update(vae, step)
+        if (step + 1) % 250 == 0 or step + 1 == decoder_steps:
+            save_state(state, step + 1, vae, ema, optimizers)
+            _report(work, ema, start, step=steps, decoder_step=step + 1, train=round(psnr(squared), 2))
     export(work, ema)
+
+
+def _update(vae: AutoencoderKLWan, loss: Tensor, optimizers: list[torch.optim.Optimizer]) -> None:
+    loss.backward()  # type: ignore[no-untyped-call]
+    torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
+    for optimizer in optimizers:
+        optimizer.step()
+        optimizer.zero_grad()
+
+
+def _report(work: Path, ema: Ema, start: float, **row: float) -> None:
+    """Add how well the average does on unseen clips to the log."""
+    averaged = build()
+    averaged.load_state_dict(ema.weights)
+    append_log(work / "vae.jsonl", **row, seconds=round(time.monotonic() - start), **held_out(averaged))
 
 
 def export(work: Path, ema: Ema) -> None:
@@ -206,7 +267,8 @@ def export(work: Path, ema: Ema) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work", type=Path, default=Path(".cache/pretrain"))
-    parser.add_argument("--steps", type=int, default=20000)
+    parser.add_argument("--steps", type=int, default=2400)
+    parser.add_argument("--decoder-steps", type=int, default=0)
     parser.add_argument("--lr", type=float, default=1e-3)
     options = parser.parse_args()
-    train(options.work, options.steps, options.lr)
+    train(options.work, options.steps, options.decoder_steps, options.lr)

@@ -19,10 +19,11 @@ MAX_LINES = 400
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("__main__",),
     ("app",),
-    ("editing", "evaluate", "masking"),
+    ("editing", "evaluate", "exporting", "masking"),
     ("working",),
     ("inputs", "report", "training", "generate", "devices"),
-    ("lora",),
+    ("extra_loras",),
+    ("lora", "lora_files"),
     ("families",),
     ("conditioning", "results", "tracking", "window"),
     ("video", "masks", "compose", "carry", "optical_flow", "flow", "config", "files"),

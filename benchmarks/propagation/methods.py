@@ -15,7 +15,12 @@ from loraedit.masks import dilate
 from loraedit.optical_flow import FlowMeter, at, grid
 from loraedit.types import Frames, Mask, Size
 
-__all__ = ["CHOICES", "METHODS", "Method"]
+__all__ = ["CHOICES", "METHODS", "ONE", "OURS", "PAPER", "Method"]
+
+
+OURS = "motion LoRA"
+ONE = "motion LoRA, one reference"
+PAPER = "motion LoRA, the paper's recipe"
 
 
 @dataclass(frozen=True)
@@ -27,12 +32,14 @@ class Method:
         settings: of :class:`loraedit.config.EditSettings`.
         references: at which parts of the clip, in (0, 1], an edited frame is given besides the first.
         tight: give the mask of what really changes instead of the loose one.
+        against: the method that a choice is a change of.
     """
 
     make: Callable[[Case], Frames] | None = None
     settings: dict[str, Any] = field(default_factory=dict)
     references: tuple[float, ...] = ()
     tight: bool = False
+    against: str = OURS
 
     def run(self, case: Case, settings: dict[str, Any]) -> Frames:
         """The frames that it makes of a case; ``settings`` are for every method."""
@@ -81,8 +88,11 @@ def carried(case: Case) -> Frames:
     return carry(case.source, [{0: case.truth[0]}])[0].frames
 
 
-FROM_NOTHING: dict[str, Any] = {"steps": 120, "lr": 3e-3}
+FROM_NOTHING: dict[str, Any] = {"steps": 60, "lr": 3e-3}
 """Without a prior a LoRA needs more and larger steps than the recipe has."""
+
+_NAIVE: dict[str, Any] = {"lora": "naive", **FROM_NOTHING}
+_PAPER: dict[str, Any] = {"recipe": "paper", **FROM_NOTHING}
 
 METHODS: dict[str, Method] = {
     "source unchanged": Method(lambda case: case.source),
@@ -90,24 +100,26 @@ METHODS: dict[str, Method] = {
     "optical flow (DIS)": Method(optical_flow),
     "carried, no model": Method(carried),
     "no LoRA": Method(settings={"lora": "none"}),
-    "naive LoRA": Method(settings={"lora": "naive", **FROM_NOTHING}),
-    "motion LoRA, the paper's recipe": Method(settings={"recipe": "paper", **FROM_NOTHING}),
-    "motion LoRA": Method(),
-    "motion LoRA, one reference": Method(references=(1.0,)),
+    "naive LoRA": Method(settings=_NAIVE),
+    PAPER: Method(settings=_PAPER),
+    OURS: Method(),
+    ONE: Method(references=(1.0,)),
     "motion LoRA, two references": Method(references=(0.5, 1.0)),
 }
 """The table's rows. "motion LoRA" is the package with its defaults."""
 
 CHOICES: dict[str, Method] = {
     "prior alone, no fit": Method(settings={"steps": 0}),
-    "half the steps": Method(settings={"steps": 30}),
-    "twice the steps": Method(settings={"steps": 120}),
+    "half the steps": Method(settings={"steps": 15}),
+    "twice the steps": Method(settings={"steps": 60}),
     "no prior": Method(settings={"prior": False, **FROM_NOTHING}),
     "no prior, grey fill": Method(settings={"prior": False, "fill": "grey", **FROM_NOTHING}),
     "grey fill": Method(settings={"fill": "grey"}),
     "no detail restored": Method(settings={"detail": False}),
     "tight mask": Method(tight=True),
-    "tight mask, the paper's recipe": Method(settings={"recipe": "paper", **FROM_NOTHING}, tight=True),
+    "tight mask, the paper's recipe": Method(settings=_PAPER, tight=True, against=PAPER),
+    "twice the steps, the paper's recipe": Method(settings={**_PAPER, "steps": 120}, against=PAPER),
+    "twice the steps, naive LoRA": Method(settings={**_NAIVE, "steps": 120}, against="naive LoRA"),
     "loss alike everywhere": Method(settings={"edit_weight": 1.0}),
     "one look": Method(settings={"looks": 1}),
     "high noise alone (t > 0.6)": Method(settings={"time_low": 0.6}),
@@ -117,7 +129,7 @@ CHOICES: dict[str, Method] = {
     "twice the learning rate": Method(settings={"lr": 2e-3}),
     "kept zone held in step": Method(settings={"hold": True}),
     "start from noise alone": Method(settings={"strength": 1.0}),
-    "one reference, not trained": Method(settings={"reference_steps": 0}, references=(1.0,)),
-    "one reference, an anchor too": Method(settings={"anchors": True}, references=(1.0,)),
+    "one reference, not trained": Method(settings={"reference_steps": 0}, references=(1.0,), against=ONE),
+    "one reference, an anchor too": Method(settings={"anchors": True}, references=(1.0,), against=ONE),
 }
-"""One thing changed at a time, against "motion LoRA" (or against it with one reference)."""
+"""One thing changed at a time."""

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image as PilImage
 
 from benchmarks.propagation.cases import KINDS, PER_KIND, make_case
-from benchmarks.propagation.methods import CHOICES, METHODS
+from benchmarks.propagation.methods import CHOICES, METHODS, ONE, OURS, PAPER
 from loraedit.evaluate.metrics import Interval, paired_bootstrap
 from loraedit.families.card import NANO, read_card
 from loraedit.video import read_image
@@ -25,9 +25,6 @@ if TYPE_CHECKING:
 
 __all__ = ["write_page"]
 
-OURS = "motion LoRA"
-ONE = "motion LoRA, one reference"
-PAPER = "motion LoRA, the paper's recipe"
 Scores = dict[str, dict[tuple[str, int], dict[str, float]]]
 """Scores by method and case."""
 
@@ -131,9 +128,15 @@ def choices_table(chosen: Scores, compared: Scores) -> str:
     everything: Scores = defaultdict(dict, {**compared, **chosen})
     rows = []
     for name, method in CHOICES.items():
-        base = PAPER if method.settings.get("recipe") == "paper" else ONE if method.references else OURS
         if chosen[name]:
-            rows.append([name, base, span(gain(everything, name, base)), f"{mean(chosen, name, 'seconds'):.0f}"])
+            rows.append(
+                [
+                    name,
+                    method.against,
+                    span(gain(everything, name, method.against)),
+                    f"{mean(chosen, name, 'seconds'):.0f}",
+                ]
+            )
     return table(["choice", "against", "difference in PSNR, dB", "s"], rows)
 
 

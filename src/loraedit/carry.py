@@ -1,7 +1,8 @@
 """Carry edited frames through a clip by the source's own optical flow: the classical answer, and a hint for the model.
 
 The flow is that of the source, which is known in every frame, so it can be judged: of several ways from a frame back to
-an edited one, every pixel takes those that explain the source best, and where none does it is not trusted.
+an edited one, every pixel takes those that explain the source best, short ones sooner than long ones, and where none
+does it is not trusted.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ __all__ = ["Carried", "carry"]
 SHORT_SIDE = 224
 """Frames smaller than this are enlarged before the flow is measured; DIS matches patches of 8 pixels."""
 
-TAU = 4.0
-"""Grey levels of difference in the source over which one way back loses to another."""
+TAU = 8.0
+"""Grey levels of difference in the source over which one way back loses to another of the same length."""
 
 DOUBT = 60.0
 """Grey levels of difference in the source at which a pixel's trust has fallen to 1 / e."""
@@ -65,7 +66,7 @@ def carry(
     for order, key in enumerate(keys):
         for done, (index, positions) in enumerate(_ways_back(source, key, short_side)):
             error = misfit(source[index], at(source[key], positions))
-            weight = np.exp(-error / TAU)[..., None] + np.float32(1e-6)
+            weight = (np.exp(-error / TAU)[..., None] + np.float32(1e-6)) / abs(index - key)
             for look, colour, total, trust in zip(looks, colours, totals, trusts, strict=True):
                 if key in look:
                     colour[index] += weight * at(look[key], positions)

@@ -169,6 +169,15 @@ class EditSettings(_Settings):
     )
     sampling_steps: Count | None = Field(None, description="Denoising steps.")
     guidance: Scale | None = Field(None, description="Classifier-free guidance scale; up to 1 is off.")
+    extra_lora: tuple[str, ...] = Field(
+        (), description="A LoRA to generate with as well, FILE[:WEIGHT][:high|low]; may be given several times."
+    )
+    extra_in_training: bool = Field(False, description="Lay the extra LoRAs under the training too.")
+    distilled: Annotated[int, Field(ge=0, le=1000)] | None = Field(
+        None,
+        description="Sample in so many steps without guidance, as a distilled LoRA wants; 0: none is. "
+        "By default as the names of the extra LoRAs say.",
+    )
     prompt: str = Field("", description="What the edited clip shows.")
     source_prompt: str = Field("", description="What the source clip shows.")
     box: bool = Field(False, description="Turn each region of the mask into its box, grown a little.")
@@ -186,6 +195,8 @@ class EditSettings(_Settings):
     def resolved(self, recipe: Recipe) -> EditSettings:
         """The same settings with every None that the recipe can answer filled in."""
         defaults = recipe.as_in_the_paper() if self.recipe == "paper" else recipe
+        if self.distilled:
+            defaults = defaults.model_copy(update={"sampling_steps": self.distilled, "guidance": 1.0})
         missing = {name: value for name, value in defaults.model_dump().items() if getattr(self, name) is None}
         settled = self.model_copy(update=missing)
         longer = settled.steps if settled.reference_steps is None else settled.reference_steps

@@ -29,12 +29,13 @@ from loraedit.compose import composite, from_working, restore_detail
 from loraedit.conditioning import Hint, Sample
 from loraedit.config import SamplingSettings, TrainSettings
 from loraedit.devices import find_device
+from loraedit.extra_loras import for_expert
 from loraedit.families import open_family
 from loraedit.families.base import Encoded, Expert
 from loraedit.files import fingerprint, save_tensors, try_load_tensors, write_json
 from loraedit.generate import sample
 from loraedit.inputs import Job
-from loraedit.lora import save_lora
+from loraedit.lora import save_lora, stack
 from loraedit.report import contact_sheet, loss_curve, side_by_side
 from loraedit.results import SETTINGS_FILE, Finished, input_hashes, write_finished
 from loraedit.training import Stage, train
@@ -67,7 +68,8 @@ class EditResult:
         losses: training loss by step; empty if no LoRA was trained.
         reused: the phases whose result was found in the run folder.
         outside_exact: whether every pixel outside the mask equals the source's in the lossless frames as written.
-        notes: a sentence for each thing of the source's file, such as its sound, that ``out`` could not take.
+        notes: a sentence for each thing that is not as the user might expect: an extra LoRA that decided the sampling,
+            or something of the source's file, such as its sound, that ``out`` could not take.
     """
 
     clip: Clip
@@ -125,7 +127,7 @@ class _Run:
         self.settings, self.family = job.settings, open_family(job.card)
         self.piece = in_window(job)
         self.device = find_device(job.settings.device)
-        self.result = EditResult(job.source)
+        self.result = EditResult(job.source, notes=list(job.notes))
         self.model_key = job.card.fingerprint()
 
     def carry_out(self) -> EditResult:
@@ -181,16 +183,11 @@ class _Run:
         """One expert through all lessons; the last one's LoRA file."""
         file = self._prior(expert)
         key = fingerprint(file.read_bytes()) if file else ""
+        under = self._extra_keys() if self.settings.extra_in_training else []
+        key = fingerprint(key, under) if under else key
         for lesson in lessons:
             parts = (part for sample in lesson.samples for part in sample.parts())
-            key = self._key(
-                key,
-                expert.name,
-                lesson.name,
-                lesson.weights,
-                lesson.settings.model_dump(),
-                *parts,
-            )
+            key = self._key(key, expert.name, lesson.name, lesson.weights, lesson.settings.model_dump(), *parts)
             start, file = file, self.folder / "lora" / f"{lesson.name}-{expert.name}-{key}.safetensors"
             state = self.folder / "checkpoints" / file.name
             kept = try_load_tensors(state, ("losses",))
@@ -245,6 +242,8 @@ class _Run:
     def _train(self, expert: Expert, stage: Stage, settings: TrainSettings, state: Path, file: Path) -> None:
         with self._phase("train"):
             transformer = self.family.load_transformer(expert, self.device)
+            if self.settings.extra_in_training:
+                stack(transformer, for_expert(self.job.extras, expert.name, self.job.card.experts))
 
             def on_loss(done: int, total: int, loss: float) -> None:
                 self.progress("train", done, total, f"{expert.name} loss {loss:.4f}")
@@ -270,7 +269,8 @@ class _Run:
             working.source, working.edited_first, mask, self.settings.prompt, hint, anchors
         )
         sampling = self.settings.sampling()
-        key = self._key([path.stem for path in loras.values()], sampling.model_dump(), *condition.parts())
+        stems, extras = [path.stem for path in loras.values()], self._extra_keys()
+        key = self._key(stems, sampling.model_dump(), *([extras] if extras else []), *condition.parts())
         path = self.folder / "cache" / f"latents-{key}.safetensors"
         steps = path.with_suffix("")
         kept = try_load_tensors(path, ("latents",))
@@ -302,7 +302,11 @@ class _Run:
             def on_step(done: int, total: int) -> None:
                 self.progress("sample", done, total, "")
 
-            return sample(self.family, encoded, negative, sampling, loras, self.device, steps, on_step)
+            return sample(self.family, encoded, negative, sampling, loras, self.device, steps, on_step, self.job.extras)
+
+    def _extra_keys(self) -> list[list[str | float | None]]:
+        """What the extra LoRAs are, in their order."""
+        return [extra.key for extra in self.job.extras]
 
     def _encoded(self, samples: Sequence[Sample]) -> list[Encoded]:
         """Encoded samples, each cached by its content."""
@@ -336,13 +340,14 @@ class _Run:
         paths, clip, job = self.result.paths, self.result.clip, self.job
         if job.out is not None:
             paths["out"] = job.out
-            self.result.notes = write_clip(job.out, clip, self.settings.codec)
+            self.result.notes += write_clip(job.out, clip, self.settings.codec)
         paths["sheet"] = self.folder / "sheet.png"
         title = f"{self.settings.lora} LoRA, {self.settings.model}"
         contact_sheet(job.source.frames, clip.frames, job.edit_mask, title=title).save(paths["sheet"])
         paths["side_by_side"] = self.folder / "side_by_side.mp4"
         write_clip(paths["side_by_side"], Clip(side_by_side(job.source.frames, clip.frames), clip.fps))
-        finished = Finished(job.source, clip, job.edit_mask, job.edited_first, self.result.losses, self._provenance())
+        kept, losses = [path.name for name, path in paths.items() if name.startswith("lora")], self.result.losses
+        finished = Finished(job.source, clip, job.edit_mask, job.edited_first, losses, self._provenance(), kept)
         write_finished(self.folder, finished)
         paths["frames"] = self.folder / "frames"
         written, outside = read_clip(paths["frames"]).frames, ~job.edit_mask
@@ -357,6 +362,7 @@ class _Run:
             "inputs": {
                 **input_hashes(job.source, job.edited_first, job.edit_mask),
                 "references": {str(index): fingerprint(image) for index, image in job.references.items()},
+                "extra_loras": self._extra_keys(),
                 "model": self.model_key,
             },
             "versions": _versions(),

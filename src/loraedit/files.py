@@ -15,7 +15,15 @@ from loraedit.errors import CacheError
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["fingerprint", "load_tensors", "save_tensors", "try_load_tensors", "write_json", "write_text"]
+__all__ = [
+    "fingerprint",
+    "load_tensors",
+    "save_tensors",
+    "try_load_tensors",
+    "write_json",
+    "write_tensors",
+    "write_text",
+]
 
 METADATA_KEY = "loraedit"
 
@@ -63,12 +71,27 @@ def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, Any
     """Write safetensors, whole or not at all; the same contents give the same bytes.
 
     Args:
-        metadata: JSON values. They are stored under one key, because safetensors keeps keys in no fixed order.
+        metadata: JSON values, stored under one key.
     """
+    write_tensors(path, tensors, {METADATA_KEY: json.dumps(metadata, sort_keys=True)} if metadata else {})
+
+
+def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    """Write safetensors with metadata as it stands in the header; the same contents give the same bytes."""
     from safetensors.torch import save
 
-    header = {METADATA_KEY: json.dumps(metadata, sort_keys=True)} if metadata else None
-    _replace_file(path, save({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, header))
+    content = save({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, metadata or None)
+    _replace_file(path, content if len(metadata) < 2 else _with_sorted_metadata(content))
+
+
+def _with_sorted_metadata(content: bytes) -> bytes:
+    """The same file with the metadata sorted: safetensors writes several keys in no fixed order."""
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + length])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)  # the tensors stay aligned
+    return len(text).to_bytes(8, "little") + text + content[8 + length :]
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

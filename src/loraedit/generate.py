@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,11 @@ from torch import Tensor, nn
 
 from loraedit.config import SamplingSettings
 from loraedit.errors import InputError
+from loraedit.extra_loras import ExtraLora, for_expert
 from loraedit.families.base import TIMESTEPS, Encoded, Expert, Family, batch
 from loraedit.files import save_tensors, try_load_tensors
 from loraedit.flow import add_noise
-from loraedit.lora import attach_lora
+from loraedit.lora import attach_lora, stack
 from loraedit.types import OnStep
 
 __all__ = ["initial_noise", "sample"]
@@ -34,6 +36,7 @@ def sample(
     device: torch.device,
     steps_folder: Path,
     on_step: OnStep,
+    extras: Sequence[ExtraLora] = (),
 ) -> Tensor:
     """Generate latents ``[c, f, h, w]`` from a condition.
 
@@ -44,6 +47,7 @@ def sample(
         negative: what :meth:`Family.embed_prompt` makes of the negative prompt; with guidance above 1 needed by a
             model that does not read the guidance scale itself.
         loras: LoRA file by expert name; an expert without one runs bare.
+        extras: further LoRAs, laid under those.
     """
     c = family.card.latent_channels
     noise = initial_noise((c, *condition.condition.shape[1:]), sampling.seed).to(device)
@@ -57,7 +61,7 @@ def sample(
     scheduler = family.scheduler(sampling.sampling_steps, noise.shape, device)
     first, levels = _schedule(scheduler, sampling.strength)
     latents = noise if first == 0 else add_noise(shown, noise, levels[0])
-    loader = _Experts(family, loras, device)
+    loader = _Experts(family, loras, extras, device)
     for index, timestep in enumerate(scheduler.timesteps[first:]):
         kept = steps_folder / f"{index:04d}.safetensors"
         velocity = _kept_velocity(kept)
@@ -87,10 +91,12 @@ def _kept_velocity(path: Path) -> Tensor | None:
 
 
 class _Experts:
-    """Holds one expert's transformer at a time, with its LoRA, and loads the next when the noise level asks for it."""
+    """Holds one expert's transformer at a time, with its LoRAs, and loads the next when the noise level asks for it."""
 
-    def __init__(self, family: Family, loras: dict[str, Path], device: torch.device) -> None:
-        self.family, self.loras, self.device = family, loras, device
+    def __init__(
+        self, family: Family, loras: dict[str, Path], extras: Sequence[ExtraLora], device: torch.device
+    ) -> None:
+        self.family, self.loras, self.extras, self.device = family, loras, extras, device
         self.expert: Expert | None = None
         self.transformer: nn.Module | None = None
 
@@ -112,6 +118,7 @@ class _Experts:
             self.transformer = None
             self.transformer = self.family.load_transformer(expert, self.device)
             self.expert = expert
+            stack(self.transformer, for_expert(self.extras, expert.name, self.family.card.experts))
             if expert.name in self.loras:
                 attach_lora(self.loras[expert.name], self.family, self.transformer)
         return self.transformer

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from loraedit.compose import padded_length, resize_frames, to_float, to_uint8, working_size
 from loraedit.config import EditSettings
 from loraedit.errors import InputError, ShapeError
+from loraedit.extra_loras import ExtraLora, check_extras, distilled_steps, parse_extra
 from loraedit.families.card import ModelCard, read_card, resolve_model
 from loraedit.masks import MaskSpec, loosen, read_mask
 from loraedit.results import CLIP_FOLDERS, EDITED_FIRST_FILE
@@ -54,6 +55,8 @@ class Job:
         settings: resolved settings.
         card: the model.
         window: the part of the frame that the model sees.
+        extras: LoRAs that the user brings along, in their order.
+        notes: what the user should know before the work begins, a sentence each.
         out: where the user wants the result, or None.
         run: the run folder, or None for a passing one.
     """
@@ -65,6 +68,8 @@ class Job:
     settings: EditSettings
     card: ModelCard
     window: Window
+    extras: tuple[ExtraLora, ...]
+    notes: tuple[str, ...]
     out: Path | None
     run: Path | None
 
@@ -100,7 +105,9 @@ def prepare(
         ModelError: the checkpoint is not one that loraedit can edit with.
     """
     _check_device(settings.device)
-    run = _check_places(out, run, settings.codec, [source, first_frame, mask, *references.values()])
+    extras = tuple(parse_extra(text) for text in settings.extra_lora)
+    given = [source, first_frame, mask, *references.values(), *(extra.path for extra in extras)]
+    run = _check_places(out, run, settings.codec, given)
     clip = read_source(source)
     if out is not None:
         check_encodable(out, settings.codec, clip.size)
@@ -117,11 +124,13 @@ def prepare(
     _check_covered(clip, edited, edit_mask)
     _check_reached(list(references), edit_mask)
     card = read_card(resolve_model(settings.model))
+    notes = check_extras(extras, card)
+    settings, told = _distilled(settings, extras)
     settings = settings.resolved(card.recipe)
     _check_prior(settings, card)
     window = choose_window(edit_mask, settings.crop or "off", settings.context or 0.0)
     _check_extent(len(clip), window.size, card)
-    return Job(clip, edited, edit_mask, looks, settings, card, window, out, run)
+    return Job(clip, edited, edit_mask, looks, settings, card, window, extras, (*notes, *told), out, run)
 
 
 def parse_reference(text: str) -> tuple[int, Path]:
@@ -232,6 +241,29 @@ def _check_prior(settings: EditSettings, card: ModelCard) -> None:
         raise InputError("The prior LoRA is on all linear layers. Leave --targets out, or add --no-prior.")
     if not used and settings.lora != "none" and settings.steps == 0:
         raise InputError("Without a prior a LoRA of 0 steps does nothing. Give --steps at least 1, or --lora none.")
+
+
+def _distilled(settings: EditSettings, extras: Sequence[ExtraLora]) -> tuple[EditSettings, list[str]]:
+    """The settings with ``distilled`` as the names of the extra LoRAs say, if the user said nothing, and a sentence."""
+    notes = []
+    if settings.extra_in_training and not (extras and settings.lora != "none"):
+        raise InputError("--extra-in-training needs an --extra-lora, and a LoRA to train. Leave it out.")
+    if settings.distilled is None:
+        steps, name = max(((distilled_steps(extra) or 0, extra.path.name) for extra in extras), default=(0, ""))
+        settings = settings.model_copy(update={"distilled": steps})
+        if steps and (settings.sampling_steps is None or settings.guidance is None):
+            given = {"--sampling-steps": settings.sampling_steps, "--guidance": settings.guidance}
+            kept = " and ".join(name for name, value in given.items() if value is not None)
+            notes.append(
+                f"'{name}' is by its name distilled to {steps} steps, so that is how the clip is sampled: in {steps} "
+                f"steps without guidance{f', but for your {kept}' if kept else ''}. If it is not, add --distilled 0."
+            )
+    if settings.distilled and settings.extra_in_training:
+        raise InputError(
+            "A distilled LoRA must not lie under the training: it has unlearnt the noise levels between its few steps. "
+            "Leave --extra-in-training out; or, if none is distilled, add --distilled 0."
+        )
+    return settings, notes
 
 
 def _check_device(device: str | None) -> None:

@@ -1,18 +1,20 @@
-"""Attach, read and write LoRAs (peft), in the one file layout that ComfyUI and diffusers both read.
+"""Attach, read and write the LoRA of an edit (peft), and lay others over a model.
 
-The file: safetensors, native layer names under ``diffusion_model.``, ``lora_A`` and ``lora_B`` with alpha = rank, so
-that the scale is 1 and nothing needs folding; no adapter metadata, which some readers would apply a second time.
+Our file is of the one layout that ComfyUI and diffusers both read: safetensors, native layer names under
+``diffusion_model.``, ``lora_A`` and ``lora_B`` with alpha = rank, so that the scale is 1 and nothing needs folding; no
+adapter metadata, which some readers would apply a second time.
 """
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from peft import LoraConfig, inject_adapter_in_model
-from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.tuners.lora import LoraLayer
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -20,10 +22,12 @@ from torch import Tensor, nn
 from loraedit.errors import ModelError
 from loraedit.families.base import Family
 from loraedit.files import save_tensors
+from loraedit.lora_files import Fit, fit, read_lora
 
-__all__ = ["attach", "attach_lora", "load_lora", "lora_parameters", "save_lora"]
+__all__ = ["attach", "attach_lora", "load_lora", "lora_parameters", "save_lora", "stack"]
 
 ADAPTER = "default"
+FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 
 
 def attach(transformer: nn.Module, targets: Sequence[str], rank: int, seed: int) -> None:
@@ -36,7 +40,8 @@ def attach(transformer: nn.Module, targets: Sequence[str], rank: int, seed: int)
     config = LoraConfig(r=rank, lora_alpha=rank, target_modules=list(targets))
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        inject_adapter_in_model(config, transformer, ADAPTER)
+        _inject(config, transformer, ADAPTER)
+    _use_all_adapters(transformer)
     for _, parameter in lora_parameters(transformer):
         parameter.data = parameter.data.float()
 
@@ -44,7 +49,7 @@ def attach(transformer: nn.Module, targets: Sequence[str], rank: int, seed: int)
 def lora_parameters(transformer: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
     """The LoRA's parameters by stable names, such as ``blocks.0.attn1.to_q.lora_A``."""
     for module_name, module in transformer.named_modules():
-        if isinstance(module, BaseTunerLayer):
+        if isinstance(module, LoraLayer) and ADAPTER in module.lora_A:
             for letter in ("lora_A", "lora_B"):
                 yield f"{module_name}.{letter}", getattr(module, letter)[ADAPTER].weight
 
@@ -90,6 +95,77 @@ def load_lora(path: Path, family: Family, transformer: nn.Module) -> None:
         ModelError: the file is damaged, does not fit this transformer, or has a higher rank.
     """
     _copy(_read(path), path, family, transformer)
+
+
+def stack(transformer: nn.Module, extras: Sequence[tuple[Path, float]]) -> None:
+    """Lay LoRA files of any public kind over a bare frozen transformer, in place and in this order.
+
+    Each layer becomes W + sum of weight_i alpha_i / rank_i B_i A_i. The weights themselves stay as they are, so that
+    nothing is rounded; only whole differences (of norms and biases, as distilled LoRAs have them) are added in place.
+
+    Args:
+        extras: file and weight of each.
+
+    Raises:
+        ModelError: a file is damaged, or does not fit this transformer.
+    """
+    shapes = {name: tuple(parameter.shape) for name, parameter in transformer.named_parameters()}
+    for index, (path, weight) in enumerate(extras):
+        fitting = fit(read_lora(path), shapes)
+        _add_whole(transformer, fitting, weight, path)
+        _add_low_rank(transformer, fitting, weight, f"extra{index}", path)
+    _use_all_adapters(transformer)
+
+
+@torch.no_grad()
+def _add_whole(transformer: nn.Module, fitting: Fit, weight: float, path: Path) -> None:
+    for name, value in fitting.whole.items():
+        layer, _, own = name.rpartition(".")
+        module = transformer.get_submodule(layer)
+        module = module.get_base_layer() if isinstance(module, LoraLayer) else module
+        parameter = module.get_parameter(own)
+        parameter.add_(_finite(value, name, path).to(parameter), alpha=weight)
+
+
+def _add_low_rank(transformer: nn.Module, fitting: Fit, weight: float, adapter: str, path: Path) -> None:
+    """An adapter of its own, in the precision of each layer.
+
+    Rank and alpha are set layer by layer: peft's patterns for them would be searched once for each pair of layers.
+    """
+    config = LoraConfig(r=1, target_modules=list(fitting.layers))
+    keys = {f"{name}.lora_A.weight": layer.down for name, layer in fitting.layers.items()}
+    _inject(config, transformer, adapter, low_cpu_mem_usage=True, state_dict=keys)
+    for name, layer in fitting.layers.items():
+        module = transformer.get_submodule(name)
+        assert isinstance(module, LoraLayer)
+        base = module.get_base_layer().get_parameter("weight")
+        dtype = base.dtype if base.dtype in FLOATS else torch.bfloat16
+        for part, value in (("lora_A", layer.down), ("lora_B", layer.up)):
+            matrix = _finite(value, name, path).to(base.device, dtype)
+            getattr(module, part)[adapter].weight = nn.Parameter(matrix, requires_grad=False)
+        module.r[adapter], module.lora_alpha[adapter] = layer.rank, layer.alpha
+        module.set_scale(adapter, weight)
+
+
+def _inject(config: LoraConfig, transformer: nn.Module, adapter: str, **options: Any) -> None:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Already found a `peft_config`")  # several adapters are meant
+        inject_adapter_in_model(config, transformer, adapter, **options)
+
+
+def _finite(value: Tensor, name: str, path: Path) -> Tensor:
+    if not bool(torch.isfinite(value.float()).all()):
+        raise ModelError(f"LoRA '{path}' has values in {name} that are no numbers. Fetch it again.")
+    return value
+
+
+def _use_all_adapters(transformer: nn.Module) -> None:
+    """Each layer adds all its adapters in the order they came; the one of this edit alone can be trained."""
+    for module in transformer.modules():
+        if isinstance(module, LoraLayer):
+            module.set_adapter(list(module.lora_A), inference_mode=True)
+    for _, parameter in lora_parameters(transformer):
+        parameter.requires_grad_(True)
 
 
 def _copy(tensors: dict[str, Tensor], path: Path, family: Family, transformer: nn.Module) -> None:

@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ __all__ = [
     "Finished",
     "damaged",
     "input_hashes",
+    "lora_files",
     "read_finished",
     "write_finished",
 ]
@@ -51,6 +52,7 @@ class Finished:
         edited_first: the user's edit of the first frame, uint8 ``[H, W, 3]``.
         losses: training loss by step; empty if no LoRA was trained.
         provenance: the contents of ``settings.json``: settings, hashes of the inputs, versions, device.
+        loras: the LoRA files that it was generated with, in the run folder, that for high noise first.
     """
 
     source: Clip
@@ -59,6 +61,7 @@ class Finished:
     edited_first: Image
     losses: list[float]
     provenance: dict[str, Any]
+    loras: list[str] = field(default_factory=list)
 
 
 def input_hashes(source: Clip, edited_first: Image, edit_mask: Mask) -> dict[str, str]:
@@ -83,6 +86,7 @@ def write_finished(folder: Path, finished: Finished) -> None:
     content = {
         "fps": str(finished.source.fps),
         "frames": fingerprint(finished.result.frames),
+        "loras": finished.loras,
         "losses": finished.losses,
         "settings": fingerprint(finished.provenance),
     }
@@ -96,16 +100,7 @@ def read_finished(folder: Path) -> Finished:
         InputError: it is not a run folder, the run is not finished, or a file is damaged or not of this run.
     """
     try:
-        if not folder.is_dir():
-            raise InputError(f"There is no folder '{folder}'. {_WHERE}")
-        if not (folder / SETTINGS_FILE).is_file():
-            raise InputError(f"'{folder}' is not a run folder: it has no {SETTINGS_FILE}. {_WHERE}")
-        provenance = _read_object(folder, SETTINGS_FILE)
-        if not (folder / RESULT_FILE).is_file():
-            raise InputError(f"The run in '{folder}' is not finished. {_AGAIN}")
-        result = _read_object(folder, RESULT_FILE)
-        if result.get("settings") != fingerprint(provenance):
-            raise InputError(f"The run in '{folder}' was begun again and is not finished. {_AGAIN}")
+        provenance, result = _read_records(folder)
         finished = _read_clips(folder, result, provenance)
     except OSError as error:
         raise InputError(f"'{folder}' cannot be read: {error.strerror or error}. Check the path.") from error
@@ -113,9 +108,42 @@ def read_finished(folder: Path) -> Finished:
     return finished
 
 
+def lora_files(folder: Path) -> list[Path]:
+    """The LoRA files of a finished edit, that for high noise first.
+
+    Raises:
+        InputError: it is not a run folder, the run is not finished or trained no LoRA, or a file is missing.
+    """
+    names = _read_records(folder)[1].get("loras")
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise damaged(folder, f"{RESULT_FILE} does not name the LoRA")
+    files = [folder / "lora" / Path(name).name for name in names]
+    if not files:
+        raise InputError(f"The run in '{folder}' trained no LoRA. Give a run with --lora motion or naive.")
+    for file in files:
+        if not file.is_file():
+            raise damaged(folder, f"lora/{file.name} is missing")
+    return files
+
+
 def damaged(folder: Path, what: str) -> InputError:
     """The error for a run folder in which something is wrong."""
     return InputError(f"The run folder '{folder}' is damaged: {what}. Run the same edit command again to mend it.")
+
+
+def _read_records(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """``settings.json`` and ``result.json`` of a finished run."""
+    if not folder.is_dir():
+        raise InputError(f"There is no folder '{folder}'. {_WHERE}")
+    if not (folder / SETTINGS_FILE).is_file():
+        raise InputError(f"'{folder}' is not a run folder: it has no {SETTINGS_FILE}. {_WHERE}")
+    provenance = _read_object(folder, SETTINGS_FILE)
+    if not (folder / RESULT_FILE).is_file():
+        raise InputError(f"The run in '{folder}' is not finished. {_AGAIN}")
+    result = _read_object(folder, RESULT_FILE)
+    if result.get("settings") != fingerprint(provenance):
+        raise InputError(f"The run in '{folder}' was begun again and is not finished. {_AGAIN}")
+    return provenance, result
 
 
 def _read_object(folder: Path, name: str) -> dict[str, Any]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
+from loraedit.app.lora import lora_app
 from loraedit.app.options import with_settings
 from loraedit.app.progress import PhaseProgress, quiet_libraries
 from loraedit.config import make_settings
@@ -36,6 +38,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+
+
+app.add_typer(lora_app, name="lora")
 
 
 def _show_version(wanted: bool) -> None:
@@ -84,6 +89,8 @@ def edit(
     with PhaseProgress(console, QUIET_S) as waiting:
         on_mask = _mask_progress(waiting)
         job = prepare(source, first_frame, mask, references, make_settings(settings), out, run, on_mask)
+    for note in job.notes:
+        console.print(note, highlight=False, soft_wrap=True, markup=False)
     with PhaseProgress(console) as progress:
         try:
             from loraedit.editing import run_edit  # heavy: only once everything has been checked
@@ -95,7 +102,7 @@ def edit(
     if json_output:
         typer.echo(json.dumps(result.summary()))
     else:
-        _tell(console, result.summary())
+        _tell(console, result.summary(), job.notes)
 
 
 @app.command("mask")
@@ -180,13 +187,13 @@ def _references(texts: list[str]) -> dict[int, Path]:
     return references
 
 
-def _tell(console: Console, summary: dict[str, Any]) -> None:
-    """Where to look, in a few lines."""
+def _tell(console: Console, summary: dict[str, Any], told: Sequence[str]) -> None:
+    """Where to look, in a few lines; notes that were told before are left out."""
     total = sum(summary["seconds"].values())
     reused = f" (reused: {', '.join(summary['reused'])})" if summary["reused"] else ""
     exact = "equals the source, bit for bit" if summary["outside_exact"] else "differs from the source"
     console.print(f"Done in {total:.0f} s{reused}. Outside the mask every frame {exact}.")
-    for note in summary["notes"]:
+    for note in summary["notes"][len(told) :]:
         console.print(note, highlight=False, soft_wrap=True, markup=False)
     for name, label in LABELS.items():
         if name in summary:

@@ -35,11 +35,13 @@ def _option(name: str, field: FieldInfo) -> inspect.Parameter:
 
 
 def _plain(annotation: Any) -> Any:
-    """``int``, ``float``, ``bool`` or ``str``, or None too; the settings check ranges and choices themselves."""
+    """``int``, ``float``, ``bool`` or ``str``, or None or a list; the settings check ranges and choices themselves."""
     if get_origin(annotation) is Literal:
         return str
     if get_origin(annotation) is Annotated:
         return _plain(get_args(annotation)[0])
+    if get_origin(annotation) is tuple:
+        return list[_plain(get_args(annotation)[0])]  # type: ignore[misc]
     options = [each for each in get_args(annotation) if each is not NoneType]
     if not options:
         return annotation

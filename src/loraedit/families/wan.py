@@ -21,17 +21,11 @@ from loraedit.config import Targets
 from loraedit.families.base import Encoded, Expert
 from loraedit.families.card import ModelCard
 from loraedit.families.loading import compute_dtype, free, load_component, load_scheduler, loading
+from loraedit.families.lora_names import WAN_LINEARS, native_name
 from loraedit.masks import pack_keep_mask
 from loraedit.types import OnStep, Pixels
 
 __all__ = ["WanFamily"]
-
-NATIVE_NAMES = {
-    "attn1.to_q": "self_attn.q", "attn1.to_k": "self_attn.k", "attn1.to_v": "self_attn.v",
-    "attn1.to_out.0": "self_attn.o", "attn2.to_q": "cross_attn.q", "attn2.to_k": "cross_attn.k",
-    "attn2.to_v": "cross_attn.v", "attn2.to_out.0": "cross_attn.o", "ffn.net.0.proj": "ffn.0", "ffn.net.2": "ffn.2",
-}  # fmt: skip
-"""Linear layers of a block: diffusers' name and Wan's own, which ComfyUI uses."""
 
 PREFIX = "diffusion_model."
 
@@ -52,7 +46,7 @@ class WanFamily:
 
     def lora_targets(self, which: Targets) -> tuple[str, ...]:
         """Every linear of the blocks, or of their attention, but the image key and value projections."""
-        return tuple(name for name in NATIVE_NAMES if which == "all" or name.startswith("attn"))
+        return tuple(name for name in WAN_LINEARS if which == "all" or name.startswith("attn"))
 
     # ---- encoding ------------------------------------------------------------------------------------------------
 
@@ -180,8 +174,7 @@ class WanFamily:
 
     def portable_lora_name(self, module: str) -> str:
         """``blocks.3.attn1.to_q`` -> ``diffusion_model.blocks.3.self_attn.q``."""
-        _, block, layer = module.split(".", 2)
-        return f"{PREFIX}blocks.{block}.{NATIVE_NAMES[layer]}"
+        return PREFIX + native_name(module)
 
 
 def _statistics(vae: Any, latents: Tensor) -> tuple[Tensor, Tensor]:
