@@ -25,16 +25,19 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-PUBLISHED = Path(__file__).parent / "published"
-"""Configurations as published, by model."""
+from loraedit.families import known
+
+PUBLISHED = json.loads(Path(known.__file__).with_name("known_models.json").read_text())
+"""Published models: components with the numbers that decide their sizes, and what each model is made of."""
 
 LATENTS = 4
 WORDS = ("a", "red", "coat", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>", "<image>")
 
 
 def published(name: str) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads((PUBLISHED / f"{name}.json").read_text())
-    return content
+    """The published configuration of a component."""
+    config: dict[str, Any] = PUBLISHED["components"][name]["config"]
+    return config
 
 
 def word_tokenizer(words: tuple[str, ...], start: str = "") -> PreTrainedTokenizerFast:

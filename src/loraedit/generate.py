@@ -58,7 +58,7 @@ def sample(
     unconditional = None
     if sampling.guidance > 1 and negative is not None:
         unconditional = replace(condition, **{name: value.to(device) for name, value in negative.items()})
-    scheduler = family.scheduler(sampling.sampling_steps, device)
+    scheduler = family.scheduler(sampling.sampling_steps, noise.shape, device)
     first, levels = _schedule(scheduler, sampling.strength)
     latents = noise if first == 0 else add_noise(shown, noise, levels[0])
     loader = _Experts(family, loras, extras, device)

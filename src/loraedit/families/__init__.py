@@ -15,6 +15,9 @@ FAMILIES = {
     "WanImageToVideoPipeline": ("wan", "WanFamily"),
     "SkyReelsV2ImageToVideoPipeline": ("wan", "WanFamily"),
     "HunyuanVideoImageToVideoPipeline": ("hunyuan", "HunyuanFamily"),
+    "HunyuanVideo15ImageToVideoPipeline": ("hunyuan15", "Hunyuan15Family"),
+    "LTXConditionPipeline": ("ltx", "LtxFamily"),
+    "LTX2ConditionPipeline": ("ltx2", "Ltx2Family"),
 }
 """By pipeline: module and class. Each loads when it is needed."""
 

@@ -106,8 +106,8 @@ class Family(Protocol):
             condition: a :func:`batch` of conditions.
         """
 
-    def scheduler(self, steps: int, device: torch.device) -> Any:
-        """The checkpoint's own diffusers scheduler, its timesteps set."""
+    def scheduler(self, steps: int, shape: Sequence[int], device: torch.device) -> Any:
+        """The checkpoint's own diffusers scheduler, its timesteps set, for latents of a shape ``[c, f, h, w]``."""
 
     def portable_lora_name(self, module: str) -> str:
         """The name of an adapted layer as ComfyUI and diffusers read it, of a dotted path inside the transformer."""

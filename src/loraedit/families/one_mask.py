@@ -159,7 +159,7 @@ class OneMaskFamily(ABC):
         module: nn.Module = transformer.to(device).eval().requires_grad_(False)
         return module
 
-    def scheduler(self, steps: int, device: torch.device) -> Any:
+    def scheduler(self, steps: int, shape: Sequence[int], device: torch.device) -> Any:  # noqa: ARG002 (see LTX-2)
         """The checkpoint's own scheduler, from pure noise in even steps before its flow shift."""
         scheduler = load_scheduler(self.card)
         scheduler.set_timesteps(sigmas=np.linspace(1.0, 0.0, steps + 1)[:-1], device=device)

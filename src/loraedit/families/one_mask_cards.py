@@ -42,6 +42,57 @@ def _hunyuan_card(folder: Path, _index: dict[str, Any]) -> ModelCard:
     )
 
 
+def _hunyuan15_card(folder: Path, _index: dict[str, Any]) -> ModelCard:
+    config, vae = _configs(folder)
+    latents = int(vae["latent_channels"])
+    if config["in_channels"] != 2 * latents + 1:
+        raise ModelError(
+            f"'{folder / 'transformer'}' takes {config['in_channels']} channels, not {2 * latents + 1} "
+            f"(noise {latents}, condition {latents}, mask 1): it is not an image-to-video transformer."
+        )
+    if config.get("use_meanflow"):
+        raise ModelError(
+            f"'{folder / 'transformer'}' is distilled to few steps (use_meanflow): it reads two timesteps at once and "
+            "cannot be trained by flow matching. Use the checkpoint that it was distilled from."
+        )
+    guidance = read_json(folder, "guider/guider_config.json")["guidance_scale"]
+    return _card(
+        folder,
+        pipeline="HunyuanVideo15ImageToVideoPipeline",
+        spatial=int(vae["spatial_compression_ratio"]),
+        temporal=int(vae["temporal_compression_ratio"]),
+        patch=int(config["patch_size"]),
+        latent_channels=latents,
+        encoders=("text_encoder", "text_encoder_2", "image_encoder"),
+        settings=CardFile(area_px=config["target_size"] ** 2, text_tokens=1000, recipe=Recipe(guidance=guidance)),
+    )
+
+
+def _ltx_card(folder: Path, _index: dict[str, Any]) -> ModelCard:
+    settings = CardFile(area_px=704 * 512, text_tokens=256, recipe=Recipe(guidance=3.0))
+    return _ltx(folder, pipeline="LTXConditionPipeline", encoders=("text_encoder",), settings=settings)
+
+
+def _ltx2_card(folder: Path, _index: dict[str, Any]) -> ModelCard:
+    settings = CardFile(area_px=768 * 512, text_tokens=1024, recipe=Recipe(guidance=3.0))
+    encoders = ("text_encoder", "connectors")
+    return _ltx(folder, pipeline="LTX2ConditionPipeline", encoders=encoders, settings=settings)
+
+
+def _ltx(folder: Path, **values: Any) -> ModelCard:
+    config, vae = _configs(folder)
+    halvings = sum(vae["spatio_temporal_scaling"])
+    return _card(
+        folder,
+        spatial=int(vae.get("spatial_compression_ratio") or vae["patch_size"] * 2**halvings),
+        temporal=int(vae.get("temporal_compression_ratio") or vae["patch_size_t"] * 2**halvings),
+        patch=int(config["patch_size"]),
+        latent_channels=int(vae["latent_channels"]),
+        mask="tokens",
+        **values,
+    )
+
+
 def _configs(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """Of the transformer and of the VAE; the scheduler's is looked at too."""
     read_json(folder, "scheduler/scheduler_config.json")
@@ -77,5 +128,10 @@ def _card(
 
 ONE_MASK_CARDS: dict[str, Callable[[Path, dict[str, Any]], ModelCard]] = {
     "HunyuanVideoImageToVideoPipeline": _hunyuan_card,
+    "HunyuanVideo15ImageToVideoPipeline": _hunyuan15_card,
+    "LTXConditionPipeline": _ltx_card,
+    "LTX2Pipeline": _ltx2_card,  # as published; the same parts make each of the three
+    "LTX2ImageToVideoPipeline": _ltx2_card,
+    "LTX2ConditionPipeline": _ltx2_card,
 }
 """By the pipeline that ``model_index.json`` names."""

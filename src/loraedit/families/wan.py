@@ -209,7 +209,7 @@ class WanFamily:
         of_tokens = (1 - keep)[:, 0, :, :: self._patch, :: self._patch] * timestep.view(-1, 1, 1, 1)
         return keep * shown + (1 - keep) * latents, of_tokens.flatten(1)
 
-    def scheduler(self, steps: int, device: torch.device) -> Any:
+    def scheduler(self, steps: int, shape: Sequence[int], device: torch.device) -> Any:  # noqa: ARG002 (see LTX-2)
         """The checkpoint's own scheduler (UniPC, FlowMatchEuler, ...) with its own flow shift."""
         scheduler = load_scheduler(self.card)
         scheduler.set_timesteps(steps, device=device)

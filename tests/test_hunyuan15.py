@@ -1,0 +1,93 @@
+"""HunyuanVideo-1.5 image-to-video: parity with diffusers' own pipeline, and what the mask does."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from diffusers import ClassifierFreeGuidance, HunyuanVideo15ImageToVideoPipeline
+from parity import (
+    CPU,
+    PROMPT,
+    check_edit,
+    check_half_precision,
+    check_mask_reaches_the_model,
+    encode,
+    generate,
+    noise,
+    picture,
+    plain_sample,
+)
+from PIL import Image
+from tiny_hunyuan15 import save_tiny_hunyuan15
+
+from loraedit.errors import ModelError
+from loraedit.families import open_family
+from loraedit.families.base import Family
+from loraedit.families.card import read_card
+
+FRAMES, HEIGHT, WIDTH = 9, 64, 64
+TEXT_TOKENS = 12
+CARD = {
+    "area_px": 32 * 32,
+    "text_tokens": TEXT_TOKENS,
+    "recipe": {"steps": 2, "rank": 2, "lr": 1e-3, "sampling_steps": 2, "guidance": 1.0},
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = save_tiny_hunyuan15(tmp_path_factory.mktemp("hunyuan15") / "model")
+    (folder / "loraedit.json").write_text(json.dumps(CARD))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def family(folder: Path) -> Family:
+    return open_family(read_card(folder))
+
+
+@pytest.mark.parametrize(("prompt", "guidance"), [(PROMPT, 3.0), (f'{PROMPT} with "red coat" on it', 1.0)])
+def test_sampler_equals_diffusers_own_pipeline(family: Family, guidance: float, prompt: str, tmp_path: Path) -> None:
+    condition = encode(family, replace(plain_sample(FRAMES, HEIGHT, WIDTH), prompt=prompt))
+    pixels = family.decode(generate(family, condition, 4, guidance, tmp_path), CPU)
+    pipeline = HunyuanVideo15ImageToVideoPipeline.from_pretrained(
+        family.card.folder, guider=ClassifierFreeGuidance(guidance_scale=guidance), dtype=torch.float32
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    pipeline.tokenizer_max_length = TEXT_TOKENS
+    theirs = pipeline(
+        Image.fromarray(picture(HEIGHT, WIDTH)[0]), prompt, num_frames=FRAMES, num_inference_steps=4,
+        latents=noise(family, condition), output_type="np",
+    ).frames[0]  # fmt: skip
+    assert np.abs(np.clip((pixels + 1) / 2, 0, 1) - theirs).max() < 1e-4
+
+
+def test_the_mask_inside_a_frame_reaches_the_model(family: Family) -> None:
+    check_mask_reaches_the_model(family, FRAMES, HEIGHT, WIDTH)
+
+
+def test_the_whole_edit_runs_with_lora_references_and_crop(folder: Path) -> None:
+    check_edit(folder)
+
+
+def test_a_bfloat16_transformer_gives_a_velocity_and_gradients(family: Family) -> None:
+    check_half_precision(family, FRAMES, HEIGHT, WIDTH)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"), [({"in_channels": 32}, "takes 32 channels, not 9"), ({"use_meanflow": True}, "distilled")]
+)
+def test_a_transformer_that_is_not_plain_i2v_is_refused(
+    folder: Path, tmp_path: Path, change: dict[str, object], words: str
+) -> None:
+    copy = shutil.copytree(folder, tmp_path / "model")
+    config = json.loads((copy / "transformer/config.json").read_text())
+    (copy / "transformer/config.json").write_text(json.dumps({**config, **change}))
+    with pytest.raises(ModelError, match=words):
+        read_card(copy)

@@ -1,0 +1,103 @@
+"""LTX-2: parity with diffusers' own condition pipeline, its picture kept apart from its sound."""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from diffusers import LTX2ConditionPipeline
+from diffusers.pipelines.ltx2 import pipeline_ltx2_condition
+from diffusers.pipelines.ltx2.pipeline_ltx2_condition import LTX2VideoCondition
+from parity import (
+    CPU,
+    PROMPT,
+    check_edit,
+    check_half_precision,
+    check_lora_in_diffusers,
+    check_mask_reaches_the_model,
+    encode,
+    generate,
+    noise,
+    picture,
+    plain_sample,
+)
+from PIL import Image
+from tiny_ltx2 import SOUND, save_tiny_ltx2
+
+from loraedit.families import open_family
+from loraedit.families.base import Family
+from loraedit.families.card import read_card
+
+FRAMES, HEIGHT, WIDTH = 17, 64, 96
+TEXT_TOKENS = 16
+CARD = {
+    "area_px": 64 * 96,
+    "text_tokens": TEXT_TOKENS,
+    "recipe": {"steps": 2, "rank": 2, "lr": 1e-3, "sampling_steps": 2, "guidance": 1.0},
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = save_tiny_ltx2(tmp_path_factory.mktemp("ltx2") / "model")
+    (folder / "loraedit.json").write_text(json.dumps(CARD))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def family(folder: Path) -> Family:
+    return open_family(read_card(folder))
+
+
+@pytest.mark.parametrize("guidance", [1.0, 3.0])
+def test_sampler_equals_diffusers_own_pipeline(
+    family: Family, guidance: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The pipeline makes its sound too, of another noise; isolated, its picture is ours."""
+    condition = encode(family, plain_sample(FRAMES, HEIGHT, WIDTH))
+    latents = generate(family, condition, 4, guidance, tmp_path)
+    start = LTX2ConditionPipeline._pack_latents(noise(family, condition))
+
+    def draw(shape: tuple[int, ...], **_: object) -> torch.Tensor:
+        """Our noise for the picture, any for the sound."""
+        return start.clone() if tuple(shape) == tuple(start.shape) else torch.ones(shape)
+
+    monkeypatch.setattr(pipeline_ltx2_condition, "randn_tensor", draw)
+    pipeline = LTX2ConditionPipeline.from_pretrained(
+        family.card.folder, audio_vae=None, vocoder=None, dtype=torch.float32
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    joint = pipeline.transformer.forward
+    pipeline.transformer.forward = lambda **given: joint(**{**given, "isolate_modalities": True})
+    pipeline.audio_vae = SimpleNamespace(latents_mean=torch.zeros(SOUND), latents_std=torch.ones(SOUND))
+    pipeline.audio_latent_channels = SOUND // 2
+    pipeline.audio_mel_bins = 2 * pipeline.audio_vae_mel_compression_ratio
+    theirs = pipeline(
+        LTX2VideoCondition(Image.fromarray(picture(HEIGHT, WIDTH)[0]), crf=0), PROMPT, "", HEIGHT, WIDTH, FRAMES,
+        num_inference_steps=4, guidance_scale=guidance, stg_scale=0.0, modality_scale=1.0, guidance_rescale=0.0,
+        audio_guidance_scale=guidance, audio_modality_scale=1.0, output_type="latent", max_sequence_length=TEXT_TOKENS,
+    ).frames  # fmt: skip
+    with family._vae(CPU) as vae:
+        ours = family._normalise(vae, latents[None], back=True)
+    assert (ours - theirs).abs().max() < 1e-4
+
+
+def test_the_mask_inside_a_frame_reaches_the_model(family: Family) -> None:
+    check_mask_reaches_the_model(family, FRAMES, 2 * HEIGHT, WIDTH)
+
+
+def test_the_whole_edit_runs_with_lora_references_and_crop(folder: Path) -> None:
+    check_edit(folder)
+
+
+def test_a_bfloat16_transformer_gives_a_velocity_and_gradients(family: Family) -> None:
+    check_half_precision(family, FRAMES, HEIGHT, WIDTH)
+
+
+def test_the_lora_loads_into_diffusers_and_gives_the_same_velocity(family: Family, tmp_path: Path) -> None:
+    kind = partial(LTX2ConditionPipeline.from_pretrained, audio_vae=None, vocoder=None)
+    check_lora_in_diffusers(family, SimpleNamespace(from_pretrained=kind), tmp_path)
