@@ -1,6 +1,6 @@
-"""Write docs/models.md: what every published model needs, measured on its true architecture.
+"""Write into docs/models.md, between its marks, what the published models need, on their true architecture.
 
-    python scripts/models_table.py [--frames 49 81] [--models NAME ...] [--out docs/models.md]
+    python scripts/models_table.py [--frames 49 81] [--models NAME ...] [--page docs/models.md]
 
 No weights are needed. Each figure is measured once and kept in the user's cache folder, so a stopped run goes on.
 """
@@ -8,6 +8,7 @@ No weights are needed. Each figure is measured once and kept in the user's cache
 from __future__ import annotations
 
 import argparse
+import re
 from pathlib import Path
 
 from rich.progress import track
@@ -24,15 +25,13 @@ GB = 10**9
 BUDGETS = (12, 16, 24, 48, 80)
 COMMON = Size(480, 832)
 
-INTRODUCTION = """# Models
-
-What the published models need, by `python scripts/models_table.py`: measured on each true architecture with tensors
-that hold nothing, so no weights were loaded and no card was used. `loraedit plan` says the same of your own clip.
-
-A training step is one clip, rank 16 on all linear layers of the blocks, blocks computed again for their gradients; a
-pass is one forward of the sampling. One multiplication with its addition is two FLOPs. *Peak* is the largest phase with
-blocks computed again and nothing else; *fits* is the smallest card (12, 16, 24, 48 or 80 GB) that holds every phase
-with 2 GB to spare, with the means that it takes.
+BEGIN, END = "<!-- cost:begin", "<!-- cost:end -->"
+EXPLAINED = """
+Measured on each true architecture with tensors that hold nothing, so no weights were loaded and no card was used;
+`loraedit plan` says the same of your own clip. A training step is one clip, rank 16 on all linear layers of the blocks,
+blocks computed again for their gradients; a pass is one forward of the sampling. One multiplication with its addition
+is two FLOPs. *Peak* is the largest phase with blocks computed again and nothing else; *fits* is the smallest card (12,
+16, 24, 48 or 80 GB) that holds every phase with 2 GB to spare, with the means that it takes.
 """
 
 
@@ -41,7 +40,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--frames", type=int, nargs="+", default=[49, 81])
     parser.add_argument("--models", nargs="+", help="short names; by default all")
-    parser.add_argument("--out", type=Path, default=Path("docs/models.md"))
+    parser.add_argument("--page", type=Path, default=Path("docs/models.md"))
     options = parser.parse_args()
     quiet_libraries("diffusers", "transformers")
     cases = [
@@ -58,8 +57,12 @@ def main() -> None:
             rows.append(_row(model, size, frames))
         except (ModelError, InputError) as error:
             refused[model.name] = str(error).replace("\n", " ")
-    notes = [f"- {name} is not measured: loraedit cannot run it." for name in refused]
-    write_text(options.out, "\n".join([INTRODUCTION, *rows, "", *notes]).rstrip() + "\n")
+    notes = [f"- {name} is not measured: {why}" for name, why in refused.items()]
+    text = "\n".join([EXPLAINED, *rows, *(["", *notes] if notes else [])])
+    page = options.page.read_text(encoding="utf-8")
+    write_text(
+        options.page, re.sub(rf"({BEGIN}[^\n]*\n).*?({END})", lambda m: f"{m[1]}{text}\n\n{m[2]}", page, flags=re.S)
+    )
 
 
 def _row(model: KnownModel, size: Size, frames: int) -> str:

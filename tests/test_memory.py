@@ -165,7 +165,7 @@ def test_a_step_cache_skips_blocks_and_stays_near(tmp_path: Path) -> None:
 
     family, found, flops = family_with(Resources()), [], []
     condition = sample_of(family)
-    negative = torch.zeros_like(condition.text)
+    negative = {"text": torch.zeros_like(condition.text)}
     for threshold in (0.0, 0.2):
         settings = SamplingSettings(sampling_steps=6, guidance=2.0, step_cache=threshold)
         with Meter(nn.Module()) as meter:
