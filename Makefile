@@ -5,10 +5,11 @@ TORCH ?= torch==2.13.0
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.stamp
+MODELS ?= nano
 EXAMPLE := examples/pedestrian
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test web-check check format bench bench-quick nano clean
+.PHONY: help setup demo test web-check check format gpu-check bench bench-quick nano clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -44,6 +45,9 @@ check: $(STAMP)  ## lint, format check, types, import layers
 format: $(STAMP)  ## let ruff fix and format the code
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
+
+gpu-check: $(STAMP)  ## run every memory level once, small, on this machine's device (MODELS=...)
+	$(BIN)/python scripts/gpu_check.py --models $(MODELS)
 
 bench: $(STAMP)  ## run the benchmark and write docs/benchmark.md (long; stop and continue as you like)
 	$(BIN)/python -m benchmarks.propagation.run --page docs/benchmark.md

@@ -25,7 +25,7 @@ from torch import Tensor
 from loraedit.carry import carry
 from loraedit.compose import to_float
 from loraedit.conditioning import Hint, Sample, inference_condition
-from loraedit.config import TrainSettings
+from loraedit.config import Resources, TrainSettings
 from loraedit.devices import find_device, training_precision
 from loraedit.families import open_family
 from loraedit.families.base import Encoded, Family, batch
@@ -115,6 +115,7 @@ def train_prior(folder: Path, work: Path, clips: int, size: tuple[int, int, int]
     """Make the edits, encode them, and train one LoRA for each transformer."""
     card = read_card(folder)
     family, device, model_key = open_family(card), find_device(None), card.fingerprint()
+    family.resources = Resources(checkpointing=device.type != "cpu")
     rows, samples = [], []
     for index, edit in enumerate(edits(work, clips, *size)):
         samples.append(to_sample(edit, index))
@@ -137,7 +138,8 @@ def train_prior(folder: Path, work: Path, clips: int, size: tuple[int, int, int]
                 )
 
         state = work / f"{model_key}-{expert.name}.safetensors"
-        losses = train(family, expert, transformer, Stage(rows, [1.0] * len(rows)), settings, state, on_loss)
+        stage = Stage(rows, [1.0] * len(rows))
+        losses = train(family, expert, transformer, stage, settings, state, on_loss, device)
         provenance = {"made_by": "pretrain.prior", "clips": clips, "training": settings.model_dump()}
         save_lora(card.prior(expert.name), family, transformer, provenance, torch.float16)
         write_json(work / "prior.json", {**provenance, "loss_last": float(np.mean(losses[-200:]))})

@@ -15,9 +15,11 @@ __all__ = [
     "Fill",
     "LoraMode",
     "Recipe",
+    "Resources",
     "SamplingSettings",
     "Targets",
     "TrainSettings",
+    "WeightStore",
     "make_settings",
 ]
 
@@ -25,6 +27,7 @@ LoraMode = Literal["motion", "naive", "none"]
 Fill = Literal["grey", "carry"]
 Targets = Literal["all", "attention"]
 Crop = Literal["auto", "fixed", "follow", "off"]
+WeightStore = Literal["full", "fp8"]
 
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
 Steps = Annotated[int, Field(ge=0, le=1_000_000)]
@@ -36,6 +39,7 @@ Scale = Annotated[float, Field(ge=0.0)]
 Context = Annotated[float, Field(ge=0.0, le=10.0)]
 Strength = Annotated[float, Field(gt=0.0, le=1.0)]
 Length = Annotated[int, Field(ge=5, le=1_000_000)]
+Share = Annotated[float, Field(gt=0.0, le=1.0)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 
 
@@ -79,6 +83,8 @@ class SamplingSettings(_Settings):
         seed: decides the noise.
         strength: noise level to start from; below 1 the condition's own latents shine through the noise.
         hold: put the latents of the kept zone, noised to the level reached, back in their place after every step.
+        step_cache: First Block Cache: a step whose first block changes by less than this share goes on with the last
+            step's other blocks; 0 computes every step.
     """
 
     sampling_steps: Count
@@ -86,6 +92,46 @@ class SamplingSettings(_Settings):
     seed: Seed = 0
     strength: Strength = 1.0
     hold: bool = False
+    step_cache: Scale = 0.0
+
+
+class Resources(_Settings):
+    """How the work is fitted to the machine. All but ``weights`` and ``tile_vae`` leave results alike up to rounding.
+
+    Attributes:
+        weights: how the frozen weights of a transformer's layers are kept: as they compute, or as 8-bit floats that
+            are turned back layer by layer.
+        checkpointing: keep only what goes into each block, and compute the block again for its gradients.
+        offload_checkpoints: keep that in the host's memory.
+        offload_blocks: keep the frozen weights of the blocks in the host's memory, and bring in one at a time.
+        offload_encoders: the same for the layers of text and image encoders.
+        tile_vae: encode and decode in tiles that overlap.
+        attention: diffusers' name of an attention backend; None is torch's own choice.
+        compile_blocks: compile a block once, and use it for all.
+    """
+
+    weights: WeightStore = "full"
+    checkpointing: bool = False
+    offload_checkpoints: bool = False
+    offload_blocks: bool = False
+    offload_encoders: bool = False
+    tile_vae: bool = False
+    attention: str | None = None
+    compile_blocks: bool = False
+
+    @property
+    def recomputes(self) -> bool:
+        """Whether blocks are computed again for their gradients; what is brought in for a block needs it."""
+        return self.checkpointing or self.offload_checkpoints or self.offload_blocks or self.weights != "full"
+
+    def alters(self) -> dict[str, Any]:
+        """The part that decides results."""
+        defaults = Resources()
+        return {
+            name: getattr(self, name)
+            for name in ("weights", "tile_vae")
+            if getattr(self, name) != getattr(defaults, name)
+        }
 
 
 class Recipe(_Settings):
@@ -179,6 +225,7 @@ class EditSettings(_Settings):
     segment_frames: Length | None = Field(
         None, description="The most frames that are made at once; a longer clip is made in overlapping segments."
     )
+    area: Share = Field(1.0, description="Work at this share of the model's frame area: cheaper, and less detail.")
     sampling_steps: Count | None = Field(None, description="Denoising steps.")
     guidance: Scale | None = Field(None, description="Classifier-free guidance scale; up to 1 is off.")
     extra_lora: tuple[str, ...] = Field(
@@ -190,8 +237,9 @@ class EditSettings(_Settings):
         description="Sample in so many steps without guidance, as a distilled LoRA wants; 0: none is. "
         "By default as the names of the extra LoRAs say.",
     )
-    prompt: str = Field("", description="What the edited clip shows.")
-    source_prompt: str = Field("", description="What the source clip shows.")
+    prompt: str = Field("", description="What the edited clip shows; auto asks the captioner.")
+    source_prompt: str = Field("", description="What the source clip shows; auto asks the captioner.")
+    captioner: str | None = Field(None, description="A Florence-2 or Qwen-VL model: a folder, or a Hub id.")
     margin: float | None = Field(None, description="Room round an automatic mask, as a share of its extent, each side.")
     tracker: str = Field("embedded", description="What makes an automatic mask: embedded, sam2, edgetam or sam3.")
     tracker_model: str | None = Field(None, description="Folder of that tracker's weights; embedded has none.")
@@ -205,6 +253,19 @@ class EditSettings(_Settings):
         None,
         description="h264, h265, av1, prores, ffv1 or png; by default as the name of --out says.",
     )
+    step_cache: Scale = Field(0.0, description="Skip blocks whose input changes less than this from step to step.")
+    vram: str = Field(
+        "auto",
+        description="Fit into so much memory of the card, such as 24GB; auto asks the card (on a CPU: no limit).",
+    )
+    weights: WeightStore | None = Field(None, description="Keep frozen weights full, or as fp8 (less exact).")
+    checkpointing: bool | None = Field(None, description="Compute blocks again for their gradients, to save memory.")
+    offload_checkpoints: bool | None = Field(None, description="Keep what goes into the blocks in the host's memory.")
+    offload_blocks: bool | None = Field(None, description="Keep the weights of the blocks in the host's memory.")
+    offload_encoders: bool | None = Field(None, description="Keep the weights of the encoders in the host's memory.")
+    tile_vae: bool | None = Field(None, description="Encode and decode in tiles.")
+    attention: str | None = Field(None, description="An attention backend by diffusers' name, such as flash.")
+    compile_blocks: bool = Field(False, description="Compile the model's blocks; pays on long runs.")
     device: str | None = Field(None, description="cpu, cuda, cuda:1, mps, xpu; by default the best there is.")
 
     def resolved(self, recipe: Recipe) -> EditSettings:
@@ -226,6 +287,11 @@ class EditSettings(_Settings):
     def sampling(self) -> SamplingSettings:
         """The part that decides the sampling; call it on resolved settings."""
         return SamplingSettings.model_validate({name: getattr(self, name) for name in SamplingSettings.model_fields})
+
+    def resources(self, chosen: Resources) -> Resources:
+        """What was chosen for the machine, with all that the user set himself."""
+        own = {name: getattr(self, name) for name in Resources.model_fields if getattr(self, name) is not None}
+        return chosen.model_copy(update=own)
 
 
 def make_settings(values: dict[str, Any]) -> EditSettings:

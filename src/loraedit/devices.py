@@ -11,7 +11,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from loraedit.errors import InputError
 
-__all__ = ["find_device", "training_precision"]
+__all__ = ["autocasts", "find_device", "training_attention", "training_precision"]
 
 
 def find_device(name: str | None) -> torch.device:
@@ -31,21 +31,38 @@ def find_device(name: str | None) -> torch.device:
     return device
 
 
+def autocasts(device: torch.device) -> bool:
+    """Whether training on a device computes in bfloat16, whatever the precision of the weights."""
+    if device.type != "cpu":
+        return True
+    has = torch.cpu.get_capabilities()
+    return bool(has.get("avx512_bf16") or has.get("amx_bf16"))
+
+
 @contextmanager
 def training_precision(device: torch.device) -> Iterator[None]:
-    """Compute in bfloat16 on a CPU that has it in hardware; anywhere else in the precision of the weights.
+    """Compute in bfloat16 on an accelerator, and on a CPU that has it in hardware; elsewhere as the weights are."""
+    if not autocasts(device):
+        yield
+        return
+    with training_attention(device), torch.autocast(device.type, torch.bfloat16), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Mismatch dtype between input and weight")  # of norms in float32
+        yield
 
-    There torch's written-out attention beats its fused kernel, by nearly two to one.
+
+@contextmanager
+def training_attention(device: torch.device) -> Iterator[None]:
+    """The attention kernel of training; around the gradients too, where blocks may be computed again.
+
+    On a CPU that computes in bfloat16 torch's written-out attention beats its fused kernel, by nearly two to one.
     """
-    has = torch.cpu.get_capabilities() if device.type == "cpu" else {}
-    if not (has.get("avx512_bf16") or has.get("amx_bf16")):
+    if device.type != "cpu" or not autocasts(device):
         yield
         return
     before = torch.backends.cuda.fp16_bf16_reduction_math_sdp_allowed()  # type: ignore[no-untyped-call]
     torch.backends.cuda.allow_fp16_bf16_reduction_math_sdp(True)  # a flag of the CPU's kernel too, despite its name
     try:
-        with sdpa_kernel(SDPBackend.MATH), torch.autocast("cpu", torch.bfloat16), warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Mismatch dtype between input and weight")  # of norms in float32
+        with sdpa_kernel(SDPBackend.MATH):
             yield
     finally:
         torch.backends.cuda.allow_fp16_bf16_reduction_math_sdp(before)

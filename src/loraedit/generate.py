@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from diffusers.hooks.first_block_cache import FirstBlockCacheConfig
+from torch import Tensor
 
 from loraedit.config import SamplingSettings
 from loraedit.errors import InputError
@@ -16,7 +18,8 @@ from loraedit.extra_loras import ExtraLora, for_expert
 from loraedit.families.base import TIMESTEPS, Encoded, Expert, Family, batch
 from loraedit.files import save_tensors, try_load_tensors
 from loraedit.flow import add_noise
-from loraedit.lora import attach_lora, stack
+from loraedit.lora import attach_lora, match_precision, stack
+from loraedit.memory import place
 from loraedit.types import OnStep
 
 __all__ = ["initial_noise", "sample"]
@@ -41,7 +44,8 @@ def sample(
     """Generate latents ``[c, f, h, w]`` from a condition.
 
     Every step's velocity is kept in ``steps_folder`` until the caller deletes it. A run that was stopped replays the
-    kept ones through the scheduler, so it goes on with the same bytes, whichever scheduler it is.
+    kept ones through the scheduler, so it goes on with the same bytes, whichever scheduler it is. With a step cache,
+    which is lost with the process, it starts anew.
 
     Args:
         negative: what :meth:`Family.embed_prompt` makes of the negative prompt; with guidance above 1 needed by a
@@ -61,10 +65,10 @@ def sample(
     scheduler = family.scheduler(sampling.sampling_steps, noise.shape, device)
     first, levels = _schedule(scheduler, sampling.strength)
     latents = noise if first == 0 else add_noise(shown, noise, levels[0])
-    loader = _Experts(family, loras, extras, device)
+    loader = _Experts(family, loras, extras, device, sampling.step_cache)
     for index, timestep in enumerate(scheduler.timesteps[first:]):
         kept = steps_folder / f"{index:04d}.safetensors"
-        velocity = _kept_velocity(kept)
+        velocity = None if sampling.step_cache else _kept_velocity(kept)
         if velocity is None:
             velocity = loader.velocity(latents, timestep, condition, unconditional, sampling.guidance)
             save_tensors(kept, {"velocity": velocity})
@@ -94,11 +98,16 @@ class _Experts:
     """Holds one expert's transformer at a time, with its LoRAs, and loads the next when the noise level asks for it."""
 
     def __init__(
-        self, family: Family, loras: dict[str, Path], extras: Sequence[ExtraLora], device: torch.device
+        self,
+        family: Family,
+        loras: dict[str, Path],
+        extras: Sequence[ExtraLora],
+        device: torch.device,
+        step_cache: float,
     ) -> None:
-        self.family, self.loras, self.extras, self.device = family, loras, extras, device
+        self.family, self.loras, self.extras, self.device, self.step_cache = family, loras, extras, device, step_cache
         self.expert: Expert | None = None
-        self.transformer: nn.Module | None = None
+        self.transformer: Any = None
 
     def velocity(
         self, latents: Tensor, timestep: Tensor, condition: Encoded, unconditional: Encoded | None, guidance: float
@@ -106,13 +115,18 @@ class _Experts:
         """v_theta with classifier-free guidance: v_u + s (v_c - v_u)."""
         transformer = self._at(float(timestep))
         with torch.inference_mode():
-            velocity = self.family.velocity(transformer, latents[None], timestep[None], batch([condition]))[0]
+            velocity = self._pass(transformer, "condition", latents, timestep, condition)
             if unconditional is not None:
-                base = self.family.velocity(transformer, latents[None], timestep[None], batch([unconditional]))[0]
+                base = self._pass(transformer, "no condition", latents, timestep, unconditional)
                 velocity = base + guidance * (velocity - base)
         return velocity.clone()
 
-    def _at(self, timestep: float) -> nn.Module:
+    def _pass(self, transformer: Any, what: str, latents: Tensor, timestep: Tensor, condition: Encoded) -> Tensor:
+        """One forward pass; the step cache keeps what belongs to each condition apart."""
+        with transformer.cache_context(what) if self.step_cache else nullcontext():
+            return self.family.velocity(transformer, latents[None], timestep[None], batch([condition]))[0]
+
+    def _at(self, timestep: float) -> Any:
         expert = next(e for e in self.family.experts if e.low * TIMESTEPS <= timestep)
         if self.transformer is None or expert != self.expert:
             self.transformer = None
@@ -121,4 +135,8 @@ class _Experts:
             stack(self.transformer, for_expert(self.extras, expert.name, self.family.card.experts))
             if expert.name in self.loras:
                 attach_lora(self.loras[expert.name], self.family, self.transformer)
+                match_precision(self.transformer, self.transformer.dtype)
+            place(self.transformer, self.family.resources, self.device)
+            if self.step_cache:
+                self.transformer.enable_cache(FirstBlockCacheConfig(self.step_cache))
         return self.transformer

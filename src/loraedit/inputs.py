@@ -86,6 +86,11 @@ class Job:
         """All edited frames by frame index."""
         return {0: self.edited_first, **self.references}
 
+    @property
+    def area_px(self) -> int:
+        """Frame area to work at, in pixels."""
+        return _area_px(self.settings, self.card)
+
 
 @contextmanager
 def unusable_paths_refused() -> Iterator[None]:
@@ -108,18 +113,22 @@ def prepare(
     run: Path | None,
     on_mask: OnStep = no_step,
     on_read: OnStep = no_step,
+    *,
+    card: ModelCard | None = None,
 ) -> Job:
     """Read and check everything; a mask of None or "auto" is made from the edited frames.
 
     Args:
         on_read: told (frames done, frames in all) while the clip is gone through once.
         on_mask: told (frames done, frames in all) while such a mask is made.
+        card: the model's, if it is known already; its weights need not be there.
 
     Raises:
         InputError: something cannot be read, or does not fit.
         ModelError: the checkpoint is not one that loraedit can edit with.
     """
     _check_device(settings.device)
+    _check_captioner(settings)
     automatic = mask is None or (isinstance(mask, str) and mask == "auto")
     _check_tracking(automatic, settings)
     extras = tuple(parse_extra(text) for text in settings.extra_lora)
@@ -142,14 +151,14 @@ def prepare(
     edit_mask = loosen(edit_mask, settings.box, settings.dilate_px)
     _check_covered(next(clip.rgb(0, 1)), edited, edit_mask)
     _check_reached(list(references), edit_mask)
-    card = _read_model(settings)
+    card = card or _read_model(settings)
     notes = check_extras(extras, card)
     settings, told = _distilled(settings, extras)
     settings = settings.resolved(card.recipe)
     _check_prior(settings, card)
     _check_tokens(settings, card)
     window = choose_window(edit_mask, settings.crop or "off", settings.context or 0.0)
-    segments = _segments(len(clip), window.size, settings.segment_frames or len(clip), card)
+    segments = _segments(len(clip), window.size, settings, card)
     return Job(clip, edited, edit_mask, looks, settings, card, window, segments, extras, (*notes, *told), out, run)
 
 
@@ -241,13 +250,18 @@ def _check_reached(indices: Sequence[int], edit_mask: MaskTube) -> None:
             raise InputError(f"The mask is black in frame {index}, so its reference cannot be used. Choose another.")
 
 
-def _segments(frames: int, seen: Size, longest: int, card: ModelCard) -> list[Segment]:
+def _segments(frames: int, seen: Size, settings: EditSettings, card: ModelCard) -> list[Segment]:
     """The clip in segments; neither they nor a frame are longer than the model's position codes reach."""
-    size = working_size(seen, card.settings.area_px, card.multiple_px)
+    size = working_size(seen, _area_px(settings, card), card.multiple_px)
     if max(size.height, size.width) > card.max_positions * card.multiple_px:
         raise InputError(f"A frame of {seen} is too narrow for the model. Crop or pad the clip.")
     reach = (card.max_positions - 1) * card.temporal + 1
+    longest = settings.segment_frames or frames
     return split(frames, max(min(longest, reach), card.frame_step + 1), card.frame_step, card.temporal)
+
+
+def _area_px(settings: EditSettings, card: ModelCard) -> int:
+    return round(card.settings.area_px * settings.area)
 
 
 def _read_model(settings: EditSettings) -> ModelCard:
@@ -326,6 +340,13 @@ def _check_tracking(automatic: bool, settings: EditSettings) -> None:
         )
     if automatic:
         open_tracker(settings.tracker, _folder(settings.tracker_model), None, settings.device)
+
+
+def _check_captioner(settings: EditSettings) -> None:
+    if "auto" in (settings.prompt, settings.source_prompt) and settings.captioner is None:
+        raise InputError(
+            "A prompt of 'auto' needs --captioner: a Florence-2 or Qwen-VL model, as a folder or a Hub id."
+        )
 
 
 def _check_device(device: str | None) -> None:

@@ -24,7 +24,16 @@ from loraedit.families.base import Family
 from loraedit.files import save_tensors
 from loraedit.lora_files import Fit, fit, read_lora
 
-__all__ = ["attach", "attach_lora", "load_lora", "lora_parameters", "save_lora", "stack"]
+__all__ = [
+    "attach",
+    "attach_lora",
+    "load_lora",
+    "lora_parameters",
+    "match_precision",
+    "read_as_it_comes",
+    "save_lora",
+    "stack",
+]
 
 ADAPTER = "default"
 FLOATS = (torch.float32, torch.bfloat16, torch.float16)
@@ -52,6 +61,19 @@ def lora_parameters(transformer: nn.Module) -> Iterator[tuple[str, nn.Parameter]
         if isinstance(module, LoraLayer) and ADAPTER in module.lora_A:
             for letter in ("lora_A", "lora_B"):
                 yield f"{module_name}.{letter}", getattr(module, letter)[ADAPTER].weight
+
+
+def read_as_it_comes(transformer: nn.Module) -> None:
+    """Let the LoRA take its input in the model's precision, which autocast then serves: no copy in float32 is kept."""
+    for module in transformer.modules():
+        if isinstance(module, LoraLayer):
+            module.cast_input_dtype_enabled = False
+
+
+def match_precision(transformer: nn.Module, dtype: torch.dtype) -> None:
+    """Give the LoRA the precision that the model computes in; for use without training."""
+    for _, parameter in lora_parameters(transformer):
+        parameter.data = parameter.data.to(dtype)
 
 
 def save_lora(

@@ -80,7 +80,7 @@ class Workbench:
 
     def __init__(self, job: Job, on_step: OnStep = no_step) -> None:
         self.job, self._on_step = job, on_step
-        self.size = working_size(job.window.size, job.card.settings.area_px, job.card.multiple_px)
+        self.size = working_size(job.window.size, job.area_px, job.card.multiple_px)
         self._read: tuple[int, list[Image]] | None = None
         self._edited = {index: self._cut(image, index) for index, image in job.edited.items()}
         self._unedited = {index: self.pieces(index, index + 1)[0] for index in self._edited}

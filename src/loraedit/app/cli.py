@@ -11,12 +11,14 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from loraedit.app.doctor import doctor
 from loraedit.app.lora import lora_app
-from loraedit.app.options import with_settings
+from loraedit.app.options import read_references, with_settings
+from loraedit.app.plan import plan
 from loraedit.app.progress import JsonProgress, PhaseProgress, quiet_libraries
 from loraedit.config import make_settings
 from loraedit.errors import InputError, LoraEditError
-from loraedit.inputs import parse_reference, prepare
+from loraedit.inputs import prepare
 from loraedit.types import OnStep
 from loraedit.version import __version__
 
@@ -89,7 +91,7 @@ def edit(
     **settings: Any,
 ) -> None:
     """Carry your edit of the first frame through the clip; outside the mask nothing changes."""
-    references = _references(reference or [])
+    references = read_references(reference or [])
     console = Console(stderr=True)
     with _progress(console, progress_json, QUIET_S) as waiting:
         told = [_phase_progress(waiting, phase) for phase in ("mask", "read")]
@@ -155,7 +157,7 @@ def make_a_mask(
     """Make a mask for a clip from your edit, or from what you point at; what concerns a frame K can be repeated."""
     from loraedit.masking import Finish, MaskHints, make_mask, parse_box, parse_point, parse_stroke
 
-    edits = _references(reference or [])
+    edits = read_references(reference or [])
     if from_edit is not None and edits.setdefault(0, from_edit) != from_edit:
         raise InputError("There are two edits of frame 0. Give --from-edit, or a reference for frame 0.")
     hints = MaskHints(
@@ -163,10 +165,10 @@ def make_a_mask(
         [parse_point(each) for each in point or []],
         [parse_box(each) for each in box or []],
         [parse_stroke(each) for each in stroke or []],
-        _references(seed_mask or []),
+        read_references(seed_mask or []),
         text,
     )
-    finish = Finish(tight, shape, margin, dilate_px, smooth, fill_holes, feather_px, _references(override or []))
+    finish = Finish(tight, shape, margin, dilate_px, smooth, fill_holes, feather_px, read_references(override or []))
     console = Console(stderr=True)
     with _progress(console, progress_json, QUIET_S) as progress:
         if tracker != "embedded":
@@ -255,21 +257,6 @@ def models(
         show_models(rows, found)
 
 
-def _references(texts: list[str]) -> dict[int, Path]:
-    """Frame index to path.
-
-    Raises:
-        InputError: a text is malformed, or an index is given twice.
-    """
-    pairs = [parse_reference(text) for text in texts]
-    references: dict[int, Path] = {}
-    for index, path in pairs:
-        if index in references:
-            raise InputError(f"There are two references for frame {index}. Give one for each frame.")
-        references[index] = path
-    return references
-
-
 def _tell(console: Console, summary: dict[str, Any], told: Sequence[str]) -> None:
     """Where to look, in a few lines; notes that were told before are left out."""
     total = sum(summary["seconds"].values())
@@ -281,6 +268,10 @@ def _tell(console: Console, summary: dict[str, Any], told: Sequence[str]) -> Non
     for name, label in LABELS.items():
         if name in summary:
             console.print(f"  {label + ':':17}{summary[name]}", highlight=False, soft_wrap=True, markup=False)
+
+
+app.command()(plan)
+app.command()(doctor)
 
 
 def main() -> None:

@@ -15,8 +15,9 @@ from rich.progress import TimeRemainingColumn as TimeLeft
 __all__ = ["JsonProgress", "PhaseProgress", "quiet_libraries"]
 
 LABELS = {
-    "read": "Reading the clip", "mask": "Making the mask", "prepare": "Following the edit", "encode": "Encoding",
-    "train": "Training the LoRA", "sample": "Generating", "decode": "Decoding", "compose": "Composing",
+    "plan": "Measuring", "read": "Reading the clip", "mask": "Making the mask", "prepare": "Following the edit",
+    "encode": "Encoding", "train": "Training the LoRA", "sample": "Generating", "decode": "Decoding",
+    "compose": "Composing",
 }  # fmt: skip
 
 

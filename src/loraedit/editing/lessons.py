@@ -176,7 +176,7 @@ def _train(run: Run, expert: Expert, course: _Course, start: Path | None, state:
             run.progress("train", done, total, f"{expert.name} loss {loss:.4f}")
 
         stage = Stage(list(course.samples.values()), course.weights, start)
-        run.result.losses += train(run.family, expert, transformer, stage, course.settings, state, on_loss)
+        run.result.losses += train(run.family, expert, transformer, stage, course.settings, state, on_loss, run.device)
         provenance = {
             "made_by": f"loraedit {__version__}",
             "base": run.settings.model,

@@ -14,12 +14,14 @@ from typing import Any
 import numpy as np
 import torch
 
+from loraedit.captions import captioned
 from loraedit.conditioning import Sample
 from loraedit.devices import find_device
 from loraedit.families import open_family
 from loraedit.families.base import Encoded
 from loraedit.files import fingerprint, save_tensors, try_load_tensors
 from loraedit.inputs import Job
+from loraedit.planning import resources_for, told
 from loraedit.results import input_hashes
 from loraedit.types import Footage, OnStep
 from loraedit.version import __version__
@@ -76,15 +78,17 @@ class Run:
     """What all stages of an edit share."""
 
     def __init__(self, job: Job, folder: Path, progress: Progress) -> None:
-        self.job, self.folder, self.progress = job, folder, progress
-        self.settings, self.family = job.settings, open_family(job.card)
         self.device = find_device(job.settings.device)
-        self.result = EditResult(job.source, notes=list(job.notes))
+        self.job = job = captioned(job, folder / "cache", self.device)
+        self.settings, self.folder, self.progress = job.settings, folder, progress
+        self.resources = resources_for(job, self.device, lambda done, total: progress("plan", done, total, ""))
+        self.family = open_family(job.card, self.resources)
+        self.result = EditResult(job.source, notes=[*job.notes, *told(self.resources)])
         self.model_key = job.card.fingerprint()
 
     def key(self, *parts: Any) -> str:
         """A file name's key: the parts, the model, the kind of device, and how stages are made."""
-        return fingerprint(STAGE_FORMAT, self.model_key, self.device.type, *parts)
+        return fingerprint(STAGE_FORMAT, self.model_key, self.device.type, self.resources.alters(), *parts)
 
     def encoded(self, samples: Sequence[Sample], part: int = 0, parts: int = 1) -> dict[str, Encoded]:
         """Samples as the model takes them by their keys, each cached by its content.
@@ -122,6 +126,7 @@ class Run:
             },
             "versions": _versions(),
             "device": str(self.device),
+            "resources": self.resources.model_dump(),
         }
 
     @contextmanager

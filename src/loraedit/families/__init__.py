@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from loraedit.config import Resources
 from loraedit.families.model_card import ModelCard
 
 if TYPE_CHECKING:
@@ -22,10 +23,11 @@ FAMILIES = {
 """By pipeline: module and class. Each loads when it is needed."""
 
 
-def open_family(card: ModelCard) -> Family:
+def open_family(card: ModelCard, resources: Resources | None = None) -> Family:
     """The family that a checkpoint belongs to; no weights are loaded yet."""
     from importlib import import_module
 
     module, name = FAMILIES[card.pipeline]
     family: Family = getattr(import_module(f"loraedit.families.{module}"), name)(card)
+    family.resources = resources or Resources()
     return family

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from loraedit.conditioning import Sample
-from loraedit.config import Targets
+from loraedit.config import Resources, Targets
 from loraedit.families.model_card import ModelCard
 from loraedit.types import OnStep, Pixels
 
@@ -75,9 +75,14 @@ class Family(Protocol):
     """A loaded family; each method loads what it needs and frees it again.
 
     Text encoder, image encoder, VAE and transformer are never in memory together.
+
+    Attributes:
+        card: the checkpoint's.
+        resources: how to fit into the device's memory.
     """
 
     card: ModelCard
+    resources: Resources
 
     @property
     def experts(self) -> tuple[Expert, ...]:
@@ -96,7 +101,7 @@ class Family(Protocol):
         """Pixels ``[F, H, W, 3]`` in [-1, 1] of latents ``[c, f, h, w]``."""
 
     def load_transformer(self, expert: Expert, device: torch.device) -> nn.Module:
-        """One transformer, frozen, in the precision that suits the device."""
+        """One transformer, frozen, in the precision that suits the device, to which ``memory.place`` brings it."""
 
     def velocity(self, transformer: nn.Module, latents: Tensor, timestep: Tensor, condition: Encoded) -> Tensor:
         """v_theta of noisy latents ``[B, c, f, h, w]``.

@@ -21,7 +21,7 @@ from loraedit.families.model_card import ModelCard
 from loraedit.families.one_mask_cards import ONE_MASK_CARDS
 from loraedit.families.wan_card import WAN_CLASSES, check_wan_transformer, read_wan_card
 
-__all__ = ["NANO", "ModelCard", "read_card", "resolve_model"]
+__all__ = ["NANO", "ModelCard", "read_card", "read_configuration", "resolve_model"]
 
 NANO = Path(__file__).parents[1] / "nano"
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
@@ -145,6 +145,15 @@ def read_card(folder: Path, files: Mapping[str, Path] | None = None) -> ModelCar
     if not any((folder / "tokenizer").glob("*")):
         raise ModelError(f"'{folder}' has no tokenizer. {AGAIN}")
     return card
+
+
+def read_configuration(folder: Path) -> ModelCard:
+    """The card of a checkpoint of which the small JSON files are there, and perhaps no weights.
+
+    Raises:
+        ModelError: the folder is not an image-to-video checkpoint that takes a mask.
+    """
+    return _read_configuration(folder, {})
 
 
 def _read_configuration(folder: Path, files: Mapping[str, Path]) -> ModelCard:

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from loraedit.conditioning import FILL, Sample
-from loraedit.config import Targets
+from loraedit.config import Resources, Targets
 from loraedit.families.base import TIMESTEPS, Encoded, Expert
 from loraedit.families.folder import read_json
 from loraedit.families.loading import compute_dtype, load_component, load_scheduler, loading
@@ -45,6 +45,7 @@ class OneMaskFamily(ABC):
 
     def __init__(self, card: ModelCard) -> None:
         self.card = card
+        self.resources = Resources()
         self.config = read_json(card.folder, "transformer/config.json")
 
     @property
@@ -121,6 +122,8 @@ class OneMaskFamily(ABC):
     @contextmanager
     def _vae(self, device: torch.device) -> Iterator[Any]:
         with load_component(self.card, self.vae_kind, "vae", device, torch.float32) as vae:
+            if self.resources.tile_vae:
+                vae.enable_tiling()
             yield vae
 
     def _latents(self, vae: Any, pixels: Pixels) -> Tensor:
@@ -154,9 +157,7 @@ class OneMaskFamily(ABC):
             transformer = self.transformer_kind.from_pretrained(
                 self.card.folder, subfolder=expert.name, dtype=compute_dtype(device), use_safetensors=True
             )
-        if device.type != "cpu":
-            transformer.enable_gradient_checkpointing()  # activations, not weights, are what fills a GPU
-        module: nn.Module = transformer.to(device).eval().requires_grad_(False)
+        module: nn.Module = transformer.eval().requires_grad_(False)
         return module
 
     def scheduler(self, steps: int, shape: Sequence[int], device: torch.device) -> Any:  # noqa: ARG002 (see LTX-2)

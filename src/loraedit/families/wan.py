@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from loraedit.compose import to_uint8
 from loraedit.conditioning import Sample
-from loraedit.config import Targets
+from loraedit.config import Resources, Targets
 from loraedit.families.base import Encoded, Expert
 from loraedit.families.loading import compute_dtype, free, load_component, load_scheduler, loading
 from loraedit.families.lora_names import WAN_LINEARS, native_name
@@ -29,6 +29,7 @@ from loraedit.families.model_card import ModelCard
 from loraedit.families.single_file import load_single_file
 from loraedit.families.wan_layout import SCALES, diffusers_name
 from loraedit.masks import pack_keep_mask, pack_token_mask
+from loraedit.memory import place_encoder
 from loraedit.types import Mask, OnStep, Pixels
 
 __all__ = ["WanFamily"]
@@ -47,6 +48,7 @@ class WanFamily:
 
     def __init__(self, card: ModelCard) -> None:
         self.card = card
+        self.resources = Resources()
 
     @property
     def experts(self) -> tuple[Expert, ...]:
@@ -86,7 +88,7 @@ class WanFamily:
     def _texts(self, prompts: Sequence[str], device: torch.device) -> list[Tensor]:
         """One at a time, so that an embedding does not depend on its neighbours."""
         pipeline = self._pipeline("tokenizer", "text_encoder", dtype=compute_dtype(device))
-        pipeline.text_encoder.to(device)
+        place_encoder(pipeline.text_encoder, self.resources, device)
         length = self.card.settings.text_tokens
         by_prompt: dict[str, Tensor] = {}
         with torch.inference_mode():
@@ -119,7 +121,7 @@ class WanFamily:
         if not self.card.image_frames:
             return [None] * len(pictures)
         pipeline = self._pipeline("image_encoder", "image_processor", dtype=compute_dtype(device))
-        pipeline.image_encoder.to(device)
+        place_encoder(pipeline.image_encoder, self.resources, device)
         embeddings: list[Tensor | None] = []
         with torch.inference_mode():
             for frames in pictures:
@@ -147,6 +149,8 @@ class WanFamily:
     def _vae(self, device: torch.device) -> Iterator[Any]:
         """The VAE, float32 as diffusers keeps it, freed at the end."""
         with load_component(self.card, AutoencoderKLWan, "vae", device, torch.float32) as vae:
+            if self.resources.tile_vae:
+                vae.enable_tiling()
             yield vae
 
     def _latents(self, vae: Any, pixels: Pixels) -> Tensor:
@@ -180,9 +184,7 @@ class WanFamily:
                 transformer = kind.from_pretrained(
                     self.card.folder, subfolder=expert.name, dtype=dtype, use_safetensors=True
                 )
-        if device.type != "cpu":
-            transformer.enable_gradient_checkpointing()  # activations, not weights, are what fills a GPU
-        module: nn.Module = transformer.to(device).eval().requires_grad_(False)
+        module: nn.Module = transformer.eval().requires_grad_(False)
         return module
 
     def velocity(self, transformer: Any, latents: Tensor, timestep: Tensor, condition: Encoded) -> Tensor:

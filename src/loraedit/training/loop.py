@@ -17,11 +17,12 @@ import torch
 from torch import Tensor, nn
 
 from loraedit.config import TrainSettings
-from loraedit.devices import training_precision
+from loraedit.devices import autocasts, training_attention, training_precision
 from loraedit.errors import InputError
 from loraedit.families.base import TIMESTEPS, Encoded, Expert, Family, batch
 from loraedit.flow import add_noise, flow_matching_loss
-from loraedit.lora import attach, load_lora, lora_parameters
+from loraedit.lora import attach, load_lora, lora_parameters, read_as_it_comes
+from loraedit.memory import checkpoints_kept, place
 from loraedit.training.state import TrainState, load_state, save_state
 
 __all__ = ["OnLoss", "Stage", "train"]
@@ -60,13 +61,17 @@ def train(
     settings: TrainSettings,
     checkpoint: Path,
     on_loss: OnLoss,
+    device: torch.device | None = None,
 ) -> list[float]:
-    """Attach a LoRA to a frozen transformer and train it through a stage, from the checkpoint if there is one.
+    """Attach a LoRA to a frozen transformer, place it on a device and train it through a stage.
+
+    It goes on from the checkpoint if there is one.
 
     Args:
         expert: which transformer it is; the noise levels trained on are the expert's own, above ``time_low``.
         stage: what to learn.
         checkpoint: where the state is kept; the file stays after the last step, for whoever calls again.
+        device: where to train; None is where the transformer is.
         on_loss: told the loss after every step.
 
     Returns:
@@ -78,10 +83,13 @@ def train(
     attach(transformer, family.lora_targets(settings.targets), settings.rank, settings.train_seed)
     if stage.start is not None:
         load_lora(stage.start, family, transformer)
+    device = device or next(transformer.parameters()).device
+    place(transformer, family.resources, device)
+    if autocasts(device):
+        read_as_it_comes(transformer)
     parameters = dict(lora_parameters(transformer))
-    optimizer = torch.optim.AdamW(parameters.values(), settings.lr, BETAS, weight_decay=WEIGHT_DECAY)
+    optimizer = make_optimizer(transformer, settings)
     state = load_state(checkpoint, parameters, optimizer)
-    device = next(iter(parameters.values())).device
     transformer.train()
     saved, cost = time.monotonic(), 0.0
     for step in range(state.step, settings.steps):
@@ -101,6 +109,12 @@ def train(
     return state.losses
 
 
+def make_optimizer(transformer: nn.Module, settings: TrainSettings) -> torch.optim.Optimizer:
+    """AdamW for the LoRA of a transformer."""
+    parameters = [parameter for _, parameter in lora_parameters(transformer)]
+    return torch.optim.AdamW(parameters, settings.lr, BETAS, weight_decay=WEIGHT_DECAY)
+
+
 def _step(
     family: Family,
     expert: Expert,
@@ -115,7 +129,8 @@ def _step(
     loss = 0.0
     for group in _by_shape(samples):
         part = _loss(family, expert, transformer, group, settings, generator) * (len(group) / len(samples))
-        part.backward()  # type: ignore[no-untyped-call]
+        with training_attention(part.device):
+            part.backward()  # type: ignore[no-untyped-call]
         loss += float(part.detach())
     if not math.isfinite(loss):
         raise InputError(f"The training loss is no longer a number after {step} steps. Lower --lr and run again.")
@@ -142,7 +157,7 @@ def _loss(
     levels = (low + (high - low) * torch.rand(len(samples), generator=generator)).to(data.device)
     noise = torch.randn(data.shape, generator=generator).to(data.device)
     noisy = add_noise(data, noise, levels.view(-1, 1, 1, 1, 1))
-    with training_precision(data.device):
+    with training_precision(data.device), checkpoints_kept(family.resources, data.device):
         velocity = family.velocity(transformer, noisy, levels * TIMESTEPS, together)
     keep = torch.stack([sample.keep(family.card.latent_channels) for sample in samples])
     weight = 1 + (settings.edit_weight - 1) * (1 - keep)

@@ -1,0 +1,89 @@
+"""Write into docs/models.md, between its marks, what the published models need, on their true architecture.
+
+    python scripts/models_table.py [--frames 49 81] [--models NAME ...] [--page docs/models.md]
+
+No weights are needed. Each figure is measured once and kept in the user's cache folder, so a stopped run goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from pathlib import Path
+
+from rich.progress import track
+
+from loraedit.app.progress import quiet_libraries
+from loraedit.config import make_settings
+from loraedit.errors import InputError, ModelError
+from loraedit.families.known import KnownModel, known_models
+from loraedit.files import write_text
+from loraedit.planning import Plan, make_plan, named, open_skeleton, work_of
+from loraedit.types import Size
+
+GB = 10**9
+BUDGETS = (12, 16, 24, 48, 80)
+COMMON = Size(480, 832)
+
+BEGIN, END = "<!-- cost:begin", "<!-- cost:end -->"
+EXPLAINED = """
+Measured on each true architecture with tensors that hold nothing, so no weights were loaded and no card was used;
+`loraedit plan` says the same of your own clip. A training step is one clip, rank 16 on all linear layers of the blocks,
+blocks computed again for their gradients; a pass is one forward of the sampling. One multiplication with its addition
+is two FLOPs. *Peak* is the largest phase with blocks computed again and nothing else; *fits* is the smallest card (12,
+16, 24, 48 or 80 GB) that holds every phase with 2 GB to spare, with the means that it takes.
+"""
+
+
+def main() -> None:
+    """Measure and write."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--frames", type=int, nargs="+", default=[49, 81])
+    parser.add_argument("--models", nargs="+", help="short names; by default all")
+    parser.add_argument("--page", type=Path, default=Path("docs/models.md"))
+    options = parser.parse_args()
+    quiet_libraries("diffusers", "transformers")
+    cases = [
+        (model, size, frames)
+        for model in known_models()
+        for size in dict.fromkeys([COMMON, Size(model.height, model.width)])
+        for frames in options.frames
+        if options.models is None or model.id.split("/")[1].lower().removesuffix("-diffusers") in options.models
+    ]
+    rows = ["| model | size | frames | tokens | training step | pass | peak | fits | means |", "|" + "---|" * 9]
+    refused: dict[str, str] = {}
+    for model, size, frames in track(cases, "Measuring"):
+        try:
+            rows.append(_row(model, size, frames))
+        except (ModelError, InputError) as error:
+            refused[model.name] = str(error).replace("\n", " ")
+    notes = [f"- {name} is not measured: {why}" for name, why in refused.items()]
+    text = "\n".join([EXPLAINED, *rows, *(["", *notes] if notes else [])])
+    page = options.page.read_text(encoding="utf-8")
+    write_text(
+        options.page, re.sub(rf"({BEGIN}[^\n]*\n).*?({END})", lambda m: f"{m[1]}{text}\n\n{m[2]}", page, flags=re.S)
+    )
+
+
+def _row(model: KnownModel, size: Size, frames: int) -> str:
+    with open_skeleton(model.id) as card:
+        settings = make_settings({"model": model.id}).resolved(card.recipe)
+        work = work_of(card, settings, size, [frames], size.height * size.width, 0)
+
+        def planned(budget: int | None) -> Plan:
+            return make_plan(card, model.id, size, work, budget, settings.resources)
+
+        plain = planned(None)
+        peak = max(cost.peak_bytes for cost in plain.costs.values())
+        least = next(((gb, plan) for gb in BUDGETS if (plan := planned(gb * GB)).fits), None)
+        fits, means = (f"{least[0]} GB", named(least[1].resources) or "none") if least else ("none of these", "")
+        cells = [
+            model.name, str(work.shape.size), str(work.shape.frames), f"{plain.tokens:,}",
+            f"{plain.costs['train'].flops:.2e}", f"{plain.costs['sample'].flops:.2e}", f"{peak / GB:.1f} GB",
+            fits, means,
+        ]  # fmt: skip
+    return f"| {' | '.join(cells)} |"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,329 @@
+"""The cost of each phase of an edit, measured by running it on the true architecture with fake tensors."""
+
+from __future__ import annotations
+
+import json
+import os
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import peft
+import torch
+import transformers
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from loraedit.config import Resources, TrainSettings
+from loraedit.errors import ModelError
+from loraedit.families import open_family
+from loraedit.families.base import Encoded, Family, batch
+from loraedit.families.model_card import ModelCard
+from loraedit.files import fingerprint, write_json
+from loraedit.flow import flow_matching_loss
+from loraedit.lora import attach, lora_parameters, match_precision, read_as_it_comes
+from loraedit.memory import blocks
+from loraedit.planning.meter import Meter, card_attention
+from loraedit.planning.skeleton import HALF, build, component_config, without_contents
+from loraedit.training.loop import make_optimizer
+from loraedit.types import OnStep, Size, no_step
+
+__all__ = ["PHASES", "Cost", "Shape", "encoded_shapes", "lora_bytes", "measurable", "measure_cost"]
+
+FORMAT = 1
+"""Goes into the key of every kept figure; raise it when the measuring changes."""
+
+PHASES = ("text_encode", "image_encode", "vae_encode", "train", "sample", "vae_decode")
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What the model sees: padded frames and the working size, in pixels."""
+
+    frames: int
+    size: Size
+
+    def latent(self, card: ModelCard) -> tuple[int, int, int]:
+        """``f, h, w``."""
+        return (
+            (self.frames - 1) // card.temporal + 1,
+            self.size.height // card.spatial,
+            self.size.width // card.spatial,
+        )
+
+    def tokens(self, card: ModelCard) -> int:
+        """Places of the transformer's sequence, from the video alone."""
+        f, h, w = self.latent(card)
+        patch = card.multiple_px // card.spatial
+        return f * (h // patch) * (w // patch)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a phase needs once: an encoding, one training step, one forward pass.
+
+    Attributes:
+        flops: multiplications and additions, each counted.
+        weights_bytes: on the device, with what is brought in for a layer or block.
+        working_bytes: the most that lives beside them; in training, gradients and moments too.
+        host_bytes: weights that stay in the host's memory.
+    """
+
+    flops: int
+    weights_bytes: int
+    working_bytes: int
+    host_bytes: int = 0
+
+    @property
+    def peak_bytes(self) -> int:
+        """The most that the device holds."""
+        return self.weights_bytes + self.working_bytes
+
+
+def measure_cost(
+    card: ModelCard, shape: Shape, settings: TrainSettings, resources: Resources, on_step: OnStep = no_step
+) -> dict[str, Cost]:
+    """The cost of every phase that the model has, by the names of :data:`PHASES`.
+
+    A figure that was measured once is kept in the user's cache folder.
+
+    Args:
+        settings: rank, targets and batch size count.
+        on_step: told (phases done, phases in all).
+    """
+    measure: dict[str, Callable[[], Cost]] = {"text_encode": lambda: _encoder(card, "text_encoder", resources)}
+    if card.image_frames:
+        measure["image_encode"] = lambda: _encoder(card, "image_encoder", resources)
+    measure["vae_encode"] = lambda: _vae(card, shape, resources, decode=False)
+    measure["train"] = lambda: _train(card, shape, settings, resources)
+    measure["sample"] = lambda: _forward(card, shape, settings, resources)
+    measure["vae_decode"] = lambda: _vae(card, shape, resources, decode=True)
+    costs = {}
+    for done, (name, run) in enumerate(measure.items()):
+        on_step(done, len(measure))
+        costs[name] = run()
+    on_step(len(measure), len(measure))
+    return costs
+
+
+def lora_bytes(card: ModelCard, settings: TrainSettings) -> int:
+    """Size of one LoRA in float32."""
+    transformer = _adapted(open_family(card), {"rank": settings.rank, "targets": settings.targets})
+    return sum(_bytes(parameter) for _, parameter in lora_parameters(transformer))
+
+
+# ---- the transformer -------------------------------------------------------------------------------------------------
+
+
+def _train(card: ModelCard, shape: Shape, settings: TrainSettings, resources: Resources) -> Cost:
+    """One optimiser step of a LoRA."""
+    lora = {"rank": settings.rank, "targets": settings.targets}
+
+    def step() -> dict[str, int]:
+        family, transformer, condition, mode = _transformer(card, shape, lora)
+        transformer.train()
+        read_as_it_comes(transformer)
+        if resources.recomputes:
+            transformer.enable_gradient_checkpointing()
+        optimizer, meter = make_optimizer(transformer, settings), Meter(transformer)
+        kept = meter.checkpoints_on_host if resources.offload_checkpoints else nullcontext
+        with mode, meter, card_attention():
+            together = batch([condition] * settings.batch)
+            assert together.target is not None
+            with torch.autocast("cpu", HALF), kept():
+                time = torch.empty(settings.batch)
+                velocity = family.velocity(transformer, torch.empty_like(together.target), time, together)
+            loss = flow_matching_loss(velocity, together.target, torch.empty_like(velocity), torch.ones_like(velocity))
+            torch.autograd.backward(loss)
+            optimizer.step()
+        return {"flops": meter.flops, "working": meter.peak}
+
+    facts = (resources.recomputes, resources.offload_checkpoints, settings.batch, lora)
+    return _with_weights(_kept(card, "train", shape, facts, step), card, lora, resources)
+
+
+def _forward(card: ModelCard, shape: Shape, settings: TrainSettings, resources: Resources) -> Cost:
+    """One forward pass with a LoRA."""
+    lora = {"rank": settings.rank, "targets": settings.targets}
+
+    def run() -> dict[str, int]:
+        family, transformer, condition, mode = _transformer(card, shape, lora)
+        match_precision(transformer, HALF)
+        meter = Meter(transformer)
+        with mode, meter, card_attention(), torch.no_grad():
+            together = batch([condition])
+            assert together.target is not None
+            family.velocity(transformer, together.target, torch.empty(1), together)
+        return {"flops": meter.flops, "working": meter.peak}
+
+    return _with_weights(_kept(card, "sample", shape, lora, run), card, lora, resources)
+
+
+def _transformer(card: ModelCard, shape: Shape, lora: dict[str, Any]) -> tuple[Family, Any, Encoded, FakeTensorMode]:
+    """A transformer with its LoRA, and what it takes, all fake."""
+    family, mode = open_family(card), FakeTensorMode(allow_non_fake_inputs=True)
+    transformer = _adapted(family, lora)
+    without_contents(transformer, mode)
+    with mode:
+        empty = {name: torch.empty(sizes) for name, sizes in encoded_shapes(card, shape).items()}
+        return family, transformer, Encoded(**empty), mode
+
+
+def _adapted(family: Family, lora: dict[str, Any]) -> Any:
+    """The first transformer on the meta device, with a LoRA."""
+    transformer = build(family.card, family.experts[0].name)
+    with torch.device("meta"):
+        attach(transformer, family.lora_targets(lora["targets"]), lora["rank"], seed=0)
+    return transformer
+
+
+def measurable(card: ModelCard) -> bool:
+    """Whether the planner knows what the transformer reads: one prompt embedding, and perhaps one of pictures."""
+    return not card.files and "text_dim" in component_config(card, card.experts[0])[1]
+
+
+def encoded_shapes(card: ModelCard, shape: Shape) -> dict[str, tuple[int, ...]]:
+    """What a sample is encoded to, by the transformer's and the encoders' own configurations: names as in Encoded.
+
+    Raises:
+        ModelError: the model reads more than the planner knows of.
+    """
+    if not measurable(card):
+        raise ModelError(f"What '{card.folder}' needs cannot be measured beforehand. Leave --vram out.")
+    _, config = component_config(card, card.experts[0])
+    latent, mask = shape.latent(card), card.temporal if card.mask == "channels" else 1
+    shapes: dict[str, tuple[int, ...]] = {
+        "condition": (mask + card.latent_channels, *latent),
+        "text": (card.settings.text_tokens, config["text_dim"]),
+        "target": (card.latent_channels, *latent),
+    }
+    if card.image_frames:
+        _, seen = component_config(card, "image_encoder")
+        patches = (seen["image_size"] // seen["patch_size"]) ** 2 + 1
+        shapes["image"] = (card.image_frames * patches, config["image_dim"])
+    return shapes
+
+
+def _with_weights(measured: dict[str, int], card: ModelCard, lora: dict[str, Any], resources: Resources) -> Cost:
+    """Add the weights, as :func:`loraedit.memory.place` leaves them."""
+    weights = _kept(card, "weights", None, lora, lambda: _count_weights(card, lora))
+    stored, passing = weights[resources.weights], 0
+    if resources.offload_blocks or resources.weights == "fp8":
+        passing = weights["largest"]
+    if resources.offload_blocks and resources.weights == "fp8":
+        passing += weights["largest"] // 2
+    resident = weights["outside"] + passing + (0 if resources.offload_blocks else stored)
+    return Cost(measured["flops"], resident, measured["working"], stored if resources.offload_blocks else 0)
+
+
+def _count_weights(card: ModelCard, lora: dict[str, Any]) -> dict[str, int]:
+    """Bytes of parameters: frozen ones of the blocks in full and as fp8, all others, and the largest block."""
+    transformer = _adapted(open_family(card), lora)
+    frozen = [each for block in blocks(transformer) for each in block.named_parameters() if not each[1].requires_grad]
+    full = sum(_bytes(parameter) for _, parameter in frozen)
+    return {
+        "full": full,
+        "fp8": sum(_as_fp8(name, parameter) for name, parameter in frozen),
+        "outside": sum(_bytes(each) for each in transformer.parameters()) - full,
+        "largest": max(sum(_bytes(each) for each in block.parameters()) for block in blocks(transformer)),
+    }
+
+
+def _as_fp8(name: str, parameter: Tensor) -> int:
+    """Layerwise casting leaves norms, and what belongs to no layer, as they are."""
+    return _bytes(parameter) if "norm" in name or "scale_shift_table" in name else parameter.numel()
+
+
+def _bytes(tensor: Tensor) -> int:
+    return tensor.numel() * tensor.element_size()
+
+
+# ---- encoders and VAE ------------------------------------------------------------------------------------------------
+
+
+def _encoder(card: ModelCard, name: str, resources: Resources) -> Cost:
+    """One prompt, or one picture."""
+
+    def run() -> dict[str, int]:
+        encoder, mode = build(card, name), FakeTensorMode(allow_non_fake_inputs=True)
+        without_contents(encoder, mode)
+        meter = Meter(encoder)
+        _, config = component_config(card, name)
+        with mode, meter, card_attention(), torch.no_grad():
+            if name == "text_encoder":
+                encoder(torch.zeros(1, card.settings.text_tokens, dtype=torch.long))
+            else:
+                encoder(torch.empty(1, 3, config["image_size"], config["image_size"], dtype=HALF))
+        whole = [_bytes(each) for each in encoder.parameters()]
+        return {"flops": meter.flops, "working": meter.peak, "weights": sum(whole), "largest": max(whole)}
+
+    found = _kept(card, name, None, card.settings.text_tokens, run)
+    if resources.offload_encoders:  # a layer computes while the next one arrives
+        return Cost(found["flops"], 2 * found["largest"], found["working"], found["weights"])
+    return Cost(found["flops"], found["weights"], found["working"])
+
+
+def _vae(card: ModelCard, shape: Shape, resources: Resources, decode: bool) -> Cost:
+    """One clip, in float32 as diffusers keeps the VAE."""
+
+    def run() -> dict[str, int]:
+        vae, mode = build(card, "vae", torch.float32), FakeTensorMode(allow_non_fake_inputs=True)
+        without_contents(vae, mode)
+        meter = Meter(vae)
+        if resources.tile_vae:
+            vae.enable_tiling()
+        with mode, meter, card_attention(), torch.no_grad():
+            if decode:
+                vae.decode(torch.empty(1, card.latent_channels, *shape.latent(card)), return_dict=False)
+            else:
+                vae.encode(torch.empty(1, 3, shape.frames, shape.size.height, shape.size.width)).latent_dist.mode()
+        weights = sum(_bytes(each) for each in vae.parameters())
+        return {"flops": meter.flops, "working": meter.peak, "weights": weights}
+
+    found = _kept(card, "vae", shape, [resources.tile_vae, decode], run)
+    return Cost(found["flops"], found["weights"], found["working"])
+
+
+# ---- kept figures ----------------------------------------------------------------------------------------------------
+
+
+def _kept(
+    card: ModelCard, component: str, shape: Shape | None, facts: Any, measure: Callable[[], dict[str, int]]
+) -> dict[str, int]:
+    """A figure from the cache folder, or measured now and put there."""
+    part = card.experts[0] if component in ("train", "sample", "weights") else component
+    versions = [each.__version__ for each in (torch, diffusers, peft, transformers)]
+    kind, config = component_config(card, part)
+    key = fingerprint(FORMAT, versions, component, kind.__name__, config, asdict(shape) if shape else None, facts)
+    path = _cache_folder() / f"{component}-{key}.json"
+    kept = _read(path)
+    if kept is None:
+        with _quiet():
+            kept = measure()
+        write_json(path, kept)
+    return kept
+
+
+def _read(path: Path) -> dict[str, int] | None:
+    try:
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        return {str(name): int(value) for name, value in kept.items()}
+    except (OSError, ValueError, AttributeError, TypeError):
+        return None
+
+
+def _cache_folder() -> Path:
+    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(base) / "loraedit" / "plans"
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """The libraries' remarks on casts and checkpoints are of no use here."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield

@@ -1,0 +1,79 @@
+"""Choose how an edit fits into a card's memory: the first of a ladder of means whose measured need is low enough."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+import torch
+
+from loraedit.config import Resources
+from loraedit.errors import InputError
+from loraedit.planning.cost import Cost
+
+__all__ = ["MARGIN_BYTES", "fit", "fits", "parse_vram"]
+
+GB = 10**9
+MARGIN_BYTES = 2 * GB
+"""Left free on a card for what no plan sees: the driver, the kernels' scratch space, gaps between blocks."""
+
+LADDER = (
+    Resources(),
+    Resources(checkpointing=True),
+    Resources(checkpointing=True, offload_checkpoints=True),
+    Resources(checkpointing=True, offload_blocks=True),
+    Resources(checkpointing=True, offload_blocks=True, offload_checkpoints=True),
+)
+"""For the transformer, fastest first. None of them changes a result, so fp8 is taken only by who asks for it."""
+
+Measure = Callable[[Resources], dict[str, Cost]]
+"""The cost of some or all phases under such resources."""
+
+
+def parse_vram(text: str, device: torch.device | None) -> int | None:
+    """Bytes of ``24GB`` or ``24``; of ``auto`` the memory of the device, or None where there is no limit to know.
+
+    Raises:
+        InputError: it is neither.
+    """
+    if text == "auto":
+        if device is None or device.type != "cuda":
+            return None
+        return int(torch.cuda.get_device_properties(device).total_memory)
+    match = re.fullmatch(r"(\d{1,4}(?:\.\d+)?)\s*(?:GB|G)?", text, re.IGNORECASE)
+    if match is None or float(match[1]) <= 0:
+        raise InputError(f"Video memory '{text}' is not understood. Give it in GB, such as 24GB, or auto.")
+    return int(float(match[1]) * GB)
+
+
+def fits(costs: dict[str, Cost], budget: int) -> bool:
+    """Whether every phase leaves the margin free."""
+    return all(cost.peak_bytes + MARGIN_BYTES <= budget for cost in costs.values())
+
+
+def fit(measure: Measure, budget: int, asked: Callable[[Resources], Resources]) -> Resources:
+    """The resources to use.
+
+    Args:
+        measure: the cost of a phase or of all of them under given resources; called on as few rungs as it takes.
+        budget: bytes of the device.
+        asked: puts what the user set himself into what was chosen.
+
+    Returns:
+        The first rung whose transformer fits, or the last one; with encoders offloaded and the VAE in tiles if these
+        do not fit as they are. Whether all of it fits is for :func:`fits` to say.
+    """
+
+    def need(resources: Resources, *phases: str) -> bool:
+        costs = measure(resources)
+        return fits({name: costs[name] for name in phases if name in costs}, budget)
+
+    plain, *rungs = (asked(rung) for rung in LADDER)
+    chosen = next((rung for rung in rungs if need(rung, "train", "sample")), rungs[-1])
+    if chosen == rungs[0] and need(plain, "train", "sample"):  # measured last: it takes long, and seldom fits
+        chosen = plain
+    if not need(chosen, "text_encode", "image_encode"):
+        chosen = asked(chosen.model_copy(update={"offload_encoders": True}))
+    if not need(chosen, "vae_encode", "vae_decode"):
+        chosen = asked(chosen.model_copy(update={"tile_vae": True}))
+    return chosen

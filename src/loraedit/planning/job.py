@@ -1,0 +1,50 @@
+"""The plan of a job that is about to run."""
+
+from __future__ import annotations
+
+import torch
+
+from loraedit.config import Resources
+from loraedit.errors import InputError
+from loraedit.inputs import Job
+from loraedit.planning.cost import measurable
+from loraedit.planning.fitting import parse_vram
+from loraedit.planning.plan import make_plan, work_of
+from loraedit.types import OnStep, no_step
+
+__all__ = ["lengths", "named", "resources_for", "told"]
+
+
+def resources_for(job: Job, device: torch.device, on_step: OnStep = no_step) -> Resources:
+    """How a job fits into a device; without a limit to its memory, what the user set and nothing more.
+
+    Raises:
+        InputError: it cannot be made to fit.
+    """
+    settings = job.settings
+    budget = parse_vram(settings.vram, device)
+    if budget is None:
+        return settings.resources(Resources())
+    if not measurable(job.card):
+        return settings.resources(Resources(checkpointing=True))
+    work = work_of(job.card, settings, job.window.size, lengths(job), job.area_px, len(job.references))
+    plan = make_plan(job.card, settings.model, job.source.size, work, budget, settings.resources, on_step=on_step)
+    if not plan.fits:
+        raise InputError(plan.remedy())
+    return plan.resources
+
+
+def lengths(job: Job) -> list[int]:
+    """How many frames each segment of a job has."""
+    return [len(segment) for segment in job.segments]
+
+
+def told(resources: Resources) -> list[str]:
+    """A sentence on the means in use, if there are any."""
+    return [f"Fitted into the device's memory by: {used}."] if (used := named(resources)) else []
+
+
+def named(resources: Resources) -> str:
+    """The means in use, in words; empty if there are none."""
+    used = resources.model_dump(exclude_defaults=True)
+    return ", ".join(name.replace("_", " ") if value is True else f"{value} {name}" for name, value in used.items())

@@ -1,0 +1,112 @@
+"""A model without its weights: configurations, and modules of the true size whose tensors hold nothing."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import torch
+import transformers
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from loraedit.errors import ModelError
+from loraedit.families.card import NANO, ModelCard, read_configuration
+from loraedit.families.known import KnownModel, known_models
+from loraedit.files import write_json
+
+__all__ = ["build", "component_config", "known_names", "open_skeleton", "without_contents"]
+
+HALF = torch.bfloat16
+
+
+def known_names() -> list[str]:
+    """The short names of the published models, such as ``wan2.1-i2v-14b-480p``."""
+    return [_short(model) for model in known_models()]
+
+
+@contextmanager
+def open_skeleton(model: str) -> Iterator[ModelCard]:
+    """The card of a model whose weights need not be there.
+
+    Args:
+        model: ``nano``, a checkpoint folder, or a published model by its Hub id or short name.
+
+    Raises:
+        ModelError: it is none of these, or no family can run it.
+    """
+    folder = NANO if model == "nano" else Path(model)
+    known = next((each for each in known_models() if model.lower() in (each.id.lower(), _short(each))), None)
+    if known is None and not folder.is_dir():
+        names = ", ".join(["nano", *known_names()])
+        raise ModelError(f"Model '{model}' is neither a folder nor known. Give a checkpoint folder, or one of {names}.")
+    if known is None:
+        yield read_configuration(folder)
+        return
+    with tempfile.TemporaryDirectory(prefix="loraedit-") as place:
+        _write(known, Path(place))
+        yield read_configuration(Path(place))
+
+
+def component_config(card: ModelCard, name: str) -> tuple[Any, dict[str, Any]]:
+    """Class and configuration of a component, as its folder says."""
+    library, kind = json.loads((card.folder / "model_index.json").read_text(encoding="utf-8"))[name]
+    config = json.loads((card.folder / name / "config.json").read_text(encoding="utf-8"))
+    return getattr({"diffusers": diffusers, "transformers": transformers}[library], kind), config
+
+
+def build(card: ModelCard, name: str, dtype: torch.dtype = HALF) -> Any:
+    """A frozen component of the true architecture on the meta device.
+
+    Args:
+        dtype: of its parameters, but for those that the library keeps in float32.
+    """
+    kind, config = component_config(card, name)
+    with torch.device("meta"):
+        if issubclass(kind, diffusers.ModelMixin):
+            module, kept = kind.from_config(config), kind._keep_in_fp32_modules
+        else:
+            module, kept = kind(kind.config_class(**config)), kind._keep_in_fp32_modules_strict
+    for path, parameter in module.named_parameters():
+        precise = any(part in path.split(".") for part in kept or ())
+        parameter.data = parameter.data.to(torch.float32 if precise else dtype)
+    return module.eval().requires_grad_(False)
+
+
+def without_contents(module: nn.Module, mode: FakeTensorMode) -> None:
+    """Turn a module's meta tensors into fake ones of the CPU, in place; tied ones stay tied."""
+    with mode:
+        made = {
+            parameter: nn.Parameter(torch.empty(parameter.shape, dtype=parameter.dtype), parameter.requires_grad)
+            for parameter in module.parameters()
+        }
+        for part in module.modules():
+            for name, parameter in part._parameters.items():
+                if parameter is not None:
+                    part._parameters[name] = made[parameter]
+            for name, buffer in part._buffers.items():
+                if buffer is not None:
+                    part._buffers[name] = torch.empty(buffer.shape, dtype=buffer.dtype)
+
+
+def _short(model: KnownModel) -> str:
+    return model.id.split("/")[1].lower().removesuffix("-diffusers")
+
+
+def _write(model: KnownModel, folder: Path) -> None:
+    """The small JSON files of a checkpoint."""
+    index: dict[str, Any] = {"_class_name": model.index_class or model.pipeline, **model.options}
+    for name, component in model.components.items():
+        library = "diffusers" if hasattr(diffusers, component.kind) else "transformers"
+        index[name] = [library, component.kind]
+        write_json(folder / name / "config.json", {"_class_name": component.kind, **component.config})
+    scheduler, config = model.scheduler
+    index["scheduler"] = ["diffusers", scheduler]
+    write_json(folder / "scheduler/scheduler_config.json", {"_class_name": scheduler, **config})
+    write_json(folder / "loraedit.json", {"area_px": model.width * model.height})
+    write_json(folder / "model_index.json", index)
