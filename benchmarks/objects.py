@@ -5,8 +5,8 @@
 A case is one of the kind ``two`` of the propagation benchmark, with the other thing recoloured too. Each thing is an
 object with its own mask and, for the last frame, its own reference. Quality is PSNR to the truth in the thing's region
 less the other's mask, frames after the first; together it should be within 0.5 dB of alone. The largest difference to
-the source outside both masks should be 0. Bleeding would show as a region that comes nearer to the other thing's colours
-together than alone; what is printed is the mean distance to the nearest of them, in grey levels.
+the source outside both masks should be 0. Bleeding would show as a region nearer to the other thing's colours
+together than alone; printed is the mean distance to the nearest of them, in grey levels.
 """
 
 from __future__ import annotations

@@ -102,8 +102,10 @@ def edit(
     references, objects = parse_references(reference or []), [parse_object(text) for text in object_ or []]
     console = Console(stderr=True)
     with _progress(console, progress_json, QUIET_S) as waiting:
-        told = [_phase_progress(waiting, phase) for phase in ("mask", "read")]
-        job = prepare(source, first_frame, mask, references, make_settings(settings), out, run, *told, objects)
+        on_mask, on_read = (_phase_progress(waiting, phase) for phase in ("mask", "read"))
+        job = prepare(
+            source, first_frame, mask, references, make_settings(settings), out, run, on_mask, on_read, objects
+        )
     for note in job.notes:
         console.print(note, highlight=False, soft_wrap=True, markup=False)
     with _progress(console, progress_json) as progress:
