@@ -23,7 +23,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("editing", "evaluate", "exporting", "masking"),
     ("working", "planning", "captions"),
     ("inputs", "report", "training", "generate"),
-    ("extra_loras",),
+    ("edits", "extra_loras"),
     ("lora", "lora_files"),
     ("families",),
     ("conditioning", "memory", "results", "segments", "tracking", "window"),

@@ -16,9 +16,13 @@ import pytest
 from conftest import Scene, make_scene
 
 import loraedit
+from loraedit.config import make_settings
 from loraedit.editing import EditResult
+from loraedit.edits import object_of
+from loraedit.inputs import Job, prepare
 from loraedit.types import Clip
 from loraedit.video import read_clip, read_image, write_clip, write_footage, write_image
+from loraedit.working import Workbench
 
 EXAMPLE = Path(__file__).parents[1] / "examples/pedestrian"
 
@@ -74,6 +78,94 @@ def test_a_reference_adds_as_many_steps_and_changes_the_result(checkpoint: Path,
     with_it = edit(scene, checkpoint, steps=3, references={4: look})
     assert (len(without.losses), len(with_it.losses)) == (3, 6)
     assert not np.array_equal(without.clip.frames, with_it.clip.frames)
+
+
+def two_things(frames: int = 5) -> tuple[Scene, list[dict[str, object]]]:
+    """The scene with a second edit in its lower right corner; both are objects with a reference in the last frame."""
+    scene = make_scene(frames)
+    still = np.zeros_like(scene.mask)
+    still[:, 26:34, 30:42] = True
+    edited = scene.edited_first.copy()
+    edited[28:32, 32:40] = (250, 250, 0)
+    looks = []
+    for colour, mask in (((40, 60, 220), scene.mask), ((250, 250, 0), still)):
+        look = np.full_like(edited, 255)  # an edit of everything, of which the object's own mask alone counts
+        look[mask[-1]] = colour
+        looks.append(look)
+    objects: list[dict[str, object]] = [
+        {"name": "square", "mask": scene.mask, "references": {frames - 1: looks[0]}, "prompt": "a blue square"},
+        {"name": "corner", "mask": still, "references": {frames - 1: looks[1]}, "prompt": "a yellow corner"},
+    ]
+    return Scene(scene.source, edited, scene.mask | still), objects
+
+
+def job_of(scene: Scene, model: Path, objects: list[dict[str, object]], **settings: object) -> Job:
+    given = [object_of(each) for each in objects]
+    chosen = make_settings({"model": str(model), "crop": "off", "fill": "carry", **settings})
+    return prepare(scene.source, scene.edited_first, None, {}, chosen, None, None, objects=given)
+
+
+def test_one_object_is_the_mask_and_the_references(checkpoint: Path) -> None:
+    scene, (square, _) = two_things()
+    look = np.where(scene.mask[-1][..., None], square["references"][4], scene.source[-1])  # type: ignore[index]
+    square = {**square, "mask": scene.mask, "references": {4: look}}
+    named = loraedit.edit(
+        scene.source, scene.edited_first, objects=[square], prompt="red", model=str(checkpoint), steps=2
+    )
+    plain = edit(scene, checkpoint, references={4: look}, prompt="red, a blue square", steps=2)
+    assert np.array_equal(named.clip.frames, plain.clip.frames) and named.losses == plain.losses
+
+
+def test_a_reference_of_one_object_leaves_the_other_as_it_was(checkpoint: Path) -> None:
+    scene, (square, corner) = two_things()
+    job = job_of(scene, checkpoint, [square, {**corner, "references": {}}])
+    reference, where = job.references[4], square["mask"][4]  # type: ignore[index]
+    assert np.array_equal(reference.region, where)
+    assert np.array_equal(reference.image[~where], scene.source[4][~where])
+    assert (reference.image[where] == (40, 60, 220)).all()
+    bench = Workbench(job)
+    lesson = bench.lesson(job.segments[0])
+    assert not (lesson.regions[4][0] & ~lesson.mask[4]).any() and lesson.regions[4].sum() < lesson.mask[4].sum()
+    shown = bench.scene(job.segments[0], np.empty((0, *scene.source.shape[1:]), np.uint8)).full
+    other = corner["mask"][4] & ~where  # type: ignore[index]
+    assert shown is not None and np.abs(shown[4][other].astype(int) - scene.edited_first[other]).mean() < 8
+
+
+def test_references_of_all_objects_for_a_frame_are_one(checkpoint: Path) -> None:
+    scene, objects = two_things()
+    job = job_of(scene, checkpoint, objects, prompt="night")
+    assert job.partial == {} and job.settings.prompt == "night, a blue square, a yellow corner"
+    assert np.array_equal(job.references[4].region, scene.mask[4])
+    assert np.array_equal(np.asarray(job.edit_mask), scene.mask)
+
+
+def test_objects_are_edited_together_and_recorded(checkpoint: Path, tmp_path: Path) -> None:
+    scene, (square, corner) = two_things()
+    result = loraedit.edit(
+        scene.source, scene.edited_first, objects=[square, {**corner, "references": {}}], run=tmp_path / "run",
+        model=str(checkpoint), steps=1, fill="carry",
+    )  # fmt: skip
+    frames = read_clip(tmp_path / "run/frames").frames
+    assert result.outside_exact and np.array_equal(frames[~scene.mask], scene.source[~scene.mask])
+    named = json.loads((tmp_path / "run/settings.json").read_text())["inputs"]["objects"]
+    assert set(named) == {"square", "corner"}
+    assert list(named["square"]["references"]) == ["4"]
+
+
+def test_objects_that_cannot_be_used_are_refused(checkpoint: Path) -> None:
+    scene, (square, corner) = two_things()
+    nowhere = {**corner, "mask": np.roll(corner["mask"], -25, 1)}  # type: ignore[call-overload]
+    unedited, beside = {**nowhere, "references": {}}, {**nowhere, "references": {4: scene.source[4]}}
+    refused: list[tuple[list[dict[str, object]], dict[str, object], str]] = [
+        ([square, unedited], {}, "is not edited"),
+        ([square, beside], {}, "changes nothing inside that object's mask"),
+        ([square, {**corner, "references": {}}], {"anchors": True}, "not every object has a reference"),
+        ([{"name": "a", "mask": scene.mask, "colour": "red"}], {}, "no 'colour'"),
+        ([{"name": "a"}], {}, "no mask"),
+    ]
+    for objects, settings, words in refused:
+        with pytest.raises(loraedit.InputError, match=words):
+            job_of(scene, checkpoint, objects, **settings)
 
 
 def test_looks_train_on_recoloured_clips_too(checkpoint: Path, scene: Scene) -> None:

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-LIGHT = ["app.cli", "compose", "config", "evaluate", "inputs", "masks", "report", "results", "types", "video"]
+LIGHT = ["app.cli", "compose", "config", "edits", "evaluate", "inputs", "masks", "report", "results", "types", "video"]
 
 
 @pytest.mark.parametrize("module", [f"loraedit.{name}" for name in LIGHT])

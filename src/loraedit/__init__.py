@@ -9,7 +9,7 @@ Importing this is cheap: torch and the models load when an edit starts.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +24,8 @@ from loraedit.version import __version__
 
 if TYPE_CHECKING:
     from loraedit.editing import EditResult, Progress
-    from loraedit.inputs import ClipLike, ImageLike
+    from loraedit.edits import ImageLike
+    from loraedit.inputs import ClipLike
     from loraedit.masks import MaskSpec
 
 __all__ = [
@@ -44,6 +45,7 @@ def edit(
     mask: MaskSpec | None = None,
     *,
     references: Mapping[int, ImageLike] | None = None,
+    objects: Sequence[Mapping[str, Any]] = (),
     out: str | Path | None = None,
     run: str | Path | None = None,
     progress: Progress | None = None,
@@ -58,6 +60,9 @@ def edit(
             what that sits on, followed through the clip. Or a video, a folder, an image for all frames,
             a box ``"x0,y0,x1,y1"``, or an array ``[F, H, W]`` or ``[H, W]``.
         references: further edited frames by frame index, counted from 0.
+        objects: several things to edit at once, in place of ``mask``: each a mapping with ``name``, ``mask`` (as above,
+            but not ``"auto"``), and if wanted ``references`` (of which this object alone is learnt, inside its mask)
+            and ``prompt`` (joined to the prompt).
         out: where to write the result: ``.mp4``, ``.mov`` (H.264), ``.mkv`` (FFV1, lossless), else a folder of PNGs;
             ``codec`` says otherwise. A video keeps the timing, colour tags, sound and titles of a source video.
         run: the run folder with caches, LoRA, log and the lossless result; the same call again continues or reuses
@@ -75,6 +80,7 @@ def edit(
         CacheError: a file of the run folder is damaged.
     """
     from loraedit.config import make_settings
+    from loraedit.edits import object_of
     from loraedit.inputs import prepare
 
     job = prepare(
@@ -87,6 +93,7 @@ def edit(
         None if run is None else Path(run),
         lambda done, total: progress("mask", done, total, "") if progress else None,
         lambda done, total: progress("read", done, total, "") if progress else None,
+        [object_of(each) for each in objects],
     )
     from loraedit.editing import run_edit
 

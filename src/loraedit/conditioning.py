@@ -110,7 +110,7 @@ def appearance_sample(
     Args:
         source_frame: the unedited frame, ``[1, H, W, 3]``.
         edited_frame: the user's edit of it, the same shape.
-        edit_mask: the mask of that frame, ``[1, H, W]``.
+        edit_mask: the mask of that frame, ``[1, H, W]``, or of those objects in it that the edit is of.
         prompt: the words for the edited look.
         hint: the other edited frames, carried to this one.
     """

@@ -16,10 +16,11 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
+from loraedit.config import EditSettings
 from loraedit.errors import InputError, ModelError
 from loraedit.families.card import ModelCard
 
-__all__ = ["ExtraLora", "check_extras", "distilled_steps", "for_expert", "parse_extra"]
+__all__ = ["ExtraLora", "check_extras", "distilled_steps", "for_expert", "parse_extra", "settle_distilled"]
 
 NOISES = ("high", "low")
 NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?"
@@ -131,3 +132,26 @@ def distilled_steps(extra: ExtraLora) -> int | None:
         if FOUR_STEPS.search(name):
             return 4
     return None
+
+
+def settle_distilled(settings: EditSettings, extras: Sequence[ExtraLora]) -> tuple[EditSettings, list[str]]:
+    """The settings with ``distilled`` as the names of the extra LoRAs say, if the user said nothing, and a sentence."""
+    notes = []
+    if settings.extra_in_training and not (extras and settings.lora != "none"):
+        raise InputError("--extra-in-training needs an --extra-lora, and a LoRA to train. Leave it out.")
+    if settings.distilled is None:
+        steps, name = max(((distilled_steps(extra) or 0, extra.path.name) for extra in extras), default=(0, ""))
+        settings = settings.model_copy(update={"distilled": steps})
+        if steps and (settings.sampling_steps is None or settings.guidance is None):
+            given = {"--sampling-steps": settings.sampling_steps, "--guidance": settings.guidance}
+            kept = " and ".join(name for name, value in given.items() if value is not None)
+            notes.append(
+                f"'{name}' is by its name distilled to {steps} steps, so that is how the clip is sampled: in {steps} "
+                f"steps without guidance{f', but for your {kept}' if kept else ''}. If it is not, add --distilled 0."
+            )
+    if settings.distilled and settings.extra_in_training:
+        raise InputError(
+            "A distilled LoRA must not lie under the training: it has unlearnt the noise levels between its few steps. "
+            "Leave --extra-in-training out; or, if none is distilled, add --distilled 0."
+        )
+    return settings, notes

@@ -16,35 +16,42 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from loraedit.compose import resize_frames, to_float, to_uint8, working_size
+from loraedit.compose import working_size
 from loraedit.config import EditSettings
-from loraedit.errors import InputError, ShapeError
-from loraedit.extra_loras import ExtraLora, check_extras, distilled_steps, parse_extra
+from loraedit.edits import (
+    EditObject,
+    ImageLike,
+    ReadObject,
+    Reference,
+    check_objects,
+    merge,
+    read_edit,
+    read_object,
+    union,
+)
+from loraedit.errors import InputError
+from loraedit.extra_loras import ExtraLora, check_extras, parse_extra, settle_distilled
 from loraedit.families.card import ModelCard, read_card, resolve_model
 from loraedit.mask_tube import MaskTube
 from loraedit.masks import MaskSpec, loosen, read_mask
 from loraedit.results import CLIP_FOLDERS, EDITED_FIRST_FILE
 from loraedit.segments import Segment, split
 from loraedit.tracking import Loose, mask_from_edit, name_of_frame, open_tracker
-from loraedit.types import Clip, Codec, Footage, Image, OnStep, Size, no_step
-from loraedit.video import DEFAULT_FPS, check_encodable, check_writable, open_footage, read_image
+from loraedit.types import Clip, Codec, Footage, Image, OnStep, Plane, Size, no_step
+from loraedit.video import DEFAULT_FPS, check_encodable, check_writable, open_footage
 from loraedit.window import Window, choose_window
 
 __all__ = [
     "ClipLike",
-    "ImageLike",
     "Job",
     "check_apart",
     "check_margin",
-    "parse_reference",
     "prepare",
-    "read_edit",
     "read_source",
     "unusable_paths_refused",
 ]
 
 ClipLike = str | Path | Clip | NDArray[Any]
-ImageLike = str | Path | NDArray[Any]
 
 MAX_MARGIN = 10.0
 
@@ -57,7 +64,8 @@ class Job:
         source: the clip, read on demand.
         edited_first: the user's edit of its first frame, uint8 ``[H, W, 3]``.
         edit_mask: one plane for each frame, True = edit.
-        references: further edited frames by frame index, from 0.
+        references: further edited frames by frame index, from 0, each with where it counts.
+        objects: the things that are edited, if they were given one by one.
         settings: resolved settings.
         card: the model.
         window: the part of the frame that the model sees.
@@ -71,7 +79,8 @@ class Job:
     source: Footage
     edited_first: Image
     edit_mask: MaskTube
-    references: dict[int, Image]
+    references: dict[int, Reference]
+    objects: tuple[ReadObject, ...]
     settings: EditSettings
     card: ModelCard
     window: Window
@@ -84,7 +93,13 @@ class Job:
     @property
     def edited(self) -> dict[int, Image]:
         """All edited frames by frame index."""
-        return {0: self.edited_first, **self.references}
+        return {0: self.edited_first, **{index: each.image for index, each in self.references.items()}}
+
+    @property
+    def partial(self) -> dict[int, Plane]:
+        """The regions of those references that do not show all that is edited in their frames."""
+        planes = ((index, each.region) for index, each in self.references.items())
+        return {index: region for index, region in planes if not np.array_equal(region, self.edit_mask[index])}
 
     @property
     def area_px(self) -> int:
@@ -113,12 +128,14 @@ def prepare(
     run: Path | None,
     on_mask: OnStep = no_step,
     on_read: OnStep = no_step,
+    objects: Sequence[EditObject] = (),
     *,
     card: ModelCard | None = None,
 ) -> Job:
-    """Read and check everything; a mask of None or "auto" is made from the edited frames.
+    """Read and check everything; a mask of None or "auto" is made from the edited frames, or is that of the objects.
 
     Args:
+        objects: things that are edited at once, each with its own mask; their prompts are joined to the prompt.
         on_read: told (frames done, frames in all) while the clip is gone through once.
         on_mask: told (frames done, frames in all) while such a mask is made.
         card: the model's, if it is known already; its weights need not be there.
@@ -129,49 +146,45 @@ def prepare(
     """
     _check_device(settings.device)
     _check_captioner(settings)
-    automatic = mask is None or (isinstance(mask, str) and mask == "auto")
+    check_objects(objects, mask, references)
+    automatic = not objects and (mask is None or (isinstance(mask, str) and mask == "auto"))
     _check_tracking(automatic, settings)
     extras = tuple(parse_extra(text) for text in settings.extra_lora)
     given = [source, first_frame, mask, *references.values(), *(extra.path for extra in extras)]
+    given += [path for each in objects for path in (each.mask, *each.references.values())]
     run = _check_places(out, run, settings.codec, given)
     clip = read_source(source, on_read)
     if out is not None:
         check_encodable(out, settings.codec, clip.size)
     edited = read_edit(first_frame, clip.size, settings.fit, name_of_frame(0))
-    _check_indices(list(references), clip, settings)
+    _check_indices([*references, *(index for each in objects for index in each.references)], clip, settings)
     looks = {
         index: read_edit(image, clip.size, settings.fit, name_of_frame(index)) for index, image in references.items()
     }
-    if mask is None or automatic:
+    grown = settings.box, settings.dilate_px
+    read = tuple(read_object(each, clip, edited, settings.fit, *grown) for each in objects)
+    if read:
+        edit_mask = union(read)
+    elif mask is None or automatic:
         tracker = open_tracker(settings.tracker, _folder(settings.tracker_model), None, settings.device)
         loose = Loose() if settings.margin is None else Loose(settings.margin)
-        edit_mask = MaskTube(mask_from_edit(clip, {0: edited, **looks}, loose, tracker, on_mask))
+        edit_mask = loosen(MaskTube(mask_from_edit(clip, {0: edited, **looks}, loose, tracker, on_mask)), *grown)
     else:
-        edit_mask = read_mask(mask, len(clip), clip.size)
-    edit_mask = loosen(edit_mask, settings.box, settings.dilate_px)
+        edit_mask = loosen(read_mask(mask, len(clip), clip.size), *grown)
     _check_covered(next(clip.rgb(0, 1)), edited, edit_mask)
     _check_reached(list(references), edit_mask)
     card = card or _read_model(settings)
     notes = check_extras(extras, card)
-    settings, told = _distilled(settings, extras)
-    settings = settings.resolved(card.recipe)
+    settings, told = settle_distilled(settings, extras)
+    settings = _prompted(settings, read).resolved(card.recipe)
     _check_prior(settings, card)
     _check_tokens(settings, card)
     window = choose_window(edit_mask, settings.crop or "off", settings.context or 0.0)
     segments = _segments(len(clip), window.size, settings, card)
-    return Job(clip, edited, edit_mask, looks, settings, card, window, segments, extras, (*notes, *told), out, run)
-
-
-def parse_reference(text: str) -> tuple[int, Path]:
-    """``K=PATH`` to frame index and path.
-
-    Raises:
-        InputError: it is not of that form.
-    """
-    match = re.fullmatch(r"(-?\d{1,9})=(.+)", text, re.DOTALL)
-    if match is None:
-        raise InputError(f"Reference '{text}' is not of the form K=EDITED_K.png, K being a frame index from 0.")
-    return int(match[1]), Path(match[2])
+    shown = merge(looks, read, edit_mask, clip)
+    job = Job(clip, edited, edit_mask, shown, read, settings, card, window, segments, extras, (*notes, *told), out, run)
+    _check_anchors(job)
+    return job
 
 
 def read_source(source: ClipLike, on_step: OnStep = no_step) -> Footage:
@@ -196,31 +209,6 @@ def read_source(source: ClipLike, on_step: OnStep = no_step) -> Footage:
     return Clip(frames, DEFAULT_FPS)
 
 
-def read_edit(image: ImageLike, size: Size, fit: bool, what: str) -> Image:
-    """An edited frame, uint8 ``[H, W, 3]``, read if need be.
-
-    Args:
-        size: the clip's.
-        fit: resize a frame of another size.
-        what: how to name it in a message.
-
-    Raises:
-        InputError: it cannot be read, or has another size.
-    """
-    pixels: Image = read_image(Path(image)) if isinstance(image, str | Path) else np.asarray(image)
-    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[-1] != 3 or 0 in pixels.shape:
-        raise InputError(f"{what} is {pixels.dtype} {list(pixels.shape)}. Expected uint8 [H, W, 3].")
-    given = Size(pixels.shape[0], pixels.shape[1])
-    if given == size:
-        return pixels
-    if not fit:
-        raise ShapeError(
-            f"{what} is {given}, but the clip is {size}. Give it the clip's size, or add --fit to resize it."
-        )
-    fitted: Image = to_uint8(resize_frames(to_float(pixels[None]), size))[0]
-    return fitted
-
-
 def _check_covered(first: Image, edited: Image, edit_mask: MaskTube) -> None:
     """Something has to be changed in frame 1, and where the mask is."""
     changed = (first != edited).any(-1)
@@ -242,6 +230,21 @@ def _check_indices(indices: Sequence[Any], clip: Footage, settings: EditSettings
             )
     if indices and settings.lora != "motion":
         raise InputError(f"References need the motion LoRA, but --lora is {settings.lora}. Leave one of them out.")
+
+
+def _check_anchors(job: Job) -> None:
+    """A frame that is given whole shows all that is edited."""
+    if job.settings.anchors and job.partial:
+        raise InputError(
+            f"Anchors are given whole, but in frame {min(job.partial)} not every object has a reference. "
+            "Give each one there, or add --no-anchors."
+        )
+
+
+def _prompted(settings: EditSettings, objects: Sequence[ReadObject]) -> EditSettings:
+    """The settings with what is said of the objects joined to the prompt."""
+    words = [settings.prompt, *(each.prompt for each in objects)]
+    return settings.model_copy(update={"prompt": ", ".join(part for part in words if part)})
 
 
 def _check_reached(indices: Sequence[int], edit_mask: MaskTube) -> None:
@@ -301,29 +304,6 @@ def _check_prior(settings: EditSettings, card: ModelCard) -> None:
         raise InputError("The prior LoRA is on all linear layers. Leave --targets out, or add --no-prior.")
     if not used and settings.lora != "none" and settings.steps == 0:
         raise InputError("Without a prior a LoRA of 0 steps does nothing. Give --steps at least 1, or --lora none.")
-
-
-def _distilled(settings: EditSettings, extras: Sequence[ExtraLora]) -> tuple[EditSettings, list[str]]:
-    """The settings with ``distilled`` as the names of the extra LoRAs say, if the user said nothing, and a sentence."""
-    notes = []
-    if settings.extra_in_training and not (extras and settings.lora != "none"):
-        raise InputError("--extra-in-training needs an --extra-lora, and a LoRA to train. Leave it out.")
-    if settings.distilled is None:
-        steps, name = max(((distilled_steps(extra) or 0, extra.path.name) for extra in extras), default=(0, ""))
-        settings = settings.model_copy(update={"distilled": steps})
-        if steps and (settings.sampling_steps is None or settings.guidance is None):
-            given = {"--sampling-steps": settings.sampling_steps, "--guidance": settings.guidance}
-            kept = " and ".join(name for name, value in given.items() if value is not None)
-            notes.append(
-                f"'{name}' is by its name distilled to {steps} steps, so that is how the clip is sampled: in {steps} "
-                f"steps without guidance{f', but for your {kept}' if kept else ''}. If it is not, add --distilled 0."
-            )
-    if settings.distilled and settings.extra_in_training:
-        raise InputError(
-            "A distilled LoRA must not lie under the training: it has unlearnt the noise levels between its few steps. "
-            "Leave --extra-in-training out; or, if none is distilled, add --distilled 0."
-        )
-    return settings, notes
 
 
 def _folder(path: str | None) -> Path | None:

@@ -11,8 +11,9 @@ from typing import Literal, get_args
 
 import numpy as np
 
+from loraedit.edits import read_edit
 from loraedit.errors import InputError, ShapeError
-from loraedit.inputs import check_apart, check_margin, read_edit, read_source, unusable_paths_refused
+from loraedit.inputs import check_apart, check_margin, read_source, unusable_paths_refused
 from loraedit.mask_tube import MaskTube
 from loraedit.masks import dilate, read_mask
 from loraedit.report import overlay_mask

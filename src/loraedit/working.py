@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from loraedit import masks
 from loraedit.carry import Carried, FarKey, carry, trace
@@ -22,6 +24,8 @@ from loraedit.segments import Segment
 from loraedit.types import Frames, Image, Mask, OnStep, Pixels, Weights, no_step
 
 __all__ = ["Lesson", "Scene", "Workbench"]
+
+_Value = TypeVar("_Value", bound=np.generic)
 
 BLOCK = 32
 """Frames read at once to go through a clip backwards."""
@@ -36,6 +40,7 @@ class Lesson:
         mask: where is edited.
         taught: the source's own key frames, carried; None if nothing is to be shown.
         references: the user's further edited frames in this segment, ``[1, H, W, 3]`` by index within it.
+        regions: where each of them is learnt from, ``[1, H, W]``.
         from_first: the edited first frame alone, carried: what a reference's sample starts from.
     """
 
@@ -43,6 +48,7 @@ class Lesson:
     mask: Mask
     taught: Hint | None
     references: dict[int, Pixels]
+    regions: dict[int, Mask]
     from_first: Hint | None
 
 
@@ -83,6 +89,7 @@ class Workbench:
         self.size = working_size(job.window.size, job.area_px, job.card.multiple_px)
         self._read: tuple[int, list[Image]] | None = None
         self._edited = {index: self._cut(image, index) for index, image in job.edited.items()}
+        self._partial = {index: self._cut(region, index) for index, region in job.partial.items()}
         self._unedited = {index: self.pieces(index, index + 1)[0] for index in self._edited}
         self._carries = job.settings.fill == "carry" and job.settings.lora == "motion"
         self._ways: dict[int, dict[int, Field]] = {}
@@ -131,6 +138,7 @@ class Workbench:
             mask=self._shrink_mask(self.mask(segment)),
             taught=self._hint(carried[0]) if carried else None,
             references=references,
+            regions={index: self._region(segment.start + index) for index in references},
             from_first=self._hint(carried[1]) if carried and references else None,
         )
 
@@ -199,7 +207,8 @@ class Workbench:
             for key in self._edited
             if key not in segment
         }
-        return carry(source, looks, self._on_step, far=far, made=made)
+        partial = {key - segment.start: region for key, region in self._partial.items()}
+        return carry(source, looks, self._on_step, far=far, made=made, partial=partial)
 
     def _hint(self, carried: Carried) -> Hint:
         trust = pad_frames(resize_weights(carried.trust, self.size), self.job.card.frame_step)
@@ -228,7 +237,11 @@ class Workbench:
         inside = {index: image for index, image in self._edited.items() if index and index in segment}
         return {index - segment.start: to_working(image[None], self.size) for index, image in sorted(inside.items())}
 
-    def _cut(self, frame: Image, index: int) -> Image:
+    def _region(self, index: int) -> Mask:
+        region = self._cut(self.job.references[index].region, index)
+        return masks.resize_mask(region[None], self.size)
+
+    def _cut(self, frame: NDArray[_Value], index: int) -> NDArray[_Value]:
         return frame[self.job.window.at(index)]
 
     def _relative(self, images: Mapping[int, Image], segment: Segment) -> dict[int, Image]:

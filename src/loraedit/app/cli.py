@@ -13,10 +13,11 @@ from rich.console import Console
 
 from loraedit.app.doctor import doctor
 from loraedit.app.lora import lora_app
-from loraedit.app.options import read_references, with_settings
+from loraedit.app.options import with_settings
 from loraedit.app.plan import plan
 from loraedit.app.progress import JsonProgress, PhaseProgress, quiet_libraries
 from loraedit.config import make_settings
+from loraedit.edits import parse_object, parse_references
 from loraedit.errors import InputError, LoraEditError
 from loraedit.inputs import prepare
 from loraedit.types import OnStep
@@ -80,6 +81,15 @@ def edit(
         list[str] | None,
         typer.Option(metavar="K=PNG", help="Your edit of frame K (from 0); may be given several times."),
     ] = None,
+    object_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--object",
+            metavar="NAME:mask=PATH,reference=K=PNG,prompt=TEXT",
+            help="One of several things to edit at once, in place of --mask; may be given several times, as may its "
+            "references, which count inside its own mask.",
+        ),
+    ] = None,
     out: Annotated[
         Path, typer.Option(help=".mp4 or .mov (H.264), .mkv (lossless FFV1), anything else a folder of PNGs.")
     ] = Path("edited.mp4"),
@@ -91,11 +101,13 @@ def edit(
     **settings: Any,
 ) -> None:
     """Carry your edit of the first frame through the clip; outside the mask nothing changes."""
-    references = read_references(reference or [])
+    references, objects = parse_references(reference or []), [parse_object(text) for text in object_ or []]
     console = Console(stderr=True)
     with _progress(console, progress_json, QUIET_S) as waiting:
-        told = [_phase_progress(waiting, phase) for phase in ("mask", "read")]
-        job = prepare(source, first_frame, mask, references, make_settings(settings), out, run, *told)
+        on_mask, on_read = (_phase_progress(waiting, phase) for phase in ("mask", "read"))
+        job = prepare(
+            source, first_frame, mask, references, make_settings(settings), out, run, on_mask, on_read, objects
+        )
     for note in job.notes:
         console.print(note, highlight=False, soft_wrap=True, markup=False)
     with _progress(console, progress_json) as progress:
@@ -157,7 +169,7 @@ def make_a_mask(
     """Make a mask for a clip from your edit, or from what you point at; what concerns a frame K can be repeated."""
     from loraedit.masking import Finish, MaskHints, make_mask, parse_box, parse_point, parse_stroke
 
-    edits = read_references(reference or [])
+    edits = parse_references(reference or [])
     if from_edit is not None and edits.setdefault(0, from_edit) != from_edit:
         raise InputError("There are two edits of frame 0. Give --from-edit, or a reference for frame 0.")
     hints = MaskHints(
@@ -165,10 +177,10 @@ def make_a_mask(
         [parse_point(each) for each in point or []],
         [parse_box(each) for each in box or []],
         [parse_stroke(each) for each in stroke or []],
-        read_references(seed_mask or []),
+        parse_references(seed_mask or []),
         text,
     )
-    finish = Finish(tight, shape, margin, dilate_px, smooth, fill_holes, feather_px, read_references(override or []))
+    finish = Finish(tight, shape, margin, dilate_px, smooth, fill_holes, feather_px, parse_references(override or []))
     console = Console(stderr=True)
     with _progress(console, progress_json, QUIET_S) as progress:
         if tracker != "embedded":

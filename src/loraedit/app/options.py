@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Callable
 from types import NoneType
 from typing import Annotated, Any, Literal, get_args, get_origin
 
@@ -12,10 +11,8 @@ import typer
 from pydantic.fields import FieldInfo
 
 from loraedit.config import EditSettings, Recipe
-from loraedit.errors import InputError
-from loraedit.inputs import parse_reference
 
-__all__ = ["read_references", "with_settings"]
+__all__ = ["with_settings"]
 
 
 def with_settings(command: Callable[..., None]) -> Callable[..., None]:
@@ -27,21 +24,6 @@ def with_settings(command: Callable[..., None]) -> Callable[..., None]:
     command.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
     command.__annotations__ = {each.name: each.annotation for each in parameters}
     return command
-
-
-def read_references(texts: Sequence[str]) -> dict[int, Path]:
-    """Frame index to path.
-
-    Raises:
-        InputError: a text is malformed, or an index is given twice.
-    """
-    pairs = [parse_reference(text) for text in texts]
-    references: dict[int, Path] = {}
-    for index, path in pairs:
-        if index in references:
-            raise InputError(f"There are two references for frame {index}. Give one for each frame.")
-        references[index] = path
-    return references
 
 
 def _option(name: str, field: FieldInfo) -> inspect.Parameter:

@@ -11,9 +11,10 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from loraedit.app.options import read_references, with_settings
+from loraedit.app.options import with_settings
 from loraedit.app.progress import PhaseProgress, quiet_libraries
 from loraedit.config import EditSettings, Resources, make_settings
+from loraedit.edits import parse_references
 from loraedit.errors import InputError
 from loraedit.types import OnStep, Size
 
@@ -51,7 +52,7 @@ def plan(
         if source is not None:
             if first_frame is None or size is not None or frames is not None:
                 raise InputError("A clip needs --first-frame, and neither --size nor --frames.")
-            found = _of_clip(source, first_frame, mask, read_references(reference or []), wanted, efficiency, progress)
+            found = _of_clip(source, first_frame, mask, parse_references(reference or []), wanted, efficiency, progress)
         else:
             if size is None or frames is None or first_frame is not None or reference:
                 raise InputError("Give a clip and --first-frame, or --size and --frames without a clip.")
@@ -70,8 +71,8 @@ def _of_clip(
     from loraedit.planning import lengths, open_skeleton
 
     with open_skeleton(wanted.model) as card:
-        told = [_told(progress, phase) for phase in ("mask", "read")]
-        job = prepare(source, first_frame, mask, references, wanted, None, None, *told, card=card)
+        on_mask, on_read = (_told(progress, phase) for phase in ("mask", "read"))
+        job = prepare(source, first_frame, mask, references, wanted, None, None, on_mask, on_read, card=card)
         return _measure(card, job.settings, job.source.size, job.window.size, lengths(job), job.area_px,
                         len(references), efficiency, progress)  # fmt: skip
 

@@ -116,7 +116,7 @@ def _appearance_samples(run: Run, lesson: Lesson, references: Sequence[int]) -> 
         carried = Hint(hint.pixels[at], hint.trust[at]) if hint else None
         samples.append(
             conditioning.appearance_sample(
-                lesson.source[at], lesson.references[index], lesson.mask[at], run.settings.prompt, carried
+                lesson.source[at], lesson.references[index], lesson.regions[index], run.settings.prompt, carried
             )
         )
     return samples

@@ -120,7 +120,8 @@ class Run:
             "settings": self.settings.model_dump(),
             "inputs": {
                 **input_hashes(job.source.fingerprint, job.source.fps, job.edited_first, job.edit_mask),
-                "references": {str(index): fingerprint(image) for index, image in job.references.items()},
+                "references": {str(index): fingerprint(each.image) for index, each in job.references.items()},
+                "objects": {each.name: each.provenance() for each in job.objects},
                 "extra_loras": self.extra_keys(),
                 "model": self.model_key,
             },

@@ -1,0 +1,123 @@
+"""What it costs to edit two things at once: a clip with two things, edited together and each alone.
+
+    python -m benchmarks.objects [--cases N] [--set NAME=VALUE ...]
+
+A case is one of the kind ``two`` of the propagation benchmark, with the other thing recoloured too. Each thing is an
+object with its own mask and, for the last frame, its own reference. Quality is PSNR to the truth in the thing's region
+less the other's mask, frames after the first; together it should be within 0.5 dB of alone. The largest difference to
+the source outside both masks should be 0. Bleeding would show as a region nearer to the other thing's colours
+together than alone; printed is the mean distance to the nearest of them, in grey levels.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+import loraedit
+from benchmarks.ablation import parse_settings
+from benchmarks.propagation.cases import PER_KIND, edited, make_case, scenes
+from benchmarks.propagation.render import render
+from loraedit.app.progress import quiet_libraries
+from loraedit.evaluate import metrics
+from loraedit.masks import box_regions
+from loraedit.types import Frames, Image, Mask
+
+ALLOWED_DB = 0.5
+"""How much worse a thing may be together than alone."""
+
+
+@dataclass(frozen=True)
+class Thing:
+    """One of the things that are edited.
+
+    Attributes:
+        name: which one.
+        truth: the clip with this thing alone edited, uint8 ``[F, H, W, 3]``.
+        mask: the loose edit mask, bool ``[F, H, W]``.
+        region: where the edited thing is seen, bool ``[F, H, W]``.
+    """
+
+    name: str
+    truth: Frames
+    mask: Mask
+    region: Mask
+
+
+def two_things(number: int, frames: int = 17, side: int = 128) -> tuple[Frames, Frames, list[Thing]]:
+    """The source, the truth with both things edited, and the things."""
+    case = make_case("two", number, frames, side, side)
+    before, after = scenes("two", number, frames)
+    other = 1 - before.edited_thing
+    rng = np.random.default_rng((77, number))
+    parts = edited(rng, "recolour", 0, "", before.things[other].parts)
+    things = list(before.things)
+    things[other] = replace(things[other], parts=parts)
+    alone = render(replace(before, things=tuple(things), edited_thing=other), side, side)
+    both = list(after.things)
+    both[other] = replace(both[other], parts=parts)
+    truth = render(replace(after, things=tuple(both)), side, side).frames
+    mask = box_regions(alone.amodal[other] > 0, 0.1)
+    first = Thing("first", case.truth, case.mask, case.region)
+    return case.source, truth, [first, Thing("second", alone.frames, mask, alone.edited > 0.5)]
+
+
+def edit(source: Frames, first: Image, things: list[Thing], settings: dict[str, Any]) -> Frames:
+    """The clip with things edited as objects."""
+    last = len(source) - 1
+    objects = [{"name": each.name, "mask": each.mask, "references": {last: each.truth[last]}} for each in things]
+    frames: Frames = loraedit.edit(source, first, objects=objects, **settings).clip.frames  # type: ignore[attr-defined]
+    return frames
+
+
+def likeness(frames: Frames, region: Mask, colours: Image) -> float:
+    """How near the pixels of a region come to any of some colours ``[N, 3]``: mean distance in grey levels."""
+    seen = frames[region].astype(np.float32)
+    palette = np.unique(colours // 16, axis=0).astype(np.float32) * 16 + 8
+    nearest = [np.abs(part[:, None] - palette).mean(-1).min(1) for part in np.array_split(seen, len(seen) // 512 + 1)]
+    return float(np.concatenate(nearest).mean())
+
+
+def rows_of(number: int, settings: dict[str, Any]) -> list[dict[str, Any]]:
+    """A row of figures for each thing of a case."""
+    source, truth, things = two_things(number)
+    together = edit(source, truth[0], things, settings)
+    outside = float(metrics.outside_difference(together, source, things[0].mask | things[1].mask))
+    rows = []
+    for thing, other in (things, things[::-1]):
+        alone = edit(source, thing.truth[0], [thing], settings)
+        later, own = slice(1, None), thing.region & ~other.mask
+        row = {"case": f"two-{number}", "thing": thing.name, "outside": outside}
+        for name, frames in (("together", together), ("alone", alone)):
+            row[name] = metrics.psnr(frames[later], truth[later], own[later])
+            row[f"bleed_{name}"] = likeness(frames[later], own[later], other.truth[other.region])
+        rows.append(row)
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cases", type=int, default=PER_KIND, help=f"how many, up to {PER_KIND}")
+    parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="settings for every edit")
+    options = parser.parse_args()
+    quiet_libraries("diffusers", "transformers")
+    sheet = Table(
+        "case", "thing", "together (dB)", "alone (dB)", "difference", "to the other's colours", "outside", "within"
+    )
+    for number in range(options.cases):
+        for row in rows_of(number, parse_settings(options.set)):
+            change = row["together"] - row["alone"]
+            near = f"{row['bleed_together']:.2f} (alone {row['bleed_alone']:.2f})"
+            figures = f"{row['together']:.2f}", f"{row['alone']:.2f}", f"{change:+.2f}", near, f"{row['outside']:.0f}"
+            sheet.add_row(row["case"], row["thing"], *figures, "yes" if change >= -ALLOWED_DB else "NO")
+            print(row, flush=True)
+    Console().print(sheet)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,296 @@
+"""What an edit is made of besides the first frame: edited frames, and objects with their own masks and edited frames.
+
+However it was given, a reference ends as one thing (:class:`Reference`): an edited frame, and where it tells anything.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from loraedit.compose import resize_frames, to_float, to_uint8
+from loraedit.errors import InputError, ShapeError
+from loraedit.files import fingerprint
+from loraedit.mask_tube import MaskTube
+from loraedit.masks import MaskSpec, loosen, read_mask
+from loraedit.types import Footage, Image, Plane, Size
+from loraedit.video import read_image
+
+__all__ = [
+    "EditObject",
+    "ImageLike",
+    "ReadObject",
+    "Reference",
+    "check_objects",
+    "merge",
+    "object_of",
+    "parse_object",
+    "parse_references",
+    "read_edit",
+    "read_object",
+    "union",
+]
+
+ImageLike = str | Path | NDArray[Any]
+
+OBJECT_FORM = "NAME:mask=PATH,reference=K=PNG,prompt=TEXT"
+OBJECT_FIELDS = ("name", "mask", "references", "prompt")
+
+
+@dataclass(frozen=True)
+class Reference:
+    """An edited frame, and where in it the edit is to be seen.
+
+    Attributes:
+        image: the edited frame, uint8 ``[H, W, 3]``.
+        region: bool ``[H, W]``, within the frame's edit mask. A reference for all that is edited has the whole mask;
+            one for some objects only has their masks, and outside of them ``image`` is the source.
+    """
+
+    image: Image
+    region: Plane
+
+
+@dataclass(frozen=True)
+class EditObject:
+    """One of several things that are edited at once, as the user gave it.
+
+    Attributes:
+        name: what messages call it; each has another one.
+        mask: where it is edited, as :func:`loraedit.masks.read_mask` takes it.
+        references: edited frames by frame index, of which this object alone is learnt.
+        prompt: what is said of it, joined to the prompt of the edit.
+    """
+
+    name: str
+    mask: MaskSpec
+    references: Mapping[int, ImageLike] = field(default_factory=dict)
+    prompt: str = ""
+
+
+@dataclass(frozen=True)
+class ReadObject:
+    """The same, read and checked.
+
+    Attributes:
+        name: its name.
+        mask: where it is edited, loosened as asked.
+        looks: its edited frames by frame index, uint8 ``[H, W, 3]``.
+        prompt: what is said of it.
+    """
+
+    name: str
+    mask: MaskTube
+    looks: dict[int, Image]
+    prompt: str
+
+    def provenance(self) -> dict[str, Any]:
+        """How ``settings.json`` names it."""
+        looks = {str(index): fingerprint(image) for index, image in sorted(self.looks.items())}
+        return {"mask": self.mask.fingerprint, "references": looks, "prompt": self.prompt}
+
+
+# ---- from text -------------------------------------------------------------------------------------------------------
+
+
+def parse_references(texts: Sequence[str]) -> dict[int, Path]:
+    """Texts ``K=PATH`` as paths by frame index.
+
+    Raises:
+        InputError: a text is not of that form, or an index is given twice.
+    """
+    references: dict[int, Path] = {}
+    for text in texts:
+        match = re.fullmatch(r"(-?\d{1,9})=(.+)", text, re.DOTALL)
+        if match is None:
+            raise InputError(f"Reference '{text}' is not of the form K=EDITED_K.png, K being a frame index from 0.")
+        index = int(match[1])
+        if index in references:
+            raise InputError(f"There are two references for frame {index}. Give one for each frame.")
+        references[index] = Path(match[2])
+    return references
+
+
+def parse_object(text: str) -> EditObject:
+    """``NAME:mask=PATH,reference=K=PNG,prompt=TEXT``, the keys in any order, ``reference`` several times.
+
+    A comma parts two keys only where ``KEY=`` follows it at once, so boxes and prompts may hold commas.
+
+    Raises:
+        InputError: it is not of that form, a key is unknown or given twice, or there is no mask.
+    """
+    name, colon, rest = text.partition(":")
+    pairs = [part.partition("=") for part in re.split(r",(?=[A-Za-z_-]+=)", rest)]
+    if not colon or not all(between for _, between, _ in pairs):
+        raise InputError(f"Object '{text}' is not of the form {OBJECT_FORM}.")
+    given: dict[str, list[str]] = {"mask": [], "reference": [], "prompt": []}
+    for key, _, value in pairs:
+        if key not in given:
+            raise InputError(f"Object '{name}' has the unknown key '{key}'. Known are mask, reference and prompt.")
+        if key != "reference" and given[key]:
+            raise InputError(f"Object '{name}' has two values for {key}. Give one.")
+        given[key].append(value)
+    if not any(given["mask"]):
+        raise InputError(f"Object '{name}' has no mask. Expected {OBJECT_FORM}.")
+    return EditObject(name, given["mask"][0], parse_references(given["reference"]), "".join(given["prompt"]))
+
+
+def object_of(given: Mapping[str, Any]) -> EditObject:
+    """An object from values by name: ``name``, ``mask`` and, if there are any, ``references`` and ``prompt``.
+
+    Raises:
+        InputError: a name is unknown, or the name or mask is missing.
+    """
+    unknown = [key for key in given if key not in OBJECT_FIELDS]
+    if unknown:
+        raise InputError(f"An object has no '{unknown[0]}'. Known are {', '.join(OBJECT_FIELDS)}.")
+    missing = [key for key in ("name", "mask") if given.get(key) is None]
+    if missing:
+        named = f" '{given['name']}'" if given.get("name") else ""
+        raise InputError(f"An object{named} has no {missing[0]}. Give each a name and a mask.")
+    return EditObject(
+        str(given["name"]), given["mask"], dict(given.get("references") or {}), str(given.get("prompt", ""))
+    )
+
+
+# ---- read and checked ------------------------------------------------------------------------------------------------
+
+
+def read_edit(image: ImageLike, size: Size, fit: bool, what: str) -> Image:
+    """An edited frame, uint8 ``[H, W, 3]``, read if need be.
+
+    Args:
+        size: the clip's.
+        fit: resize a frame of another size.
+        what: how to name it in a message.
+
+    Raises:
+        InputError: it cannot be read, or has another size.
+    """
+    pixels: Image = read_image(Path(image)) if isinstance(image, str | Path) else np.asarray(image)
+    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[-1] != 3 or 0 in pixels.shape:
+        raise InputError(f"{what} is {pixels.dtype} {list(pixels.shape)}. Expected uint8 [H, W, 3].")
+    given = Size(pixels.shape[0], pixels.shape[1])
+    if given == size:
+        return pixels
+    if not fit:
+        raise ShapeError(
+            f"{what} is {given}, but the clip is {size}. Give it the clip's size, or add --fit to resize it."
+        )
+    fitted: Image = to_uint8(resize_frames(to_float(pixels[None]), size))[0]
+    return fitted
+
+
+def check_objects(objects: Sequence[EditObject], mask: MaskSpec | None, references: Mapping[int, ImageLike]) -> None:
+    """What can be said of objects before anything is read.
+
+    Raises:
+        InputError: they cannot be told apart, have no masks of their own, or something is given twice.
+    """
+    automatic = mask is None or (isinstance(mask, str) and mask == "auto")
+    if objects and not automatic:
+        raise InputError("With --object every object has a mask of its own. Leave --mask out.")
+    names = [each.name for each in objects]
+    for each in objects:
+        if not each.name.strip():
+            raise InputError(f"An object has no name. Expected {OBJECT_FORM}.")
+        if names.count(each.name) > 1:
+            raise InputError(f"There are two objects '{each.name}'. Give each a name of its own.")
+        if isinstance(each.mask, str) and each.mask == "auto":
+            raise InputError(
+                f"Object '{each.name}' cannot have an automatic mask. Make one with 'loraedit mask', and give that."
+            )
+        for index in each.references:
+            if index in references:
+                raise InputError(
+                    f"Frame {index} has a reference for everything and one for object '{each.name}'. Leave one out."
+                )
+
+
+def read_object(
+    given: EditObject, source: Footage, edited_first: Image, fit: bool, box: bool, dilate_px: int
+) -> ReadObject:
+    """An object's mask and edited frames, checked against the clip; their indices are the clip's.
+
+    Args:
+        edited_first: the edited first frame, in which the object is edited if it has no references.
+        fit: resize edited frames of another size.
+        box: turn each region of the mask into its box.
+        dilate_px: grow the mask by so many pixels.
+
+    Raises:
+        InputError: something cannot be read, or changes nothing inside the mask.
+    """
+    try:
+        mask = loosen(read_mask(given.mask, len(source), source.size), box, dilate_px)
+    except InputError as error:
+        raise type(error)(f"Object '{given.name}': {error}") from error
+    looks = {
+        index: read_edit(image, source.size, fit, f"The reference of object '{given.name}' for frame {index}")
+        for index, image in given.references.items()
+    }
+    for index, image in looks.items():
+        if mask.box(index) is None:
+            raise InputError(
+                f"The mask of object '{given.name}' is black in frame {index}, so its reference there cannot be used. "
+                "Choose another frame."
+            )
+        if not (_changed(image, source, index) & mask[index]).any():
+            raise InputError(
+                f"The reference of object '{given.name}' for frame {index} changes nothing inside that object's mask. "
+                "Give it to the object that it is of."
+            )
+    if not looks and not (_changed(edited_first, source, 0) & mask[0]).any():
+        raise InputError(
+            f"Object '{given.name}' is not edited: inside its mask the edited first frame equals the source's, and it "
+            "has no reference. Edit it, or leave it out."
+        )
+    return ReadObject(given.name, mask, looks, given.prompt)
+
+
+def union(objects: Sequence[ReadObject]) -> MaskTube:
+    """Where any of the objects is edited.
+
+    Raises:
+        InputError: that is everywhere.
+    """
+    planes = (np.logical_or.reduce(planes) for planes in zip(*(each.mask for each in objects), strict=True))
+    mask = MaskTube(planes)
+    if mask.all():
+        raise InputError("The masks of the objects leave nothing to keep. Give smaller ones.")
+    return mask
+
+
+def merge(
+    whole: Mapping[int, Image], objects: Sequence[ReadObject], edit_mask: MaskTube, source: Footage
+) -> dict[int, Reference]:
+    """All references by frame index; those that several objects have for the same frame are one.
+
+    Where the masks of two objects overlap, each pixel is that of the object whose reference changes it; if both do, of
+    the later one.
+
+    Args:
+        whole: edited frames of everything.
+        objects: with edited frames of their own, none of them in a frame that ``whole`` has.
+        edit_mask: the mask of everything.
+        source: the clip.
+    """
+    references = {index: Reference(image, edit_mask[index]) for index, image in whole.items()}
+    for index in sorted({index for each in objects for index in each.looks}):
+        image, inside = next(source.rgb(index, index + 1)).copy(), [each for each in objects if index in each.looks]
+        for each in inside:
+            changed = _changed(each.looks[index], source, index) & each.mask[index]
+            image[changed] = each.looks[index][changed]
+        references[index] = Reference(image, np.logical_or.reduce([each.mask[index] for each in inside]))
+    return references
+
+
+def _changed(image: Image, source: Footage, index: int) -> Plane:
+    changed: Plane = (next(source.rgb(index, index + 1)) != image).any(-1)
+    return changed
