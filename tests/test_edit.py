@@ -160,6 +160,7 @@ def test_objects_that_cannot_be_used_are_refused(checkpoint: Path) -> None:
         ([square, unedited], {}, "is not edited"),
         ([square, beside], {}, "changes nothing inside that object's mask"),
         ([square, {**corner, "references": {}}], {"anchors": True}, "not every object has a reference"),
+        ([square, corner], {"prompt": "auto", "captioner": "."}, "Leave out their prompts"),
         ([{"name": "a", "mask": scene.mask, "colour": "red"}], {}, "no 'colour'"),
         ([{"name": "a"}], {}, "no mask"),
     ]

@@ -93,7 +93,7 @@ def edit(
         None if run is None else Path(run),
         lambda done, total: progress("mask", done, total, "") if progress else None,
         lambda done, total: progress("read", done, total, "") if progress else None,
-        [object_of(each) for each in objects],
+        objects=[object_of(each) for each in objects],
     )
     from loraedit.editing import run_edit
 

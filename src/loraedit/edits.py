@@ -28,6 +28,7 @@ __all__ = [
     "ReadObject",
     "Reference",
     "check_objects",
+    "joint_prompt",
     "merge",
     "object_of",
     "parse_object",
@@ -252,6 +253,18 @@ def read_object(
             "has no reference. Edit it, or leave it out."
         )
     return ReadObject(given.name, mask, looks, given.prompt)
+
+
+def joint_prompt(prompt: str, objects: Sequence[ReadObject]) -> str:
+    """A prompt, and after it what is said of the objects.
+
+    Raises:
+        InputError: it is to be found by looking at the frame, which shows the objects too.
+    """
+    words = [each.prompt for each in objects if each.prompt]
+    if words and prompt == "auto":
+        raise InputError("With --prompt auto the objects are described too. Leave out their prompts, or the auto.")
+    return ", ".join([prompt, *words] if prompt else words)
 
 
 def union(objects: Sequence[ReadObject]) -> MaskTube:

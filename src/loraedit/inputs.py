@@ -24,6 +24,7 @@ from loraedit.edits import (
     ReadObject,
     Reference,
     check_objects,
+    joint_prompt,
     merge,
     read_edit,
     read_object,
@@ -128,9 +129,9 @@ def prepare(
     run: Path | None,
     on_mask: OnStep = no_step,
     on_read: OnStep = no_step,
-    objects: Sequence[EditObject] = (),
     *,
     card: ModelCard | None = None,
+    objects: Sequence[EditObject] = (),
 ) -> Job:
     """Read and check everything; a mask of None or "auto" is made from the edited frames, or is that of the objects.
 
@@ -176,7 +177,7 @@ def prepare(
     card = card or _read_model(settings)
     notes = check_extras(extras, card)
     settings, told = settle_distilled(settings, extras)
-    settings = _prompted(settings, read).resolved(card.recipe)
+    settings = settings.model_copy(update={"prompt": joint_prompt(settings.prompt, read)}).resolved(card.recipe)
     _check_prior(settings, card)
     _check_tokens(settings, card)
     window = choose_window(edit_mask, settings.crop or "off", settings.context or 0.0)
@@ -239,12 +240,6 @@ def _check_anchors(job: Job) -> None:
             f"Anchors are given whole, but in frame {min(job.partial)} not every object has a reference. "
             "Give each one there, or add --no-anchors."
         )
-
-
-def _prompted(settings: EditSettings, objects: Sequence[ReadObject]) -> EditSettings:
-    """The settings with what is said of the objects joined to the prompt."""
-    words = [settings.prompt, *(each.prompt for each in objects)]
-    return settings.model_copy(update={"prompt": ", ".join(part for part in words if part)})
 
 
 def _check_reached(indices: Sequence[int], edit_mask: MaskTube) -> None:

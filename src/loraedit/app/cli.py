@@ -106,7 +106,7 @@ def edit(
     with _progress(console, progress_json, QUIET_S) as waiting:
         on_mask, on_read = (_phase_progress(waiting, phase) for phase in ("mask", "read"))
         job = prepare(
-            source, first_frame, mask, references, make_settings(settings), out, run, on_mask, on_read, objects
+            source, first_frame, mask, references, make_settings(settings), out, run, on_mask, on_read, objects=objects
         )
     for note in job.notes:
         console.print(note, highlight=False, soft_wrap=True, markup=False)
