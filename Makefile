@@ -37,7 +37,7 @@ web-check: $(STAMP)  ## the page: several people, killed servers, accessibility 
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/check_web.py
 
 chaos: $(STAMP)  ## kill 200 runs at random moments: each must end as if nothing had happened (some minutes)
-	OMP_NUM_THREADS=1 $(BIN)/python scripts/chaos.py --count 200
+	OMP_NUM_THREADS=1 $(BIN)/python -m scripts.chaos --count 200
 
 check: $(STAMP)  ## lint, format check, types, import layers
 	$(BIN)/ruff check

@@ -1,6 +1,6 @@
 """Kill runs at random moments of every phase, go on, and compare with a run that was left alone, to the byte.
 
-python scripts/chaos.py [--count KILLS] [--seed N]
+python -m scripts.chaos [--count KILLS] [--seed N]
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
-from trial import Child, start, warm_up, write_inputs
+
+from scripts.trial import Child, start, warm_up, write_inputs
 
 MOST_KILLS = 5
 """Of one run."""

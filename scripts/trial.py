@@ -1,4 +1,4 @@
-"""What chaos and fuzz share: a small edit of a tiny random checkpoint, and the command line in forked processes.
+"""For chaos: a small edit of a tiny random checkpoint, and the command line in forked processes.
 
 The libraries are imported once, and each command runs in a fork of its own: it can be killed, and costs no start.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -89,7 +90,7 @@ def _be_command_line(arguments: Sequence[str], folder: Path, errors: int) -> Non
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else 0 if end.code is None else 1
     except BaseException:
-        sys.excepthook(*sys.exc_info())  # type: ignore[arg-type]
+        traceback.print_exc()
     finally:
         sys.stderr.flush()
         os._exit(code)

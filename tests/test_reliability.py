@@ -125,7 +125,10 @@ def test_with_flipped_bytes_in_every_file_the_same_result_comes_out(
             path.write_bytes(content)
     edit(scene, checkpoint, run)
     assert results(run) == results(finished)
-    assert {path.parent.name for path in run.rglob("*.damaged")} == {"cache", "checkpoints", "lora"}
+    assert {path.parent.name for path in run.rglob("*.damaged")} == {
+        "cache",
+        "checkpoints",
+    }
     assert np.array_equal(read_finished(run).references[4], scene.source[4] // 2)
 
 

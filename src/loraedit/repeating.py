@@ -11,7 +11,7 @@ from loraedit.devices import find_device
 from loraedit.editing import EditResult, Progress, run_edit
 from loraedit.errors import InputError
 from loraedit.inputs import Job, prepare
-from loraedit.results import Finished, read_finished
+from loraedit.results import Finished, Kept, read_finished
 from loraedit.version import versions
 
 __all__ = ["Repetition", "plan_repetition"]
@@ -70,10 +70,9 @@ def plan_repetition(run: Path, out: Path | None, target: Path | None) -> Repetit
             raise InputError(f"'{place}' lies in the run folder that is to be repeated. Choose a place outside of it.")
     settings = make_settings(before.get("settings", {}))
     plain = {name: EditSettings.model_fields[name].default for name in _ABOUT_MASK}
-    mask, references = run / "mask", finished.references
-    job = prepare(
-        finished.source, finished.edited_first, mask, references, settings.model_copy(update=plain), out, target
-    )
+    source, mask, references = finished.source, run / "mask", finished.references
+    assert isinstance(source, Kept)
+    job = prepare(source, finished.edited_first, mask, references, settings.model_copy(update=plain), out, target)
     job = replace(job, settings=job.settings.model_copy(update={name: getattr(settings, name) for name in _ABOUT_MASK}))
     return Repetition(job, _differences(before, job), run, finished)
 
