@@ -9,7 +9,7 @@ MODELS ?= nano
 EXAMPLE := examples/pedestrian
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test web-check check format gpu-check bench bench-quick nano clean
+.PHONY: help setup demo test web-check chaos check format gpu-check bench bench-quick nano clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,6 +35,9 @@ test: $(STAMP)  ## run the tests, one process a core
 
 web-check: $(STAMP)  ## the page: several people, killed servers, accessibility (needs Chromium and npm)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/check_web.py
+
+chaos: $(STAMP)  ## kill 200 runs at random moments: each must end as if nothing had happened (some minutes)
+	OMP_NUM_THREADS=1 $(BIN)/python -m scripts.chaos --count 200
 
 check: $(STAMP)  ## lint, format check, types, import layers
 	$(BIN)/ruff check

@@ -20,6 +20,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("__main__",),
     ("app",),
     ("web",),
+    ("repeating",),
     ("editing", "evaluate", "exporting", "masking"),
     ("working", "planning", "captions"),
     ("inputs", "report", "training", "generate"),
@@ -28,7 +29,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("families",),
     ("conditioning", "memory", "results", "segments", "tracking", "window"),
     ("masks",),
-    ("video", "mask_tube", "compose", "carry", "optical_flow", "flow", "config", "files", "devices"),
+    ("video", "mask_tube", "compose", "carry", "optical_flow", "flow", "config", "files", "locks", "devices"),
     ("types", "errors", "version"),
 )
 DEPTH = {unit: depth for depth, units in enumerate(LAYERS) for unit in units}

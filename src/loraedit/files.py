@@ -26,6 +26,11 @@ __all__ = [
 ]
 
 METADATA_KEY = "loraedit"
+CHECKSUM_KEY = "sha256"
+"""Of the whole file, with zeros in the place of the checksum."""
+_NO_CHECKSUM = "0" * 64
+_MAX_HEADER = 100_000_000
+"""Bytes; as in safetensors itself."""
 
 
 def fingerprint(*parts: Any) -> str:
@@ -68,20 +73,43 @@ def write_text(path: Path, text: str) -> None:
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, Any] | None = None) -> None:
-    """Write safetensors, whole or not at all; the same contents give the same bytes.
+    """Write safetensors with a checksum, whole or not at all; the same contents give the same bytes.
 
     Args:
         metadata: JSON values, stored under one key.
     """
-    write_tensors(path, tensors, {METADATA_KEY: json.dumps(metadata, sort_keys=True)} if metadata else {})
+    own = {METADATA_KEY: json.dumps(metadata, sort_keys=True)} if metadata else {}
+    content = _as_safetensors(tensors, {**own, CHECKSUM_KEY: _NO_CHECKSUM})
+    checksum = hashlib.sha256(content).hexdigest()
+    _replace_file(path, content.replace(_NO_CHECKSUM.encode(), checksum.encode(), 1))
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
     """Write safetensors with metadata as it stands in the header; the same contents give the same bytes."""
+    _replace_file(path, _as_safetensors(tensors, metadata))
+
+
+def _as_safetensors(tensors: dict[str, Tensor], metadata: dict[str, str]) -> bytes:
     from safetensors.torch import save
 
     content = save({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, metadata or None)
-    _replace_file(path, content if len(metadata) < 2 else _with_sorted_metadata(content))
+    return content if len(metadata) < 2 else _with_sorted_metadata(content)
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether a file that :func:`save_tensors` wrote still has its checksum."""
+    with path.open("rb") as file:
+        start = file.read(8)
+        length = int.from_bytes(start, "little")
+        if length > _MAX_HEADER:
+            return False
+        header = file.read(length)
+        try:
+            found: bytes = json.loads(header)["__metadata__"][CHECKSUM_KEY].encode()
+        except (ValueError, KeyError, TypeError, AttributeError):
+            return False
+        digest = hashlib.sha256(start + header.replace(found, _NO_CHECKSUM.encode(), 1))
+        return hashlib.file_digest(file, lambda: digest).hexdigest().encode() == found
 
 
 def _with_sorted_metadata(content: bytes) -> bytes:
@@ -111,12 +139,15 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def try_load_tensors(path: Path, names: tuple[str, ...]) -> dict[str, Tensor] | None:
-    """The tensors of a file, or None if it is missing, damaged or lacks one of the names; then it is set aside."""
+    """The tensors of a file that :func:`save_tensors` wrote, or None if it is missing.
+
+    One that is damaged, by its checksum, or that lacks one of the names, is set aside (``.damaged``): None too.
+    """
     if not path.exists():
         return None
     try:
-        tensors, _ = load_tensors(path)
-        if all(name in tensors for name in names):
+        tensors = load_tensors(path)[0] if _is_whole(path) else {}
+        if tensors and all(name in tensors for name in names):
             return tensors
     except CacheError:
         pass

@@ -71,14 +71,19 @@ def sample(
         velocity = None if sampling.step_cache else _kept_velocity(kept)
         if velocity is None:
             velocity = loader.velocity(latents, timestep, condition, unconditional, sampling.guidance)
+            _check_finite(velocity)  # before it is kept: a run that goes on would only find it again
             save_tensors(kept, {"velocity": velocity})
         latents = scheduler.step(velocity.to(device)[None], timestep, latents[None], return_dict=False)[0][0]
         if sampling.hold or family.card.mask == "tokens":  # such a model has said nothing of the tokens that it kept
             latents = torch.where(kept_zone, add_noise(shown, noise, levels[index + 1]), latents)
         on_step(index + 1, len(levels) - 1)
-    if not bool(torch.isfinite(latents).all()):
-        raise InputError("Generation gave values that are no numbers. Lower --lr and train again, or lower --guidance.")
+    _check_finite(latents)
     return latents.float().cpu()
+
+
+def _check_finite(values: Tensor) -> None:
+    if not bool(torch.isfinite(values).all()):
+        raise InputError("Generation gave values that are no numbers. Lower --lr and train again, or lower --guidance.")
 
 
 def _schedule(scheduler: Any, strength: float) -> tuple[int, list[float]]:

@@ -35,7 +35,7 @@ from loraedit.extra_loras import ExtraLora, check_extras, parse_extra, settle_di
 from loraedit.families.card import ModelCard, read_card, resolve_model
 from loraedit.mask_tube import MaskTube
 from loraedit.masks import MaskSpec, loosen, read_mask
-from loraedit.results import CLIP_FOLDERS, EDITED_FIRST_FILE
+from loraedit.results import CLIP_FOLDERS, EDITED_FIRST_FILE, Kept
 from loraedit.segments import Segment, split
 from loraedit.tracking import Loose, mask_from_edit, name_of_frame, open_tracker
 from loraedit.types import Clip, Codec, Footage, Image, OnStep, Plane, Size, no_step
@@ -52,7 +52,7 @@ __all__ = [
     "unusable_paths_refused",
 ]
 
-ClipLike = str | Path | Clip | NDArray[Any]
+ClipLike = str | Path | Clip | Kept | NDArray[Any]
 
 MAX_MARGIN = 10.0
 
@@ -198,7 +198,7 @@ def read_source(source: ClipLike, on_step: OnStep = no_step) -> Footage:
     Raises:
         InputError: it cannot be read, or is no clip.
     """
-    if isinstance(source, Clip):
+    if isinstance(source, Clip | Kept):
         return source
     if isinstance(source, str | Path):
         return open_footage(Path(source), on_step)

@@ -3,6 +3,7 @@
 - ``frames/``, ``source/``, ``mask/``: PNGs of the result, the clip and the edit mask (white = edit).
 - ``first_frame_edited.png``: the user's edit of the first frame, at the clip's size.
 - ``settings.json``: settings, versions, hashes of the inputs; written when the run starts.
+- ``references/``: the user's edits of later frames, named by the frame; ``settings.json`` says which are of this run.
 - ``result.json``: frame rate, losses, hashes; written last, so it marks a finished run.
 """
 
@@ -27,9 +28,12 @@ from loraedit.video import open_footage, read_image, write_footage, write_image
 __all__ = [
     "CLIP_FOLDERS",
     "EDITED_FIRST_FILE",
+    "RUN_FORMAT",
     "SETTINGS_FILE",
     "Finished",
     "Kept",
+    "check_format",
+    "check_run",
     "damaged",
     "in_memory",
     "input_hashes",
@@ -43,6 +47,8 @@ CLIP_FOLDERS = ("frames", "source", "mask")
 EDITED_FIRST_FILE = "first_frame_edited.png"
 SETTINGS_FILE = "settings.json"
 RESULT_FILE = "result.json"
+RUN_FORMAT = 2
+"""Stands in ``settings.json``; raise it when a run folder changes so that older versions of loraedit misread it."""
 
 _WHERE = "Give the run folder of an edit, by default named OUT-run beside its output."
 _AGAIN = "Run the same edit command again; it goes on from where it stopped."
@@ -105,6 +111,7 @@ class Finished:
         losses: training loss by step; empty if no LoRA was trained.
         provenance: the contents of ``settings.json``: settings, hashes of the inputs, versions, device.
         loras: the LoRA files that it was generated with, in the run folder, that for high noise first.
+        references: the user's edits of later frames by frame index, uint8 ``[H, W, 3]``.
     """
 
     source: Footage
@@ -114,6 +121,7 @@ class Finished:
     losses: list[float]
     provenance: dict[str, Any]
     loras: list[str] = field(default_factory=list)
+    references: dict[int, Image] = field(default_factory=dict)
 
 
 def in_memory(footage: Footage) -> Clip:
@@ -161,6 +169,8 @@ def write_finished(
     keep_frames(folder, "source", told(finished.source.exact()), finished.source)
     keep_frames(folder, "mask", (to_picture(plane) for plane in finished.edit_mask), finished.source.fps)
     write_image(folder / EDITED_FIRST_FILE, finished.edited_first)
+    for index, image in finished.references.items():
+        write_image(_reference_file(folder, index), image)
     content = {
         "fps": str(finished.source.fps),
         "frames": finished.result.fingerprint,
@@ -181,9 +191,47 @@ def read_finished(folder: Path) -> Finished:
         provenance, result = _read_records(folder)
         finished = _read_clips(folder, result, provenance)
     except OSError as error:
-        raise InputError(f"'{folder}' cannot be read: {error.strerror or error}. Check the path.") from error
+        raise _unreadable(folder, error) from error
     _check_hashes(folder, finished, result)
     return finished
+
+
+def _reference_file(folder: Path, index: int) -> Path:
+    return folder / "references" / f"{index:05d}.png"
+
+
+def check_format(folder: Path) -> None:
+    """A folder may be worked in: it is new, or of a format that is known; a damaged record will be written anew.
+
+    Raises:
+        InputError: a later version of loraedit made it.
+    """
+    try:
+        content = json.loads((folder / SETTINGS_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return
+    found = content.get("format") if isinstance(content, dict) else None
+    if isinstance(found, int) and found > RUN_FORMAT:
+        raise InputError(
+            f"The run folder '{folder}' has format {found}, but this loraedit knows formats up to {RUN_FORMAT}. "
+            "Use the loraedit that made it, or give another run folder."
+        )
+
+
+def check_run(folder: Path) -> None:
+    """A folder holds a finished run; what it holds is not read yet.
+
+    Raises:
+        InputError: it is not a run folder, or the run is not finished.
+    """
+    try:
+        _read_records(folder)
+    except OSError as error:
+        raise _unreadable(folder, error) from error
+
+
+def _unreadable(folder: Path, error: OSError) -> InputError:
+    return InputError(f"'{folder}' cannot be read: {error.strerror or error}. Check the path.")
 
 
 def lora_files(folder: Path) -> list[Path]:
@@ -215,6 +263,7 @@ def _read_records(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         raise InputError(f"There is no folder '{folder}'. {_WHERE}")
     if not (folder / SETTINGS_FILE).is_file():
         raise InputError(f"'{folder}' is not a run folder: it has no {SETTINGS_FILE}. {_WHERE}")
+    check_format(folder)
     provenance = _read_object(folder, SETTINGS_FILE)
     if not (folder / RESULT_FILE).is_file():
         raise InputError(f"The run in '{folder}' is not finished. {_AGAIN}")
@@ -244,9 +293,19 @@ def _read_clips(folder: Path, result: dict[str, Any], provenance: dict[str, Any]
         frames, source, mask = (Kept(open_footage(folder / name), fps) for name in CLIP_FOLDERS)
         tube = MaskTube(frame[..., 0] > 127 for frame in mask.rgb())
         edited_first = read_image(folder / EDITED_FIRST_FILE)
+        references = {index: read_image(_reference_file(folder, index)) for index in _named_references(provenance)}
     except InputError as error:
         raise damaged(folder, str(error).split(". ")[0]) from error
-    return Finished(source, frames, tube, edited_first, losses, provenance)
+    loras = [str(name) for name in result.get("loras") or []]
+    return Finished(source, frames, tube, edited_first, losses, provenance, loras, references)
+
+
+def _named_references(provenance: dict[str, Any]) -> dict[int, str]:
+    """The hashes of the references by frame index; empty for a run of format 1, which did not keep them."""
+    inputs = provenance.get("inputs")
+    if "format" not in provenance or not isinstance(inputs, dict):
+        return {}
+    return {int(index): name for index, name in inputs.get("references", {}).items()}
 
 
 def _check_hashes(folder: Path, finished: Finished, result: dict[str, Any]) -> None:
@@ -258,5 +317,8 @@ def _check_hashes(folder: Path, finished: Finished, result: dict[str, Any]) -> N
     for name, place in places.items():
         if found[name] != named.get(name):
             raise damaged(folder, f"{place} is not what the edit was made from")
+    for index, name in _named_references(finished.provenance).items():
+        if fingerprint(finished.references[index]) != name:
+            raise damaged(folder, f"references/{index:05d}.png is not what the edit was made from")
     if finished.result.fingerprint != result.get("frames"):
         raise damaged(folder, "frames/ is not what the edit wrote")

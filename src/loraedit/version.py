@@ -1,10 +1,25 @@
-"""The version, from the installed package."""
+"""The version, from the installed package, and those of the libraries that decide the bytes of a result."""
 
+import platform
 from importlib.metadata import PackageNotFoundError, version
 
-__all__ = ["__version__"]
+__all__ = ["__version__", "versions"]
 
-try:
-    __version__ = version("loraedit")
-except PackageNotFoundError:  # run from a checkout that was never installed
-    __version__ = "0+unknown"
+LIBRARIES = ("torch", "diffusers", "transformers", "peft", "numpy", "opencv-python-headless", "av")
+
+
+def _installed(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:  # run from a checkout that was never installed, or installed under another name
+        return "0+unknown"
+
+
+__version__ = _installed("loraedit")
+
+
+def versions() -> dict[str, str]:
+    """The version of everything that a result depends on, by name."""
+    return {
+        "loraedit": __version__, "python": platform.python_version(), **{name: _installed(name) for name in LIBRARIES}
+    }  # fmt: skip

@@ -124,6 +124,38 @@ def edit(
         _tell(console, result.summary(), job.notes)
 
 
+@app.command()
+def repeat(
+    run: Annotated[Path, typer.Argument(help="The run folder of a finished edit.", metavar="RUN")],
+    out: Annotated[
+        Path | None, typer.Option(help="Where to write the result; sound and timing of the first source are not kept.")
+    ] = None,
+    new_run: Annotated[
+        Path | None, typer.Option("--run", help="The new run folder.  [default: beside --out, or RUN-repeat]")
+    ] = None,
+    json_output: Annotated[bool, typer.Option("--json", help="Print one JSON object at the end.")] = False,
+    progress_json: ProgressJson = False,
+) -> None:
+    """Carry out the edit of a run folder again in another, and compare: the same versions give the same bytes."""
+    from loraedit.repeating import plan_repetition
+
+    console = Console(stderr=True)
+    repetition = plan_repetition(run, out, new_run)
+    for note in repetition.differences:
+        console.print(note, highlight=False, soft_wrap=True, markup=False)
+    with _progress(console, progress_json) as progress:
+        quiet_libraries("diffusers", "transformers")
+        try:
+            result, same = repetition.carry_out(progress)
+        except KeyboardInterrupt:
+            raise typer.Exit(_complain("stopped. Run the same command again to continue.", 130)) from None
+    if json_output:
+        typer.echo(json.dumps({**result.summary(), "same": same, "differences": repetition.differences}))
+        return
+    _tell(console, result.summary(), repetition.job.notes)
+    console.print(f"Frames and LoRA {'equal those of the run, byte for byte' if same else 'differ from the run'}.")
+
+
 @app.command("mask")
 def make_a_mask(
     source: Annotated[Path, typer.Argument(help="The clip: a video file or a folder of frames.")],

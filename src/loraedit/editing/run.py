@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import platform
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -12,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from loraedit.captions import captioned
 from loraedit.conditioning import Sample
@@ -22,9 +20,9 @@ from loraedit.families.base import Encoded
 from loraedit.files import fingerprint, save_tensors, try_load_tensors
 from loraedit.inputs import Job
 from loraedit.planning import resources_for, told
-from loraedit.results import input_hashes
+from loraedit.results import RUN_FORMAT, input_hashes
 from loraedit.types import Footage, OnStep
-from loraedit.version import __version__
+from loraedit.version import versions
 
 __all__ = ["EditResult", "Progress", "Run"]
 
@@ -117,6 +115,7 @@ class Run:
         """All that is needed to know how the result came about; the same for the same run."""
         job = self.job
         return {
+            "format": RUN_FORMAT,
             "settings": self.settings.model_dump(),
             "inputs": {
                 **input_hashes(job.source.fingerprint, job.source.fps, job.edited_first, job.edit_mask),
@@ -125,7 +124,7 @@ class Run:
                 "extra_loras": self.extra_keys(),
                 "model": self.model_key,
             },
-            "versions": _versions(),
+            "versions": versions(),
             "device": str(self.device),
             "resources": self.resources.model_dump(),
         }
@@ -146,13 +145,3 @@ class Run:
         """One JSON line in ``RUN/log.jsonl``."""
         with (self.folder / "log.jsonl").open("a") as file:
             file.write(json.dumps({"time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), **event}) + "\n")
-
-
-def _versions() -> dict[str, str]:
-    import diffusers
-    import peft
-
-    return {
-        "loraedit": __version__, "python": platform.python_version(), "torch": torch.__version__,
-        "diffusers": diffusers.__version__, "peft": peft.__version__,
-    }  # fmt: skip

@@ -20,7 +20,8 @@ from loraedit.editing.run import EditResult, Progress, Run
 from loraedit.editing.scenes import generate
 from loraedit.files import write_json
 from loraedit.inputs import Job
-from loraedit.results import SETTINGS_FILE
+from loraedit.locks import sole_user
+from loraedit.results import SETTINGS_FILE, check_format
 from loraedit.types import Clip
 from loraedit.working import Workbench
 
@@ -31,11 +32,15 @@ def run_edit(job: Job, progress: Progress = lambda *_: None) -> EditResult:
     """Carry out a job.
 
     Raises:
+        InputError: another process works in the run folder, or a later loraedit made it.
         ModelError: the checkpoint or a LoRA cannot be loaded.
         CacheError: a file of the run folder is damaged.
     """
     if job.run is not None:
-        return _carry_out(Run(job, job.run, progress), isinstance(job.source, Clip))
+        job.run.mkdir(parents=True, exist_ok=True)
+        with sole_user(job.run):
+            check_format(job.run)
+            return _carry_out(Run(job, job.run, progress), isinstance(job.source, Clip))
     with tempfile.TemporaryDirectory(prefix="loraedit-") as folder:
         result = _carry_out(Run(job, Path(folder), progress), True)
         result.paths = {}
@@ -48,7 +53,6 @@ def _carry_out(run: Run, in_memory: bool) -> EditResult:
     Args:
         in_memory: read the result into memory at the end.
     """
-    run.folder.mkdir(parents=True, exist_ok=True)
     run.result.paths["settings"] = run.folder / SETTINGS_FILE
     write_json(run.result.paths["settings"], run.provenance())
     bench = Workbench(run.job)

@@ -11,7 +11,8 @@ from loraedit.evaluate import metrics
 from loraedit.evaluate.encoder import ImageEncoder, check_image_encoder
 from loraedit.evaluate.page import Row, report_page
 from loraedit.files import write_json, write_text
-from loraedit.results import Finished, damaged, read_finished
+from loraedit.locks import sole_user
+from loraedit.results import Finished, check_run, damaged, read_finished
 
 __all__ = ["MEASURES", "Evaluation", "Measure", "evaluate_run"]
 
@@ -104,12 +105,18 @@ def evaluate_run(run: Path, image_encoder: Path | None = None) -> Evaluation:
         image_encoder: a folder with a CLIP or like model, for the similarities; it runs on the best device.
 
     Raises:
-        InputError: it is no run folder, the run is not finished, or it is damaged.
+        InputError: it is no run folder, the run is not finished, it is damaged, or another process works in it.
         ModelError: the image encoder cannot be used.
     """
-    finished = read_finished(run)
     if image_encoder is not None:
         check_image_encoder(image_encoder)
+    check_run(run)
+    with sole_user(run):
+        return _evaluate(run, image_encoder)
+
+
+def _evaluate(run: Path, image_encoder: Path | None) -> Evaluation:
+    finished = read_finished(run)
     pictures = _pictures(run, bool(finished.losses))
     measured = {**dict(_without_encoder(finished)), **_with_encoder(finished, image_encoder)}
     evaluation = Evaluation(measured, run / "report.html", run / "metrics.json")

@@ -36,6 +36,10 @@ CLIP_NORM = 1.0
 WARMUP_STEPS = 5
 SAVE_COST = 0.05
 """Share of the time that may go into saving checkpoints."""
+EXPLODED = 1000.0
+"""A loss of so many times the median of all before is that of a training that has come apart."""
+SETTLED_STEPS = 5
+"""So many losses have to be known before their median says something."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +82,8 @@ def train(
         The loss of every step.
 
     Raises:
-        InputError: the loss is no longer a number.
+        InputError: loss or gradient are no longer numbers, or the loss has exploded. The checkpoint is then of the
+            last good step.
     """
     attach(transformer, family.lora_targets(settings.targets), settings.rank, settings.train_seed)
     if stage.start is not None:
@@ -95,7 +100,12 @@ def train(
     for step in range(state.step, settings.steps):
         _set_rate(optimizer, settings.lr, step, settings.steps)
         samples = [sample.to(device) for sample in _draw(stage, settings, step)]
-        loss = _step(family, expert, transformer, samples, optimizer, settings, step)
+        try:
+            loss = _step(family, expert, transformer, samples, optimizer, settings, state.losses)
+        except InputError:
+            if state.losses:
+                save_state(checkpoint, state, parameters, optimizer)
+            raise
         state = TrainState([*state.losses, loss])
         on_loss(state.step, settings.steps, loss)
         if time.monotonic() - saved > cost / SAVE_COST or state.step == settings.steps:
@@ -122,9 +132,14 @@ def _step(
     samples: Sequence[Encoded],
     optimizer: torch.optim.Optimizer,
     settings: TrainSettings,
-    step: int,
+    losses: Sequence[float],
 ) -> float:
-    """One optimiser step; samples of one shape go through the model together."""
+    """One optimiser step after those of the losses; samples of one shape go through the model together.
+
+    Raises:
+        InputError: it would spoil the LoRA; nothing has been changed.
+    """
+    step = len(losses)
     generator = torch.Generator().manual_seed(_seed(settings.train_seed, step))
     loss = 0.0
     for group in _by_shape(samples):
@@ -132,13 +147,25 @@ def _step(
         with training_attention(part.device):
             part.backward()  # type: ignore[no-untyped-call]
         loss += float(part.detach())
-    if not math.isfinite(loss):
-        raise InputError(f"The training loss is no longer a number after {step} steps. Lower --lr and run again.")
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    torch.nn.utils.clip_grad_norm_(parameters, CLIP_NORM)
+    norm = torch.nn.utils.clip_grad_norm_(parameters, CLIP_NORM)
+    _check_sound(loss, float(norm), losses, settings.lr)
     optimizer.step()
     optimizer.zero_grad()
     return loss
+
+
+def _check_sound(loss: float, gradient: float, losses: Sequence[float], rate: float) -> None:
+    """A step may be taken with this loss and norm of the gradient, after those losses."""
+    advice = f"Lower --lr (it is {rate:g}; try {rate / 3:.0e}) and run again."
+    if not (math.isfinite(loss) and math.isfinite(gradient)):
+        what = "gradient" if math.isfinite(loss) else "loss"
+        raise InputError(f"The training {what} is no longer a number after {len(losses)} steps. {advice}")
+    if len(losses) >= SETTLED_STEPS and loss > EXPLODED * float(np.median(losses)) > 0:
+        raise InputError(
+            f"The training loss has exploded after {len(losses)} steps: {loss:.3g}, {np.median(losses):.3g} being "
+            f"usual. {advice}"
+        )
 
 
 def _loss(

@@ -1,0 +1,100 @@
+"""The workflow of ``loraedit repeat``: the edit of a run folder once more, from what the folder keeps alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from loraedit.config import EditSettings, make_settings
+from loraedit.devices import find_device
+from loraedit.editing import EditResult, Progress, run_edit
+from loraedit.errors import InputError
+from loraedit.inputs import Job, prepare
+from loraedit.results import Finished, Kept, read_finished
+from loraedit.version import versions
+
+__all__ = ["Repetition", "plan_repetition"]
+
+_ABOUT_MASK = ("box", "dilate_px", "margin", "tracker", "tracker_model")
+"""Settings that have done their part in the mask that a run keeps."""
+
+
+@dataclass(frozen=True)
+class Repetition:
+    """An edit that can be carried out again.
+
+    Attributes:
+        job: what to do.
+        differences: a sentence for each thing that is no longer as it was, so that other bytes may come out.
+    """
+
+    job: Job
+    differences: list[str]
+    _before: Path
+    _finished: Finished
+
+    def carry_out(self, progress: Progress) -> tuple[EditResult, bool]:
+        """Edit again; the result, and whether frames and LoRAs equal those of the run to the byte.
+
+        Raises:
+            InputError, ModelError, CacheError: as :func:`loraedit.editing.run_edit`.
+        """
+        result = run_edit(self.job, progress)
+        loras = [path for name, path in result.paths.items() if name.startswith("lora")]
+        kept = [self._before / "lora" / Path(name).name for name in self._finished.loras]
+        same = result.clip.fingerprint == self._finished.result.fingerprint
+        return result, same and [_content(path) for path in loras] == [_content(path) for path in kept]
+
+
+def plan_repetition(run: Path, out: Path | None, target: Path | None) -> Repetition:
+    """Read a finished run and make a job of it.
+
+    Args:
+        run: the run folder to repeat; it is only read.
+        out: where the result is wanted as a video or a folder, or None.
+        target: the run folder to work in; None is beside ``out``, and without it beside ``run``.
+
+    Raises:
+        InputError: the run is not finished, damaged, of a format that did not keep its references, or of a later
+            loraedit; or the new folder lies in it.
+        ModelError: its model is not there any more.
+    """
+    finished = read_finished(run)
+    before = finished.provenance
+    if before["inputs"].get("objects"):
+        raise InputError(f"The run in '{run}' is of several objects, which cannot be repeated. Edit again instead.")
+    if before["inputs"].get("references") and not finished.references:
+        raise InputError(f"The run in '{run}' did not keep its references. Run the same edit command again first.")
+    target = target or (out.with_name(f"{out.stem}-run") if out else run.absolute().with_name(f"{run.name}-repeat"))
+    for place in (target, *([out] if out else [])):
+        if place.resolve().is_relative_to(run.resolve()):
+            raise InputError(f"'{place}' lies in the run folder that is to be repeated. Choose a place outside of it.")
+    settings = make_settings(before.get("settings", {}))
+    plain = {name: EditSettings.model_fields[name].default for name in _ABOUT_MASK}
+    source, mask, references = finished.source, run / "mask", finished.references
+    assert isinstance(source, Kept)
+    job = prepare(source, finished.edited_first, mask, references, settings.model_copy(update=plain), out, target)
+    job = replace(job, settings=job.settings.model_copy(update={name: getattr(settings, name) for name in _ABOUT_MASK}))
+    return Repetition(job, _differences(before, job), run, finished)
+
+
+def _differences(before: dict[str, Any], job: Job) -> list[str]:
+    """What decides the bytes of a result and is not as it was; the clip, mask and edits are, as their hashes say."""
+    extras = [extra.key for extra in job.extras]
+    old = {**before.get("versions", {}), "device": before.get("device")}
+    new = {**versions(), "device": str(find_device(job.settings.device))}
+    told = [
+        f"{name} is {new.get(name)}, but was {old.get(name)} in the run."
+        for name in sorted({*old, *new})
+        if old.get(name) != new.get(name)
+    ]
+    if before["inputs"].get("model") != job.card.fingerprint():
+        told.append("The model is not the one of the run: its fingerprint differs.")
+    if before["inputs"].get("extra_loras") != extras:
+        told.append("The extra LoRAs are not those of the run: their contents differ.")
+    return told
+
+
+def _content(path: Path) -> bytes | None:
+    return path.read_bytes() if path.is_file() else None
