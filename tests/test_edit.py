@@ -110,8 +110,9 @@ def test_one_object_is_the_mask_and_the_references(checkpoint: Path) -> None:
     look = np.where(scene.mask[-1][..., None], square["references"][4], scene.source[-1])  # type: ignore[index]
     square = {**square, "mask": scene.mask, "references": {4: look}}
     named = loraedit.edit(
-        scene.source, scene.edited_first, objects=[square], prompt="red", model=str(checkpoint), steps=2
-    )
+        scene.source, scene.edited_first, objects=[square], prompt="red", model=str(checkpoint), steps=2,
+        sampling_steps=6,
+    )  # fmt: skip
     plain = edit(scene, checkpoint, references={4: look}, prompt="red, a blue square", steps=2)
     assert np.array_equal(named.clip.frames, plain.clip.frames) and named.losses == plain.losses
 
@@ -299,7 +300,8 @@ def test_a_long_clip_is_made_in_segments(checkpoint: Path, tmp_path: Path, setti
     scene, run = make_scene(frames=22, width=80), tmp_path / "run"
     look = scene.source[12] // 2
     references = {} if "lora" in settings else {12: look}
-    call = {"steps": 2, "segment_frames": 9, "references": references, "run": run, "crop": "off", **settings}
+    call = {"steps": 1, "segment_frames": 9, "references": references, "run": run, "crop": "off", **settings}
+    call["sampling_steps"] = 3
     first = edit(scene, checkpoint, **call)
     frames = first.clip.frames
     assert frames.shape == scene.source.shape and first.outside_exact
@@ -384,16 +386,16 @@ def kill_when(command: list[str], run: Path, pattern: str) -> bool:
     return running
 
 
-@pytest.mark.parametrize("name", ["plain", "wan22"])
 def test_killed_at_any_moment_and_started_again_it_ends_with_the_same_bytes(
-    checkpoints: dict[str, Path], name: str, tmp_path: Path
+    checkpoints: dict[str, Path], tmp_path: Path
 ) -> None:
-    scene = make_scene(frames=5 if name == "plain" else 9)  # one segment, or two
+    """With two experts, two segments and a reference, so that every kind of state is there to be lost."""
+    scene = make_scene(frames=9)
     write_clip(tmp_path / "source.mkv", Clip(scene.source, Fraction(10)))
     write_clip(tmp_path / "mask.mkv", Clip(np.repeat(scene.mask[..., None] * np.uint8(255), 3, -1), Fraction(10)))
     write_image(tmp_path / "edited.png", scene.edited_first)
     write_image(tmp_path / "last.png", scene.source[-1] // 2)
-    model = checkpoints[name]
+    model = checkpoints["wan22"]
     done = subprocess.run(command(tmp_path, model, "whole"), capture_output=True, check=True)
     assert json.loads(done.stdout)["outside_exact"] is True
     moments = [
