@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import math
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -213,46 +214,59 @@ def train(work: Path, steps: int, decoder_steps: int, peak: float) -> None:
     work.mkdir(parents=True, exist_ok=True)
     vae = build()
     ema = Ema(vae, 0.998)
-    start = time.monotonic()
-    state = work / "vae.safetensors"
-    optimizers = build_optimizers(vae, peak, weight_decay=0.0)
-    for step in range(load_state(state, vae, ema, optimizers), steps):
-        set_learning_rate(optimizers, learning_rate(step, steps, peak))
-        loss, squared = loss_of(vae, sample_batch(1, step), torch.Generator().manual_seed(step))
-        _update(vae, loss, optimizers)
-        ema.update(vae, step)
-        if (step + 1) % 250 == 0 or step + 1 == steps:
-            save_state(state, step + 1, vae, ema, optimizers)
-            _report(work, ema, start, step=step + 1, train=round(psnr(squared), 2))
+
+    def whole(step: int) -> tuple[Tensor, Tensor]:
+        return loss_of(vae, sample_batch(1, step), torch.Generator().manual_seed(step))
+
+    def decoder(step: int) -> tuple[Tensor, Tensor]:
+        return decoder_loss(vae, decoder_batch(1, step))
+
+    _train_stage(vae, ema, work / "vae.safetensors", steps, peak, whole, lambda done: {"step": done})
     vae.load_state_dict(ema.weights)
     vae.encoder.requires_grad_(False)
     vae.quant_conv.requires_grad_(False)
     state = work / "vae-decoder.safetensors"
-    optimizers = build_optimizers(vae, peak, weight_decay=0.0)
-    for step in range(load_state(state, vae, ema, optimizers), decoder_steps):
-        set_learning_rate(optimizers, learning_rate(step, decoder_steps, peak))
-        loss, squared = decoder_loss(vae, decoder_batch(1, step))
-        _update(vae, loss, optimizers)
-        ema.update(vae, step)
-        if (step + 1) % 250 == 0 or step + 1 == decoder_steps:
-            save_state(state, step + 1, vae, ema, optimizers)
-            _report(work, ema, start, step=steps, decoder_step=step + 1, train=round(psnr(squared), 2))
+    _train_stage(vae, ema, state, decoder_steps, peak, decoder, lambda done: {"step": steps, "decoder_step": done})
     export(work, ema)
 
 
-def _update(vae: AutoencoderKLWan, loss: Tensor, optimizers: list[torch.optim.Optimizer]) -> None:
-    loss.backward()  # type: ignore[no-untyped-call]
-    torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
-    for optimizer in optimizers:
-        optimizer.step()
-        optimizer.zero_grad()
+def _train_stage(
+    vae: AutoencoderKLWan,
+    ema: Ema,
+    state: Path,
+    steps: int,
+    peak: float,
+    loss_at: Callable[[int], tuple[Tensor, Tensor]],
+    counted: Callable[[int], dict[str, float]],
+) -> None:
+    """Go on from the state, if there is one, with what of the VAE may change.
+
+    Args:
+        loss_at: the loss of a step, and its squared error alone.
+        counted: how the log names the steps done.
+    """
+    start = time.monotonic()
+    optimizers = build_optimizers(vae, peak, weight_decay=0.0)
+    for step in range(load_state(state, vae, ema, optimizers), steps):
+        set_learning_rate(optimizers, learning_rate(step, steps, peak))
+        loss, squared = loss_at(step)
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad()
+        ema.update(vae, step)
+        if (step + 1) % 250 == 0 or step + 1 == steps:
+            save_state(state, step + 1, vae, ema, optimizers)
+            seconds = round(time.monotonic() - start)
+            _report(state.parent, ema, **counted(step + 1), train=round(psnr(squared), 2), seconds=seconds)
 
 
-def _report(work: Path, ema: Ema, start: float, **row: float) -> None:
+def _report(work: Path, ema: Ema, **row: float) -> None:
     """Add how well the average does on unseen clips to the log."""
     averaged = build()
     averaged.load_state_dict(ema.weights)
-    append_log(work / "vae.jsonl", **row, seconds=round(time.monotonic() - start), **held_out(averaged))
+    append_log(work / "vae.jsonl", **row, **held_out(averaged))
 
 
 def export(work: Path, ema: Ema) -> None:

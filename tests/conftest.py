@@ -8,6 +8,7 @@ import sys
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 sys.path.insert(0, str(Path(__file__).parent))
@@ -16,6 +17,9 @@ import numpy as np
 import pytest
 
 from loraedit.types import Clip, Frames, Image, Mask
+
+if TYPE_CHECKING:
+    from loraedit.families.base import Family
 
 VARIANTS = {
     "wan21": {"image_encoder": True},
@@ -100,3 +104,12 @@ def finished_run(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> 
         model=str(checkpoint), steps=2, run=run, prompt=HOSTILE_PROMPT,
     )  # fmt: skip
     return run
+
+
+@pytest.fixture(scope="module")
+def family(folder: Path) -> Family:
+    """The family of a module's ``folder``."""
+    from loraedit.families import open_family
+    from loraedit.families.card import read_card
+
+    return open_family(read_card(folder))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -23,6 +24,14 @@ from loraedit.types import Frames, Pixels
 
 CPU = torch.device("cpu")
 PROMPT = "a red coat"
+RECIPE = {"steps": 2, "rank": 2, "lr": 1e-3, "sampling_steps": 2, "guidance": 1.0}
+
+
+def with_card(folder: Path, area_px: int, text_tokens: int) -> Path:
+    """A tiny checkpoint, given a card with a short recipe."""
+    card = {"area_px": area_px, "text_tokens": text_tokens, "recipe": RECIPE}
+    (folder / "loraedit.json").write_text(json.dumps(card))
+    return folder
 
 
 def picture(height: int, width: int) -> Frames:

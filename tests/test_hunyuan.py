@@ -22,6 +22,7 @@ from parity import (
     noise,
     picture,
     plain_sample,
+    with_card,
 )
 from PIL import Image
 from tiny_hunyuan import save_tiny_hunyuan
@@ -36,19 +37,12 @@ from loraedit.families.one_mask import shown_where_kept
 FRAMES, HEIGHT, WIDTH = 9, 32, 48
 TEXT_TOKENS = 20
 KINDS = ["33ch", "16ch"]
-CARD = {
-    "area_px": 1024,
-    "text_tokens": TEXT_TOKENS,
-    "recipe": {"steps": 2, "rank": 2, "lr": 1e-3, "sampling_steps": 2, "guidance": 1.0},
-}
 
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    folders = {kind: save_tiny_hunyuan(tmp_path_factory.mktemp("hunyuan") / kind, kind) for kind in KINDS}
-    for folder in folders.values():
-        (folder / "loraedit.json").write_text(json.dumps(CARD))
-    return folders
+    saved = {kind: save_tiny_hunyuan(tmp_path_factory.mktemp("hunyuan") / kind, kind) for kind in KINDS}
+    return {kind: with_card(folder, 1024, TEXT_TOKENS) for kind, folder in saved.items()}
 
 
 def family_of(folders: dict[str, Path], kind: str) -> Family:

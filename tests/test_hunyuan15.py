@@ -22,34 +22,22 @@ from parity import (
     noise,
     picture,
     plain_sample,
+    with_card,
 )
 from PIL import Image
 from tiny_hunyuan15 import save_tiny_hunyuan15
 
 from loraedit.errors import ModelError
-from loraedit.families import open_family
 from loraedit.families.base import Family
 from loraedit.families.card import read_card
 
 FRAMES, HEIGHT, WIDTH = 9, 64, 64
 TEXT_TOKENS = 12
-CARD = {
-    "area_px": 32 * 32,
-    "text_tokens": TEXT_TOKENS,
-    "recipe": {"steps": 2, "rank": 2, "lr": 1e-3, "sampling_steps": 2, "guidance": 1.0},
-}
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = save_tiny_hunyuan15(tmp_path_factory.mktemp("hunyuan15") / "model")
-    (folder / "loraedit.json").write_text(json.dumps(CARD))
-    return folder
-
-
-@pytest.fixture(scope="module")
-def family(folder: Path) -> Family:
-    return open_family(read_card(folder))
+    return with_card(save_tiny_hunyuan15(tmp_path_factory.mktemp("hunyuan15") / "model"), 32 * 32, TEXT_TOKENS)
 
 
 @pytest.mark.parametrize(("prompt", "guidance"), [(PROMPT, 3.0), (f'{PROMPT} with "red coat" on it', 1.0)])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -20,32 +19,19 @@ from parity import (
     generate,
     picture,
     plain_sample,
+    with_card,
 )
 from PIL import Image
 from tiny_ltx import save_tiny_ltx
 
-from loraedit.families import open_family
 from loraedit.families.base import Family
-from loraedit.families.card import read_card
 
 FRAMES, HEIGHT, WIDTH = 17, 64, 96
-CARD = {
-    "area_px": 64 * 96,
-    "text_tokens": 8,
-    "recipe": {"steps": 2, "rank": 2, "lr": 1e-3, "sampling_steps": 2, "guidance": 1.0},
-}
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = save_tiny_ltx(tmp_path_factory.mktemp("ltx") / "model")
-    (folder / "loraedit.json").write_text(json.dumps(CARD))
-    return folder
-
-
-@pytest.fixture(scope="module")
-def family(folder: Path) -> Family:
-    return open_family(read_card(folder))
+    return with_card(save_tiny_ltx(tmp_path_factory.mktemp("ltx") / "model"), 64 * 96, 8)
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # in the pipeline

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,33 +23,20 @@ from parity import (
     noise,
     picture,
     plain_sample,
+    with_card,
 )
 from PIL import Image
 from tiny_ltx2 import SOUND, save_tiny_ltx2
 
-from loraedit.families import open_family
 from loraedit.families.base import Family
-from loraedit.families.card import read_card
 
 FRAMES, HEIGHT, WIDTH = 17, 64, 96
 TEXT_TOKENS = 16
-CARD = {
-    "area_px": 64 * 96,
-    "text_tokens": TEXT_TOKENS,
-    "recipe": {"steps": 2, "rank": 2, "lr": 1e-3, "sampling_steps": 2, "guidance": 1.0},
-}
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = save_tiny_ltx2(tmp_path_factory.mktemp("ltx2") / "model")
-    (folder / "loraedit.json").write_text(json.dumps(CARD))
-    return folder
-
-
-@pytest.fixture(scope="module")
-def family(folder: Path) -> Family:
-    return open_family(read_card(folder))
+    return with_card(save_tiny_ltx2(tmp_path_factory.mktemp("ltx2") / "model"), 64 * 96, TEXT_TOKENS)
 
 
 @pytest.mark.parametrize("guidance", [1.0, 3.0])

@@ -1,4 +1,4 @@
-"""One process at a time on a run folder."""
+"""One process at a time, by the system's lock on a file."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if sys.platform == "win32":
 else:
     import fcntl
 
-__all__ = ["LOCK_FILE", "sole_user"]
+__all__ = ["LOCK_FILE", "sole_user", "take_lock"]
 
 LOCK_FILE = ".lock"
 """Empty; it stays in the folder. What counts is the system's lock on it, which ends with the process that holds it."""
@@ -32,18 +32,31 @@ def sole_user(run: Path) -> Iterator[None]:
     Raises:
         InputError: somebody is at work in it.
     """
-    descriptor = os.open(run / LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o666)
+    descriptor = take_lock(run / LOCK_FILE, 0o666)
+    if descriptor is None:
+        raise InputError(
+            f"Another loraedit is at work in '{run}'. Wait until it has ended, or give another run folder."
+        )
     try:
-        try:
-            _lock(descriptor)
-        except OSError as error:
-            if error.errno not in _NO_LOCKS:
-                raise InputError(
-                    f"Another loraedit is at work in '{run}'. Wait until it has ended, or give another run folder."
-                ) from error
         yield
     finally:
         os.close(descriptor)  # gives the lock up too
+
+
+def take_lock(path: Path, mode: int) -> int | None:
+    """An exclusive lock on a file, held by its open descriptor and whoever inherits that; None if somebody has it.
+
+    Args:
+        mode: permissions of the file, if it has to be made.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, mode)
+    try:
+        _lock(descriptor)
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            os.close(descriptor)
+            return None
+    return descriptor
 
 
 def _lock(descriptor: int) -> None:

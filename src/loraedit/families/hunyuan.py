@@ -19,7 +19,7 @@ from torch import Tensor
 from loraedit.compose import to_uint8
 from loraedit.families.base import Encoded
 from loraedit.families.loading import compute_dtype, free, loading
-from loraedit.families.one_mask import Fields, OneMaskFamily, shown_where_kept, velocity_where_kept
+from loraedit.families.one_mask import Fields, OneMaskFamily, shown_where_kept
 from loraedit.types import Pixels
 
 __all__ = ["DOUBLE_BLOCK", "HunyuanFamily", "forward_with_kept_tokens"]
@@ -42,11 +42,6 @@ class HunyuanFamily(OneMaskFamily):
         "single_transformer_blocks": ("num_single_layers", SINGLE_BLOCK),
     }
 
-    @property
-    def tokens(self) -> bool:
-        """Whether the transformer reads the mask by its tokens and not as a channel."""
-        return bool(self.config["image_condition_type"] == "token_replace")
-
     def _describe(self, pairs: Sequence[tuple[str, Pixels | None]], device: torch.device) -> list[Fields]:
         """Llava reads prompt and picture together (black if there is none), CLIP the prompt; padding is cut off."""
         absent: dict[str, Any] = {"transformer": None, "vae": None, "scheduler": None}
@@ -54,7 +49,7 @@ class HunyuanFamily(OneMaskFamily):
             pipeline = HunyuanVideoImageToVideoPipeline.from_pretrained(
                 self.card.folder, **absent, dtype=compute_dtype(device), use_safetensors=True, local_files_only=True
             ).to(device)
-        described = []
+        described, tokens = [], self.card.mask == "tokens"
         with torch.inference_mode():
             for prompt, image in pairs:
                 size = pipeline.text_encoder.config.vision_config.image_size
@@ -64,7 +59,7 @@ class HunyuanFamily(OneMaskFamily):
                     prompt,
                     device=device,
                     max_sequence_length=self.card.settings.text_tokens,
-                    image_embed_interleave=4 if self.tokens and image is not None else 2,  # as in the pipeline
+                    image_embed_interleave=4 if tokens and image is not None else 2,  # as in the pipeline
                 )
                 described.append({"text": text[0, mask[0].bool()].float().cpu(), "text_2": pooled[0].float().cpu()})
         del pipeline
@@ -75,7 +70,7 @@ class HunyuanFamily(OneMaskFamily):
         """v_theta of noisy latents ``[B, c, f, h, w]`` at timesteps ``[B]`` (1000 t), float32."""
         dtype, shown = transformer.dtype, condition.condition
         words = self._words(condition, len(latents), dtype)
-        if not self.tokens:
+        if self.card.mask == "channels":
             packed = torch.cat([latents, shown[:, 1:], shown[:, :1]], 1).to(dtype)
             output: Tensor = transformer(packed, timestep, **words, return_dict=False)[0]
             return output.float()
@@ -90,7 +85,7 @@ class HunyuanFamily(OneMaskFamily):
             )
             for at in (slice(index, index + 1) for index in range(len(latents)))
         ]
-        return velocity_where_kept(torch.cat(rows).float(), latents, timestep, shown)
+        return torch.cat(rows).float()
 
     def _words(self, condition: Encoded, count: int, dtype: torch.dtype) -> dict[str, Any]:
         """The transformer's arguments that come from prompt and guidance; no text token is padding."""

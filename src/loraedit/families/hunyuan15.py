@@ -43,7 +43,6 @@ class Hunyuan15Family(OneMaskFamily):
     transformer_kind = HunyuanVideo15Transformer3DModel
     vae_kind = AutoencoderKLHunyuanVideo15
     linears = {"transformer_blocks": ("num_layers", DOUBLE_BLOCK)}  # noqa: RUF012 (a ClassVar of the base)
-    tokens = False
 
     def lora_targets(self, which: Targets) -> tuple[str, ...]:
         """As in every family, but for what the last block does to the text: nothing reads it, so nothing is learnt."""

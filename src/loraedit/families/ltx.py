@@ -12,7 +12,7 @@ from torch import Tensor
 
 from loraedit.families.base import TIMESTEPS, Encoded
 from loraedit.families.loading import compute_dtype, free, load_scheduler, loading
-from loraedit.families.one_mask import Fields, OneMaskFamily, shown_where_kept, velocity_where_kept
+from loraedit.families.one_mask import Fields, OneMaskFamily, shown_where_kept
 from loraedit.types import Pixels
 
 __all__ = ["FRAME_RATE", "LtxFamily", "positions"]
@@ -27,6 +27,9 @@ DECODE_TIMESTEP = 0.05
 class LtxFamily(OneMaskFamily):
     """See :class:`loraedit.families.base.Family`."""
 
+    pipeline_kind: ClassVar[Any] = LTXConditionPipeline
+    not_for_words: ClassVar[tuple[str, ...]] = ("transformer", "vae", "scheduler")
+    """The pipeline's components that prompts are encoded without."""
     transformer_kind: ClassVar[Any] = LTXVideoTransformer3DModel
     vae_kind: ClassVar[Any] = AutoencoderKLLTXVideo
     linears = {  # noqa: RUF012 (a ClassVar of the base)
@@ -40,10 +43,10 @@ class LtxFamily(OneMaskFamily):
     }  # fmt: skip
 
     def _describe(self, pairs: Sequence[tuple[str, Pixels | None]], device: torch.device) -> list[Fields]:
-        """T5 reads the prompt alone; padding is cut off."""
-        absent: dict[str, Any] = {"transformer": None, "vae": None, "scheduler": None}
+        """The prompt alone is read; padding is cut off."""
+        absent: dict[str, Any] = dict.fromkeys(self.not_for_words)
         with loading(self.card):
-            pipeline = LTXConditionPipeline.from_pretrained(
+            pipeline = self.pipeline_kind.from_pretrained(
                 self.card.folder, **absent, dtype=compute_dtype(device), use_safetensors=True, local_files_only=True
             ).to(device)
         by_prompt = {}
@@ -55,10 +58,15 @@ class LtxFamily(OneMaskFamily):
                     max_sequence_length=self.card.settings.text_tokens,
                     device=device,
                 )
+                text, mask = self._connected(pipeline, text, mask)
                 by_prompt[prompt] = text[0, mask[0].bool()].float().cpu()
         del pipeline
         free()
         return [{"text": by_prompt[prompt].clone()} for prompt, _ in pairs]
+
+    def _connected(self, _pipeline: Any, text: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """The transformer's words, and which of them are valid, of the text encoder's: T5's are taken as they are."""
+        return text, mask
 
     def _normalise(self, vae: Any, latents: Tensor, back: bool = False) -> Tensor:
         """With the statistics that the VAE brings."""
@@ -88,8 +96,8 @@ class LtxFamily(OneMaskFamily):
             return_dict=False,
         )[0]
         grid = (latents.shape[2] // size[1], latents.shape[3] // size[0], latents.shape[4] // size[0])
-        cells = LTXConditionPipeline._unpack_latents(output.float(), *grid, *size)
-        return velocity_where_kept(cells, latents, timestep, shown)
+        cells: Tensor = LTXConditionPipeline._unpack_latents(output.float(), *grid, *size)
+        return cells
 
     def scheduler(self, steps: int, shape: Sequence[int], device: torch.device) -> Any:  # noqa: ARG002 (see LTX-2)
         """The checkpoint's own scheduler on the pipeline's schedule: half the steps near pure noise.

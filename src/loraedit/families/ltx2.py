@@ -17,10 +17,9 @@ from diffusers.pipelines.ltx2.pipeline_ltx2_condition import calculate_shift
 from torch import Tensor
 
 from loraedit.families.base import Encoded
-from loraedit.families.loading import compute_dtype, free, load_scheduler, loading
+from loraedit.families.loading import load_scheduler
 from loraedit.families.ltx import LtxFamily
-from loraedit.families.one_mask import Fields, shown_where_kept, velocity_where_kept
-from loraedit.types import Pixels
+from loraedit.families.one_mask import shown_where_kept
 
 __all__ = ["Ltx2Family"]
 
@@ -31,32 +30,18 @@ FRAME_RATE = 24.0
 class Ltx2Family(LtxFamily):
     """See :class:`loraedit.families.base.Family`."""
 
+    pipeline_kind = LTX2ConditionPipeline
+    not_for_words = (
+        "transformer", "vae", "audio_vae", "vocoder", "scheduler",
+        "audio_scheduler", "processor", "prompt_enhancer", "duration_head",
+    )  # fmt: skip
     transformer_kind = LTX2VideoTransformer3DModel
     vae_kind = AutoencoderKLLTX2Video
 
-    def _describe(self, pairs: Sequence[tuple[str, Pixels | None]], device: torch.device) -> list[Fields]:
-        """Gemma reads the prompt, all its layers together pass through the connector; what is masked is cut off."""
-        parts = ("transformer", "vae", "audio_vae", "vocoder", "scheduler")
-        optional = ("audio_scheduler", "processor", "prompt_enhancer", "duration_head")
-        absent: dict[str, Any] = dict.fromkeys((*parts, *optional))
-        with loading(self.card):
-            pipeline = LTX2ConditionPipeline.from_pretrained(
-                self.card.folder, **absent, dtype=compute_dtype(device), use_safetensors=True, local_files_only=True
-            ).to(device)
-        by_prompt = {}
-        with torch.inference_mode():
-            for prompt in dict.fromkeys(prompt for prompt, _ in pairs):
-                layers, mask, _, _ = pipeline.encode_prompt(
-                    prompt,
-                    do_classifier_free_guidance=False,
-                    max_sequence_length=self.card.settings.text_tokens,
-                    device=device,
-                )
-                text, _, valid = pipeline.connectors(layers, mask, padding_side=pipeline.tokenizer_padding_side)
-                by_prompt[prompt] = text[0, valid[0].bool()].float().cpu()
-        del pipeline
-        free()
-        return [{"text": by_prompt[prompt].clone()} for prompt, _ in pairs]
+    def _connected(self, pipeline: Any, text: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """All of Gemma's layers together, passed through the connector."""
+        words, _, valid = pipeline.connectors(text, mask, padding_side=pipeline.tokenizer_padding_side)
+        return words, valid
 
     def velocity(self, transformer: Any, latents: Tensor, timestep: Tensor, condition: Encoded) -> Tensor:
         """v_theta of noisy latents ``[B, c, f, h, w]`` at timesteps ``[B]`` (1000 t), float32."""
@@ -84,8 +69,8 @@ class Ltx2Family(LtxFamily):
             return_dict=False,
         )[0]
         grid = (latents.shape[2] // size[1], latents.shape[3] // size[0], latents.shape[4] // size[0])
-        cells = LTX2ConditionPipeline._unpack_latents(output.float(), *grid, *size)
-        return velocity_where_kept(cells, latents, timestep, shown)
+        cells: Tensor = LTX2ConditionPipeline._unpack_latents(output.float(), *grid, *size)
+        return cells
 
     def scheduler(self, steps: int, shape: Sequence[int], device: torch.device) -> Any:
         """The checkpoint's own scheduler, its flow shift by the number of tokens."""

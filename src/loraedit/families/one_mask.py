@@ -5,8 +5,8 @@ stands for. Two kinds of model read it:
 
 - *channels* (HunyuanVideo with concatenated latents, HunyuanVideo-1.5): noise, condition and mask are input channels
   side by side. As in those models' own pretraining, the condition is 0 where nothing is shown.
-- *tokens* (HunyuanVideo with replaced tokens, LTX): a kept token is the condition itself, at timestep 0. So there is
-  nothing to predict: its velocity is the one that leads to the condition, and as a target it is the condition.
+- *tokens* (HunyuanVideo with replaced tokens, LTX): a kept token is the condition itself, at timestep 0. What is
+  predicted there means nothing: it does not count in the loss, and the sampler puts kept tokens back.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from torch import Tensor, nn
 
 from loraedit.conditioning import FILL, Sample
 from loraedit.config import Resources, Targets
-from loraedit.families.base import TIMESTEPS, Encoded, Expert
+from loraedit.families.base import Encoded, Expert
 from loraedit.families.folder import read_json
 from loraedit.families.loading import compute_dtype, load_component, load_scheduler, loading
 from loraedit.families.model_card import ModelCard
 from loraedit.masks import pack_keep_mask
 from loraedit.types import Mask, OnStep, Pixels
 
-__all__ = ["Fields", "OneMaskFamily", "shown_where_kept", "velocity_where_kept"]
+__all__ = ["Fields", "OneMaskFamily", "shown_where_kept"]
 
 Fields = dict[str, Tensor]
 """Some fields of :class:`Encoded` by name, each of one sample."""
@@ -52,11 +52,6 @@ class OneMaskFamily(ABC):
     def experts(self) -> tuple[Expert, ...]:
         """One transformer for all noise."""
         return (Expert("transformer", 0.0, 1.0),)
-
-    @property
-    def tokens(self) -> bool:
-        """Whether the transformer reads the mask by its tokens and not as a channel."""
-        return True
 
     def lora_targets(self, which: Targets) -> tuple[str, ...]:
         """Every linear of the blocks but their modulation, or those of their attention."""
@@ -98,9 +93,7 @@ class OneMaskFamily(ABC):
         condition[:, :1] = self._latents(vae, sample.condition[:1])
         keep = self._keep(sample.edit_mask)
         target = None if sample.target is None else self._latents(vae, sample.target)
-        if self.tokens:
-            target = target if target is None else torch.where(keep == 1, condition, target)
-        else:
+        if self.card.mask == "channels":
             blank = sample.edit_mask & (sample.condition == FILL).all(-1)
             condition = condition * self._cells(blank).amax(0, keepdim=True)
         fields = {"condition": torch.cat([keep, condition])}
@@ -183,18 +176,3 @@ def shown_where_kept(latents: Tensor, condition: Tensor) -> tuple[Tensor, Tensor
     """
     keep = condition[:, :1] == 1
     return keep, torch.where(keep, condition[:, 1:], latents)
-
-
-def velocity_where_kept(velocity: Tensor, latents: Tensor, timestep: Tensor, condition: Tensor) -> Tensor:
-    """The velocity, in kept cells replaced by the one whose straight path ends in the condition.
-
-        x_t - t v = x1   =>   v = (x_t - x1) / t
-
-    Args:
-        velocity: of the model, ``[B, c, f, h, w]``.
-        latents: noisy, the same shape.
-        timestep: ``[B]``, 1000 t.
-        condition: keep channel and latents x1, ``[B, 1 + c, f, h, w]``.
-    """
-    time = (timestep.float() / TIMESTEPS).clamp(min=1e-6).view(-1, 1, 1, 1, 1)
-    return torch.where(condition[:, :1] == 1, (latents - condition[:, 1:]) / time, velocity)

@@ -49,6 +49,7 @@ class WanFamily:
     def __init__(self, card: ModelCard) -> None:
         self.card = card
         self.resources = Resources()
+        self._known_texts: dict[str, Tensor] = {}
 
     @property
     def experts(self) -> tuple[Expert, ...]:
@@ -86,20 +87,26 @@ class WanFamily:
         return {"text": self._texts([prompt], device)[0]}
 
     def _texts(self, prompts: Sequence[str], device: torch.device) -> list[Tensor]:
-        """One at a time, so that an embedding does not depend on its neighbours."""
+        """One at a time, so that an embedding does not depend on its neighbours, and each once."""
+        missing = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._known_texts]
+        if missing:
+            self._known_texts |= self._read_texts(missing, device)
+        return [self._known_texts[prompt] for prompt in prompts]
+
+    def _read_texts(self, prompts: Sequence[str], device: torch.device) -> dict[str, Tensor]:
         pipeline = self._pipeline("tokenizer", "text_encoder", dtype=compute_dtype(device))
         place_encoder(pipeline.text_encoder, self.resources, device)
         length = self.card.settings.text_tokens
         by_prompt: dict[str, Tensor] = {}
         with torch.inference_mode():
-            for prompt in dict.fromkeys(prompts):
+            for prompt in prompts:
                 hidden, _ = pipeline.encode_prompt(
                     prompt, do_classifier_free_guidance=False, max_sequence_length=length
                 )
                 by_prompt[prompt] = hidden[0].float().cpu().clone()
         del pipeline
         free()
-        return [by_prompt[prompt] for prompt in prompts]
+        return by_prompt
 
     def _packed(self, edit_mask: Mask, height: int, width: int) -> NDArray[np.float32]:
         """The mask as the model is told it: 4 channels a latent frame, or one that is constant in each token."""

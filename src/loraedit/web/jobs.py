@@ -12,7 +12,6 @@ continue where they stopped.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import shutil
@@ -23,6 +22,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from loraedit.files import write_json
+from loraedit.locks import take_lock
 
 __all__ = ["Job", "Lock", "State"]
 
@@ -38,13 +38,8 @@ class Lock:
     @classmethod
     def take(cls, path: Path) -> Lock | None:
         """The lock, or None if somebody has it."""
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(descriptor)
-            return None
-        return cls(descriptor)
+        descriptor = take_lock(path, 0o600)
+        return None if descriptor is None else cls(descriptor)
 
     def let_go(self) -> None:
         """Close ours; an heir keeps its own."""
