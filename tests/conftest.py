@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -56,6 +58,20 @@ def make_scene(frames: int = 5, height: int = 36, width: int = 44) -> Scene:
     edited = source[0].copy()
     edited[10:22, 8:20] = (40, 60, 220)
     return Scene(source, edited, mask)
+
+
+def pytest_collection_finish() -> None:
+    """What is imported by now stays: it need not be gone through each time a model is freed."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _no_waiting_for_disks() -> Iterator[None]:
+    """Tests end no power supply: what they write need not reach the disk before they go on."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda _: None)
+        yield
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
+import forked
 import numpy as np
 import pytest
 from conftest import Scene, make_scene
@@ -40,9 +41,7 @@ def run(folder: Path, **changes: str | list[str] | None) -> subprocess.Completed
     for name, value in options.items():
         for one in value if isinstance(value, list) else [value]:
             arguments += [] if one is None else [f"--{name}", one] if one else [f"--{name}"]
-    return subprocess.run(
-        [sys.executable, "-m", "loraedit", "edit", *arguments], capture_output=True, text=True, cwd=folder, check=False
-    )
+    return forked.run(["edit", *arguments], folder)
 
 
 def make_audio(path: Path) -> None:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from fractions import Fraction
 from pathlib import Path
 
+import forked
 import numpy as np
 import pytest
 from conftest import Scene, make_scene
@@ -360,7 +359,7 @@ def test_the_outside_of_a_real_clip_is_kept_to_the_bit(checkpoint: Path, tmp_pat
 
 def command(folder: Path, model: Path, name: str) -> list[str]:
     return [
-        sys.executable, "-m", "loraedit", "edit", str(folder / "source.mkv"),
+        "edit", str(folder / "source.mkv"),
         "--first-frame", str(folder / "edited.png"), "--mask", str(folder / "mask.mkv"), "--model", str(model),
         "--reference", f"4={folder / 'last.png'}", "--steps", "60", "--sampling-steps", "40",
         "--out", str(folder / f"{name}.mkv"), "--run", str(folder / name), "--segment-frames", "5", "--json",
@@ -377,13 +376,11 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def kill_when(command: list[str], run: Path, pattern: str) -> bool:
     """Start a run, kill it (SIGKILL) as soon as a file of that pattern is there; whether it was still running."""
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    with subprocess.Popen(command, **quiet) as process:
-        while process.poll() is None and not list(run.glob(pattern)):
-            time.sleep(0.002)
-        running = process.poll() is None
-        process.send_signal(signal.SIGKILL)
-    return running
+    child = forked.start(command, run.parent)
+    while child.process.is_alive() and not list(run.glob(pattern)):
+        time.sleep(0.002)
+    child.process.kill()
+    return child.wait() == -signal.SIGKILL
 
 
 def test_killed_at_any_moment_and_started_again_it_ends_with_the_same_bytes(
@@ -396,7 +393,7 @@ def test_killed_at_any_moment_and_started_again_it_ends_with_the_same_bytes(
     write_image(tmp_path / "edited.png", scene.edited_first)
     write_image(tmp_path / "last.png", scene.source[-1] // 2)
     model = checkpoints["wan22"]
-    done = subprocess.run(command(tmp_path, model, "whole"), capture_output=True, check=True)
+    done = forked.run(command(tmp_path, model, "whole"))
     assert json.loads(done.stdout)["outside_exact"] is True
     moments = [
         "cache/sample-*",
@@ -407,6 +404,6 @@ def test_killed_at_any_moment_and_started_again_it_ends_with_the_same_bytes(
     ]
     killed = [kill_when(command(tmp_path, model, "parts"), tmp_path / "parts", moment) for moment in moments]
     assert all(killed[:4])
-    subprocess.run(command(tmp_path, model, "parts"), capture_output=True, check=True)
+    assert forked.run(command(tmp_path, model, "parts")).returncode == 0
     assert (tmp_path / "parts.mkv").read_bytes() == (tmp_path / "whole.mkv").read_bytes()
     assert contents(tmp_path / "parts") == contents(tmp_path / "whole")

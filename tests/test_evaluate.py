@@ -11,6 +11,7 @@ from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 
+import forked
 import numpy as np
 import pytest
 from browser import Page, find_chromium
@@ -28,8 +29,7 @@ WITHOUT_ENCODER = {name for name in MEASURES if "similarity" not in name} | {"fl
 
 
 def command(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    line = [sys.executable, "-m", "loraedit", "evaluate", *map(str, arguments)]
-    return subprocess.run(line, capture_output=True, text=True, check=False)
+    return forked.run(["evaluate", *arguments])
 
 
 @pytest.fixture

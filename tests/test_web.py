@@ -8,13 +8,12 @@ import json
 import shlex
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import forked
 import numpy as np
 import pytest
 from conftest import make_scene
@@ -67,7 +66,7 @@ def visitor(server: Server, files: Path) -> Visitor:
 
 def test_the_mask_is_the_one_of_the_command_line(server: Server, visitor: Visitor, files: Path, tmp_path: Path) -> None:
     options = ["--from-edit", "edited.png", "--out", str(tmp_path / "mask")]
-    subprocess.run([sys.executable, "-m", "loraedit", "mask", "source.mkv", *options], cwd=files, check=True)
+    assert forked.run(["mask", "source.mkv", *options], files).returncode == 0
     key = visitor.state()["mask"]["key"]
     ours = next(server.folder.glob(f"*/masks/{key}/mask"))
     assert np.array_equal(read_clip(ours).frames, read_clip(tmp_path / "mask").frames)

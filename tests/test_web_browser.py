@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import shlex
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
+import forked
 import pytest
 from browser import find_chromium
 from conftest import make_scene
@@ -83,7 +82,5 @@ def by_command_line(shown: str, home: Path, folder: Path) -> Path:
     for line in commands[:2]:
         program, *arguments = shlex.split(line)
         assert program == "loraedit"
-        subprocess.run(
-            [sys.executable, "-m", "loraedit", *arguments], cwd=folder, check=True, stderr=subprocess.DEVNULL
-        )
+        assert forked.run(arguments, folder).returncode == 0
     return next((folder / "runs").iterdir())

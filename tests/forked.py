@@ -1,0 +1,76 @@
+"""The command line in forks of a process that has it all imported: each can be killed, and costs no start."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import subprocess
+import sys
+import tempfile
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import BinaryIO
+
+_SERVER = multiprocessing.get_context("forkserver")
+_SERVER.set_forkserver_preload(["loraedit.app.cli", "loraedit.editing", "loraedit.families.wan", "loraedit.inputs"])
+
+
+@dataclass(frozen=True)
+class Child:
+    """A command under way."""
+
+    process: multiprocessing.context.ForkServerProcess
+    errors: BinaryIO
+    """Its standard error."""
+
+    def wait(self) -> int:
+        """Its exit code, or minus the signal that ended it."""
+        self.process.join()
+        self.errors.close()
+        assert self.process.exitcode is not None
+        return self.process.exitcode
+
+
+def start(arguments: Sequence[str | Path], folder: Path, output: Path | None = None) -> Child:
+    """``loraedit ARGUMENTS`` in a process of its own, in a folder; what it prints goes to a file, or nowhere."""
+    reader, writer = _SERVER.Pipe(duplex=False)
+    line = [str(each) for each in arguments]
+    process = _SERVER.Process(target=_be_command_line, args=(line, folder, str(output or os.devnull), writer))
+    process.start()
+    writer.close()
+    return Child(process, os.fdopen(os.dup(reader.fileno()), "rb"))
+
+
+def run(arguments: Sequence[str | Path], folder: Path = Path()) -> subprocess.CompletedProcess[str]:
+    """``loraedit ARGUMENTS`` in a process of its own, and what it has said when it is done."""
+    with tempfile.TemporaryDirectory() as place:
+        output = Path(place) / "output"
+        child = start(arguments, folder.absolute(), output)
+        errors, code = child.errors.read().decode(), child.wait()
+        return subprocess.CompletedProcess(list(arguments), code, output.read_text(), errors)
+
+
+def _be_command_line(arguments: list[str], folder: Path, output: str, errors: Connection) -> None:
+    """Never comes back."""
+    code = 1
+    try:
+        os.dup2(os.open(output, os.O_WRONLY | os.O_CREAT), 1)
+        os.dup2(errors.fileno(), 2)
+        errors.close()
+        os.chdir(folder)
+        sys.argv = ["loraedit", *arguments]
+        from loraedit.app.cli import main
+
+        main()
+        code = 0
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else 0 if end.code is None else 1
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
