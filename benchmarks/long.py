@@ -261,7 +261,7 @@ def rows(tests: list[str], steps: int, work: Path) -> Iterator[tuple[str, str, s
     if "memory" in tests:
         peaks = [edited("still", frames, "given", steps, work)["peak_mb"] for frames in (60, 300)]
         yield "memory", "60 frames", f"{peaks[0]:.0f} MB"
-        yield "memory", "300 frames", f"{peaks[1]:.0f} MB ({peaks[1] / peaks[0]:.2f} times)"
+        yield "memory", "300 frames", f"{peaks[1]:.0f} MB ({peaks[1] / peaks[0]:.3f} times)"
     for mask in ("given", "auto") if "hd" in tests else ():
         took = edited("hd", 600, mask, steps, work)
         yield "hd", f"600 frames of 1920x1080, mask {mask}", f"{took['peak_mb']:.0f} MB, {took['seconds']:.0f} s"
