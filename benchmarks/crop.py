@@ -1,6 +1,6 @@
 """What crop and stitch is worth: cases of the benchmark as they are, and in a frame of four times their area.
 
-    python -m benchmarks.crop [--cases N] [--work FOLDER] [--set NAME=VALUE ...]
+    python -m benchmarks.crop [--cases N] [--work FOLDER] [--set NAME=VALUE ...] [--page docs/long.md]
 
 Each case is edited three ways: as it is (small), within the large frame with a window, and within it without. Quality
 is PSNR to the truth in the thing's region, frames after the first; cost is the processor's time for the whole edit.
@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ import loraedit
 from benchmarks.ablation import parse_settings
 from benchmarks.propagation.cases import KINDS, Case, make_case
 from benchmarks.propagation.run import code_key
+from benchmarks.tables import put_table
 from loraedit.app.progress import quiet_libraries
 from loraedit.evaluate import metrics
 from loraedit.files import fingerprint, write_json
@@ -91,16 +93,24 @@ def mean(rows: list[dict[str, float]], name: str) -> float:
     return float(np.mean([scores[name] for scores in rows]))
 
 
-def table(rows: dict[str, list[dict[str, float]]]) -> Table:
+HEAD = ("way", "PSNR in the region (dB)", "at the border (dB)", "processor time", "worst difference outside", "cases")
+
+
+def lines(rows: dict[str, list[dict[str, float]]]) -> Iterator[list[str]]:
     """Means over the cases, beside those of the small frame."""
-    sheet = Table("way", "PSNR in the region (dB)", "at the border (dB)", "cost", "worst difference outside", "cases")
     small = rows["small frame"]
     for way, each in rows.items():
         gain, times = mean(each, "psnr") - mean(small, "psnr"), mean(each, "seconds") / mean(small, "seconds")
         quality, cost = f"{mean(each, 'psnr'):.2f} ({gain:+.2f})", f"{mean(each, 'seconds'):.1f} s ({times:.2f} times)"
         worst = max(scores["outside"] for scores in each)
-        sheet.add_row(way, quality, f"{mean(each, 'border'):.2f}", cost, f"{worst:.0f}", str(len(each)))
-    return sheet
+        yield [way, quality, f"{mean(each, 'border'):.2f}", cost, f"{worst:.0f}", str(len(each))]
+
+
+def by_case(rows: dict[str, list[dict[str, float]]]) -> Iterator[list[str]]:
+    """PSNR in the region of every case."""
+    for number in range(len(rows["small frame"])):
+        kind = f"{KINDS[number % len(KINDS)]} {number // len(KINDS)}"
+        yield [kind, *(f"{each[number]['psnr']:.2f}" for each in rows.values())]
 
 
 def main() -> None:
@@ -108,6 +118,7 @@ def main() -> None:
     parser.add_argument("--cases", type=int, default=8, help="how many, a kind after the other")
     parser.add_argument("--work", type=Path, default=Path(".cache/crop"))
     parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="settings for every edit")
+    parser.add_argument("--page", type=Path, help="put the tables into this page")
     options = parser.parse_args()
     quiet_libraries("diffusers", "transformers")
     loraedit.edit(*warm_up())
@@ -116,7 +127,13 @@ def main() -> None:
         for way in WAYS:
             rows[way].append(scores(number, way, parse_settings(options.set), options.work))
             print(number, way, {name: round(value, 2) for name, value in rows[way][-1].items()}, flush=True)
-    Console().print(table(rows))
+    table = Table(*HEAD)
+    for line in lines(rows):
+        table.add_row(*line)
+    Console().print(table)
+    if options.page:
+        put_table(options.page, "crop", HEAD, list(lines(rows)))
+        put_table(options.page, "cases", ("case", *WAYS), list(by_case(rows)))
 
 
 def warm_up() -> tuple[Frames, Any, Mask]:

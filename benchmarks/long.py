@@ -1,12 +1,13 @@
 """Long clips: do colours drift, do seams show, and how much memory does it take?
 
-    python -m benchmarks.long [--tests NAME ...] [--steps N] [--work FOLDER]
+    python -m benchmarks.long [--tests NAME ...] [--steps N] [--work FOLDER] [--page docs/long.md]
 
 still    300 frames of a textured thing that stands still: drift of its colours from the first window to the last
 moving   100 frames of a thing that moves: quality against the true edit, and the seams
 memory   60 and 300 frames of one kind: peak memory of each
-hd       600 frames of 1920x1080 with a small edit: peak memory, with a mask given and with the automatic one; hardly
-         trained, and sampled in few steps, for neither changes the memory that is taken
+hd       600 frames of 1920x1080 with a small edit: peak memory; hardly trained, and sampled in few steps, for neither
+         changes the memory that is taken
+hd-auto  the same with the automatic mask
 
 Each edit runs in a process of its own, on a file. Results are kept, so the run can be stopped and continued.
 """
@@ -33,6 +34,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.propagation.cases import make_case
+from benchmarks.tables import put_table
 from loraedit.files import write_json
 from loraedit.types import Frames, Image, Mask
 from loraedit.video import open_footage, write_footage, write_image
@@ -197,29 +199,36 @@ def changes(frames: Frames, inside: Mask) -> NDArray[np.float64]:
     return np.array([np.abs(a.astype(int) - b)[plane].mean() for a, b, plane in pairs])
 
 
-def seams(frames: Frames, truth: Frames, inside: Mask, borders: set[int]) -> dict[str, float]:
-    """How much more changes from frame to frame at the borders of segments than elsewhere (the median).
+def seams(frames: Frames, truth: Frames, inside: Mask, borders: list[range]) -> dict[str, str]:
+    """How much changes from frame to frame at the borders of segments, as a share of what does elsewhere (the median).
 
     A thing does not move at one speed, so each change is measured against that of the true edit.
     """
     share = changes(frames, inside) / changes(truth, inside)
-    at = sorted(borders)
-    usual = float(np.median(np.delete(share, at)))
-    return {"usual": usual, "mean": float(share[at].mean()) / usual, "worst": float(share[at].max()) / usual}
+    at = sorted({index for border in borders for index in border})
+    elsewhere = np.delete(share, at)
+    usual = float(np.median(elsewhere))
+    each = [float(share[border].mean()) / usual for border in borders]
+    low, high = np.percentile(elsewhere, (5, 95)) / usual
+    return {
+        "change over a border": f"{min(each):.3f} to {max(each):.3f} of the usual ({len(each)} borders)",
+        "change of single frames at borders": f"{share[at].min() / usual:.3f} to {share[at].max() / usual:.3f}",
+        "change of 90 % of the frames elsewhere": f"{low:.3f} to {high:.3f}",
+    }
 
 
-def segment_borders(frames: int) -> tuple[set[int], int]:
-    """Where one segment hands over to the next (index of the earlier frame), and how long the first one is."""
+def segment_borders(frames: int) -> tuple[list[range], int]:
+    """Where one segment hands over to the next (indices of the earlier frames), and how long the first one is."""
     from loraedit.families.card import NANO, read_card
     from loraedit.segments import split
 
     card = read_card(NANO)
     segments = split(frames, card.recipe.segment_frames, card.frame_step, card.temporal)
     pairs = pairwise(segments)
-    return {at for one, two in pairs for at in range(two.start + two.given - 1, one.stop)}, len(segments[0])
+    return [range(two.start + two.given - 1, one.stop) for one, two in pairs], len(segments[0])
 
 
-def measures(kind: str, frames: int, work: Path) -> dict[str, float]:
+def measures(kind: str, frames: int, work: Path) -> dict[str, str]:
     """Drift, seams and quality of an edit that was made."""
     from loraedit.evaluate.metrics import psnr
 
@@ -230,49 +239,56 @@ def measures(kind: str, frames: int, work: Path) -> dict[str, float]:
     region = np.stack([plane[..., 0] > 127 for plane in open_footage(folder / "region.mkv").rgb()])
     region = np.broadcast_to(region, (frames, *region.shape[1:]))
     borders, window = segment_borders(frames)
-    found = {f"seam, {name}": value for name, value in seams(result, truth, region, borders).items()}
-    found["PSNR, first window"] = psnr(result[:window], truth[:window], region[:window])
-    found["PSNR, last window"] = psnr(result[-window:], truth[-window:], region[-window:])
+    found = seams(result, truth, region, borders)
+    for name, part in (("first", slice(window)), ("last", slice(-window, None))):
+        found[f"PSNR, {name} window"] = f"{psnr(result[part], truth[part], region[part]):.2f} dB"
     if kind == "still":
-        found["drift, dE"] = drift(result, region[0], window)
-        found["drift of the worst cell, dE"] = worst_drift(result, region[0], window)
+        found["drift"] = f"{drift(result, region[0], window):.2f} dE"
+        found["drift of the worst cell"] = f"{worst_drift(result, region[0], window):.2f} dE"
     return found
+
+
+HD = {"given": "hd", "auto": "hd-auto"}
+"""Tests of a large picture, by the mask of the edit."""
 
 
 # ---- the table ---------------------------------------------------------------------------------------------------
 
 
 def rows(tests: list[str], steps: int, work: Path) -> Iterator[tuple[str, str, str]]:
-    if "still" in tests or "memory" in tests:
+    if "still" in tests:
         took = edited("still", 300, "given", steps, work)
         yield "still", "exact outside the mask", str(took["outside_exact"])
-    if "still" in tests:
-        yield from (("still", name, f"{value:.3f}") for name, value in measures("still", 300, work).items())
+        yield from (("still", *measure) for measure in measures("still", 300, work).items())
     if "moving" in tests:
         edited("moving", 100, "given", steps, work)
-        yield from (("moving", name, f"{value:.3f}") for name, value in measures("moving", 100, work).items())
+        yield from (("moving", *measure) for measure in measures("moving", 100, work).items())
     if "memory" in tests:
         peaks = [edited("still", frames, "given", steps, work)["peak_mb"] for frames in (60, 300)]
         yield "memory", "60 frames", f"{peaks[0]:.0f} MB"
-        yield "memory", "300 frames", f"{peaks[1]:.0f} MB ({peaks[1] / peaks[0]:.2f} times)"
-    for mask in ("given", "auto") if "hd" in tests else ():
+        yield "memory", "300 frames", f"{peaks[1]:.0f} MB ({peaks[1] / peaks[0]:.3f} times)"
+    for mask in (mask for mask, test in HD.items() if test in tests):
         took = edited("hd", 600, mask, steps, work)
         yield "hd", f"600 frames of 1920x1080, mask {mask}", f"{took['peak_mb']:.0f} MB, {took['seconds']:.0f} s"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    names = ["still", "moving", "memory", "hd"]
+    names = ["still", "moving", "memory", *HD.values()]
     parser.add_argument("--tests", nargs="*", default=names, choices=names)
     parser.add_argument("--steps", type=int, default=60, help="training steps")
     parser.add_argument("--work", type=Path, default=Path(".cache/long"))
+    parser.add_argument("--page", type=Path, help="put the table of each test into this page")
     options = parser.parse_args()
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    table = Table("test", "measure", "value")
-    for row in rows(options.tests, options.steps, options.work):
-        print(*row, flush=True)
-        table.add_row(*row)
+    table, by_test = Table("test", "measure", "value"), dict[str, list[list[str]]]()
+    for test, *row in rows(options.tests, options.steps, options.work):
+        print(test, *row, flush=True)
+        table.add_row(test, *row)
+        by_test.setdefault(test, []).append(row)
     Console().print(table)
+    for test, measured in by_test.items() if options.page else ():
+        put_table(options.page, test, ("measure", "value"), measured)
 
 
 if __name__ == "__main__":

@@ -439,19 +439,12 @@ def test_an_mp4_whose_picture_is_cut_off_behind_sound_is_refused(tmp_path: Path)
 # The whole way
 
 
-@pytest.mark.parametrize(("name", "codec"), [("result.mp4", None), ("result.mkv", None)])
-def test_an_edit_gives_the_file_back_with_its_sound_and_timing(
-    tmp_path: Path, checkpoint: Path, scene: Scene, name: str, codec: str | None
-) -> None:
-    source, out = tmp_path / "source.mkv", tmp_path / name
+def test_an_edit_gives_the_file_back_with_its_sound_and_timing(tmp_path: Path, checkpoint: Path, scene: Scene) -> None:
+    source, out = tmp_path / "source.mkv", tmp_path / "result.mp4"
     make_source(source, Making(encoder="ffv1"), scene.source)
-    result = loraedit.edit(
-        source, scene.edited_first, scene.mask, model=str(checkpoint), steps=1, out=out, codec=codec
-    )  # fmt: skip
+    result = loraedit.edit(source, scene.edited_first, scene.mask, model=str(checkpoint), steps=1, out=out)
     assert result.outside_exact and result.notes == result.summary()["notes"] == []
     assert np.array_equal(video.read_clip(result.paths["frames"]).frames[~scene.mask], scene.source[~scene.mask])
-    if out.suffix == ".mkv":
-        assert np.array_equal(video.read_clip(out).frames, np.stack(list(result.clip.rgb())))
     assert times(out) == [at * MS for at in UNEVEN] and packets(out, "audio") == packets(source, "audio")
 
 

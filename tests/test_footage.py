@@ -33,15 +33,18 @@ def gradient(frames: int, height: int = 48, width: int = 64, channels: int = 3) 
     return (20000 + 300 * x + 400 * y + 211 * f + 1237 * c).astype(np.uint16)
 
 
-def make_film(path: Path, encoder: str, pixels: str, making: Making | None = None) -> None:
-    """Write a film of five drifting frames with PyAV alone."""
+def make_film(
+    path: Path, encoder: str, pixels: str, making: Making | None = None, frames: Stored | None = None
+) -> None:
+    """Write a film with PyAV alone: frames of 16 bits, with opacity if the format has it, or five that drift."""
     making = making or Making()
     alpha = any(component.is_alpha for component in av.VideoFormat(pixels).components)
-    options = {"x265-params": "log-level=none:bframes=0"} if encoder == "libx265" else {"bf": "0"}
+    frames = gradient(len(making.times), channels=3 + alpha) if frames is None else frames
+    options = {"x265-params": "log-level=none:bframes=0:cutree=0"} if encoder == "libx265" else {"bf": "0"}
     with av.open(str(path), "w") as container:
         container.metadata["title"] = "Räder"
         picture = container.add_stream(encoder, rate=25, options=options if encoder.startswith("libx") else {})
-        picture.width, picture.height, picture.pix_fmt = 64, 48, pixels
+        (picture.height, picture.width), picture.pix_fmt = frames.shape[1:3], pixels
         context = picture.codec_context
         context.time_base, context.sample_aspect_ratio = MS, making.aspect
         if pixels.startswith("yuv"):
@@ -49,7 +52,7 @@ def make_film(path: Path, encoder: str, pixels: str, making: Making | None = Non
         sound = container.add_stream(making.sound, rate=48000) if making.sound else None
         if sound:
             sound.metadata["language"] = "fra"
-        for stored, start in zip(gradient(len(making.times), channels=3 + alpha), making.times, strict=True):
+        for stored, start in zip(frames, making.times, strict=True):
             frame = av.VideoFrame.from_ndarray(stored, format="rgba64le" if alpha else "rgb48le")
             frame = frame.reformat(format=pixels)
             frame.pts, frame.time_base = start, MS
@@ -79,10 +82,11 @@ def same(one: Footage, other: Footage) -> bool:
 # Any span
 
 
+# x265's cutree writes beyond its memory where frames are small.
 GOPS = [
     ("a.mp4", "libx264", {"x264-params": "keyint=8:open-gop=1:bframes=3:log-level=-1"}),
     ("a.mkv", "libx264", {"x264-params": "keyint=8:intra-refresh=1:log-level=-1"}),
-    ("a.mkv", "libx265", {"x265-params": "keyint=8:open-gop=1:log-level=none"}),
+    ("a.mkv", "libx265", {"x265-params": "keyint=8:open-gop=1:cutree=0:log-level=none"}),
     ("a.mp4", "mpeg4", {"g": "8", "bf": "2"}),
     ("a.ts", "libx264", {"g": "8"}),
     ("a.mkv", "ffv1", {}),
@@ -115,9 +119,9 @@ class Counted(decoding.Decoder):
 
     opened = decoded = 0
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, *arguments: Any) -> None:
         Counted.opened += 1
-        super().__init__(path)
+        super().__init__(*arguments)
 
     def __iter__(self) -> Iterator[Any]:
         for frame in super().__iter__():
@@ -239,7 +243,7 @@ LOSSLESS = [("out.mkv", None), ("out.mov", "png"), ("frames", None)]
 
 
 @pytest.mark.parametrize("deep", DEEP, ids=lambda deep: f"{deep.encoder}-{deep.pixels}")
-def test_lossless_files_equal_the_source_outside_of_what_is_edited(tmp_path: Path, deep: Deep) -> None:
+def test_lossless_files_hold_what_is_written_to_the_bit(tmp_path: Path, deep: Deep) -> None:
     """Also timestamps, length, sound and titles; the source's own representation is what it decodes to."""
     path = tmp_path / deep.name
     make_film(path, deep.encoder, deep.pixels)
@@ -247,17 +251,13 @@ def test_lossless_files_equal_the_source_outside_of_what_is_edited(tmp_path: Pat
     first = next(source.exact())
     assert (source.depth, source.alpha, first.shape[-1]) == (deep.depth, deep.alpha, 3 + deep.alpha)
     assert first.dtype == (np.uint8 if deep.depth == 8 else np.uint16) and source.size == Size(48, 64)
+    changed = list(edited(source))
     for name, codec in LOSSLESS:
         out = tmp_path / name
-        assert video.write_footage(out, edited(source), source, codec) == []  # type: ignore[arg-type]
+        assert video.write_footage(out, changed, source, codec) == []  # type: ignore[arg-type]
         result = video.open_footage(out)
-        for ours, theirs in zip(result.exact(), source.exact(), strict=True):
-            outside = np.ones((48, 64), bool)
-            outside[10:20, 10:30] = False
-            assert ours.dtype == theirs.dtype and np.array_equal(ours[outside], theirs[outside])
-            assert not np.array_equal(ours, theirs)
-        video.write_footage(out, source.exact(), source, codec)  # type: ignore[arg-type]
-        assert video.open_footage(out).fingerprint == source.fingerprint
+        for ours, theirs in zip(result.exact(), changed, strict=True):
+            assert ours.dtype == theirs.dtype and np.array_equal(ours, theirs)
         if out.suffix:
             assert times(out) == times(path) == [at * MS for at in UNEVEN] and length(out) == length(path)
             assert packets(out, "audio") == packets(path, "audio") != []
@@ -267,10 +267,10 @@ def test_lossless_files_equal_the_source_outside_of_what_is_edited(tmp_path: Pat
 
 
 def edited(source: Footage) -> Iterator[Stored]:
+    """The values of the source's own depth, below the 8th bit too, others inside a box; opacity as it is."""
     for pixels in source.exact():
         changed = pixels.copy()
-        changed[10:20, 10:30, 0] ^= 64  # below the 8th bit too, and not in opacity
-        changed[10:20, 10:30, 1] = changed[10:20, 10:30, 1] // 2
+        changed[10:20, 10:30, :3] = changed[10:20, 10:30, :3][::-1]
         yield changed
 
 

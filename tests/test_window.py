@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from loraedit.compose import lay_over
+from loraedit.compose import from_working, lay_over, restore_detail, to_working, working_size
 from loraedit.config import Crop
 from loraedit.mask_tube import MaskTube
+from loraedit.masks import feather
 from loraedit.types import Mask, Size
 from loraedit.window import choose_window
 
@@ -48,6 +49,29 @@ def test_the_mask_is_inside_every_window_and_pasting_undoes_cutting(
         turned[index] = lay_over(clip[index], 255 - piece, ones, window.at(index))
     assert np.array_equal(pasted, clip)
     assert (turned != clip).any(-1)[mask].all()
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.integers(1, 4), st.integers(3, 60), st.integers(3, 60), st.sampled_from(["fixed", "follow"]),
+    st.integers(100, 4000), st.integers(0, 2**31),
+)  # fmt: skip
+def test_a_window_that_goes_to_the_models_size_and_back_unedited_is_stitched_into_the_very_same_clip(
+    frames: int, height: int, width: int, crop: Crop, area_px: int, seed: int
+) -> None:
+    """What the model's size costs is known where nothing is edited, and given back."""
+    rng = np.random.default_rng(seed)
+    mask = rng.random((frames, height, width)) < 0.05
+    mask[rng.integers(frames), height // 2, width // 2] = True
+    clip = rng.integers(0, 256, (frames, height, width, 3), np.uint8)
+    window = choose_window(MaskTube(mask), crop, 0.25)
+    pieces = window.cut(clip)
+    working = to_working(pieces, working_size(window.size, area_px, 8))
+    back = from_working(working, window.size)
+    restored = restore_detail(back, pieces, back, np.ones(pieces.shape[:3], np.float32))
+    alpha = feather(window.cut(mask), 3)
+    stitched = [lay_over(clip[i], restored[i], alpha[i], window.at(i)) for i in range(frames)]
+    assert np.array_equal(stitched, clip)
 
 
 def test_each_kind_of_window_is_as_small_as_it_can_be() -> None:

@@ -41,16 +41,22 @@ class Decoder:
         stream: its first moving picture.
         position: which frame comes next.
         has_sought: whether frames may differ from those that decoding from the beginning gives.
+        turn: how frames are turned to be upright; None before the first one's pixels were asked for.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, turn: Turn | None = None) -> None:
         """Open a file.
+
+        Args:
+            path: the file.
+            turn: how its frames are turned, if that is known.
 
         Raises:
             InputError: it holds no moving picture, or one with frames too large to be meant.
             av.FFmpegError: it cannot be opened.
         """
-        self.path = path
+        self.path, self.turn = path, turn
+        self._frames: Iterator[VideoFrame] = iter(())
         self.container: InputContainer = av.open(str(path.resolve()), metadata_errors=METADATA_ERRORS)
         try:
             self.stream = self._picture_stream()
@@ -59,11 +65,11 @@ class Decoder:
             raise
         self.position, self.has_sought = 0, False
         self._reformatter = VideoReformatter()
-        self._turn: Turn | None = None
         self._frames = self._decoded()
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Let go of the file, and at once of its frames: the generator refers to what holds it."""
+        self._frames = iter(())
         self.container.close()
 
     def __iter__(self) -> Iterator[VideoFrame]:
@@ -113,9 +119,9 @@ class Decoder:
 
     def pixels(self, frame: VideoFrame, layout: Layout) -> Stored:
         """A frame as RGB, upright."""
-        if self._turn is None:  # once: to look at a frame's side data keeps the frame in memory
-            self._turn = turn_of(frame)
-        return self._turn.apply(stored_pixels(frame, layout, self._reformatter))
+        if self.turn is None:  # once for a file: to look at a frame's side data keeps the frame in memory for good
+            self.turn = turn_of(frame)
+        return self.turn.apply(stored_pixels(frame, layout, self._reformatter))
 
     def _decoded(self) -> Iterator[VideoFrame]:
         for packet in self.container.demux(self.stream):

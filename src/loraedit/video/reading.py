@@ -21,7 +21,7 @@ from av.video.frame import VideoFrame
 from loraedit.errors import InputError
 from loraedit.types import Clip, Footage, Image, OnStep, Origin, Size, Stored, frame_hash, joint_hash, no_step
 from loraedit.video.decoding import Decoder, damaged
-from loraedit.video.facts import Shown, average_rate, origin_of, shown
+from loraedit.video.facts import Shown, Turn, average_rate, origin_of, shown
 from loraedit.video.images import IMAGE_SUFFIXES, read_stored
 from loraedit.video.pixels import Layout, conform, to_rgb
 
@@ -177,10 +177,10 @@ class _Video(_OnDisk):
 
     def __init__(
         self, path: Path, size: Size, fps: Fraction, origin: Origin, layout: Layout, hashes: list[bytes],
-        keys: list[int], pts: list[int | None],
+        keys: list[int], pts: list[int | None], turn: Turn | None,
     ) -> None:  # fmt: skip
         super().__init__(path, size, fps, origin, layout, hashes)
-        self._keys, self._pts = keys, pts
+        self._keys, self._pts, self._turn = keys, pts, turn
         self._indices = {at: index for index, at in enumerate(pts) if at is not None}
         self._exact_seek = len(self._indices) == len(pts)
         self._idle: Decoder | None = None
@@ -212,7 +212,7 @@ class _Video(_OnDisk):
         if pixels is None and decoder.has_sought:
             self._exact_seek = False
             decoder.close()
-            decoder = Decoder(self.path)
+            decoder = Decoder(self.path, self._turn)
             pixels = self._next(decoder, index)
         if pixels is None:
             decoder.close()
@@ -227,12 +227,12 @@ class _Video(_OnDisk):
         key = self._key_before(index)
         at = self._pts[key]
         if key and at is not None and self._exact_seek:
-            decoder = decoder or Decoder(self.path)
+            decoder = decoder or Decoder(self.path, self._turn)
             if decoder.seek(at, self._indices):
                 return decoder
         if decoder is not None:
             decoder.close()
-        return Decoder(self.path)
+        return Decoder(self.path, self._turn)
 
     def _next(self, decoder: Decoder, index: int) -> Stored | None:
         """A frame that lies ahead; None if it is not the one that was there when the file was opened."""
@@ -278,7 +278,7 @@ def _scan(decoder: Decoder, hashes: list[bytes], on_step: OnStep, see: _See) -> 
     origin = origin_of(path, decoder.container, stream, first, times, fps)
     pts = [each.pts for each in times]
     layout = decoder.layout(first)
-    return _Video(path, whole, average_rate(fps, origin), origin, layout, hashes, keys, pts)
+    return _Video(path, whole, average_rate(fps, origin), origin, layout, hashes, keys, pts, decoder.turn)
 
 
 def _expected(decoder: Decoder) -> int:
