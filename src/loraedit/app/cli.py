@@ -27,7 +27,7 @@ __all__ = ["app", "main"]
 
 LABELS = {
     "out": "Result", "frames": "Lossless frames", "sheet": "Contact sheet", "side_by_side": "Side by side",
-    "lora": "LoRA", "loss_curve": "Loss curve", "run": "Everything else",
+    "preview": "Preview", "lora": "LoRA", "loss_curve": "Loss curve", "run": "Everything else",
 }  # fmt: skip
 
 QUIET_S = 2.0

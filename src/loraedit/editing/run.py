@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -23,6 +23,9 @@ from loraedit.planning import resources_for, told
 from loraedit.results import RUN_FORMAT, input_hashes
 from loraedit.types import Footage, OnStep
 from loraedit.version import versions
+
+if TYPE_CHECKING:
+    from loraedit.editing.preview import Previews
 
 __all__ = ["EditResult", "Progress", "Run"]
 
@@ -41,7 +44,8 @@ class EditResult:
         clip: the edited clip: in memory (:class:`loraedit.types.Clip`) if the source was, or if there is no run folder
             to keep it; else read on demand from the run folder.
         paths: where things are: ``out`` if asked for, and in the run folder ``frames`` (lossless PNGs), ``sheet``,
-            ``side_by_side`` (a video for watching), ``settings``, and with a LoRA ``lora`` and ``loss_curve``.
+            ``side_by_side`` (a video for watching), ``settings``, with a LoRA ``lora`` and ``loss_curve``, and the last
+            ``preview``.
         seconds: time by phase.
         losses: training loss by step; empty if no LoRA was trained.
         reused: the phases whose result was found in the run folder.
@@ -73,7 +77,13 @@ class EditResult:
 
 
 class Run:
-    """What all stages of an edit share."""
+    """What all stages of an edit share.
+
+    Attributes:
+        previews: told how training and sampling go; None if nobody wants to look.
+    """
+
+    previews: Previews | None = None
 
     def __init__(self, job: Job, folder: Path, progress: Progress) -> None:
         self.device = find_device(job.settings.device)
@@ -134,14 +144,14 @@ class Run:
         """Time a phase, or one of its parts; gives what is told of its steps."""
         start = time.monotonic()
         self.progress(name, part, parts, "")
-        self._log(phase=name, event="start")
+        self.log(phase=name, event="start")
         yield lambda done, total: self.progress(name, part * total + done, parts * total, "")
         seconds = time.monotonic() - start
         self.result.seconds[name] = self.result.seconds.get(name, 0.0) + seconds
-        self._log(phase=name, event="end", seconds=round(seconds, 3))
+        self.log(phase=name, event="end", seconds=round(seconds, 3))
         self.progress(name, part + 1, parts, "")
 
-    def _log(self, **event: Any) -> None:
+    def log(self, **event: Any) -> None:
         """One JSON line in ``RUN/log.jsonl``."""
         with (self.folder / "log.jsonl").open("a") as file:
             file.write(json.dumps({"time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), **event}) + "\n")
