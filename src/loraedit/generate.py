@@ -13,12 +13,13 @@ from diffusers.hooks.first_block_cache import FirstBlockCacheConfig
 from torch import Tensor
 
 from loraedit.config import SamplingSettings
+from loraedit.devices import cpu_precision
 from loraedit.errors import InputError
 from loraedit.extra_loras import ExtraLora, for_expert
 from loraedit.families.base import TIMESTEPS, Encoded, Expert, Family, batch
 from loraedit.files import save_tensors, try_load_tensors
 from loraedit.flow import add_noise
-from loraedit.lora import attach_lora, match_precision, stack
+from loraedit.lora import attach_lora, match_precision, merge, stack
 from loraedit.memory import place
 from loraedit.types import OnStep
 
@@ -142,7 +143,7 @@ class _Experts:
     ) -> Tensor:
         """v_theta with classifier-free guidance: v_u + s (v_c - v_u)."""
         transformer = self._at(float(timestep))
-        with torch.inference_mode():
+        with torch.inference_mode(), cpu_precision(self.device):
             velocity = self._pass(transformer, "condition", latents, timestep, condition)
             if unconditional is not None:
                 base = self._pass(transformer, "no condition", latents, timestep, unconditional)
@@ -168,6 +169,8 @@ class _Experts:
             if expert.name in self.loras:
                 attach_lora(self.loras[expert.name], self.family, self.transformer)
                 match_precision(self.transformer, self.transformer.dtype)
+            if self.device.type == "cpu":
+                merge(self.transformer)
             place(self.transformer, self.family.resources, self.device)
             if self.step_cache:
                 self.transformer.enable_cache(FirstBlockCacheConfig(self.step_cache))

@@ -32,7 +32,7 @@ __all__ = ["EditResult", "Progress", "Run"]
 Progress = Callable[[str, int, int, str], None]
 """Called with (phase, done, total, note); done equals total when a phase ends."""
 
-STAGE_FORMAT = 2
+STAGE_FORMAT = 3
 """Goes into every key; raise it when a stage's result changes, so that old files are not taken for new ones."""
 
 
