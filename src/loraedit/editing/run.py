@@ -15,6 +15,7 @@ import numpy as np
 from loraedit.captions import captioned
 from loraedit.conditioning import Sample
 from loraedit.devices import find_device
+from loraedit.editing.profiling import Profile
 from loraedit.families import open_family
 from loraedit.families.base import Encoded
 from loraedit.files import fingerprint, save_tensors, try_load_tensors
@@ -50,6 +51,7 @@ class EditResult:
         losses: training loss by step; empty if no LoRA was trained.
         reused: the phases whose result was found in the run folder.
         outside_exact: whether every pixel outside the mask equals the source's in the lossless frames as written.
+        profile: rows of phase, part, seconds and calls; empty unless asked for.
         notes: a sentence for each thing that is not as the user might expect: an extra LoRA that decided the sampling,
             or something of the source's file, such as its sound, that ``out`` could not take.
     """
@@ -61,6 +63,7 @@ class EditResult:
     reused: list[str] = field(default_factory=list)
     outside_exact: bool = False
     notes: list[str] = field(default_factory=list)
+    profile: list[tuple[str, str, float, int]] = field(default_factory=list)
 
     def summary(self) -> dict[str, Any]:
         """The same as JSON values."""
@@ -93,6 +96,9 @@ class Run:
         self.family = open_family(job.card, self.resources)
         self.result = EditResult(job.source, notes=[*job.notes, *told(self.resources)])
         self.model_key = job.card.fingerprint()
+        self.profile = Profile()
+        if job.settings.profile:
+            self.profile.watch(self.family, self.device)
 
     def key(self, *parts: Any) -> str:
         """A file name's key: the parts, the model, the kind of device, and how stages are made."""
@@ -145,7 +151,8 @@ class Run:
         start = time.monotonic()
         self.progress(name, part, parts, "")
         self.log(phase=name, event="start")
-        yield lambda done, total: self.progress(name, part * total + done, parts * total, "")
+        with self.profile.phase(name):
+            yield lambda done, total: self.progress(name, part * total + done, parts * total, "")
         seconds = time.monotonic() - start
         self.result.seconds[name] = self.result.seconds.get(name, 0.0) + seconds
         self.log(phase=name, event="end", seconds=round(seconds, 3))

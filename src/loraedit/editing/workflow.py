@@ -68,4 +68,8 @@ def _carry_out(run: Run, in_memory: bool) -> EditResult:
     generate(run, bench, loras)
     with run.phase("compose") as on_step:
         finish(run, in_memory, on_step)
+    if run.settings.profile:
+        run.result.profile = run.profile.rows()
+        run.result.paths["profile"] = run.folder / "profile.json"
+        write_json(run.result.paths["profile"], run.profile.as_json())
     return run.result
