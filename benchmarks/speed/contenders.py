@@ -20,11 +20,12 @@ from diffusers.training_utils import compute_density_for_timestep_sampling
 from peft import LoraConfig, inject_adapter_in_model
 
 from benchmarks.speed.work import CPU, LR, RANK, Contender, Work
+from loraedit.devices import autocasts
 from loraedit.families.base import batch
 from loraedit.families.lora_names import native_name
 from loraedit.families.wan_layout import diffusers_name
 from loraedit.generate import sample
-from loraedit.lora import attach, attach_lora, match_precision, save_lora
+from loraedit.lora import as_autocast, attach, attach_lora, match_precision, save_lora
 from loraedit.training import Stage, train
 
 __all__ = ["diffsynth", "loraedit", "plain"]
@@ -36,6 +37,8 @@ def loraedit(work: Work, folder: Path) -> Contender:
     expert = work.family.experts[0]
     sizes = work.transformer(), work.transformer()
     attach(sizes[0], work.family.lora_targets("all"), RANK, 0)
+    if autocasts(CPU):
+        as_autocast(sizes[1])
 
     def train_steps(steps: int, told: Callable[..., None]) -> None:
         settings = work.training.model_copy(update={"steps": steps})

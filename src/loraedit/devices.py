@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from loraedit.errors import InputError
 
-__all__ = ["autocasts", "cpu_precision", "find_device", "training_attention", "training_precision"]
+__all__ = ["autocasts", "find_device", "training_attention", "training_precision"]
 
 
 def find_device(name: str | None) -> torch.device:
@@ -37,11 +37,6 @@ def autocasts(device: torch.device) -> bool:
         return True
     has = torch.cpu.get_capabilities()
     return bool(has.get("avx512_bf16") or has.get("amx_bf16"))
-
-
-def cpu_precision(device: torch.device) -> AbstractContextManager[None]:
-    """Generate on a CPU as it trains: in bfloat16 where it has that in hardware. An accelerator's weights decide."""
-    return training_precision(device) if device.type == "cpu" else nullcontext()
 
 
 @contextmanager

@@ -13,13 +13,13 @@ from diffusers.hooks.first_block_cache import FirstBlockCacheConfig
 from torch import Tensor
 
 from loraedit.config import SamplingSettings
-from loraedit.devices import cpu_precision
+from loraedit.devices import autocasts, training_precision
 from loraedit.errors import InputError
 from loraedit.extra_loras import ExtraLora, for_expert
 from loraedit.families.base import TIMESTEPS, Encoded, Expert, Family, batch
 from loraedit.files import save_tensors, try_load_tensors
 from loraedit.flow import add_noise
-from loraedit.lora import attach_lora, match_precision, merge, stack
+from loraedit.lora import as_autocast, attach_lora, match_precision, merge, stack
 from loraedit.memory import place
 from loraedit.types import OnStep
 
@@ -135,6 +135,7 @@ class _Experts:
         held: Held | None = None,
     ) -> None:
         self.family, self.loras, self.extras, self.device, self.step_cache = family, loras, extras, device, step_cache
+        self.low = device.type == "cpu" and (held is not None or autocasts(device))  # elsewhere the weights decide
         self.expert: Expert | None = held.expert if held else None
         self.transformer: Any = held.transformer if held else None
 
@@ -143,7 +144,7 @@ class _Experts:
     ) -> Tensor:
         """v_theta with classifier-free guidance: v_u + s (v_c - v_u)."""
         transformer = self._at(float(timestep))
-        with torch.inference_mode(), cpu_precision(self.device):
+        with torch.inference_mode(), training_precision(self.device) if self.low else nullcontext():
             velocity = self._pass(transformer, "condition", latents, timestep, condition)
             if unconditional is not None:
                 base = self._pass(transformer, "no condition", latents, timestep, unconditional)
@@ -171,6 +172,8 @@ class _Experts:
                 match_precision(self.transformer, self.transformer.dtype)
             if self.device.type == "cpu":
                 merge(self.transformer)
+            if self.low:
+                as_autocast(self.transformer)
             place(self.transformer, self.family.resources, self.device)
             if self.step_cache:
                 self.transformer.enable_cache(FirstBlockCacheConfig(self.step_cache))

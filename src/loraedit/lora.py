@@ -23,8 +23,10 @@ from loraedit.errors import ModelError
 from loraedit.families.base import Family
 from loraedit.files import save_tensors
 from loraedit.lora_files import Fit, fit, read_lora
+from loraedit.memory import blocks
 
 __all__ = [
+    "as_autocast",
     "attach",
     "attach_lora",
     "load_lora",
@@ -69,6 +71,15 @@ def read_as_it_comes(transformer: nn.Module) -> None:
     for module in transformer.modules():
         if isinstance(module, LoraLayer):
             module.cast_input_dtype_enabled = False
+
+
+def as_autocast(transformer: nn.Module) -> None:
+    """Turn the frozen linears of the blocks to bfloat16, in place: the same bytes as autocast makes of them."""
+    for block in blocks(transformer):
+        for module in block.modules():
+            frozen = isinstance(module, nn.Linear) and not module.weight.requires_grad
+            if frozen and module.weight.dtype == torch.float32:
+                module.to(torch.bfloat16)
 
 
 def match_precision(transformer: nn.Module, dtype: torch.dtype) -> None:
