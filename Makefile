@@ -9,7 +9,7 @@ MODELS ?= nano
 EXAMPLE := examples/pedestrian
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test web-check chaos check format gpu-check bench bench-quick nano clean
+.PHONY: help setup demo test web-check chaos check format gpu-check bench bench-quick bench-speed nano clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -58,6 +58,11 @@ bench: $(STAMP)  ## run the benchmark and write docs/benchmark.md (long; stop an
 bench-quick: $(STAMP)  ## the benchmark on one case of each kind, the main methods only
 	$(BIN)/python -m benchmarks.propagation.run --cases 1 --choices 0 \
 	  --methods "source unchanged" "optical flow (DIS)" "no LoRA" "motion LoRA"
+
+bench-speed: $(STAMP)  ## time and memory beside diffusers + peft and DiffSynth-Studio, and cost by size (minutes)
+	$(BIN)/python -m pip install einops && $(BIN)/python -m pip install --no-deps diffsynth
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.speed.run --page docs/benchmark.md
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.cost --page docs/benchmark.md
 
 nano: $(STAMP)  ## train the built-in model again (very long)
 	$(BIN)/python -m pip install -e ".[pretrain]"

@@ -16,6 +16,7 @@ from PIL import Image as PilImage
 
 from benchmarks.propagation.cases import KINDS, PER_KIND, make_case
 from benchmarks.propagation.methods import CHOICES, METHODS, ONE, OURS, PAPER
+from benchmarks.speed.page import sections
 from loraedit.evaluate.metrics import Interval, paired_bootstrap
 from loraedit.families.card import NANO, read_card
 from loraedit.video import read_image
@@ -202,6 +203,7 @@ def write_page(page: Path, compared: Sequence[Task], chosen: Sequence[Task]) -> 
     counts = {len(rows) for rows in scores.values()}
     recipe = read_card(NANO).recipe.model_dump()
     sheets = "\n".join(f"### {kind}\n\n![{kind}]({pictures.name}/{kind}.jpg)\n" for kind in KINDS)
+    kept = sections(page.read_text(encoding="utf-8")) if page.exists() else ""
     page.write_text(f"""# How well an edit is carried: a benchmark with true answers
 
 Made by `make bench`; nothing here is written by hand. Cases: {max(counts)} (of {len(KINDS) * PER_KIND}) of
@@ -231,4 +233,6 @@ largest difference to the source outside the mask, in grey levels.
 
 The first case of each kind, frames 0, 4, 8, 12 and 16.
 
-{sheets}""")
+{sheets}
+{kept}
+""")

@@ -249,6 +249,9 @@ class EditSettings(_Settings):
     fit: bool = Field(False, description="Resize edited frames of another size to the clip's.")
     seed: Seed = Field(0, description="Decides the noise that generation starts from.")
     train_seed: Seed = Field(0, description="Decides everything random in training.")
+    profile: bool = Field(False, description="Say where the time goes, in a table and in RUN/profile.json.")
+    preview: bool = Field(True, description="Show a first look, in few steps, before a run that costs far more.")
+    preview_every: Steps = Field(0, description="A look after every so many training or sampling steps; 0: none.")
     codec: Codec | None = Field(
         None,
         description="h264, h265, av1, prores, ffv1 or png; by default as the name of --out says.",

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +13,28 @@ from diffusers.hooks.first_block_cache import FirstBlockCacheConfig
 from torch import Tensor
 
 from loraedit.config import SamplingSettings
+from loraedit.devices import autocasts, training_precision
 from loraedit.errors import InputError
 from loraedit.extra_loras import ExtraLora, for_expert
 from loraedit.families.base import TIMESTEPS, Encoded, Expert, Family, batch
 from loraedit.files import save_tensors, try_load_tensors
 from loraedit.flow import add_noise
-from loraedit.lora import attach_lora, match_precision, stack
+from loraedit.lora import as_autocast, attach_lora, match_precision, merge, stack
 from loraedit.memory import place
 from loraedit.types import OnStep
 
-__all__ = ["initial_noise", "sample"]
+__all__ = ["Held", "initial_noise", "sample"]
+
+OnEstimate = Callable[[Tensor, int, int], None]
+"""Called after each step with (what the latents will become, as this step has it, steps done, steps in all)."""
+
+
+@dataclass(frozen=True)
+class Held:
+    """A transformer that is on its device already, with its LoRA, and the expert that it is."""
+
+    expert: Expert
+    transformer: Any
 
 
 def initial_noise(shape: tuple[int, ...], seed: int) -> Tensor:
@@ -40,6 +52,8 @@ def sample(
     steps_folder: Path,
     on_step: OnStep,
     extras: Sequence[ExtraLora] = (),
+    on_estimate: OnEstimate | None = None,
+    held: Held | None = None,
 ) -> Tensor:
     """Generate latents ``[c, f, h, w]`` from a condition.
 
@@ -52,6 +66,8 @@ def sample(
             model that does not read the guidance scale itself.
         loras: LoRA file by expert name; an expert without one runs bare.
         extras: further LoRAs, laid under those.
+        held: sample with this transformer alone. What it says at its last step, x_t - t v, is the result: if another
+            expert follows, an estimate.
     """
     c = family.card.latent_channels
     noise = initial_noise((c, *condition.condition.shape[1:]), sampling.seed).to(device)
@@ -65,17 +81,24 @@ def sample(
     scheduler = family.scheduler(sampling.sampling_steps, noise.shape, device)
     first, levels = _schedule(scheduler, sampling.strength)
     latents = noise if first == 0 else add_noise(shown, noise, levels[0])
-    loader = _Experts(family, loras, extras, device, sampling.step_cache)
+    loader = _Experts(family, loras, extras, device, sampling.step_cache, held)
+    estimate = latents
     for index, timestep in enumerate(scheduler.timesteps[first:]):
+        if held is not None and held.expert != loader.expert_at(float(timestep)):
+            return estimate.float().cpu()
         kept = steps_folder / f"{index:04d}.safetensors"
         velocity = None if sampling.step_cache else _kept_velocity(kept)
         if velocity is None:
             velocity = loader.velocity(latents, timestep, condition, unconditional, sampling.guidance)
             _check_finite(velocity)  # before it is kept: a run that goes on would only find it again
             save_tensors(kept, {"velocity": velocity})
-        latents = scheduler.step(velocity.to(device)[None], timestep, latents[None], return_dict=False)[0][0]
+        velocity = velocity.to(device)
+        estimate = latents - levels[index] * velocity
+        latents = scheduler.step(velocity[None], timestep, latents[None], return_dict=False)[0][0]
         if sampling.hold or family.card.mask == "tokens":  # such a model has said nothing of the tokens that it kept
             latents = torch.where(kept_zone, add_noise(shown, noise, levels[index + 1]), latents)
+        if on_estimate is not None:
+            on_estimate(estimate, index + 1, len(levels) - 1)
         on_step(index + 1, len(levels) - 1)
     _check_finite(latents)
     return latents.float().cpu()
@@ -109,17 +132,19 @@ class _Experts:
         extras: Sequence[ExtraLora],
         device: torch.device,
         step_cache: float,
+        held: Held | None = None,
     ) -> None:
         self.family, self.loras, self.extras, self.device, self.step_cache = family, loras, extras, device, step_cache
-        self.expert: Expert | None = None
-        self.transformer: Any = None
+        self.low = device.type == "cpu" and (held is not None or autocasts(device))  # elsewhere the weights decide
+        self.expert: Expert | None = held.expert if held else None
+        self.transformer: Any = held.transformer if held else None
 
     def velocity(
         self, latents: Tensor, timestep: Tensor, condition: Encoded, unconditional: Encoded | None, guidance: float
     ) -> Tensor:
         """v_theta with classifier-free guidance: v_u + s (v_c - v_u)."""
         transformer = self._at(float(timestep))
-        with torch.inference_mode():
+        with torch.inference_mode(), training_precision(self.device) if self.low else nullcontext():
             velocity = self._pass(transformer, "condition", latents, timestep, condition)
             if unconditional is not None:
                 base = self._pass(transformer, "no condition", latents, timestep, unconditional)
@@ -131,8 +156,12 @@ class _Experts:
         with transformer.cache_context(what) if self.step_cache else nullcontext():
             return self.family.velocity(transformer, latents[None], timestep[None], batch([condition]))[0]
 
+    def expert_at(self, timestep: float) -> Expert:
+        """The expert that serves a timestep."""
+        return next(e for e in self.family.experts if e.low * TIMESTEPS <= timestep)
+
     def _at(self, timestep: float) -> Any:
-        expert = next(e for e in self.family.experts if e.low * TIMESTEPS <= timestep)
+        expert = self.expert_at(timestep)
         if self.transformer is None or expert != self.expert:
             self.transformer = None
             self.transformer = self.family.load_transformer(expert, self.device)
@@ -141,6 +170,10 @@ class _Experts:
             if expert.name in self.loras:
                 attach_lora(self.loras[expert.name], self.family, self.transformer)
                 match_precision(self.transformer, self.transformer.dtype)
+            if self.device.type == "cpu":
+                merge(self.transformer)
+            if self.low:
+                as_autocast(self.transformer)
             place(self.transformer, self.family.resources, self.device)
             if self.step_cache:
                 self.transformer.enable_cache(FirstBlockCacheConfig(self.step_cache))

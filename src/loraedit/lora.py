@@ -23,13 +23,16 @@ from loraedit.errors import ModelError
 from loraedit.families.base import Family
 from loraedit.files import save_tensors
 from loraedit.lora_files import Fit, fit, read_lora
+from loraedit.memory import blocks
 
 __all__ = [
+    "as_autocast",
     "attach",
     "attach_lora",
     "load_lora",
     "lora_parameters",
     "match_precision",
+    "merge",
     "read_as_it_comes",
     "save_lora",
     "stack",
@@ -70,10 +73,30 @@ def read_as_it_comes(transformer: nn.Module) -> None:
             module.cast_input_dtype_enabled = False
 
 
+def as_autocast(transformer: nn.Module) -> None:
+    """Turn the frozen linears of the blocks to bfloat16, in place: the same bytes as autocast makes of them."""
+    for block in blocks(transformer):
+        for module in block.modules():
+            frozen = isinstance(module, nn.Linear) and not module.weight.requires_grad
+            if frozen and module.weight.dtype == torch.float32:
+                module.to(torch.bfloat16)
+
+
 def match_precision(transformer: nn.Module, dtype: torch.dtype) -> None:
     """Give the LoRA the precision that the model computes in; for use without training."""
     for _, parameter in lora_parameters(transformer):
         parameter.data = parameter.data.to(dtype)
+
+
+def merge(transformer: nn.Module) -> None:
+    """Add all adapters to the float32 weights under them and take them off, in place; other layers stay as they are.
+
+    Generation then runs plain layers. In float32 the sum loses nothing that counts; half precision would round it.
+    """
+    for name, module in list(transformer.named_modules()):
+        if isinstance(module, LoraLayer) and module.get_base_layer().weight.dtype == torch.float32:
+            module.merge()
+            transformer.set_submodule(name, module.get_base_layer())
 
 
 def save_lora(

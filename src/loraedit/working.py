@@ -180,8 +180,8 @@ class Workbench:
     def _scene_hints(self, segment: Segment, source: Frames, made: Frames) -> Carried:
         """The edited key frames carried, and the last of the frames that are given."""
         if not segment.given:
-            shown, self._first = self._first_hints(segment, source)[1], None
-            return shown
+            return self._first_hints(segment, source)[1]
+        self._first = None
         last = {segment.given - 1: made[-1]}
         carried = self._carried(segment, source, [self._relative(self._edited, segment) | last], last)[0]
         carried.frames[: segment.given], carried.trust[: segment.given] = made, 1.0

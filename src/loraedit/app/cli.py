@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.table import Table
 
 from loraedit.app.doctor import doctor
 from loraedit.app.lora import lora_app
@@ -27,7 +28,7 @@ __all__ = ["app", "main"]
 
 LABELS = {
     "out": "Result", "frames": "Lossless frames", "sheet": "Contact sheet", "side_by_side": "Side by side",
-    "lora": "LoRA", "loss_curve": "Loss curve", "run": "Everything else",
+    "preview": "Preview", "lora": "LoRA", "loss_curve": "Loss curve", "profile": "Profile", "run": "Everything else",
 }  # fmt: skip
 
 QUIET_S = 2.0
@@ -122,6 +123,8 @@ def edit(
         typer.echo(json.dumps(result.summary()))
     else:
         _tell(console, result.summary(), job.notes)
+        if result.profile:
+            _show_profile(console, result.profile)
 
 
 @app.command()
@@ -312,6 +315,14 @@ def _tell(console: Console, summary: dict[str, Any], told: Sequence[str]) -> Non
     for name, label in LABELS.items():
         if name in summary:
             console.print(f"  {label + ':':17}{summary[name]}", highlight=False, soft_wrap=True, markup=False)
+
+
+def _show_profile(console: Console, rows: Sequence[tuple[str, str, float, int]]) -> None:
+    """Where the time went, phase by phase."""
+    table, total = Table("Phase", "Within", "Seconds", "Share", "Calls"), sum(row[2] for row in rows)
+    for phase, part, seconds, calls in rows:
+        table.add_row(phase, part, f"{seconds:.2f}", f"{seconds / total:.0%}", str(calls))
+    console.print(table)
 
 
 app.command()(plan)

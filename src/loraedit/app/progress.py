@@ -16,6 +16,7 @@ __all__ = ["JsonProgress", "PhaseProgress", "quiet_libraries"]
 
 LABELS = {
     "plan": "Measuring", "read": "Reading the clip", "mask": "Making the mask", "prepare": "Following the edit",
+    "preview": "Preview",
     "encode": "Encoding", "train": "Training the LoRA", "sample": "Generating", "decode": "Decoding",
     "compose": "Composing",
 }  # fmt: skip

@@ -23,7 +23,7 @@ from loraedit.types import Pixels
 from loraedit.version import __version__
 from loraedit.working import Lesson, Workbench
 
-__all__ = ["learn"]
+__all__ = ["learn", "prior"]
 
 REFERENCE_SHARE = 9
 """A reference is drawn this many times as often as the source clip, as in the paper's second stage."""
@@ -141,7 +141,7 @@ def _courses(run: Run, taught: _Taught) -> list[_Course]:
 
 def _train_all(run: Run, expert: Expert, courses: Sequence[_Course]) -> Path:
     """One expert through all courses; the last one's LoRA file."""
-    file = _prior(run, expert)
+    file = prior(run, expert)
     key = fingerprint(file.read_bytes()) if file else ""
     under = run.extra_keys() if run.settings.extra_in_training else []
     key = fingerprint(key, under) if under else key
@@ -160,7 +160,7 @@ def _train_all(run: Run, expert: Expert, courses: Sequence[_Course]) -> Path:
     return file
 
 
-def _prior(run: Run, expert: Expert) -> Path | None:
+def prior(run: Run, expert: Expert) -> Path | None:
     """The LoRA to start from, if the settings ask for one and the checkpoint brings it."""
     file = run.job.card.prior(expert.name)
     return file if run.settings.prior and run.settings.lora == "motion" and file.exists() else None
@@ -174,6 +174,8 @@ def _train(run: Run, expert: Expert, course: _Course, start: Path | None, state:
 
         def on_loss(done: int, total: int, loss: float) -> None:
             run.progress("train", done, total, f"{expert.name} loss {loss:.4f}")
+            if run.previews is not None:
+                run.previews.trained(expert, transformer, done, total)
 
         stage = Stage(list(course.samples.values()), course.weights, start)
         run.result.losses += train(run.family, expert, transformer, stage, course.settings, state, on_loss, run.device)

@@ -8,13 +8,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from loraedit.captions import captioned
 from loraedit.conditioning import Sample
 from loraedit.devices import find_device
+from loraedit.editing.profiling import Profile
 from loraedit.families import open_family
 from loraedit.families.base import Encoded
 from loraedit.files import fingerprint, save_tensors, try_load_tensors
@@ -24,12 +25,15 @@ from loraedit.results import RUN_FORMAT, input_hashes
 from loraedit.types import Footage, OnStep
 from loraedit.version import versions
 
+if TYPE_CHECKING:
+    from loraedit.editing.preview import Previews
+
 __all__ = ["EditResult", "Progress", "Run"]
 
 Progress = Callable[[str, int, int, str], None]
 """Called with (phase, done, total, note); done equals total when a phase ends."""
 
-STAGE_FORMAT = 2
+STAGE_FORMAT = 3
 """Goes into every key; raise it when a stage's result changes, so that old files are not taken for new ones."""
 
 
@@ -41,11 +45,13 @@ class EditResult:
         clip: the edited clip: in memory (:class:`loraedit.types.Clip`) if the source was, or if there is no run folder
             to keep it; else read on demand from the run folder.
         paths: where things are: ``out`` if asked for, and in the run folder ``frames`` (lossless PNGs), ``sheet``,
-            ``side_by_side`` (a video for watching), ``settings``, and with a LoRA ``lora`` and ``loss_curve``.
+            ``side_by_side`` (a video for watching), ``settings``, with a LoRA ``lora`` and ``loss_curve``, and the last
+            ``preview``.
         seconds: time by phase.
         losses: training loss by step; empty if no LoRA was trained.
         reused: the phases whose result was found in the run folder.
         outside_exact: whether every pixel outside the mask equals the source's in the lossless frames as written.
+        profile: rows of phase, part, seconds and calls; empty unless asked for.
         notes: a sentence for each thing that is not as the user might expect: an extra LoRA that decided the sampling,
             or something of the source's file, such as its sound, that ``out`` could not take.
     """
@@ -57,6 +63,7 @@ class EditResult:
     reused: list[str] = field(default_factory=list)
     outside_exact: bool = False
     notes: list[str] = field(default_factory=list)
+    profile: list[tuple[str, str, float, int]] = field(default_factory=list)
 
     def summary(self) -> dict[str, Any]:
         """The same as JSON values."""
@@ -73,7 +80,13 @@ class EditResult:
 
 
 class Run:
-    """What all stages of an edit share."""
+    """What all stages of an edit share.
+
+    Attributes:
+        previews: told how training and sampling go; None if nobody wants to look.
+    """
+
+    previews: Previews | None = None
 
     def __init__(self, job: Job, folder: Path, progress: Progress) -> None:
         self.device = find_device(job.settings.device)
@@ -83,6 +96,9 @@ class Run:
         self.family = open_family(job.card, self.resources)
         self.result = EditResult(job.source, notes=[*job.notes, *told(self.resources)])
         self.model_key = job.card.fingerprint()
+        self.profile = Profile()
+        if job.settings.profile:
+            self.profile.watch(self.family, self.device)
 
     def key(self, *parts: Any) -> str:
         """A file name's key: the parts, the model, the kind of device, and how stages are made."""
@@ -134,14 +150,15 @@ class Run:
         """Time a phase, or one of its parts; gives what is told of its steps."""
         start = time.monotonic()
         self.progress(name, part, parts, "")
-        self._log(phase=name, event="start")
-        yield lambda done, total: self.progress(name, part * total + done, parts * total, "")
+        self.log(phase=name, event="start")
+        with self.profile.phase(name):
+            yield lambda done, total: self.progress(name, part * total + done, parts * total, "")
         seconds = time.monotonic() - start
         self.result.seconds[name] = self.result.seconds.get(name, 0.0) + seconds
-        self._log(phase=name, event="end", seconds=round(seconds, 3))
+        self.log(phase=name, event="end", seconds=round(seconds, 3))
         self.progress(name, part + 1, parts, "")
 
-    def _log(self, **event: Any) -> None:
+    def log(self, **event: Any) -> None:
         """One JSON line in ``RUN/log.jsonl``."""
         with (self.folder / "log.jsonl").open("a") as file:
             file.write(json.dumps({"time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), **event}) + "\n")

@@ -23,7 +23,7 @@ from loraedit.segments import Segment
 from loraedit.types import Frames, Image
 from loraedit.working import Scene, Workbench
 
-__all__ = ["discard_pieces", "generate", "pieces"]
+__all__ = ["discard_pieces", "first_condition", "generate", "pieces"]
 
 
 def generate(run: Run, bench: Workbench, loras: dict[str, Path]) -> None:
@@ -43,6 +43,12 @@ def generate(run: Run, bench: Workbench, loras: dict[str, Path]) -> None:
         _keep_pieces(run.folder, segment.start, frames[: end - segment.start])
         tail = frames[end - segment.start :]
     run.result.reused += ["sample"] if all(found) else []
+
+
+def first_condition(run: Run, bench: Workbench) -> Sample:
+    """What the first segment is generated from."""
+    segment = run.job.segments[0]
+    return _condition(run, bench, bench.scene(segment, bench.pieces(segment.start, segment.start + 1)[:0]))
 
 
 def _make(
@@ -83,7 +89,10 @@ def _latents(run: Run, condition: str, encoded: Encoded, loras: dict[str, Path],
         guided = sampling.guidance > 1 and not run.job.card.embeds_guidance
         negative = run.family.embed_prompt("", run.device) if guided else None
         with run.phase("sample", part, len(run.job.segments)) as on_step:
-            latents = sample(run.family, encoded, negative, sampling, loras, run.device, steps, on_step, run.job.extras)
+            look = run.previews.sampled if run.previews is not None and part == 0 else None
+            latents = sample(
+                run.family, encoded, negative, sampling, loras, run.device, steps, on_step, run.job.extras, look
+            )
         save_tensors(path, {"latents": latents})
     shutil.rmtree(steps, ignore_errors=True)
     return (latents, False) if kept is None else (kept["latents"], True)

@@ -15,9 +15,10 @@ import tempfile
 from pathlib import Path
 
 from loraedit.editing.finish import finish
-from loraedit.editing.lessons import learn
+from loraedit.editing.lessons import learn, prior
+from loraedit.editing.preview import Previews
 from loraedit.editing.run import EditResult, Progress, Run
-from loraedit.editing.scenes import generate
+from loraedit.editing.scenes import first_condition, generate
 from loraedit.files import write_json
 from loraedit.inputs import Job
 from loraedit.locks import sole_user
@@ -58,8 +59,17 @@ def _carry_out(run: Run, in_memory: bool) -> EditResult:
     bench = Workbench(run.job)
     with run.phase("prepare") as on_step:
         bench.trace(on_step)
+    if Previews.wanted(run):
+        priors = {expert.name: file for expert in run.family.experts if (file := prior(run, expert))}
+        run.previews = Previews(run, bench, first_condition(run, bench), priors)
+        if Previews.cheap(run):
+            run.previews.start()
     loras = learn(run, bench) if run.settings.lora != "none" else {}
     generate(run, bench, loras)
     with run.phase("compose") as on_step:
         finish(run, in_memory, on_step)
+    if run.settings.profile:
+        run.result.profile = run.profile.rows()
+        run.result.paths["profile"] = run.folder / "profile.json"
+        write_json(run.result.paths["profile"], run.profile.as_json())
     return run.result

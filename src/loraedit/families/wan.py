@@ -27,6 +27,7 @@ from loraedit.families.loading import compute_dtype, free, load_component, load_
 from loraedit.families.lora_names import WAN_LINEARS, native_name
 from loraedit.families.model_card import ModelCard
 from loraedit.families.single_file import load_single_file
+from loraedit.families.wan_attention import write_out_attention
 from loraedit.families.wan_layout import SCALES, diffusers_name
 from loraedit.masks import pack_keep_mask, pack_token_mask
 from loraedit.memory import place_encoder
@@ -192,6 +193,8 @@ class WanFamily:
                     self.card.folder, subfolder=expert.name, dtype=dtype, use_safetensors=True
                 )
         module: nn.Module = transformer.eval().requires_grad_(False)
+        if device.type == "cpu" and self.resources.attention is None:
+            write_out_attention(module)
         return module
 
     def velocity(self, transformer: Any, latents: Tensor, timestep: Tensor, condition: Encoded) -> Tensor:

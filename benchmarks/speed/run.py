@@ -1,0 +1,150 @@
+"""Seconds and memory of a training and of a sampling step, ours beside others' on the same work, in one process.
+
+    python -m benchmarks.speed.run [--page docs/benchmark.md] [--rounds 7]
+
+All take turns: in every round each does one step, in an order that rotates, so that whatever else the machine does
+falls on all alike. Medians over the rounds; the first steps warm up. Memory is what torch allocates: weights, LoRA and
+optimiser, and on top the peak within a step, counted allocation by allocation.
+DiffSynth-Studio comes with ``pip install diffsynth einops --no-deps``; where it is not installed, it is left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import queue
+import statistics
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.profiler import ProfilerActivity, profile
+
+from benchmarks.speed.contenders import diffsynth, loraedit, plain
+from benchmarks.speed.page import section, write_between
+from benchmarks.speed.work import Contender, Steps, make_work
+
+WARM_UP = 2
+
+
+def contenders(work: Any, folder: Path) -> list[Contender]:
+    """Ours first, then the others in each precision that they offer."""
+    found = [loraedit(work, folder), *(plain(work, folder, dtype) for dtype in (torch.float32, torch.bfloat16))]
+    if importlib.util.find_spec("diffsynth") is not None:
+        found += [diffsynth(work, folder, torch.bfloat16, checkpointing=True)]
+        found += [diffsynth(work, folder, dtype, checkpointing=False) for dtype in (torch.bfloat16, torch.float32)]
+    return found
+
+
+def seconds(found: Sequence[Contender], what: str, rounds: int) -> dict[str, list[float]]:
+    """Seconds of every step by contender."""
+    steps = {each.name: in_turns(getattr(each, what), WARM_UP + rounds + 1) for each in found}
+    for running in steps.values():
+        for _ in range(WARM_UP):
+            next(running)
+    taken: dict[str, list[float]] = {name: [] for name in steps}
+    for turn in range(rounds):
+        order = list(steps)[turn % len(steps) :] + list(steps)[: turn % len(steps)]
+        for name in order:
+            start = time.perf_counter()
+            next(steps[name])
+            taken[name].append(time.perf_counter() - start)
+        print(what, turn + 1, "of", rounds, flush=True)
+    return taken
+
+
+def in_turns(work: Steps, steps: int) -> Iterator[None]:
+    """The work as an iterator over its steps: it goes on, in a thread, only while the next step is asked for."""
+    done: queue.Queue[BaseException | bool] = queue.Queue()
+    go = threading.Semaphore(0)
+
+    def told(*_: object) -> None:
+        done.put(True)
+        go.acquire()
+
+    def carry_out() -> None:
+        go.acquire()
+        try:
+            work(steps, told)
+            done.put(False)
+        except BaseException as error:
+            done.put(error)
+
+    threading.Thread(target=carry_out, daemon=True).start()
+    while True:
+        go.release()
+        state = done.get()
+        if isinstance(state, BaseException):
+            raise state
+        if not state:
+            return
+        yield
+
+
+def peak_bytes(contender: Contender, what: str) -> int:
+    """Weights and what is trained, and the most that a step allocates on top."""
+    model: nn.Module = getattr(contender, f"{what}_model")
+    held = sum(value.nbytes for value in (*model.parameters(), *model.buffers()))
+    held += 2 * sum(value.nbytes for value in model.parameters() if value.requires_grad) * (what == "train")
+    profiled = profile(activities=[ProfilerActivity.CPU], profile_memory=True)
+    done = iter(range(1, WARM_UP + 3))
+
+    def told(*_: object) -> None:
+        step = next(done)
+        if step == WARM_UP:
+            profiled.start()
+        elif step == WARM_UP + 1:
+            profiled.stop()
+
+    getattr(contender, what)(WARM_UP + 2, told)
+    events = [each for each in profiled.profiler.kineto_results.events() if each.name() == "[memory]"]
+    level = peak = 0
+    for event in sorted(events, key=lambda each: each.start_ns()):
+        level += event.nbytes()
+        peak = max(peak, level)
+    return held + peak
+
+
+def measure(model: str, frames: int, side: int, rounds: int) -> dict[str, Any]:
+    """All figures of all contenders."""
+    work = make_work(model, frames, side, WARM_UP + rounds + 1)
+    figures: dict[str, Any] = {"latents": [frames, side, side], "threads": torch.get_num_threads(), "rounds": rounds}
+    with tempfile.TemporaryDirectory() as folder:
+        found = contenders(work, Path(folder))
+        for what in ("train", "sample"):
+            taken = seconds(found, what, rounds)
+            figures[what] = {
+                each.name: {
+                    "seconds": statistics.median(taken[each.name]),
+                    "fastest": min(taken[each.name]),
+                    "bytes": peak_bytes(each, what),
+                }
+                for each in found
+            }
+    return figures
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="nano")
+    parser.add_argument("--frames", type=int, default=9, help="latent frames")
+    parser.add_argument("--side", type=int, default=16, help="latent cells a side")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--page", type=Path, help="write the figures into this page, between its markers")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    figures = measure(arguments.model, arguments.frames, arguments.side, arguments.rounds)
+    print(json.dumps(figures, indent=1))
+    if arguments.page is not None:
+        write_between(arguments.page, "speed", section(figures))
+
+
+if __name__ == "__main__":
+    main()
