@@ -9,7 +9,7 @@ MODELS ?= nano
 EXAMPLE := examples/pedestrian
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test web-check chaos check format gpu-check bench bench-quick bench-speed nano clean
+.PHONY: help setup demo test web-check chaos check format gpu-check bench bench-quick bench-speed cheap nano clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -63,6 +63,9 @@ bench-speed: $(STAMP)  ## time and memory beside diffusers + peft and DiffSynth-
 	$(BIN)/python -m pip install einops && $(BIN)/python -m pip install --no-deps diffsynth
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.speed.run --page docs/benchmark.md
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.cost --page docs/benchmark.md
+
+cheap: $(STAMP)  ## measure what cheaper recipes cost and write docs/cheap.md (long; stop and continue as you like)
+	$(BIN)/python -m benchmarks.cheap --page docs/cheap.md
 
 nano: $(STAMP)  ## train the built-in model again (very long)
 	$(BIN)/python -m pip install -e ".[pretrain]"

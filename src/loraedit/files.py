@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 __all__ = [
+    "cache_folder",
     "fingerprint",
+    "is_whole",
     "load_tensors",
     "save_tensors",
     "try_load_tensors",
@@ -46,6 +48,12 @@ def fingerprint(*parts: Any) -> str:
             digest.update(json.dumps(part, sort_keys=True).encode())
         digest.update(b"|")
     return digest.hexdigest()[:12]
+
+
+def cache_folder(name: str) -> Path:
+    """The folder for something in the user's cache; it may not be there yet."""
+    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(base) / "loraedit" / name
 
 
 def _replace_file(path: Path, content: bytes) -> None:
@@ -96,8 +104,12 @@ def _as_safetensors(tensors: dict[str, Tensor], metadata: dict[str, str]) -> byt
     return content if len(metadata) < 2 else _with_sorted_metadata(content)
 
 
-def _is_whole(path: Path) -> bool:
-    """Whether a file that :func:`save_tensors` wrote still has its checksum."""
+def is_whole(path: Path) -> bool:
+    """Whether a file that :func:`save_tensors` wrote still has its checksum.
+
+    Raises:
+        OSError: it cannot be read.
+    """
     with path.open("rb") as file:
         start = file.read(8)
         length = int.from_bytes(start, "little")
@@ -146,7 +158,7 @@ def try_load_tensors(path: Path, names: tuple[str, ...]) -> dict[str, Tensor] | 
     if not path.exists():
         return None
     try:
-        tensors = load_tensors(path)[0] if _is_whole(path) else {}
+        tensors = load_tensors(path)[0] if is_whole(path) else {}
         if tensors and all(name in tensors for name in names):
             return tensors
     except CacheError:

@@ -74,7 +74,15 @@ def plan_repetition(run: Path, out: Path | None, target: Path | None) -> Repetit
     plain = {name: EditSettings.model_fields[name].default for name in _ABOUT_MASK}
     source, mask, references = finished.source, run / "mask", finished.references
     assert isinstance(source, Kept)
-    job = prepare(source, finished.edited_first, mask, references, settings.model_copy(update=plain), out, target)
+    job = prepare(
+        source,
+        finished.edited_first,
+        mask,
+        references,
+        settings.model_copy(update=plain | {"store": "none"}),
+        out,
+        target,
+    )
     job = replace(job, settings=job.settings.model_copy(update={name: getattr(settings, name) for name in _ABOUT_MASK}))
     return Repetition(job, _differences(before, job), run, finished)
 

@@ -301,11 +301,12 @@ def _read_clips(folder: Path, result: dict[str, Any], provenance: dict[str, Any]
 
 
 def _named_references(provenance: dict[str, Any]) -> dict[int, str]:
-    """The hashes of the references by frame index; empty for a run of format 1, which did not keep them."""
+    """The hashes of the references by frame index, as given; empty for a run of format 1, which did not keep them."""
     inputs = provenance.get("inputs")
     if "format" not in provenance or not isinstance(inputs, dict):
         return {}
-    return {int(index): name for index, name in inputs.get("references", {}).items()}
+    hashes = {int(index): name for index, name in inputs.get("references", {}).items()}
+    return {index: hashes[index] for index in inputs.get("reference_order", sorted(hashes))}
 
 
 def _check_hashes(folder: Path, finished: Finished, result: dict[str, Any]) -> None:

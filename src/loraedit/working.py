@@ -38,7 +38,8 @@ class Lesson:
     Attributes:
         source: the source clip.
         mask: where is edited.
-        taught: the source's own key frames, carried; None if nothing is to be shown.
+        taught: the source's own first frame, carried; None if nothing is to be shown. It is the same whatever is
+            edited, so that the LoRA which learns it is.
         references: the user's further edited frames in this segment, ``[1, H, W, 3]`` by index within it.
         regions: where each of them is learnt from, ``[1, H, W]``.
         from_first: the edited first frame alone, carried: what a reference's sample starts from.
@@ -169,13 +170,13 @@ class Workbench:
     # ---- hints ---------------------------------------------------------------------------------------------------
 
     def _lesson_hints(self, segment: Segment, source: Frames) -> list[Carried]:
-        """The source's key frames carried and, if there are references in the segment, the edited first frame alone."""
-        looks = self._relative(self._unedited, segment)
-        if segment.given:
-            self._first, made = None, {segment.given - 1: source[segment.given - 1]}
-            taught, *alone = self._carried(segment, source, [looks | made, *self._alone(segment)], made)
+        """The source's first frame carried and, if there are references in the segment, the edited one."""
+        if not segment.given:
+            taught, _, *alone = self._first_hints(segment, source)
             return [taught, *alone]
-        return [each for index, each in enumerate(self._first_hints(segment, source)) if index != 1]
+        self._first, made = None, {segment.given - 1: source[segment.given - 1]}
+        looks = [self._relative({0: self._unedited[0]}, segment) | made, *self._alone(segment)]
+        return self._carried(segment, source, looks, made)
 
     def _scene_hints(self, segment: Segment, source: Frames, made: Frames) -> Carried:
         """The edited key frames carried, and the last of the frames that are given."""
@@ -190,8 +191,8 @@ class Workbench:
     def _first_hints(self, segment: Segment, source: Frames) -> list[Carried]:
         """In the first segment the same flow serves to learn and to generate."""
         if self._first is None:
-            looks = [self._relative(images, segment) for images in (self._unedited, self._edited)]
-            self._first = self._carried(segment, source, [*looks, *self._alone(segment)], ())
+            looks = [{0: self._unedited[0]}, self._relative(self._edited, segment), *self._alone(segment)]
+            self._first = self._carried(segment, source, looks, ())
         return self._first
 
     def _alone(self, segment: Segment) -> list[dict[int, Image]]:

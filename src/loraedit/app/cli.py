@@ -17,6 +17,7 @@ from loraedit.app.lora import lora_app
 from loraedit.app.options import with_settings
 from loraedit.app.plan import plan
 from loraedit.app.progress import JsonProgress, PhaseProgress, quiet_libraries
+from loraedit.app.store import store
 from loraedit.config import make_settings
 from loraedit.edits import parse_object, parse_references
 from loraedit.errors import InputError, LoraEditError
@@ -310,6 +311,10 @@ def _tell(console: Console, summary: dict[str, Any], told: Sequence[str]) -> Non
     reused = f" (reused: {', '.join(summary['reused'])})" if summary["reused"] else ""
     exact = "equals the source, bit for bit" if summary["outside_exact"] else "differs from the source"
     console.print(f"Done in {total:.0f} s{reused}. Outside the mask every frame {exact}.")
+    steps, seconds = summary["saved"]["train_steps"], summary["saved"]["seconds"]
+    if steps:
+        took = f", which took {seconds:.0f} s" if seconds >= 1 else ""
+        console.print(f"What was reused saved {steps} training steps{took}.", highlight=False)
     for note in summary["notes"][len(told) :]:
         console.print(note, highlight=False, soft_wrap=True, markup=False)
     for name, label in LABELS.items():
@@ -326,6 +331,7 @@ def _show_profile(console: Console, rows: Sequence[tuple[str, str, float, int]])
 
 
 app.command()(plan)
+app.command()(store)
 app.command()(doctor)
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from loraedit import conditioning
 from loraedit.conditioning import Hint, Sample
@@ -14,10 +16,11 @@ from loraedit.config import TrainSettings
 from loraedit.editing.run import Run
 from loraedit.extra_loras import for_expert
 from loraedit.families.base import Encoded, Expert
-from loraedit.files import fingerprint, try_load_tensors
+from loraedit.files import fingerprint, save_tensors, try_load_tensors
 from loraedit.lora import save_lora, stack
 from loraedit.report import loss_curve
 from loraedit.segments import Segment, spread
+from loraedit.store import Learnt
 from loraedit.training import Stage, train
 from loraedit.types import Pixels
 from loraedit.version import __version__
@@ -31,32 +34,29 @@ REFERENCE_SHARE = 9
 TAUGHT_SEGMENTS = 4
 """The most segments of a clip that are learnt from; each costs as much memory and encoding as a short clip."""
 
-
-@dataclass
-class _Taught:
-    """Encoded samples by their keys: of the source's motion, and of the references' looks."""
-
-    motion: dict[str, Encoded] = field(default_factory=dict)
-    appearance: dict[str, Encoded] = field(default_factory=dict)
+FINISHED = "finished"
+"""In the state of a training that is over."""
+WAITING = "another run is training this LoRA"
 
 
 @dataclass(frozen=True)
 class _Course:
-    """A stretch of training: its samples by key, and how often each is drawn."""
+    """A stretch of training: the keys of its samples, and how often each is drawn."""
 
     name: str
-    samples: dict[str, Encoded]
+    samples: list[str]
     weights: list[float]
     settings: TrainSettings
 
 
 def learn(run: Run, bench: Workbench) -> dict[str, Path]:
-    """One LoRA file per expert, trained now or found: the source first, then on from there with the references."""
-    courses = _courses(run, _teach(run, bench))
+    """One LoRA file per expert, trained now or found: the source first, then on from there with each reference."""
+    lessons = _Lessons(run, bench)
+    courses = _courses(run, lessons)
     files = {}
     for expert in run.family.experts:
         if max(expert.low, run.settings.time_low or 0.0) < expert.high:
-            files[expert.name] = _train_all(run, expert, courses)
+            files[expert.name] = _train_all(run, expert, courses, lessons)
     losses = run.result.losses
     run.result.paths |= {"lora" if name == "transformer" else f"lora_{name}": file for name, file in files.items()}
     if losses:
@@ -68,22 +68,46 @@ def learn(run: Run, bench: Workbench) -> dict[str, Path]:
 # ---- samples ---------------------------------------------------------------------------------------------------------
 
 
-def _teach(run: Run, bench: Workbench) -> _Taught:
-    """The samples of some segments spread over the clip, and of all references, encoded a segment at a time."""
-    segments, references = run.job.segments, run.job.references if run.settings.reference_steps else {}
-    shown = spread(segments, TAUGHT_SEGMENTS)
-    asked = {index: next(segment for segment in segments if index in segment) for index in sorted(references)}
-    wanted = [segment for segment in segments if segment in shown or segment in asked.values()]
-    taught = _Taught()
-    for part, segment in enumerate(wanted):
-        lesson = bench.lesson(segment)
-        if segment in shown:
-            samples = _motion_samples(run, bench, segment, lesson, shown)
-            taught.motion |= run.encoded(samples, part, len(wanted))
-        inside = [index - segment.start for index, holder in asked.items() if holder == segment]
-        if inside:
-            taught.appearance |= run.encoded(_appearance_samples(run, lesson, inside), part, len(wanted))
-    return taught
+class _Lessons:
+    """The samples of some segments spread over the clip, and of all references.
+
+    They are made a segment at a time: once for their keys, and once more to be encoded, if something is to be trained.
+
+    Attributes:
+        motion: keys of the source's samples.
+        appearance: keys of the references' samples by frame index.
+    """
+
+    def __init__(self, run: Run, bench: Workbench) -> None:
+        self._run, self._bench = run, bench
+        segments = run.job.segments
+        references = run.job.references if run.settings.reference_steps else {}
+        self._shown = spread(segments, TAUGHT_SEGMENTS)
+        self._asked = {index: next(each for each in segments if index in each) for index in sorted(references)}
+        self._wanted = [each for each in segments if each in self._shown or each in self._asked.values()]
+        self._encoded: dict[str, Encoded] = {}
+        self.motion: list[str] = []
+        self.appearance: dict[int, str] = {}
+        for segment in self._wanted:
+            motion, looks = self._samples(segment)
+            self.motion += [run.key(*each.parts()) for each in motion]
+            self.appearance |= {index: run.key(*each.parts()) for index, each in looks.items()}
+
+    def encoded(self, keys: Sequence[str]) -> list[Encoded]:
+        """Samples as the model takes them."""
+        if not self._encoded:
+            for part, segment in enumerate(self._wanted):
+                motion, looks = self._samples(segment)
+                self._encoded |= self._run.encoded([*motion, *looks.values()], part, len(self._wanted))
+        return [self._encoded[key] for key in keys]
+
+    def _samples(self, segment: Segment) -> tuple[list[Sample], dict[int, Sample]]:
+        """A segment's samples of motion, and of the references in it by frame index."""
+        lesson = self._bench.lesson(segment)
+        shown = segment in self._shown
+        motion = _motion_samples(self._run, self._bench, segment, lesson, self._shown) if shown else []
+        inside = [index for index, holder in self._asked.items() if holder == segment]
+        return motion, {index: _appearance_sample(self._run, lesson, index - segment.start) for index in inside}
 
 
 def _motion_samples(
@@ -108,18 +132,13 @@ def _motion_samples(
     return samples
 
 
-def _appearance_samples(run: Run, lesson: Lesson, references: Sequence[int]) -> list[Sample]:
-    """One sample for each reference, given by its index in the segment."""
-    hint, samples = lesson.from_first, []
-    for index in references:
-        at = slice(index, index + 1)
-        carried = Hint(hint.pixels[at], hint.trust[at]) if hint else None
-        samples.append(
-            conditioning.appearance_sample(
-                lesson.source[at], lesson.references[index], lesson.regions[index], run.settings.prompt, carried
-            )
-        )
-    return samples
+def _appearance_sample(run: Run, lesson: Lesson, index: int) -> Sample:
+    """The sample of a reference, given by its index in the segment."""
+    hint, at = lesson.from_first, slice(index, index + 1)
+    carried = Hint(hint.pixels[at], hint.trust[at]) if hint else None
+    return conditioning.appearance_sample(
+        lesson.source[at], lesson.references[index], lesson.regions[index], run.settings.prompt, carried
+    )
 
 
 def _unchanged(pixels: Pixels) -> Pixels:
@@ -129,17 +148,24 @@ def _unchanged(pixels: Pixels) -> Pixels:
 # ---- training --------------------------------------------------------------------------------------------------------
 
 
-def _courses(run: Run, taught: _Taught) -> list[_Course]:
-    settings, motion = run.settings.training(), taught.motion
+def _courses(run: Run, lessons: _Lessons) -> list[_Course]:
+    """The source, and then a course for each reference in the order in which they were given.
+
+    So the LoRA that has learnt the source is the same whatever is edited, and one more reference goes on from the LoRA
+    that has learnt those before it.
+    """
+    settings, motion = run.settings.training(), lessons.motion
     courses = [_Course("motion", motion, [1.0] * len(motion), settings)]
-    if taught.appearance:
-        weights = [1.0 / len(motion)] * len(motion) + [float(REFERENCE_SHARE)] * len(taught.appearance)
-        longer = settings.model_copy(update={"steps": run.settings.reference_steps})
-        courses.append(_Course("appearance", {**motion, **taught.appearance}, weights, longer))
+    order = [index for index in run.job.references if index in lessons.appearance]
+    for count, steps in enumerate(run.settings.reference_courses(len(order)), 1):
+        looks = [lessons.appearance[index] for index in order[:count]]
+        weights = [1.0 / len(motion)] * len(motion) + [float(REFERENCE_SHARE)] * count
+        shorter = settings.model_copy(update={"steps": steps})
+        courses.append(_Course("appearance", [*motion, *looks], weights, shorter))
     return courses
 
 
-def _train_all(run: Run, expert: Expert, courses: Sequence[_Course]) -> Path:
+def _train_all(run: Run, expert: Expert, courses: Sequence[_Course], lessons: _Lessons) -> Path:
     """One expert through all courses; the last one's LoRA file."""
     file = prior(run, expert)
     key = fingerprint(file.read_bytes()) if file else ""
@@ -147,17 +173,40 @@ def _train_all(run: Run, expert: Expert, courses: Sequence[_Course]) -> Path:
     key = fingerprint(key, under) if under else key
     for course in courses:
         settings = course.settings.model_dump()
-        key = run.key(key, expert.name, course.name, course.weights, settings, list(course.samples))
+        key = run.key(key, expert.name, course.name, course.weights, settings, course.samples)
         start, file = file, run.folder / "lora" / f"{course.name}-{expert.name}-{key}.safetensors"
-        state = run.folder / "checkpoints" / file.name
-        kept = try_load_tensors(state, ("losses",))
-        if kept is None or len(kept["losses"]) < course.settings.steps or try_load_tensors(file, ()) is None:
-            _train(run, expert, course, start, state, file)
-        else:
-            run.result.reused.append(f"train {course.name}")
-            run.result.losses += kept["losses"].tolist()
+        if not _found(run, course, file):
+            with run.store.sole_maker(file.stem, lambda: run.progress("train", 0, 1, WAITING)):
+                if not _found(run, course, file):
+                    _train(run, expert, course, lessons.encoded(course.samples), start, file)
     assert file is not None
     return file
+
+
+def _state(run: Run, file: Path) -> Path:
+    """Where the training of a LoRA stands; once it is finished, its losses alone."""
+    return run.folder / "checkpoints" / file.name
+
+
+def _found(run: Run, course: _Course, file: Path) -> bool:
+    """Whether a course's LoRA is in the run folder, or was in the store and is now; its losses are those of the run."""
+    state = _state(run, file)
+    kept = try_load_tensors(state, ("losses",))
+    if kept is not None and FINISHED in kept:
+        if try_load_tensors(file, ()) is not None:
+            run.reuse(course.name, file, Learnt(kept["losses"].tolist(), 0.0), "run folder")
+            return True
+        state.unlink()
+    learnt = run.store.fetch(file)
+    if learnt is not None:
+        _finish(state, learnt.losses)
+        run.reuse(course.name, file, learnt, "store")
+    return learnt is not None
+
+
+def _finish(state: Path, losses: Sequence[float]) -> None:
+    """The training is over: of its state the losses are kept."""
+    save_tensors(state, {"losses": torch.tensor(losses, dtype=torch.float64), FINISHED: torch.ones(1)})
 
 
 def prior(run: Run, expert: Expert) -> Path | None:
@@ -166,19 +215,24 @@ def prior(run: Run, expert: Expert) -> Path | None:
     return file if run.settings.prior and run.settings.lora == "motion" and file.exists() else None
 
 
-def _train(run: Run, expert: Expert, course: _Course, start: Path | None, state: Path, file: Path) -> None:
+def _train(
+    run: Run, expert: Expert, course: _Course, samples: Sequence[Encoded], start: Path | None, file: Path
+) -> None:
+    began, state, fresh = time.monotonic(), _state(run, file), 0
     with run.phase("train"):
         transformer = run.family.load_transformer(expert, run.device)
         if run.settings.extra_in_training:
             stack(transformer, for_expert(run.job.extras, expert.name, run.job.card.experts))
 
         def on_loss(done: int, total: int, loss: float) -> None:
+            nonlocal fresh
+            fresh += 1
             run.progress("train", done, total, f"{expert.name} loss {loss:.4f}")
             if run.previews is not None:
                 run.previews.trained(expert, transformer, done, total)
 
-        stage = Stage(list(course.samples.values()), course.weights, start)
-        run.result.losses += train(run.family, expert, transformer, stage, course.settings, state, on_loss, run.device)
+        stage = Stage(samples, course.weights, start, judged=0 if course.name == "motion" else -1)  # the latest look
+        losses = train(run.family, expert, transformer, stage, course.settings, state, on_loss, run.device)
         provenance = {
             "made_by": f"loraedit {__version__}",
             "base": run.settings.model,
@@ -186,3 +240,8 @@ def _train(run: Run, expert: Expert, course: _Course, start: Path | None, state:
             "training": course.settings.model_dump(),
         }
         save_lora(file, run.family, transformer, provenance)
+    _finish(state, losses)
+    run.result.losses += losses
+    seconds = (time.monotonic() - began) * len(losses) / fresh if fresh else 0.0  # a part may have been done before
+    run.store.publish(file, Learnt(losses, seconds))
+    run.log(event="trained", lora=file.stem, steps=fresh, start=start.stem if start else None)

@@ -22,6 +22,7 @@ from loraedit.files import fingerprint, save_tensors, try_load_tensors
 from loraedit.inputs import Job
 from loraedit.planning import resources_for, told
 from loraedit.results import RUN_FORMAT, input_hashes
+from loraedit.store import Learnt, open_store
 from loraedit.types import Footage, OnStep
 from loraedit.version import versions
 
@@ -49,7 +50,9 @@ class EditResult:
             ``preview``.
         seconds: time by phase.
         losses: training loss by step; empty if no LoRA was trained.
-        reused: the phases whose result was found in the run folder.
+        reused: the phases whose result was found in the run folder or the store.
+        saved_steps: the training steps of the LoRAs that were found.
+        saved_seconds: how long these took where they were trained, as far as the store knows.
         outside_exact: whether every pixel outside the mask equals the source's in the lossless frames as written.
         profile: rows of phase, part, seconds and calls; empty unless asked for.
         notes: a sentence for each thing that is not as the user might expect: an extra LoRA that decided the sampling,
@@ -61,6 +64,8 @@ class EditResult:
     seconds: dict[str, float] = field(default_factory=dict)
     losses: list[float] = field(default_factory=list)
     reused: list[str] = field(default_factory=list)
+    saved_steps: int = 0
+    saved_seconds: float = 0.0
     outside_exact: bool = False
     notes: list[str] = field(default_factory=list)
     profile: list[tuple[str, str, float, int]] = field(default_factory=list)
@@ -74,6 +79,7 @@ class EditResult:
             "loss_first": float(np.mean(self.losses[:tenth])) if self.losses else None,
             "loss_last": float(np.mean(self.losses[-tenth:])) if self.losses else None,
             "reused": self.reused,
+            "saved": {"train_steps": self.saved_steps, "seconds": round(self.saved_seconds, 2)},
             "outside_exact": self.outside_exact,
             "notes": self.notes,
         }
@@ -92,6 +98,7 @@ class Run:
         self.device = find_device(job.settings.device)
         self.job = job = captioned(job, folder / "cache", self.device)
         self.settings, self.folder, self.progress = job.settings, folder, progress
+        self.store = open_store(job.settings.store)
         self.resources = resources_for(job, self.device, lambda done, total: progress("plan", done, total, ""))
         self.family = open_family(job.card, self.resources)
         self.result = EditResult(job.source, notes=[*job.notes, *told(self.resources)])
@@ -132,10 +139,11 @@ class Run:
         job = self.job
         return {
             "format": RUN_FORMAT,
-            "settings": self.settings.model_dump(),
+            "settings": self.settings.model_dump(exclude={"store"}),  # no matter for the result
             "inputs": {
                 **input_hashes(job.source.fingerprint, job.source.fps, job.edited_first, job.edit_mask),
                 "references": {str(index): fingerprint(each.image) for index, each in job.references.items()},
+                "reference_order": list(job.references),
                 "objects": {each.name: each.provenance() for each in job.objects},
                 "extra_loras": self.extra_keys(),
                 "model": self.model_key,
@@ -157,6 +165,16 @@ class Run:
         self.result.seconds[name] = self.result.seconds.get(name, 0.0) + seconds
         self.log(phase=name, event="end", seconds=round(seconds, 3))
         self.progress(name, part + 1, parts, "")
+
+    def reuse(self, course: str, file: Path, learnt: Learnt, where: str) -> None:
+        """A course's LoRA was found: its losses are the run's, and what it saves is told."""
+        result, known = self.result, self.store.known(file.stem) or learnt
+        result.reused.append(f"train {course}")
+        result.losses += learnt.losses
+        result.saved_steps += len(learnt.losses)
+        result.saved_seconds += known.seconds
+        saved = {"steps": len(learnt.losses), "seconds": round(known.seconds, 3)}
+        self.log(event="reused", lora=file.stem, found_in=where, saved=saved)
 
     def log(self, **event: Any) -> None:
         """One JSON line in ``RUN/log.jsonl``."""

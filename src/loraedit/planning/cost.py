@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -23,7 +22,7 @@ from loraedit.errors import ModelError
 from loraedit.families import open_family
 from loraedit.families.base import Encoded, Family, batch
 from loraedit.families.model_card import ModelCard
-from loraedit.files import fingerprint, write_json
+from loraedit.files import cache_folder, fingerprint, write_json
 from loraedit.flow import flow_matching_loss
 from loraedit.lora import attach, lora_parameters, match_precision, read_as_it_comes
 from loraedit.memory import blocks
@@ -299,7 +298,7 @@ def _kept(
     versions = [each.__version__ for each in (torch, diffusers, peft, transformers)]
     kind, config = component_config(card, part)
     key = fingerprint(FORMAT, versions, component, kind.__name__, config, asdict(shape) if shape else None, facts)
-    path = _cache_folder() / f"{component}-{key}.json"
+    path = cache_folder("plans") / f"{component}-{key}.json"
     kept = _read(path)
     if kept is None:
         with _quiet():
@@ -314,11 +313,6 @@ def _read(path: Path) -> dict[str, int] | None:
         return {str(name): int(value) for name, value in kept.items()}
     except (OSError, ValueError, AttributeError, TypeError):
         return None
-
-
-def _cache_folder() -> Path:
-    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return Path(base) / "loraedit" / "plans"
 
 
 @contextmanager

@@ -183,7 +183,7 @@ def work_of(
     """
     shape = Shape(padded_length(max(frames), card.frame_step), working_size(window, area_px, card.multiple_px))
     training = settings.training()
-    steps = training.steps + ((settings.reference_steps or 0) if references else 0)
+    steps = training.steps + sum(settings.reference_courses(references))
     training = training.model_copy(update={"steps": steps if settings.lora != "none" else 0})
     return Work(shape, training, settings.sampling(), len(card.experts), settings.looks or 1, references, len(frames))
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +23,8 @@ from loraedit.families.base import TIMESTEPS, Encoded, Expert, Family, batch
 from loraedit.flow import add_noise, flow_matching_loss
 from loraedit.lora import attach, load_lora, lora_parameters, read_as_it_comes
 from loraedit.memory import checkpoints_kept, place
-from loraedit.training.state import TrainState, load_state, save_state
+from loraedit.training.state import load_state, save_state
+from loraedit.training.stopping import held_out_loss, last_step, rate, settles
 
 __all__ = ["OnLoss", "Stage", "train"]
 
@@ -33,7 +34,6 @@ OnLoss = Callable[[int, int, float], None]
 BETAS = (0.9, 0.99)
 WEIGHT_DECAY = 0.01
 CLIP_NORM = 1.0
-WARMUP_STEPS = 5
 SAVE_COST = 0.05
 """Share of the time that may go into saving checkpoints."""
 EXPLODED = 1000.0
@@ -50,11 +50,13 @@ class Stage:
         samples: what it draws from; every one has a target.
         weights: how often each is drawn, relative to the others.
         start: LoRA file to go on from; None starts a fresh one.
+        judged: index of the sample whose held-out loss says when to stop.
     """
 
     samples: Sequence[Encoded]
     weights: Sequence[float]
     start: Path | None = None
+    judged: int = 0
 
 
 def train(
@@ -69,7 +71,8 @@ def train(
 ) -> list[float]:
     """Attach a LoRA to a frozen transformer, place it on a device and train it through a stage.
 
-    It goes on from the checkpoint if there is one.
+    It goes on from the checkpoint if there is one. It ends after ``settings.steps``, or sooner: once the held-out loss
+    gains nothing any more, or the time is over (:mod:`loraedit.training.stopping`).
 
     Args:
         expert: which transformer it is; the noise levels trained on are the expert's own, above ``time_low``.
@@ -97,18 +100,28 @@ def train(
     state = load_state(checkpoint, parameters, optimizer)
     transformer.train()
     saved, cost = time.monotonic(), 0.0
-    for step in range(state.step, settings.steps):
-        _set_rate(optimizer, settings.lr, step, settings.steps)
-        samples = [sample.to(device) for sample in _draw(stage, settings, step)]
+    while state.step < last_step(state, settings):
+        began = time.monotonic()
+        for group in optimizer.param_groups:
+            group["lr"] = rate(state, settings)
+        samples = [sample.to(device) for sample in _draw(stage, settings, state.step)]
         try:
             loss = _step(family, expert, transformer, samples, optimizer, settings, state.losses)
         except InputError:
             if state.losses:
                 save_state(checkpoint, state, parameters, optimizer)
             raise
-        state = TrainState([*state.losses, loss])
-        on_loss(state.step, settings.steps, loss)
-        if time.monotonic() - saved > cost / SAVE_COST or state.step == settings.steps:
+        state = replace(state, losses=[*state.losses, loss])
+        if settings.check_every and state.step % settings.check_every == 0:
+            held_out = held_out_loss(family, expert, transformer, stage.samples[stage.judged].to(device), settings)
+            state = replace(state, held_out=[*state.held_out, held_out])
+        if settings.budget_s:
+            state = replace(state, seconds=state.seconds + time.monotonic() - began)
+        if settles(state, settings):
+            state = replace(state, settled=state.step)
+        end = last_step(state, settings)
+        on_loss(state.step, end, loss)
+        if time.monotonic() - saved > cost / SAVE_COST or state.step >= end:
             start = time.monotonic()
             save_state(checkpoint, state, parameters, optimizer)
             saved = time.monotonic()
@@ -207,13 +220,6 @@ def _draw(stage: Stage, settings: TrainSettings, step: int) -> list[Encoded]:
     shares = np.asarray(stage.weights, float)
     rng = np.random.default_rng((settings.train_seed, step))
     return [stage.samples[index] for index in rng.choice(len(shares), settings.batch, p=shares / shares.sum())]
-
-
-def _set_rate(optimizer: torch.optim.Optimizer, peak: float, step: int, steps: int) -> None:
-    """A short warm-up, the peak, and a linear fall to a tenth over the last third."""
-    rate = peak * min(1.0, (step + 1) / WARMUP_STEPS) * min(1.0, 0.1 + 0.9 * (steps - step) / (steps / 3))
-    for group in optimizer.param_groups:
-        group["lr"] = rate
 
 
 def _seed(seed: int, step: int) -> int:
