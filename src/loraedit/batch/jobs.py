@@ -183,9 +183,9 @@ def read_jobs(path: Path) -> tuple[BatchFile, list[BatchJob]]:
         "folder": folder if is_url(folder) else str(base / folder),
         "image_encoder": None if batch.image_encoder is None else str(base / batch.image_encoder),
     })  # fmt: skip
-    jobs = [_job(path.name, base, *each) for each in _cells(path.name, batch)]
-    _check_names(path.name, [job.name for job in jobs])
-    return batch, jobs
+    cells = list(_cells(path.name, batch))
+    _check_names(path.name, [name for name, *_ in cells])
+    return batch, [_job(path.name, base, *each) for each in cells]
 
 
 def _told(error: ValidationError) -> str:
@@ -195,7 +195,9 @@ def _told(error: ValidationError) -> str:
         kind = first["loc"][0] if len(first["loc"]) > 1 else None
         known = ObjectEntry if "objects" in first["loc"][:-1] else Entry if kind else BatchFile
         return f"there is no key '{where}'. Known are {', '.join(known.model_fields)}."
-    message = first["msg"].removeprefix("Input s").replace("hould", "should", 1)
+    message = first["msg"].removeprefix("Input ")
+    if first["type"] == "string_pattern_mismatch":
+        message = "should be a plain name of letters, digits, '.', '_' and '-'"
     return f"'{where}' {message}, but it is {first['input']!r}."
 
 

@@ -133,7 +133,8 @@ def _serve(task: Task, pipe: Connection, log: Path, index: int, threads: int) ->
     sys.stdout = sys.stderr = log.open("a", buffering=1)
     os.dup2(sys.stderr.fileno(), 1)
     os.dup2(sys.stderr.fileno(), 2)
-    settle(index, threads)
+    if index or threads:
+        settle(index, threads)
     while True:
         try:
             job = pipe.recv()

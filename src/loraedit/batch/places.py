@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from loraedit.errors import InputError
-from loraedit.files import fingerprint
+from loraedit.files import cache_folder, fingerprint
 
-__all__ = ["Depot", "cache_folder", "fetch", "is_url", "stamp"]
+__all__ = ["Depot", "fetch", "is_url", "stamp"]
 
 PUSH_EVERY_S = 30.0
 _LOCAL_ONLY = ("cache/pieces/",)
@@ -25,12 +25,6 @@ _LOCAL_ONLY = ("cache/pieces/",)
 def is_url(place: str) -> bool:
     """Whether it is a URL, and no path."""
     return "://" in place
-
-
-def cache_folder() -> Path:
-    """Where this machine keeps copies of what lies behind URLs."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "loraedit" / "batch"
 
 
 def _open(url: str) -> tuple[Any, str]:
@@ -86,7 +80,7 @@ def fetch(place: str) -> Path:
     if not is_url(place):
         return Path(place)
     name = place.rstrip("/").rsplit("/", 1)[-1]
-    copy = cache_folder() / "inputs" / stamp(place) / name
+    copy = cache_folder("batch-inputs") / stamp(place) / name
     if not copy.exists():
         system, path = _open(place)
         passing = copy.with_name(f".{os.getpid()}-{threading.get_ident()}-{name}")
@@ -113,7 +107,7 @@ class Depot:
 
     def __init__(self, place: str) -> None:
         self.url = place.rstrip("/") if is_url(place) else None
-        self.local = Path(place) if self.url is None else cache_folder() / "batches" / fingerprint(self.url)
+        self.local = Path(place) if self.url is None else cache_folder("batches") / fingerprint(self.url)
         self._pushed: dict[str, tuple[int, int]] = {}
 
     def pull(self, *names: str) -> None:

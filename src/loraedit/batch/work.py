@@ -18,7 +18,7 @@ from PIL import Image as PilImage
 from loraedit.batch.jobs import BatchJob, folder_of
 from loraedit.batch.local import Report
 from loraedit.batch.places import Depot
-from loraedit.config import EditSettings, make_settings
+from loraedit.config import make_settings
 from loraedit.files import write_json
 from loraedit.inputs import prepare
 from loraedit.types import Footage
@@ -78,8 +78,7 @@ class EditTask:
         from loraedit.evaluate import evaluate_run
 
         began, memory = time.monotonic(), _Memory()
-        shared = {"store": store} if "store" in EditSettings.model_fields else {}
-        settings = make_settings({**job.settings, **shared, "device": self.device})
+        settings = make_settings({**job.settings, "store": store, "device": self.device})
         prepared = prepare(
             **job.inputs(), settings=settings, out=folder / job.out, run=folder / "run",
             on_mask=lambda done, total: told("mask", done, total, ""),
