@@ -157,9 +157,8 @@ class RayPool:
     def _begin(self) -> None:
         import ray
 
-        kind = ray.remote(_Actor).options(
-            num_cpus=1, num_gpus=self._gpus, max_concurrency=2, max_restarts=0, max_task_retries=0
-        )
+        remote: Any = ray.remote(_Actor)
+        kind = remote.options(num_cpus=1, num_gpus=self._gpus, max_concurrency=2, max_restarts=0, max_task_retries=0)
         name = f"worker-{self._made}"
         self._made += 1
         actor = kind.remote(self._task, self._threads)

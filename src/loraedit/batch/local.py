@@ -109,12 +109,15 @@ class LocalPool:
         return events
 
     def close(self) -> None:
-        """Kill them; every file that counts is written whole or not at all."""
+        """Let the idle ones go, and kill the others; every file that counts is written whole or not at all."""
         for worker in self._workers.values():
-            worker.process.kill()
+            worker.pipe.close()
+            if worker.job is not None:
+                worker.process.kill()
         for worker in self._workers.values():
             worker.process.join(STOP_S)
-            worker.pipe.close()
+            worker.process.kill()
+            worker.process.join()
         self._workers.clear()
 
 

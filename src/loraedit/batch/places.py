@@ -110,12 +110,18 @@ class Depot:
         self.local = Path(place) if self.url is None else cache_folder("batches") / fingerprint(self.url)
         self._pushed: dict[str, tuple[int, int]] = {}
 
-    def pull(self, *names: str) -> None:
-        """Bring files or folders that are not here; nothing to do in a shared folder."""
+    def pull(self, *names: str, again: bool = False) -> None:
+        """Bring files or folders that are not here; nothing to do in a shared folder.
+
+        Args:
+            again: forget files of these names that are here.
+        """
         if self.url is None:
             return
         system, root = _open(self.url)
         for name in names:
+            if again:
+                (self.local / name).unlink(missing_ok=True)
             for path in system.find(f"{root}/{name}"):
                 ours = self.local / path[len(root) + 1 :]
                 if not ours.exists():

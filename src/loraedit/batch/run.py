@@ -90,7 +90,7 @@ def _lines(depot: Depot, jobs: Sequence[BatchJob]) -> list[Line]:
     """The jobs as their folders say."""
     lines = []
     for job in jobs:
-        depot.pull(f"{folder_of(job.name)}/{OUTCOME_FILE}")
+        depot.pull(f"{folder_of(job.name)}/{OUTCOME_FILE}", again=True)
         record = read_outcome(depot.local / folder_of(job.name), job.key)
         line = Line(job.name, job.place)
         if record is not None:
