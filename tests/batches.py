@@ -28,12 +28,14 @@ first_frame = "{{clip}}-{{look}}.png"
 mask = "5,7,20,25"
 steps = {steps}
 sampling_steps = {sampling_steps}
+looks = 1
+area = {area}
 """
 
 
 def write_batch(
     root: Path, model: str, clips: int, looks: int, folder: str = "out", seeds: tuple[int, ...] = (),
-    name: str = "jobs.toml", steps: int = 2, sampling_steps: int = 1,
+    name: str = "jobs.toml", steps: int = 2, sampling_steps: int = 1, area: float = 1.0,
 ) -> Path:  # fmt: skip
     """Clips ``c0``, ``c1``, ... with looks ``l0``, ``l1``, ..., and the file of all their jobs."""
     scene = make_scene()
@@ -47,7 +49,8 @@ def write_batch(
             write_image(root / f"c{clip}-l{look}.png", edited)
     named = [f'[[clips]]\nname = "c{clip}"' for clip in range(clips)]
     named += [f'[[looks]]\nname = "l{look}"' for look in range(looks)]
-    head = HEAD.format(folder=folder, seeds=list(seeds), model=model, steps=steps, sampling_steps=sampling_steps)
+    numbers = {"steps": steps, "sampling_steps": sampling_steps, "area": area}
+    head = HEAD.format(folder=folder, seeds=list(seeds), model=model, **numbers)
     (root / name).write_text(head + "\n".join(named))
     return root / name
 

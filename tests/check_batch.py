@@ -33,6 +33,8 @@ CLIPS, LOOKS = 8, 3
 JOBS = CLIPS * LOOKS
 NODE = {"num_cpus": 1, "object_store_memory": 80 * 2**20}
 QUEUED = 10_000
+SMALL = 0.1
+"""Of nano's frame area; bytes alone matter."""
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +64,7 @@ def command(file: Path, *options: str) -> list[str]:
 @pytest.fixture(scope="module")
 def sequential(root: Path) -> Path:
     """The folder of a batch that one process has done, one job after the other."""
-    file = write_batch(root, "nano", CLIPS, LOOKS, "sequential", name="sequential.toml")
+    file = write_batch(root, "nano", CLIPS, LOOKS, "sequential", name="sequential.toml", area=SMALL)
     subprocess.run(command(file), check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
     return root / "sequential"
 
@@ -79,7 +81,7 @@ def assert_equal(folder: Path, other: Path) -> None:
 def test_a_cluster_of_several_nodes_does_what_one_process_does(root: Path, cluster: Any, sequential: Path) -> None:
     for _ in range(3):
         cluster.add_node(**NODE)
-    file = write_batch(root, "nano", CLIPS, LOOKS, "cluster", name="cluster.toml")
+    file = write_batch(root, "nano", CLIPS, LOOKS, "cluster", name="cluster.toml", area=SMALL)
     options = ("--ray", cluster.address, "--gpus-per-job", "0")
     told = json.loads(subprocess.run(command(file, *options), check=True, stdout=subprocess.PIPE).stdout)
     assert told["counts"]["done"] == JOBS
@@ -94,7 +96,7 @@ def test_a_worker_and_a_node_killed_in_the_middle_lose_nothing_and_nothing_is_do
     root: Path, cluster: Any, sequential: Path
 ) -> None:
     nodes = [cluster.add_node(**NODE) for _ in range(3)]
-    file = write_batch(root, "nano", CLIPS, LOOKS, "killed", name="killed.toml")
+    file = write_batch(root, "nano", CLIPS, LOOKS, "killed", name="killed.toml", area=SMALL)
     options = ("--ray", cluster.address, "--gpus-per-job", "0")
     driver = subprocess.Popen(command(file, *options), stdout=subprocess.PIPE)
     done = lambda: list((root / "killed").glob("jobs/*/outcome.json"))  # noqa: E731
