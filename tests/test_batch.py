@@ -150,7 +150,7 @@ def test_ten_thousand_jobs_cost_the_scheduler_next_to_nothing() -> None:
 def test_a_worker_that_dies_is_replaced_and_its_job_done_and_a_job_that_always_fails_says_why(tmp_path: Path) -> None:
     jobs = [Plain("whole"), Plain("mortal"), Plain("faulty"), Plain("last")]
     board = Board(Line(job.name, {}) for job in jobs)
-    pool = LocalPool(Fragile(tmp_path), 2, tmp_path / "logs")
+    pool = LocalPool(Fragile(tmp_path), 1, tmp_path / "logs")
     heard: list[Event] = []
     try:
         work_through(Queue(jobs, 1), pool, lambda event: event and (heard.append(event), board.heed(event)))
