@@ -66,7 +66,7 @@ def command(file: Path, *options: str) -> list[str]:
 def sequential(root: Path) -> Path:
     """The folder of a batch that one process has done, one job after the other."""
     file = write_batch(root, "nano", CLIPS, LOOKS, "sequential", name="sequential.toml", area=SMALL)
-    subprocess.run(command(file), check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    subprocess.run(command(file, "--gpus-per-job", "0"), check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
     return root / "sequential"
 
 

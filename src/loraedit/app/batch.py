@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -50,7 +51,8 @@ def batch(
     try:
         with PhaseProgress(console, 2.0) as progress:
             prepared = lambda done, total: progress("check", done, total, "")  # noqa: E731
-            result = run_batch(file, ray, gpus_per_job, retries, prepared, table)
+            with redirect_stdout(sys.stderr):  # where Ray tells of nodes and workers that are gone
+                result = run_batch(file, ray, gpus_per_job, retries, prepared, table)
     except KeyboardInterrupt:
         sys.stderr.write("loraedit: stopped. Run the same command again to continue.\n")
         raise typer.Exit(130) from None
