@@ -30,7 +30,7 @@ from loraedit.batch.schedule import Event, Queue, work_through
 from loraedit.errors import InputError
 from loraedit.families import loading, open_family
 from loraedit.families.card import read_card
-from loraedit.lora import attach
+from loraedit.lora import attach, lora_parameters, merge
 from loraedit.memory import place
 
 MEMORY = "memory://studio"
@@ -282,6 +282,9 @@ def test_kept_weights_are_read_once_and_given_clean_whatever_was_done_to_them(
     loading.keep_weights()
     first = family.load_transformer(family.experts[0], device)
     attach(first, family.lora_targets("all"), 2, 0)
+    for name, parameter in lora_parameters(first):
+        parameter.data += "lora_B" in name
+    merge(first)
     family.resources = family.resources.model_copy(update={"weights": "fp8", "checkpointing": True})
     place(first, family.resources, device)
     monkeypatch.setattr(type(first), "from_pretrained", None)  # it is not asked again

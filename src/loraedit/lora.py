@@ -95,7 +95,7 @@ def merge(transformer: nn.Module) -> None:
     """
     for name, module in list(transformer.named_modules()):
         if isinstance(module, LoraLayer) and module.get_base_layer().weight.dtype == torch.float32:
-            module.merge()
+            module.merge(safe_merge=True)  # into a new tensor: see families.loading
             transformer.set_submodule(name, module.get_base_layer())
 
 
