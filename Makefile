@@ -9,7 +9,7 @@ MODELS ?= nano
 EXAMPLE := examples/pedestrian
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test web-check chaos check format gpu-check bench bench-quick bench-speed cheap nano clean
+.PHONY: help setup demo test web-check batch-check chaos check format gpu-check bench bench-quick bench-speed cheap nano clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,6 +35,10 @@ test: $(STAMP)  ## run the tests, one process a core
 
 web-check: $(STAMP)  ## the page: several people, killed servers, accessibility (needs Chromium and npm)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/check_web.py
+
+batch-check: $(STAMP)  ## batches on a Ray cluster of several node processes, with killed workers and nodes (long)
+	$(BIN)/python -m pip install -q -e ".[ray]"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -s tests/check_batch.py
 
 chaos: $(STAMP)  ## kill 200 runs at random moments: each must end as if nothing had happened (some minutes)
 	OMP_NUM_THREADS=1 $(BIN)/python -m scripts.chaos --count 200

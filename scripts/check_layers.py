@@ -20,7 +20,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("__main__",),
     ("app",),
     ("web",),
-    ("repeating",),
+    ("repeating", "batch"),
     ("editing", "evaluate", "exporting", "masking"),
     ("working", "planning", "captions"),
     ("inputs", "report", "training", "generate"),

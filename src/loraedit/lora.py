@@ -95,7 +95,7 @@ def merge(transformer: nn.Module) -> None:
     """
     for name, module in list(transformer.named_modules()):
         if isinstance(module, LoraLayer) and module.get_base_layer().weight.dtype == torch.float32:
-            module.merge()
+            module.merge(safe_merge=True)  # into a new tensor: see families.loading
             transformer.set_submodule(name, module.get_base_layer())
 
 
@@ -146,7 +146,7 @@ def stack(transformer: nn.Module, extras: Sequence[tuple[Path, float]]) -> None:
     """Lay LoRA files of any public kind over a bare frozen transformer, in place and in this order.
 
     Each layer becomes W + sum of weight_i alpha_i / rank_i B_i A_i. The weights themselves stay as they are, so that
-    nothing is rounded; only whole differences (of norms and biases, as distilled LoRAs have them) are added in place.
+    nothing is rounded; only whole differences (of norms and biases, as distilled LoRAs have them) are added.
 
     Args:
         extras: file and weight of each.
@@ -169,7 +169,7 @@ def _add_whole(transformer: nn.Module, fitting: Fit, weight: float, path: Path) 
         module = transformer.get_submodule(layer)
         module = module.get_base_layer() if isinstance(module, LoraLayer) else module
         parameter = module.get_parameter(own)
-        parameter.add_(_finite(value, name, path).to(parameter), alpha=weight)
+        parameter.data = parameter.add(_finite(value, name, path).to(parameter), alpha=weight)  # see families.loading
 
 
 def _add_low_rank(transformer: nn.Module, fitting: Fit, weight: float, adapter: str, path: Path) -> None:

@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from loraedit.app.batch import batch
 from loraedit.app.doctor import doctor
 from loraedit.app.lora import lora_app
 from loraedit.app.options import with_settings
@@ -20,7 +21,7 @@ from loraedit.app.progress import JsonProgress, PhaseProgress, quiet_libraries
 from loraedit.app.store import store
 from loraedit.config import make_settings
 from loraedit.edits import parse_object, parse_references
-from loraedit.errors import InputError, LoraEditError
+from loraedit.errors import InputError, LoraEditError, explain
 from loraedit.inputs import prepare
 from loraedit.types import OnStep
 from loraedit.version import __version__
@@ -330,6 +331,7 @@ def _show_profile(console: Console, rows: Sequence[tuple[str, str, float, int]])
     console.print(table)
 
 
+app.command()(batch)
 app.command()(plan)
 app.command()(store)
 app.command()(doctor)
@@ -339,14 +341,11 @@ def main() -> None:
     """Entry point: a user's mistake is one sentence and exit code 2, a failing machine one sentence and exit code 1."""
     try:
         app()
-    except LoraEditError as error:
-        sys.exit(_complain(str(error), 2))
-    except OSError as error:
-        sys.exit(_complain(f"{error}. Mend it and run the same command again to continue.", 1))
-    except (MemoryError, RuntimeError) as error:
-        if not isinstance(error, MemoryError) and type(error).__name__ != "OutOfMemoryError":  # torch's, not imported
+    except Exception as error:
+        told = explain(error)
+        if told is None:
             raise
-        sys.exit(_complain("out of memory. Use a smaller or shorter clip, or another --device.", 1))
+        sys.exit(_complain(told, 2 if isinstance(error, LoraEditError) else 1))
 
 
 def _complain(message: str, code: int) -> int:

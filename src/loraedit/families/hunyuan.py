@@ -18,7 +18,7 @@ from torch import Tensor
 
 from loraedit.compose import to_uint8
 from loraedit.families.base import Encoded
-from loraedit.families.loading import compute_dtype, free, loading
+from loraedit.families.loading import compute_dtype, free, load_pipeline, loading
 from loraedit.families.one_mask import Fields, OneMaskFamily, shown_where_kept
 from loraedit.types import Pixels
 
@@ -44,11 +44,9 @@ class HunyuanFamily(OneMaskFamily):
 
     def _describe(self, pairs: Sequence[tuple[str, Pixels | None]], device: torch.device) -> list[Fields]:
         """Llava reads prompt and picture together (black if there is none), CLIP the prompt; padding is cut off."""
-        absent: dict[str, Any] = {"transformer": None, "vae": None, "scheduler": None}
+        kind, absent = HunyuanVideoImageToVideoPipeline, ("transformer", "vae", "scheduler")
         with loading(self.card):
-            pipeline = HunyuanVideoImageToVideoPipeline.from_pretrained(
-                self.card.folder, **absent, dtype=compute_dtype(device), use_safetensors=True, local_files_only=True
-            ).to(device)
+            pipeline = load_pipeline(self.card, kind, absent, compute_dtype(device)).to(device)
         described, tokens = [], self.card.mask == "tokens"
         with torch.inference_mode():
             for prompt, image in pairs:

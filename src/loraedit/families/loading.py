@@ -2,19 +2,33 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import diffusers
 import torch
+from torch import nn
 
 from loraedit.errors import ModelError
 from loraedit.families.model_card import ModelCard
 
-__all__ = ["compute_dtype", "free", "load_component", "load_scheduler", "loading"]
+__all__ = [
+    "compute_dtype",
+    "free",
+    "keep_weights",
+    "load_component",
+    "load_part",
+    "load_pipeline",
+    "load_scheduler",
+    "loading",
+]
+
+_kept: dict[Any, Any] | None = None
+"""What has been read, by what it was read from; None if nothing is kept."""
 
 
 def compute_dtype(device: torch.device) -> torch.dtype:
@@ -30,6 +44,65 @@ def loading(card: ModelCard) -> Iterator[None]:
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ModelError(f"The checkpoint '{card.folder}' cannot be loaded: {reason}") from error
+
+
+def keep_weights() -> None:
+    """From now on keep in the host's memory what this process reads of a checkpoint, for whoever asks next."""
+    global _kept
+    _kept = {} if _kept is None else _kept
+
+
+def load_part(card: ModelCard, kind: Any, name: str, dtype: torch.dtype) -> Any:
+    """A model of the checkpoint, on the CPU.
+
+    Args:
+        kind: its class, of diffusers or transformers.
+        name: its folder in the checkpoint.
+    """
+    return _read_once(
+        card,
+        (kind, name, dtype),
+        lambda: kind.from_pretrained(card.folder, subfolder=name, dtype=dtype, use_safetensors=True),
+    )
+
+
+def load_pipeline(card: ModelCard, kind: Any, absent: Iterable[str], dtype: torch.dtype) -> Any:
+    """A pipeline of diffusers without some of its components, on the CPU."""
+    missing: dict[str, Any] = dict.fromkeys(absent)
+    return _read_once(
+        card,
+        (kind, *missing, dtype),
+        lambda: kind.from_pretrained(card.folder, **missing, dtype=dtype, use_safetensors=True, local_files_only=True),
+    )
+
+
+def _read_once(card: ModelCard, what: tuple[Any, ...], read: Callable[[], Any]) -> Any:
+    """What ``read`` gives; while weights are kept, those of the last checkpoint are read once.
+
+    Everyone gets an object of his own, which shares the frozen weights: moving it, hooks, adapters and other precision
+    leave what is kept as it was. Weights may not be changed in place.
+
+    Args:
+        what: what of the checkpoint, and how.
+    """
+    if _kept is None:
+        return read()
+    checkpoint = card.fingerprint()
+    if any(kept != checkpoint for kept, *_ in _kept):
+        _kept.clear()
+    key = (checkpoint, *what)
+    if key not in _kept:
+        _kept[key] = read()
+    return _sharing_weights(_kept[key])
+
+
+def _sharing_weights(kept: Any) -> Any:
+    parts = [kept] if isinstance(kept, nn.Module) else [*kept.components.values()]
+    memo: dict[int, Any] = {}
+    for part in parts:
+        for parameter in part.parameters() if isinstance(part, nn.Module) else ():
+            memo[id(parameter)] = nn.Parameter(parameter.data, requires_grad=parameter.requires_grad)
+    return copy.deepcopy(kept, memo)
 
 
 def free() -> None:
@@ -48,7 +121,7 @@ def load_component(card: ModelCard, kind: Any, name: str, device: torch.device, 
         name: its folder in the checkpoint.
     """
     with loading(card):
-        model = kind.from_pretrained(card.folder, subfolder=name, dtype=dtype, use_safetensors=True)
+        model = load_part(card, kind, name, dtype)
     try:
         yield model.to(device).eval()
     finally:

@@ -11,7 +11,7 @@ from diffusers.pipelines.ltx.pipeline_ltx_condition import linear_quadratic_sche
 from torch import Tensor
 
 from loraedit.families.base import TIMESTEPS, Encoded
-from loraedit.families.loading import compute_dtype, free, load_scheduler, loading
+from loraedit.families.loading import compute_dtype, free, load_pipeline, load_scheduler, loading
 from loraedit.families.one_mask import Fields, OneMaskFamily, shown_where_kept
 from loraedit.types import Pixels
 
@@ -44,11 +44,9 @@ class LtxFamily(OneMaskFamily):
 
     def _describe(self, pairs: Sequence[tuple[str, Pixels | None]], device: torch.device) -> list[Fields]:
         """The prompt alone is read; padding is cut off."""
-        absent: dict[str, Any] = dict.fromkeys(self.not_for_words)
+        dtype = compute_dtype(device)
         with loading(self.card):
-            pipeline = self.pipeline_kind.from_pretrained(
-                self.card.folder, **absent, dtype=compute_dtype(device), use_safetensors=True, local_files_only=True
-            ).to(device)
+            pipeline = load_pipeline(self.card, self.pipeline_kind, self.not_for_words, dtype).to(device)
         by_prompt = {}
         with torch.inference_mode():
             for prompt in dict.fromkeys(prompt for prompt, _ in pairs):

@@ -24,7 +24,7 @@ from loraedit.conditioning import FILL, Sample
 from loraedit.config import Resources, Targets
 from loraedit.families.base import Encoded, Expert
 from loraedit.families.folder import read_json
-from loraedit.families.loading import compute_dtype, load_component, load_scheduler, loading
+from loraedit.families.loading import compute_dtype, load_component, load_part, load_scheduler, loading
 from loraedit.families.model_card import ModelCard
 from loraedit.masks import pack_keep_mask
 from loraedit.types import Mask, OnStep, Pixels
@@ -147,9 +147,7 @@ class OneMaskFamily(ABC):
     def load_transformer(self, expert: Expert, device: torch.device) -> nn.Module:
         """The transformer, frozen: float32 on a CPU, bfloat16 elsewhere."""
         with loading(self.card):
-            transformer = self.transformer_kind.from_pretrained(
-                self.card.folder, subfolder=expert.name, dtype=compute_dtype(device), use_safetensors=True
-            )
+            transformer = load_part(self.card, self.transformer_kind, expert.name, compute_dtype(device))
         module: nn.Module = transformer.eval().requires_grad_(False)
         return module
 

@@ -23,7 +23,15 @@ from loraedit.compose import to_uint8
 from loraedit.conditioning import Sample
 from loraedit.config import Resources, Targets
 from loraedit.families.base import Encoded, Expert
-from loraedit.families.loading import compute_dtype, free, load_component, load_scheduler, loading
+from loraedit.families.loading import (
+    compute_dtype,
+    free,
+    load_component,
+    load_part,
+    load_pipeline,
+    load_scheduler,
+    loading,
+)
 from loraedit.families.lora_names import WAN_LINEARS, native_name
 from loraedit.families.model_card import ModelCard
 from loraedit.families.single_file import load_single_file
@@ -145,11 +153,9 @@ class WanFamily:
         names = ["tokenizer", "text_encoder", "vae", "scheduler", "transformer", "image_encoder", "image_processor"]
         if kind is diffusers.WanImageToVideoPipeline:
             names.append("transformer_2")
-        absent: dict[str, Any] = {name: None for name in names if name not in wanted}
+        absent = [name for name in names if name not in wanted]
         with loading(self.card):
-            return kind.from_pretrained(
-                self.card.folder, **absent, dtype=dtype, use_safetensors=True, local_files_only=True
-            )
+            return load_pipeline(self.card, kind, absent, dtype)
 
     # ---- latents -------------------------------------------------------------------------------------------------
 
@@ -189,9 +195,7 @@ class WanFamily:
             if file is not None:
                 transformer = load_single_file(kind, file, diffusers_name, SCALES, dtype)
             else:
-                transformer = kind.from_pretrained(
-                    self.card.folder, subfolder=expert.name, dtype=dtype, use_safetensors=True
-                )
+                transformer = load_part(self.card, kind, expert.name, dtype)
         module: nn.Module = transformer.eval().requires_grad_(False)
         if device.type == "cpu" and self.resources.attention is None:
             write_out_attention(module)

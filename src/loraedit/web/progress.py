@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from loraedit.errors import ended_by_signal
 from loraedit.web.jobs import Job
 
 __all__ = ["progress_of", "sentence_of"]
@@ -45,7 +46,7 @@ def sentence_of(job: Job) -> str:
         return said[-1]
     code = (job.codes() or [0])[-1]
     if code < 0:
-        return f"The run was ended from outside (signal {-code}); the machine may be out of memory. Try to continue it."
+        return ended_by_signal(-code)
     return lines[-1] if lines else f"The run ended with code {code} and said nothing."
 
 

@@ -1,0 +1,170 @@
+"""One job of a batch: fetch what it needs, edit, measure, keep what it has learnt for others."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sys
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image as PilImage
+
+from loraedit.batch.jobs import BatchJob, folder_of
+from loraedit.batch.local import Report
+from loraedit.batch.places import Depot
+from loraedit.config import make_settings
+from loraedit.files import write_json
+from loraedit.inputs import prepare
+from loraedit.types import Footage
+
+__all__ = ["OUTCOME_FILE", "EditTask", "read_outcome"]
+
+OUTCOME_FILE = "outcome.json"
+"""In a job's folder, written last: it is done."""
+STORE = "store"
+"""The folder of the LoRAs that jobs have from each other."""
+REPORT_EVERY_S = 0.5
+THUMB_PX = 160
+
+
+def read_outcome(folder: Path, key: str) -> dict[str, Any] | None:
+    """What a job has left in its folder, if it is done, and still the same job."""
+    try:
+        record = json.loads((folder / OUTCOME_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return record if isinstance(record, dict) and record.get("key") == key else None
+
+
+@dataclass(frozen=True)
+class EditTask:
+    """What a worker does with an edit; a :data:`loraedit.batch.local.Task`.
+
+    Attributes:
+        place: the batch's folder, a path or a URL.
+        device: ``cpu``, or None for the best there is.
+        image_encoder: of the measures, or None.
+    """
+
+    place: str
+    device: str | None = None
+    image_encoder: str | None = None
+
+    def __call__(self, job: BatchJob, report: Report) -> dict[str, Any]:
+        """Do it, or go on with it; what there is to say of it in the tables."""
+        from loraedit.families.loading import keep_weights
+
+        keep_weights()
+        depot = Depot(self.place)
+        with depot.kept_up(folder_of(job.name)) as folder:
+            known = read_outcome(folder, job.key)
+            if known is not None:  # it was done, and the news of it were lost
+                return known
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / OUTCOME_FILE).unlink(missing_ok=True)
+            depot.pull(STORE)
+            record = self._edit(job, folder, _Told(report, depot), str(depot.local / STORE))
+            write_json(folder / OUTCOME_FILE, record)
+        return record
+
+    def _edit(self, job: BatchJob, folder: Path, told: _Told, store: str) -> dict[str, Any]:
+        from loraedit.editing import run_edit
+        from loraedit.evaluate import evaluate_run
+
+        began, memory = time.monotonic(), _Memory()
+        settings = make_settings({**job.settings, "store": store, "device": self.device})
+        prepared = prepare(
+            **job.inputs(), settings=settings, out=folder / job.out, run=folder / "run",
+            on_mask=lambda done, total: told("mask", done, total, ""),
+            on_read=lambda done, total: told("read", done, total, ""),
+        )  # fmt: skip
+        result = run_edit(prepared, told)
+        told("evaluate", 0, 1, "")
+        measured = evaluate_run(folder / "run", None if self.image_encoder is None else Path(self.image_encoder))
+        _write_thumb(folder / "thumb.jpg", prepared.source, result.clip)
+        return {
+            "key": job.key,
+            "name": job.name,
+            "out": f"{folder_of(job.name)}/{job.out}",
+            "report": f"{folder_of(job.name)}/run/report.html",
+            "seconds": round(time.monotonic() - began, 2),
+            "phases": {name: round(seconds, 2) for name, seconds in result.seconds.items()},
+            "reused": result.reused,
+            "outside_exact": result.outside_exact,
+            **memory.peaks(),
+            "metrics": measured.metrics,
+            "notes": result.notes,
+            "host": f"{socket.gethostname()}:{os.getpid()}",
+        }
+
+
+class _Told:
+    """Progress on its way to whoever started the worker, not too often; and when others can have the LoRA."""
+
+    def __init__(self, report: Report, depot: Depot) -> None:
+        self._report, self._depot = report, depot
+        self._last, self._phase, self._trained = 0.0, "", False
+
+    def __call__(self, phase: str, done: int, total: int, _note: str) -> None:
+        if phase in ("sample", "decode", "compose") and not self._trained:
+            self._trained = True
+            self._depot.push(STORE)
+            self._report("trained", phase, done, total)
+        now = time.monotonic()
+        if phase != self._phase or now - self._last >= REPORT_EVERY_S:
+            self._last, self._phase = now, phase
+            self._report("progress", phase, done, total)
+
+
+class _Memory:
+    """The most memory that a job takes, of the host and of the device.
+
+    The host's is the process's own: with what it keeps between jobs, and on systems other than Linux the most since
+    the process began.
+    """
+
+    def __init__(self) -> None:
+        import torch
+
+        self._device = torch.accelerator if torch.accelerator.is_available() else None
+        if self._device is not None:
+            self._device.reset_peak_memory_stats()
+        if sys.platform == "linux":
+            with suppress(OSError):
+                Path("/proc/self/clear_refs").write_text("5")
+
+    def peaks(self) -> dict[str, int]:
+        """In MiB; without an accelerator the host's alone."""
+        found = {"host_mib": _host_peak() >> 20}
+        if self._device is not None:
+            found["device_mib"] = int(self._device.max_memory_allocated()) >> 20
+        return found
+
+
+def _host_peak() -> int:
+    """Bytes."""
+    if sys.platform == "linux":
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next((int(line.split()[1]) << 10 for line in lines if line.startswith("VmHWM")), 0)
+    if sys.platform == "win32":
+        return 0
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def _write_thumb(path: Path, source: Footage, result: Footage) -> None:
+    """The middle frame of source and result beside each other."""
+    at = len(source) // 2
+    frames = [next(footage.rgb(at, at + 1)) for footage in (source, result)]
+    small = (THUMB_PX, max(1, round(THUMB_PX * source.size.height / source.size.width)))
+    tiles = [np.asarray(PilImage.fromarray(frame).resize(small)) for frame in frames]
+    passing = path.with_name(f".{path.name}")
+    PilImage.fromarray(np.concatenate(tiles, 1)).save(passing, "JPEG", quality=80)
+    passing.replace(path)
