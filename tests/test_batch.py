@@ -7,7 +7,6 @@ import json
 import shutil
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,10 +36,9 @@ MEMORY = "memory://studio"
 
 
 @pytest.fixture
-def own_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def own_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Batches run here, and weights are not kept for the tests that follow."""
     monkeypatch.setattr("loraedit.batch.run.LocalPool", Inline)
-    yield
     monkeypatch.setattr(loading, "_kept", None)
 
 
