@@ -84,6 +84,20 @@ def test_flaws_alone_are_no_edit(flaw: Callable[[Image], Image]) -> None:
         changed_region(picture(), flaw(picture()))
 
 
+@pytest.mark.parametrize(("dx", "dy"), [(3, 3), (-3, 0)])
+def test_a_shift_of_a_large_frame_is_no_edit_and_hides_none(dx: int, dy: int) -> None:
+    """Frames are compared at a smaller size, where a shift by whole pixels is one by fractions."""
+    rough = np.random.default_rng(9).integers(0, 256, (60, 80, 3), np.uint8)
+    large = np.asarray(cv2.resize(rough, (720, 540), interpolation=cv2.INTER_NEAREST))
+    look = large.copy()
+    look[200:300, 300:440] = 255 - look[200:300, 300:440]
+    moved, moved_look = (np.roll(image, (dy, dx), (0, 1)) for image in (large, look))
+    with pytest.raises(InputError, match="by no more than noise"):
+        changed_region(large, moved)
+    region = changed_region(large, moved_look)
+    assert region[200:300, 300:440].mean() > 0.97 and region.mean() < 1.2 * 100 * 140 / region.size
+
+
 def test_a_faint_edit_of_an_exact_copy_is_found_whole() -> None:
     faint = picture()
     faint[EDIT] += 6
