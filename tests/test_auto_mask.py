@@ -169,6 +169,8 @@ def folder(tmp_path: Path) -> Path:
     look[truth[0]] = 255 - look[truth[0]]
     write_image(tmp_path / "edited.png", look)
     write_image(tmp_path / "same.png", frames[0])
+    write_image(tmp_path / "restyled.png", 255 - frames[0])
+    write_image(tmp_path / "shifted.png", np.roll(frames[0], 3, 1))
     write_image(tmp_path / "seed.png", np.repeat(truth[0][..., None] * np.uint8(255), 3, -1))
     write_image(tmp_path / "small.png", frames[0, :20, :20])
     return tmp_path
@@ -205,6 +207,8 @@ def test_a_mask_is_written_with_a_preview(folder: Path, name: str) -> None:
 REFUSED = {
     "nothing asked": ([], "Nothing says what to mask"),
     "no edit": (["--from-edit", "same.png"], "equals the source"),
+    "restyled": (["--from-edit", "restyled.png"], "differs from the source nearly everywhere"),
+    "shifted": (["--from-edit", "shifted.png"], "by no more than noise"),
     "edit of another size": (["--from-edit", "small.png"], "20x20"),
     "missing edit": (["--from-edit", "nowhere.png"], "nowhere.png"),
     "missing seed": (["--seed-mask", "0=nowhere.png"], "nowhere.png"),
@@ -251,3 +255,22 @@ def test_bad_input_to_mask_is_refused_in_one_sentence_with_nothing_left(
         assert stopped.value.code == 2 and words in said.err, (name, said.err)
         assert len(said.err.strip().splitlines()) == 1 and not said.out, name
         assert sorted(folder.rglob("*")) == before, name
+
+
+def test_an_edit_without_a_mask_says_the_same(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from loraedit.app.cli import main
+
+    monkeypatch.chdir(folder)
+    before = sorted(folder.rglob("*"))
+    for picture in ("same", "restyled", "shifted"):
+        monkeypatch.setattr(
+            sys, "argv", ["loraedit", "edit", "source.mkv", "--first-frame", f"{picture}.png", "--out", "o.mkv"]
+        )
+        with pytest.raises(SystemExit) as stopped:
+            main()
+        said = capsys.readouterr().err.strip()
+        expected = "equals" if picture == "same" else REFUSED[picture][1]
+        assert stopped.value.code == 2 and expected in said and len(said.splitlines()) == 1, said
+        assert sorted(folder.rglob("*")) == before
