@@ -1,6 +1,6 @@
 """How good masks made from an edit alone are: on the cases of the propagation benchmark.
 
-    python -m benchmarks.masks [--edit] [--work FOLDER] [--page docs/masks.md]
+    python -m benchmarks.masks [--edit] [--kinds KIND ...] [--work FOLDER] [--page docs/masks.md]
 
 Covered is the share of truly changed pixels that the mask holds, area the size of the mask over that of the true box.
 With --edit the first case of each kind is edited too, with the true box as its mask and with the mask made from the
@@ -54,10 +54,10 @@ def measure(case: Case) -> tuple[float, float]:
 COVER = ("kind", "covered, mean", "covered, worst", "area, mean", "area, worst")
 
 
-def cover_lines() -> Iterator[list[str]]:
+def cover_lines(kinds: list[str]) -> Iterator[list[str]]:
     """A line for each kind of case, and one for all."""
     figures: list[tuple[float, float]] = []
-    for kind in KINDS:
+    for kind in kinds:
         for number in range(PER_KIND):
             figures.append(measure(make_case(kind, number)))
             print(f"{kind}-{number:<3} covered {figures[-1][0]:6.1%}  area {figures[-1][1]:.2f}", flush=True)
@@ -96,10 +96,10 @@ EDITS = (
 )  # fmt: skip
 
 
-def edit_lines(work: Path) -> Iterator[list[str]]:
+def edit_lines(kinds: list[str], work: Path) -> Iterator[list[str]]:
     """A line for the first case of each kind, and one for their means."""
     rows = []
-    for kind in KINDS:
+    for kind in kinds:
         case = make_case(kind, 0)
         boxed, made = kept(case, case.mask, False, work), kept(case, made_mask(case), True, work)
         rows.append([boxed["thing"], made["thing"], boxed["box"], made["box"]])
@@ -121,6 +121,7 @@ def _compared(value: float, usual: float) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--edit", action="store_true", help="edit with both masks, and compare")
+    parser.add_argument("--kinds", nargs="*", default=list(KINDS), choices=KINDS, help="of cases")
     parser.add_argument("--work", type=Path, default=Path(".cache/masks"))
     parser.add_argument("--page", type=Path, help="put the table into this page")
     options = parser.parse_args()
@@ -129,7 +130,7 @@ def main() -> None:
     torch.set_num_threads(1)
     name, head = ("edits", EDITS) if options.edit else ("masks", COVER)
     table, lines = Table(*head), []
-    for line in edit_lines(options.work) if options.edit else cover_lines():
+    for line in edit_lines(options.kinds, options.work) if options.edit else cover_lines(options.kinds):
         lines.append(line)
         table.add_row(*line)
         if options.edit:

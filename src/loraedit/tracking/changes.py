@@ -89,7 +89,7 @@ def _edited(before: _Floats, after: _Floats, whole: bool, what: str) -> Plane:
 
 
 def _factor(image: Image | _Floats) -> float:
-    return min(1.0, SIDE_PX / min(image.shape[:2]))
+    return min(1.0, SIDE_PX / int(min(image.shape[:2])))
 
 
 def _compared(image: Image | _Floats) -> _Floats:
