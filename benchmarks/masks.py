@@ -1,63 +1,143 @@
-"""How good masks made from an edit alone are: on the forty cases of the propagation benchmark.
+"""How good masks made from an edit alone are: on the cases of the propagation benchmark.
 
-    python -m benchmarks.masks [--edit]
+    python -m benchmarks.masks [--edit] [--kinds KIND ...] [--work FOLDER] [--page docs/masks.md]
 
 Covered is the share of truly changed pixels that the mask holds, area the size of the mask over that of the true box.
 With --edit the first case of each kind is edited too, with the true box as its mask and with the mask made from the
-edit: PSNR against the truth in dB where the edited thing is seen, of all frames but the first.
+edit. Both results are compared with the truth in the same places, in all frames but the first: where the edited thing
+is seen, and in the whole true box. Edits are kept, by the mask they were made with, so the run can be stopped and
+continued.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+from collections.abc import Iterator
 from fractions import Fraction
+from pathlib import Path
 
+import cv2
 import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
 
 import loraedit
-from benchmarks.propagation.cases import KINDS, Case, all_cases, make_case
+from benchmarks.propagation.cases import KINDS, PER_KIND, Case, make_case
+from benchmarks.tables import put_table
+from loraedit.app.progress import quiet_libraries
 from loraedit.evaluate import metrics
+from loraedit.files import fingerprint, write_json
 from loraedit.tracking import mask_from_edit
-from loraedit.types import Clip, Mask
+from loraedit.types import Clip, Frames, Mask
+
+ALLOWED_DB = 0.5
+"""How much worse an edit may be with a mask that cost no work."""
+
+
+# ---- masks -------------------------------------------------------------------------------------------------------
+
+
+def made_mask(case: Case) -> Mask:
+    """The mask made from a case's edited first frame."""
+    return np.stack(list(mask_from_edit(Clip(case.source, Fraction(10)), {0: case.truth[0]})))
 
 
 def measure(case: Case) -> tuple[float, float]:
     """Share of the changed pixels that the mask covers, and its area over the true box's."""
-    clip = Clip(case.source, Fraction(10))
-    mask = np.stack(list(mask_from_edit(clip, {0: case.truth[0]})))
+    mask = made_mask(case)
     changed = (case.source != case.truth).any(-1)
     return float(mask[changed].mean()), float(mask.sum() / case.mask.sum())
 
 
-def psnr(case: Case, mask: Mask | None) -> float:
-    """Of the edit as the model's card has it, in dB; a mask of None is made from the edit."""
-    edited = loraedit.edit(Clip(case.source, Fraction(10)), case.truth[0], mask).clip.frames
-    return metrics.psnr(edited[1:], case.truth[1:], case.region[1:])
+COVER = ("kind", "covered, mean", "covered, worst", "area, mean", "area, worst")
 
 
-def compare_edits() -> None:
-    """Print how much an edit loses with a mask that cost no work."""
-    losses = []
-    for kind in KINDS:
+def cover_lines(kinds: list[str]) -> Iterator[list[str]]:
+    """A line for each kind of case, and one for all."""
+    figures: list[tuple[float, float]] = []
+    for kind in kinds:
+        for number in range(PER_KIND):
+            figures.append(measure(make_case(kind, number)))
+            print(f"{kind}-{number:<3} covered {figures[-1][0]:6.1%}  area {figures[-1][1]:.2f}", flush=True)
+        yield cover_line(kind, figures[-PER_KIND:])
+    yield cover_line(f"all {len(figures)}", figures)
+
+
+def cover_line(name: str, figures: list[tuple[float, float]]) -> list[str]:
+    covered, area = np.array(figures).T
+    return [name, f"{covered.mean():.1%}", f"{covered.min():.1%}", f"{area.mean():.2f}", f"{area.max():.2f}"]
+
+
+# ---- edits -------------------------------------------------------------------------------------------------------
+
+
+def quality(case: Case, frames: Frames) -> dict[str, float]:
+    """PSNR of an edit to the truth in dB, by where it is measured."""
+    places = {"thing": case.region, "box": case.mask}
+    return {name: metrics.psnr(frames[1:], case.truth[1:], place[1:]) for name, place in places.items()}
+
+
+def kept(case: Case, mask: Mask, made: bool, work: Path) -> dict[str, float]:
+    """The quality of an edit, from disk or now."""
+    path = work / f"{case.name}-{fingerprint(mask.shape, np.packbits(mask).tobytes())}.json"
+    if not path.exists():
+        given = None if made else mask
+        edited = loraedit.edit(Clip(case.source, Fraction(10)), case.truth[0], given).clip.frames
+        write_json(path, quality(case, edited))
+    found: dict[str, float] = json.loads(path.read_text())
+    return found
+
+
+EDITS = (
+    "case", "the thing, true box (dB)", "the thing, made mask", "in the box, true box (dB)", "in the box, made mask",
+    "within",
+)  # fmt: skip
+
+
+def edit_lines(kinds: list[str], work: Path) -> Iterator[list[str]]:
+    """A line for the first case of each kind, and one for their means."""
+    rows = []
+    for kind in kinds:
         case = make_case(kind, 0)
-        boxed, made = psnr(case, case.mask), psnr(case, None)
-        losses.append(made - boxed)
-        print(f"{case.name:12}  true box {boxed:.2f} dB  made from the edit {made:.2f} dB", flush=True)
-    print(f"difference {np.mean(losses):+.2f} dB on average, worst {min(losses):+.2f} dB")
+        boxed, made = kept(case, case.mask, False, work), kept(case, made_mask(case), True, work)
+        rows.append([boxed["thing"], made["thing"], boxed["box"], made["box"]])
+        yield edit_line(case.name, rows[-1])
+    yield edit_line("mean", np.mean(rows, axis=0).tolist())
+
+
+def edit_line(name: str, row: list[float]) -> list[str]:
+    thing, thing_made, box, box_made = row
+    fine = min(thing_made - thing, box_made - box) >= -ALLOWED_DB
+    columns = f"{thing:.2f}", _compared(thing_made, thing), f"{box:.2f}", _compared(box_made, box)
+    return [name, *columns, "yes" if fine else "NO"]
+
+
+def _compared(value: float, usual: float) -> str:
+    return f"{value:.2f} ({value - usual:+.2f})"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--edit", action="store_true", help="edit with both masks, and compare")
-    if parser.parse_args().edit:
-        compare_edits()
-        return
-    figures = []
-    for case in all_cases():
-        figures.append(measure(case))
-        print(f"{case.name:12} covered {figures[-1][0]:6.1%}  area {figures[-1][1]:.2f}", flush=True)
-    covered, area = np.array(figures).T
-    print(f"covered {covered.mean():.1%} (worst {covered.min():.1%}), area {area.mean():.2f} (worst {area.max():.2f})")
+    parser.add_argument("--kinds", nargs="*", default=list(KINDS), choices=KINDS, help="of cases")
+    parser.add_argument("--work", type=Path, default=Path(".cache/masks"))
+    parser.add_argument("--page", type=Path, help="put the table into this page")
+    options = parser.parse_args()
+    quiet_libraries("diffusers", "transformers")
+    cv2.setNumThreads(1)
+    torch.set_num_threads(1)
+    name, head = ("edits", EDITS) if options.edit else ("masks", COVER)
+    table, lines = Table(*head), []
+    for line in edit_lines(options.kinds, options.work) if options.edit else cover_lines(options.kinds):
+        lines.append(line)
+        table.add_row(*line)
+        if options.edit:
+            print(*line, sep="  ", flush=True)
+    Console().print(table)
+    if options.page:
+        put_table(options.page, name, head, lines)
 
 
 if __name__ == "__main__":

@@ -1,18 +1,21 @@
 """What it costs to edit two things at once: a clip with two things, edited together and each alone.
 
-    python -m benchmarks.objects [--cases N] [--set NAME=VALUE ...]
+    python -m benchmarks.objects [--cases N] [--work FOLDER] [--set NAME=VALUE ...] [--page docs/masks.md]
 
 A case is one of the kind ``two`` of the propagation benchmark, with the other thing recoloured too. Each thing is an
 object with its own mask and, for the last frame, its own reference. Quality is PSNR to the truth in the thing's region
 less the other's mask, frames after the first; together it should be within 0.5 dB of alone. The largest difference to
 the source outside both masks should be 0. Bleeding would show as a region nearer to the other thing's colours
-together than alone; printed is the mean distance to the nearest of them, in grey levels.
+together than alone; given is the mean distance to the nearest of them, in grey levels. Results are kept, so the run can
+be stopped and continued.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,8 +26,11 @@ import loraedit
 from benchmarks.ablation import parse_settings
 from benchmarks.propagation.cases import PER_KIND, edited, make_case, scenes
 from benchmarks.propagation.render import render
+from benchmarks.propagation.run import code_key
+from benchmarks.tables import put_table
 from loraedit.app.progress import quiet_libraries
 from loraedit.evaluate import metrics
+from loraedit.files import fingerprint, write_json
 from loraedit.masks import box_regions
 from loraedit.types import Frames, Image, Mask
 
@@ -84,7 +90,7 @@ def likeness(frames: Frames, region: Mask, colours: Image) -> float:
 
 
 def rows_of(number: int, settings: dict[str, Any]) -> list[dict[str, Any]]:
-    """A row of figures for each thing of a case."""
+    """Figures for each thing of a case."""
     source, truth, things = two_things(number)
     together = edit(source, truth[0], things, settings)
     outside = float(metrics.outside_difference(together, source, things[0].mask | things[1].mask))
@@ -92,7 +98,7 @@ def rows_of(number: int, settings: dict[str, Any]) -> list[dict[str, Any]]:
     for thing, other in (things, things[::-1]):
         alone = edit(source, thing.truth[0], [thing], settings)
         later, own = slice(1, None), thing.region & ~other.mask
-        row = {"case": f"two-{number}", "thing": thing.name, "outside": outside}
+        row: dict[str, Any] = {"case": f"two-{number}", "thing": thing.name, "outside": outside}
         for name, frames in (("together", together), ("alone", alone)):
             row[name] = metrics.psnr(frames[later], truth[later], own[later])
             row[f"bleed_{name}"] = likeness(frames[later], own[later], other.truth[other.region])
@@ -100,23 +106,45 @@ def rows_of(number: int, settings: dict[str, Any]) -> list[dict[str, Any]]:
     return rows
 
 
+def kept_rows(number: int, settings: dict[str, Any], work: Path) -> list[dict[str, Any]]:
+    """The figures of a case, from disk or now."""
+    path = work / f"{number}-{fingerprint(code_key(), number, settings)}.json"
+    if not path.exists():
+        write_json(path, {"rows": rows_of(number, settings)})
+    rows: list[dict[str, Any]] = json.loads(path.read_text())["rows"]
+    return rows
+
+
+HEAD = ("case", "thing", "together (dB)", "alone (dB)", "difference", "to the other's colours", "outside", "within")
+
+
+def line(row: dict[str, Any]) -> list[str]:
+    """A line of the table."""
+    change = row["together"] - row["alone"]
+    near = f"{row['bleed_together']:.2f} (alone {row['bleed_alone']:.2f})"
+    figures = f"{row['together']:.2f}", f"{row['alone']:.2f}", f"{change:+.2f}", near, f"{row['outside']:.0f}"
+    return [row["case"], row["thing"], *figures, "yes" if change >= -ALLOWED_DB else "NO"]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cases", type=int, default=PER_KIND, help=f"how many, up to {PER_KIND}")
+    parser.add_argument("--work", type=Path, default=Path(".cache/objects"))
     parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="settings for every edit")
+    parser.add_argument("--page", type=Path, help="put the table into this page")
     options = parser.parse_args()
     quiet_libraries("diffusers", "transformers")
-    sheet = Table(
-        "case", "thing", "together (dB)", "alone (dB)", "difference", "to the other's colours", "outside", "within"
-    )
+    lines = []
     for number in range(options.cases):
-        for row in rows_of(number, parse_settings(options.set)):
-            change = row["together"] - row["alone"]
-            near = f"{row['bleed_together']:.2f} (alone {row['bleed_alone']:.2f})"
-            figures = f"{row['together']:.2f}", f"{row['alone']:.2f}", f"{change:+.2f}", near, f"{row['outside']:.0f}"
-            sheet.add_row(row["case"], row["thing"], *figures, "yes" if change >= -ALLOWED_DB else "NO")
-            print(row, flush=True)
-    Console().print(sheet)
+        for row in kept_rows(number, parse_settings(options.set), options.work):
+            lines.append(line(row))
+            print(*lines[-1], sep="  ", flush=True)
+    table = Table(*HEAD)
+    for each in lines:
+        table.add_row(*each)
+    Console().print(table)
+    if options.page:
+        put_table(options.page, "objects", HEAD, lines)
 
 
 if __name__ == "__main__":

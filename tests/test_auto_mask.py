@@ -84,6 +84,20 @@ def test_flaws_alone_are_no_edit(flaw: Callable[[Image], Image]) -> None:
         changed_region(picture(), flaw(picture()))
 
 
+@pytest.mark.parametrize(("dx", "dy"), [(3, 3), (-3, 0)])
+def test_a_shift_of_a_large_frame_is_no_edit_and_hides_none(dx: int, dy: int) -> None:
+    """Frames are compared at a smaller size, where a shift by whole pixels is one by fractions."""
+    rough = np.random.default_rng(9).integers(0, 256, (60, 80, 3), np.uint8)
+    large = np.asarray(cv2.resize(rough, (720, 540), interpolation=cv2.INTER_NEAREST))
+    look = large.copy()
+    look[200:300, 300:440] = 255 - look[200:300, 300:440]
+    moved, moved_look = (np.roll(image, (dy, dx), (0, 1)) for image in (large, look))
+    with pytest.raises(InputError, match="by no more than noise"):
+        changed_region(large, moved)
+    region = changed_region(large, moved_look)
+    assert region[200:300, 300:440].mean() > 0.97 and region.mean() < 1.2 * 100 * 140 / region.size
+
+
 def test_a_faint_edit_of_an_exact_copy_is_found_whole() -> None:
     faint = picture()
     faint[EDIT] += 6
@@ -155,6 +169,8 @@ def folder(tmp_path: Path) -> Path:
     look[truth[0]] = 255 - look[truth[0]]
     write_image(tmp_path / "edited.png", look)
     write_image(tmp_path / "same.png", frames[0])
+    write_image(tmp_path / "restyled.png", 255 - frames[0])
+    write_image(tmp_path / "shifted.png", np.roll(frames[0], 3, 1))
     write_image(tmp_path / "seed.png", np.repeat(truth[0][..., None] * np.uint8(255), 3, -1))
     write_image(tmp_path / "small.png", frames[0, :20, :20])
     return tmp_path
@@ -191,6 +207,8 @@ def test_a_mask_is_written_with_a_preview(folder: Path, name: str) -> None:
 REFUSED = {
     "nothing asked": ([], "Nothing says what to mask"),
     "no edit": (["--from-edit", "same.png"], "equals the source"),
+    "restyled": (["--from-edit", "restyled.png"], "differs from the source nearly everywhere"),
+    "shifted": (["--from-edit", "shifted.png"], "by no more than noise"),
     "edit of another size": (["--from-edit", "small.png"], "20x20"),
     "missing edit": (["--from-edit", "nowhere.png"], "nowhere.png"),
     "missing seed": (["--seed-mask", "0=nowhere.png"], "nowhere.png"),
@@ -237,3 +255,22 @@ def test_bad_input_to_mask_is_refused_in_one_sentence_with_nothing_left(
         assert stopped.value.code == 2 and words in said.err, (name, said.err)
         assert len(said.err.strip().splitlines()) == 1 and not said.out, name
         assert sorted(folder.rglob("*")) == before, name
+
+
+def test_an_edit_without_a_mask_says_the_same(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from loraedit.app.cli import main
+
+    monkeypatch.chdir(folder)
+    before = sorted(folder.rglob("*"))
+    for picture in ("same", "restyled", "shifted"):
+        monkeypatch.setattr(
+            sys, "argv", ["loraedit", "edit", "source.mkv", "--first-frame", f"{picture}.png", "--out", "o.mkv"]
+        )
+        with pytest.raises(SystemExit) as stopped:
+            main()
+        said = capsys.readouterr().err.strip()
+        expected = "equals" if picture == "same" else REFUSED[picture][1]
+        assert stopped.value.code == 2 and expected in said and len(said.splitlines()) == 1, said
+        assert sorted(folder.rglob("*")) == before

@@ -38,28 +38,61 @@ def square() -> Plane:
     return mask
 
 
+HALF = torch.full((3,), 0.5)
+NORMALISED = {"Sam2Video": (MEAN, DEVIATION), "EdgeTamVideo": (MEAN, DEVIATION), "Sam3TrackerVideo": (HALF, HALF)}
+
+
 def as_transformers_does(
-    folder: Path, frames: Frames, start: int, inputs: dict[int, dict[str, Any]], name: str = "Sam2Video"
-) -> list[Plane]:
+    folder: Path, frames: Frames, inputs: dict[int, dict[str, Any]], name: str = "Sam2Video",
+    corrections: dict[int, dict[str, Any]] | None = None,
+) -> list[Plane]:  # fmt: skip
     """The published way: inputs through the processor, then onwards and backwards from the first of them.
 
-    The processor itself needs torchvision to be made, its methods do not.
+    A correction is given as soon as its frame was tracked, and tracking goes on after it. The processor itself needs
+    torchvision to be made, its methods do not.
     """
     model = getattr(tf, f"{name}Model").from_pretrained(folder).eval()
-    processor = tf.Sam2VideoProcessor.__new__(tf.Sam2VideoProcessor)
+    kind = tf.Sam3TrackerVideoProcessor if name == "Sam3TrackerVideo" else tf.Sam2VideoProcessor
+    processor = kind.__new__(kind)
     processor.target_size, processor.point_pad_value = model.image_size, -10
-    video = torch.stack([prepared(frame, model.image_size, MEAN, DEVIATION) for frame in frames])
+    video = torch.stack([prepared(frame, model.image_size, *NORMALISED[name]) for frame in frames])
     session = getattr(tf, f"{name}InferenceSession")(video, HEIGHT, WIDTH, dtype=torch.float32)
     found: dict[int, torch.Tensor] = {}
+
+    def show(index: int, given: dict[str, Any]) -> None:
+        processor.add_inputs_to_inference_session(session, frame_idx=index, obj_ids=1, **given)
+        found[index] = model(session, frame_idx=index).pred_masks
+
+    def go(start: int, **how: Any) -> None:
+        for output in model.propagate_in_video_iterator(session, start_frame_idx=start, **how):
+            found[output.frame_idx] = output.pred_masks
+
     with torch.inference_mode():
         for index, given in inputs.items():
-            processor.add_inputs_to_inference_session(session, frame_idx=index, obj_ids=1, **given)
-            model(session, frame_idx=index)
-        for reverse in (False, True):
-            for output in model.propagate_in_video_iterator(session, start_frame_idx=start, reverse=reverse):
-                found[output.frame_idx] = output.pred_masks
+            show(index, given)
+        start = first = min(inputs)
+        for index, given in (corrections or {}).items():
+            go(start, max_frame_num_to_track=index - start)
+            show(index, given)
+            start = index + 1
+        go(start)
+        go(first, reverse=True)
     large = [nnf.interpolate(found[index].half().float(), (HEIGHT, WIDTH), mode="bilinear") for index in range(FRAMES)]
     return [np.asarray((each[0, 0] > 0).numpy()) for each in large]
+
+
+def check_against_transformers(
+    folder: Path, frames: Frames, case: tuple[dict[int, Hints], dict[int, Any]], tracker: str, name: str,
+    corrections: tuple[dict[int, Hints], dict[int, Any]] = ({}, {}),
+) -> None:  # fmt: skip
+    """Our masks are those of transformers, and no mere blank; a mask that was given is its own answer."""
+    shown = {**case[0], **corrections[0]}
+    found = open_tracker(tracker, folder).track(View(Clip(frames, Fraction(10))), shown)
+    expected = as_transformers_does(folder, frames, case[1], name, corrections[1])
+    for index in range(FRAMES):
+        mask = shown[index].mask if index in shown else None
+        assert np.array_equal(found[index], expected[index] if mask is None else mask), index
+    assert any(0 < plane.sum() < plane.size for plane in expected)
 
 
 CASES = {
@@ -77,36 +110,37 @@ CASES = {
 }  # fmt: skip
 
 
+CORRECTION = (
+    {6: Hints(points=((5, 5),), points_out=((60, 30),))},
+    {6: {"input_points": [[[[5, 5], [60, 30]]]], "input_labels": [[[1, 0]]]}},
+)
+
+
+@pytest.fixture(scope="module")
+def sam3(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny_tracker(tiny_sam3_tracker(), tmp_path_factory.mktemp("trackers") / "sam3")
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_the_answers_are_those_of_transformers(folder: Path, frames: Frames, name: str) -> None:
-    shown, inputs = CASES[name]
-    found = open_tracker("sam2", folder).track(View(Clip(frames, Fraction(10))), shown)
-    expected = as_transformers_does(folder, frames, min(inputs), inputs)
-    for index in range(FRAMES):
-        mask = shown[index].mask if index in shown else None
-        assert np.array_equal(found[index], expected[index] if mask is None else mask), index
-    assert any(0 < plane.sum() < plane.size for plane in expected)
+    check_against_transformers(folder, frames, CASES[name], "sam2", "Sam2Video")
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_sam3_shown_things_answers_as_in_transformers(sam3: Path, frames: Frames, name: str) -> None:
+    check_against_transformers(sam3, frames, CASES[name], "sam3", "Sam3TrackerVideo")
+
+
+def test_a_correction_is_that_of_transformers(folder: Path, sam3: Path, frames: Frames) -> None:
+    check_against_transformers(folder, frames, CASES["points"], "sam2", "Sam2Video", CORRECTION)
+    check_against_transformers(sam3, frames, CASES["box and point"], "sam3", "Sam3TrackerVideo", CORRECTION)
 
 
 def test_edgetam_answers_as_in_transformers(frames: Frames, tmp_path: Path) -> None:
     pytest.importorskip("timm")
     folder = save_tiny_tracker(tiny_edgetam(), tmp_path / "edgetam")
-    for shown, inputs in CASES.values():
-        found = open_tracker("edgetam", folder).track(View(Clip(frames, Fraction(10))), shown)
-        expected = as_transformers_does(folder, frames, min(inputs), inputs, "EdgeTamVideo")
-        same = [
-            np.array_equal(*pair) for index, pair in enumerate(zip(found, expected, strict=True)) if index not in shown
-        ]
-        assert all(same)
-
-
-def test_sam3_is_shown_things_without_words(frames: Frames, tmp_path: Path) -> None:
-    folder = save_tiny_tracker(tiny_sam3_tracker(), tmp_path / "sam3")
-    shown = {0: Hints(boxes=((20, 8, 50, 24),)), 6: Hints(points=((30, 20),))}
-    found = list(open_tracker("sam3", folder).track(View(Clip(frames, Fraction(10))), shown))
-    assert len(found) == FRAMES and found[0].shape == (HEIGHT, WIDTH)
-    again = list(open_tracker("sam3", folder).track(View(Clip(frames, Fraction(10))), shown))
-    assert all(np.array_equal(one, other) for one, other in zip(found, again, strict=True))
+    check_against_transformers(folder, frames, CASES["mask, and a box later"], "edgetam", "EdgeTamVideo")
+    check_against_transformers(folder, frames, CASES["points"], "edgetam", "EdgeTamVideo", CORRECTION)
 
 
 def test_words_find_what_transformers_finds_by_them(frames: Frames, tmp_path: Path) -> None:
@@ -116,8 +150,7 @@ def test_words_find_what_transformers_finds_by_them(frames: Frames, tmp_path: Pa
     model = tf.Sam3VideoModel.from_pretrained(folder).eval()
     processor = tf.Sam3VideoProcessor.__new__(tf.Sam3VideoProcessor)
     processor.tokenizer = tf.AutoTokenizer.from_pretrained(folder)
-    half = torch.full((3,), 0.5)
-    video = torch.stack([prepared(frame, model.config.image_size, half, half) for frame in clip.frames])
+    video = torch.stack([prepared(frame, model.config.image_size, HALF, HALF) for frame in clip.frames])
     session = tf.Sam3VideoInferenceSession(video, HEIGHT, WIDTH, dtype=torch.float32)
     processor.add_text_prompt(session, "a red coat")
     areas = []
@@ -131,10 +164,9 @@ def test_words_find_what_transformers_finds_by_them(frames: Frames, tmp_path: Pa
     assert np.array_equal(corrected[0], found[0])
 
 
-def test_words_need_the_whole_model_and_torchvision(tmp_path: Path) -> None:
-    folder = save_tiny_tracker(tiny_sam3_tracker(), tmp_path / "sam3")
+def test_words_need_the_whole_model(sam3: Path) -> None:
     with pytest.raises(ModelError, match="reads no text"):
-        open_tracker("sam3", folder, "a red coat")
+        open_tracker("sam3", sam3, "a red coat")
 
 
 def test_a_point_on_a_later_frame_corrects_from_there_on(folder: Path, frames: Frames) -> None:

@@ -154,7 +154,7 @@ class _Follower:
         for order, (index, part) in enumerate(todo):
             met = max(things, key=lambda thing: int((thing[1][index] & part).sum()), default=None)
             seeds = {index: part}
-            if met is not None and (met[1][index] & part).any():
+            if met is not None and _same(met[0], met[1][index], index, part):
                 things = [thing for thing in things if thing is not met]
                 seeds = {**met[0], index: met[0].get(index, part) | part}
             things.append((seeds, self._one(seeds, _shared(on_step, order, len(todo)))))
@@ -183,6 +183,12 @@ def _apart(region: Plane) -> list[Plane]:
     found = parts(joined)
     first, rest = found[:MOST_THINGS], found[MOST_THINGS:]
     return [region & (np.any([part, *rest], axis=0) if not order else part) for order, part in enumerate(first)]
+
+
+def _same(seeds: Mapping[int, Plane], tube: Plane, index: int, part: Plane) -> bool:
+    """Whether a part belongs to a thing with these seeds: of another frame if they meet, else if it is mostly there."""
+    held = (tube & part).sum()
+    return bool(held > 0.5 * part.sum() if index in seeds else held > 0)
 
 
 def _shared(on_step: OnStep, order: int, count: int) -> OnStep:

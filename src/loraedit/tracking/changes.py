@@ -58,12 +58,8 @@ def changed_region(source: Image, edited: Image, what: str = "The edited first f
     if np.array_equal(source, edited):
         raise InputError(f"{what} equals the source's frame. Edit it with an image editor first.")
     height, width = source.shape[:2]
-    factor = min(1.0, SIDE_PX / min(height, width))
-    size = (max(round(width * factor), 1), max(round(height * factor), 1))
-    before, after = (
-        cv2.resize(image, size, interpolation=cv2.INTER_AREA).astype(np.float32) for image in (source, edited)
-    )
-    after, whole = registered(before, after)
+    aligned, whole = registered(source, edited)
+    before, after = _compared(source), _compared(aligned)
     small = _edited(before, _recoloured(before, after), whole, what)
     region = cv2.resize(small.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR) > 0.25
     return np.asarray(region)
@@ -92,33 +88,62 @@ def _edited(before: _Floats, after: _Floats, whole: bool, what: str) -> Plane:
     return region
 
 
-def registered(before: _Floats, after: _Floats) -> tuple[_Floats, bool]:
+def _factor(image: Image | _Floats) -> float:
+    return min(1.0, SIDE_PX / int(min(image.shape[:2])))
+
+
+def _compared(image: Image | _Floats) -> _Floats:
+    """An image at the size of comparing, float32."""
+    factor = _factor(image)
+    size = (max(round(image.shape[1] * factor), 1), max(round(image.shape[0] * factor), 1))
+    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.float32)
+
+
+def registered(before: Image, after: Image) -> tuple[Image | _Floats, bool]:
     """The second image, shifted to lie on the first.
 
-    The shift is looked for at one textured point in each cell of a grid, most of which an edit leaves as they were.
-    Where the second image has nothing to show after the shift, the first one shows.
+    The shift is looked for at one textured point in each cell of a grid, most of which an edit leaves as they were:
+    first at the size of comparing, then round it at the images' own size, where most shifts are by whole pixels. Where
+    the second image has nothing to show after the shift, the first one shows.
 
     Args:
-        before: float32 ``[H, W, 3]``, 0 to 255.
-        after: float32 ``[H, W, 3]``, 0 to 255.
+        before: uint8 ``[H, W, 3]``.
+        after: uint8 ``[H, W, 3]``.
 
     Returns:
-        The shifted image, and whether the shift is one by whole pixels, which leaves every pixel as it was.
+        The shifted image, 0 to 255, and whether the shift is one by whole pixels, which leaves every pixel as it was.
     """
-    one, other = (_fine(image) for image in (before, after))
-    rows, columns = _landmarks(one)
-    if len(rows) < 16:
+    factor, place = _factor(before), (0, 0)
+    if factor < 1:
+        y, x, _ = _shift(_compared(before), _compared(after), place, REACH_PX)
+        place = round(y / factor), round(x / factor)
+    y, x, rest = _shift(before, after, place, REACH_PX if factor == 1 else int(np.ceil(1 / factor)))
+    if not (y or x or any(rest)):
         return after, True
-    span = range(-REACH_PX, REACH_PX + 1)
-    costs = np.array([[_cost(one, other, rows, columns, dy, dx) for dx in span] for dy in span])
-    y, x = np.unravel_index(int(costs.argmin()), costs.shape)
-    if costs[y, x] > 0.9 * costs[REACH_PX, REACH_PX]:
-        return after, True
-    rest = _between(costs[:, x], int(y)), _between(costs[y], int(x))
-    shift = np.array([[1, 0, x - REACH_PX + rest[1]], [0, 1, y - REACH_PX + rest[0]]], np.float32)
+    shift = np.array([[1, 0, x + rest[1]], [0, 1, y + rest[0]]], np.float32)
     how, (height, width) = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, before.shape[:2]
-    moved = cv2.warpAffine(after, shift, (width, height), before.copy(), flags=how, borderMode=cv2.BORDER_TRANSPARENT)
+    beneath = before.astype(np.float32)
+    moved = cv2.warpAffine(
+        after.astype(np.float32), shift, (width, height), beneath, flags=how, borderMode=cv2.BORDER_TRANSPARENT
+    )
     return np.asarray(moved, np.float32), max(map(abs, rest)) < 0.05
+
+
+def _shift(
+    before: Image | _Floats, after: Image | _Floats, place: tuple[int, int], reach: int
+) -> tuple[int, int, tuple[float, float]]:
+    """The shift in y and x near a place in whole pixels, and the rest of it; 0 if none is plainly better than none."""
+    none = 0, 0, (0.0, 0.0)
+    one, other = (_fine(np.asarray(image, np.float32)) for image in (before, after))
+    rows, columns = _landmarks(one, max(map(abs, place)) + reach + 1)
+    if len(rows) < 16:
+        return none
+    ys, xs = (range(at - reach, at + reach + 1) for at in place)
+    costs = np.array([[_cost(one, other, rows, columns, dy, dx) for dx in xs] for dy in ys])
+    y, x = (int(index) for index in np.unravel_index(int(costs.argmin()), costs.shape))
+    if costs[y, x] > 0.9 * _cost(one, other, rows, columns, 0, 0):
+        return none
+    return ys[y], xs[x], (_between(costs[:, x], y), _between(costs[y], x))
 
 
 def _fine(image: _Floats) -> _Floats:
@@ -127,11 +152,11 @@ def _fine(image: _Floats) -> _Floats:
     return np.asarray(cv2.GaussianBlur(grey, (0, 0), 0.8) - cv2.GaussianBlur(grey, (0, 0), 4.0), np.float32)
 
 
-def _landmarks(fine: _Floats) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Rows and columns of the most textured point in each cell of a grid."""
+def _landmarks(fine: _Floats, rim: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Rows and columns of the most textured point in each cell of a grid, away from the frame's rim."""
     edges = np.hypot(cv2.Sobel(fine, cv2.CV_32F, 1, 0), cv2.Sobel(fine, cv2.CV_32F, 0, 1))
     height, width = fine.shape
-    cell, rim = max(4, min(height, width) // 24), REACH_PX + 1
+    cell = max(4, min(height, width) // 24)
     points = []
     for top in range(rim, height - rim - cell + 1, cell):
         for left in range(rim, width - rim - cell + 1, cell):
