@@ -88,6 +88,13 @@ class Family(Protocol):
     def experts(self) -> tuple[Expert, ...]:
         """The transformers, the one for high noise first."""
 
+    def encoded_shapes(self, latent: tuple[int, int, int]) -> dict[str, tuple[int, ...]]:
+        """What a sample with a target is encoded to at most: shapes by the names of :class:`Encoded`.
+
+        Args:
+            latent: ``f, h, w``.
+        """
+
     def lora_targets(self, which: Targets) -> tuple[str, ...]:
         """The linear layers that a LoRA adapts: their dotted paths, or the ends of these."""
 

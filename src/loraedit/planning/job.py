@@ -7,7 +7,6 @@ import torch
 from loraedit.config import Resources
 from loraedit.errors import InputError
 from loraedit.inputs import Job
-from loraedit.planning.cost import measurable
 from loraedit.planning.fitting import parse_vram
 from loraedit.planning.plan import make_plan, work_of
 from loraedit.types import OnStep, no_step
@@ -25,8 +24,6 @@ def resources_for(job: Job, device: torch.device, on_step: OnStep = no_step) -> 
     budget = parse_vram(settings.vram, device)
     if budget is None:
         return settings.resources(Resources())
-    if not measurable(job.card):
-        return settings.resources(Resources(checkpointing=True))
     work = work_of(job.card, settings, job.window.size, lengths(job), job.area_px, len(job.references))
     plan = make_plan(job.card, settings.model, job.source.size, work, budget, settings.resources, on_step=on_step)
     if not plan.fits:
