@@ -45,6 +45,7 @@ class OneMaskFamily(ABC):
     def __init__(self, card: ModelCard) -> None:
         self.card = card
         self.resources = Resources()
+        self.splits_tokens = False  # the plans of diffusers know no timestep for every token, or there are none
         self.config = card.config("transformer")
 
     @property

@@ -58,6 +58,7 @@ class WanFamily:
     def __init__(self, card: ModelCard) -> None:
         self.card = card
         self.resources = Resources()
+        self.splits_tokens = TRANSFORMERS[card.pipeline]._cp_plan is not None
         self._known_texts: dict[str, Tensor] = {}
 
     @property

@@ -205,7 +205,7 @@ def _weights(card: ModelCard, lora: dict[str, Any]) -> dict[str, int]:
 
 
 def _count_weights(card: ModelCard, lora: dict[str, Any]) -> dict[str, int]:
-    """Bytes of parameters: frozen ones of the blocks in full and as fp8, the LoRA, all others, and the largest block."""
+    """Bytes of parameters: frozen ones of blocks in full and as fp8, the LoRA, all but the former, one block."""
     transformer = _adapted(open_family(card), lora)
     frozen = [each for block in blocks(transformer) for each in block.named_parameters() if not each[1].requires_grad]
     full = sum(_bytes(parameter) for _, parameter in frozen)

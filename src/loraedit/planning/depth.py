@@ -1,4 +1,4 @@
-"""A deep transformer's figures from shallow ones of its true width: blocks of one kind are alike, so each adds alike."""
+"""A deep transformer's figures from shallow ones of its true width: of each kind of block, one adds what all add."""
 
 from __future__ import annotations
 
