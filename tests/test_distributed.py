@@ -7,6 +7,7 @@ import socket
 import sys
 from multiprocessing import connection
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -16,10 +17,10 @@ from conftest import Scene
 from forked import _SERVER as SERVER
 from safetensors.torch import load_file
 
-from loraedit.config import Resources
+from loraedit.config import make_settings
 from loraedit.devices import find_device
 from loraedit.errors import InputError
-from loraedit.memory import place
+from loraedit.planning import resources_for
 
 
 def edit(rank: int, of: int, port: int, arguments: list[str], said: Path) -> None:
@@ -70,34 +71,14 @@ def saved(folder: Path, frames: np.ndarray) -> Path:
 def arguments_for(scene: Scene, folder: Path, model: Path) -> list[str]:
     clip, mask = saved(folder / "clip", scene.source), saved(folder / "mask", scene.mask)
     first = saved(folder / "first", scene.edited_first[None]) / "0.png"
-    options = [
-        "--model",
-        str(model),
-        "--steps",
-        "4",
-        "--lr",
-        "1e-2",
-        "--guidance",
-        "2",
-        "--checkpointing",
-        "--no-preview",
-    ]
+    options = ["--model", str(model), "--steps", "3", "--lr", "1e-2", "--guidance", "2", "--checkpointing"]
     return [str(clip), "--first-frame", str(first), "--mask", str(mask), *options]
 
 
-@pytest.mark.parametrize("kind", ["wan21", "hunyuan"])
 def test_two_processes_give_the_lora_and_the_clip_of_one(
-    kind: str, checkpoints: dict[str, Path], scene: Scene, tmp_path: Path
+    checkpoints: dict[str, Path], scene: Scene, tmp_path: Path
 ) -> None:
-    """Wan's tokens and weights are split; of Hunyuan's model the weights alone."""
-    if kind == "hunyuan":
-        from parity import with_card
-        from tiny_hunyuan import save_tiny_hunyuan
-
-        folder = with_card(save_tiny_hunyuan(tmp_path / "model", "33ch"), 1024, 20)
-    else:
-        folder = checkpoints[kind]
-    common = arguments_for(scene, tmp_path, folder)
+    common = arguments_for(scene, tmp_path, checkpoints["wan21"])
     made = {}
     for of in (1, 2):
         out = tmp_path / f"out-{of}"
@@ -114,8 +95,9 @@ def test_two_processes_give_the_lora_and_the_clip_of_one(
 
 def test_what_does_not_go_with_several_cards_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
-    for resources in (Resources(offload_blocks=True), Resources(weights="fp8")):
+    for asked in ({"offload_blocks": True}, {"weights": "fp8"}):
+        job = SimpleNamespace(settings=make_settings(asked))
         with pytest.raises(InputError, match="does not go with several cards"):
-            place(torch.nn.Linear(2, 2), resources, torch.device("cpu"))
+            resources_for(job, torch.device("cpu"))  # type: ignore[arg-type]
     with pytest.raises(InputError, match="a device of its own"):
         find_device("cuda:1")

@@ -20,10 +20,10 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
-from loraedit.errors import InputError, LoraEditError
+from loraedit.errors import LoraEditError
 from loraedit.ranks import processes
 
-__all__ = ["add_up", "agreed", "assist", "check_shared", "dismiss", "share_blocks", "split_tokens", "together"]
+__all__ = ["add_up", "agreed", "assist", "dismiss", "share_blocks", "split_tokens", "together"]
 
 Result = TypeVar("Result")
 
@@ -106,12 +106,8 @@ def split_tokens(transformer: Any, lengths: Iterable[int]) -> None:
         transformer: one with diffusers' plan of how to split it.
         lengths: of the sequences that it will see.
     """
-    count = processes()
-    if (
-        count == 1
-        or not torch.accelerator.device_count()
-        or any(length % count for length in (transformer.config.num_attention_heads, *lengths))
-    ):
+    count, even = processes(), (transformer.config.num_attention_heads, *lengths)
+    if count == 1 or not torch.accelerator.device_count() or any(length % count for length in even):
         return
     transformer.enable_parallelism(config=ContextParallelConfig(ulysses_degree=count))
 
@@ -143,14 +139,3 @@ def _main_kind(block: nn.Module) -> torch.dtype:
 def _mesh(device: str) -> DeviceMesh:
     _orders()
     return init_device_mesh(device, (processes(),))
-
-
-def check_shared(offloads: bool, quantises: bool) -> None:
-    """What is spread over several cards cannot be elsewhere too.
-
-    Raises:
-        InputError: it is asked for.
-    """
-    if processes() > 1 and (offloads or quantises):
-        what = "--offload-blocks" if offloads else "--weights fp8"
-        raise InputError(f"{what} does not go with several cards, which share the weights. Leave it out.")

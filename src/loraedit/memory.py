@@ -22,7 +22,7 @@ from diffusers.hooks.hooks import HookRegistry
 from torch import nn
 
 from loraedit.config import Resources
-from loraedit.distributed import check_shared, share_blocks
+from loraedit.distributed import share_blocks
 from loraedit.errors import InputError
 from loraedit.ranks import processes
 
@@ -39,7 +39,6 @@ def place(transformer: Any, resources: Resources, device: torch.device) -> None:
     Raises:
         InputError: the attention backend is not there.
     """
-    check_shared(resources.offload_blocks, resources.weights == "fp8")
     if resources.weights == "fp8":
         transformer.enable_layerwise_casting(storage_dtype=FP8, compute_dtype=transformer.dtype)
     if resources.offload_blocks:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import torch
 
-from loraedit.config import Resources
+from loraedit.config import EditSettings, Resources
 from loraedit.errors import InputError
 from loraedit.inputs import Job
 from loraedit.planning.fitting import parse_vram
 from loraedit.planning.plan import make_plan, work_of
+from loraedit.ranks import processes
 from loraedit.types import OnStep, no_step
 
 __all__ = ["lengths", "named", "resources_for", "told"]
@@ -21,6 +22,8 @@ def resources_for(job: Job, device: torch.device, on_step: OnStep = no_step) -> 
         InputError: it cannot be made to fit.
     """
     settings = job.settings
+    if processes() > 1:
+        return _shared(settings)
     budget = parse_vram(settings.vram, device)
     if budget is None:
         return settings.resources(Resources())
@@ -29,6 +32,19 @@ def resources_for(job: Job, device: torch.device, on_step: OnStep = no_step) -> 
     if not plan.fits:
         raise InputError(plan.remedy())
     return plan.resources
+
+
+def _shared(settings: EditSettings) -> Resources:
+    """For several processes, whose weights are spread over their devices; plans reckon with one.
+
+    Raises:
+        InputError: the weights are to be elsewhere too.
+    """
+    resources = settings.resources(Resources(checkpointing=True))
+    if resources.offload_blocks or resources.weights != "full":
+        what = "--offload-blocks" if resources.offload_blocks else f"--weights {resources.weights}"
+        raise InputError(f"{what} does not go with several cards, which share the weights. Leave it out.")
+    return resources
 
 
 def lengths(job: Job) -> list[int]:
