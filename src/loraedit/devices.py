@@ -25,7 +25,7 @@ def find_device(name: str | None) -> torch.device:
     if name is None:
         return best or torch.device("cpu")
     device = torch.device(name)
-    if device.index is not None and processes() > 1:
+    if processes() > 1 and ":" in name:
         raise InputError(f"Each of several processes takes a device of its own. Give '{device.type}', not '{name}'.")
     count = torch.accelerator.device_count() if best is not None and device.type == best.type else 0
     if device.type != "cpu" and (device.index or 0) >= count:
