@@ -27,10 +27,10 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("edits", "extra_loras"),
     ("lora", "lora_files"),
     ("families",),
-    ("conditioning", "memory", "results", "segments", "store", "tracking", "window"),
+    ("conditioning", "distributed", "memory", "results", "segments", "store", "tracking", "window"),
     ("masks",),
     ("video", "mask_tube", "compose", "carry", "optical_flow", "flow", "config", "files", "locks", "devices"),
-    ("types", "errors", "version"),
+    ("types", "ranks", "errors", "version"),
 )
 DEPTH = {unit: depth for depth, units in enumerate(LAYERS) for unit in units}
 

@@ -31,7 +31,7 @@ from loraedit.families.card import ModelCard, read_card, resolve_model
 from loraedit.flow import flow_matching_loss
 from loraedit.lora import attach, lora_parameters, read_as_it_comes
 from loraedit.memory import checkpoints_kept, place
-from loraedit.planning.cost import Shape, encoded_shapes
+from loraedit.planning.cost import Shape
 from loraedit.planning.fitting import LADDER
 from loraedit.planning.job import named
 from loraedit.types import Size
@@ -124,7 +124,7 @@ def _noise(card: ModelCard) -> Encoded:
     """What a clip of 9 frames at the smallest size that shows anything would be encoded to, as noise."""
     side = 4 * card.multiple_px
     generator = torch.Generator().manual_seed(0)
-    shapes = encoded_shapes(card, Shape(2 * card.frame_step + 1, Size(side, side)))
+    shapes = open_family(card).encoded_shapes(Shape(2 * card.frame_step + 1, Size(side, side)).latent(card))
     return Encoded(**{name: torch.randn(shape, generator=generator) for name, shape in shapes.items()})
 
 

@@ -10,6 +10,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from loraedit.errors import InputError
+from loraedit.ranks import processes
 
 __all__ = ["autocasts", "find_device", "training_attention", "training_precision"]
 
@@ -24,6 +25,8 @@ def find_device(name: str | None) -> torch.device:
     if name is None:
         return best or torch.device("cpu")
     device = torch.device(name)
+    if processes() > 1 and ":" in name:
+        raise InputError(f"Each of several processes takes a device of its own. Give '{device.type}', not '{name}'.")
     count = torch.accelerator.device_count() if best is not None and device.type == best.type else 0
     if device.type != "cpu" and (device.index or 0) >= count:
         have = f"cpu and {count} of kind {best.type}" if best is not None else "cpu alone"

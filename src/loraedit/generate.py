@@ -14,14 +14,16 @@ from torch import Tensor
 
 from loraedit.config import SamplingSettings
 from loraedit.devices import autocasts, training_precision
+from loraedit.distributed import split_tokens
 from loraedit.errors import InputError
 from loraedit.extra_loras import ExtraLora, for_expert
-from loraedit.families.base import TIMESTEPS, Encoded, Expert, Family, batch
+from loraedit.families.base import TIMESTEPS, Encoded, Expert, Family, batch, tokens_of
 from loraedit.files import save_tensors, try_load_tensors
 from loraedit.flow import add_noise
 from loraedit.lora import as_autocast, attach_lora, match_precision, merge, stack
 from loraedit.memory import place
-from loraedit.types import OnStep
+from loraedit.ranks import leads
+from loraedit.types import OnStep, no_step
 
 __all__ = ["Held", "initial_noise", "sample"]
 
@@ -50,7 +52,7 @@ def sample(
     loras: dict[str, Path],
     device: torch.device,
     steps_folder: Path,
-    on_step: OnStep,
+    on_step: OnStep = no_step,
     extras: Sequence[ExtraLora] = (),
     on_estimate: OnEstimate | None = None,
     held: Held | None = None,
@@ -81,7 +83,7 @@ def sample(
     scheduler = family.scheduler(sampling.sampling_steps, noise.shape, device)
     first, levels = _schedule(scheduler, sampling.strength)
     latents = noise if first == 0 else add_noise(shown, noise, levels[0])
-    loader = _Experts(family, loras, extras, device, sampling.step_cache, held)
+    loader = _Experts(family, loras, extras, device, sampling.step_cache, tokens_of(family.card, condition), held)
     estimate = latents
     for index, timestep in enumerate(scheduler.timesteps[first:]):
         if held is not None and held.expert != loader.expert_at(float(timestep)):
@@ -91,7 +93,8 @@ def sample(
         if velocity is None:
             velocity = loader.velocity(latents, timestep, condition, unconditional, sampling.guidance)
             _check_finite(velocity)  # before it is kept: a run that goes on would only find it again
-            save_tensors(kept, {"velocity": velocity})
+            if leads():
+                save_tensors(kept, {"velocity": velocity})
         velocity = velocity.to(device)
         estimate = latents - levels[index] * velocity
         latents = scheduler.step(velocity[None], timestep, latents[None], return_dict=False)[0][0]
@@ -132,9 +135,11 @@ class _Experts:
         extras: Sequence[ExtraLora],
         device: torch.device,
         step_cache: float,
+        tokens: int,
         held: Held | None = None,
     ) -> None:
         self.family, self.loras, self.extras, self.device, self.step_cache = family, loras, extras, device, step_cache
+        self.tokens = tokens
         self.low = device.type == "cpu" and (held is not None or autocasts(device))  # elsewhere the weights decide
         self.expert: Expert | None = held.expert if held else None
         self.transformer: Any = held.transformer if held else None
@@ -175,6 +180,8 @@ class _Experts:
             if self.low:
                 as_autocast(self.transformer)
             place(self.transformer, self.family.resources, self.device)
+            if self.family.splits_tokens:
+                split_tokens(self.transformer, [self.tokens])
             if self.step_cache:
                 self.transformer.enable_cache(FirstBlockCacheConfig(self.step_cache))
         return self.transformer

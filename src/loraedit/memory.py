@@ -22,7 +22,9 @@ from diffusers.hooks.hooks import HookRegistry
 from torch import nn
 
 from loraedit.config import Resources
+from loraedit.distributed import share_blocks
 from loraedit.errors import InputError
+from loraedit.ranks import processes
 
 __all__ = ["FP8", "blocks", "checkpoints_kept", "place", "place_encoder"]
 
@@ -41,6 +43,8 @@ def place(transformer: Any, resources: Resources, device: torch.device) -> None:
         transformer.enable_layerwise_casting(storage_dtype=FP8, compute_dtype=transformer.dtype)
     if resources.offload_blocks:
         _offload_blocks(transformer, device)
+    elif processes() > 1:
+        share_blocks(transformer, blocks(transformer), device)
     else:
         transformer.to(device)
     if resources.recomputes:

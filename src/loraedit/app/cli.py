@@ -23,6 +23,7 @@ from loraedit.config import make_settings
 from loraedit.edits import parse_object, parse_references
 from loraedit.errors import InputError, LoraEditError, explain
 from loraedit.inputs import prepare
+from loraedit.ranks import leads, processes
 from loraedit.types import OnStep
 from loraedit.version import __version__
 
@@ -61,11 +62,18 @@ def _show_version(wanted: bool) -> None:
 
 @app.callback()
 def _root(
-    version: Annotated[
+    context: typer.Context,
+    _version: Annotated[
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
-    pass
+    if processes() > 1:
+        from loraedit.distributed import assist, dismiss
+
+        if not leads():
+            assist()
+            raise typer.Exit
+        context.call_on_close(dismiss)
 
 
 @app.command()

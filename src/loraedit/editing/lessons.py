@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from loraedit import conditioning
 from loraedit.conditioning import Hint, Sample
 from loraedit.config import TrainSettings
+from loraedit.distributed import together
 from loraedit.editing.run import Run
 from loraedit.extra_loras import for_expert
-from loraedit.families.base import Encoded, Expert
+from loraedit.families.base import Encoded, Expert, Family
 from loraedit.files import fingerprint, save_tensors, try_load_tensors
 from loraedit.lora import save_lora, stack
+from loraedit.ranks import leads
 from loraedit.report import loss_curve
 from loraedit.segments import Segment, spread
 from loraedit.store import Learnt
@@ -220,11 +225,9 @@ def _train(
 ) -> None:
     began, state, fresh = time.monotonic(), _state(run, file), 0
     with run.phase("train"):
-        transformer = run.family.load_transformer(expert, run.device)
-        if run.settings.extra_in_training:
-            stack(transformer, for_expert(run.job.extras, expert.name, run.job.card.experts))
+        extras = for_expert(run.job.extras if run.settings.extra_in_training else (), expert.name, run.job.card.experts)
 
-        def on_loss(done: int, total: int, loss: float) -> None:
+        def on_loss(transformer: nn.Module, done: int, total: int, loss: float) -> None:
             nonlocal fresh
             fresh += 1
             run.progress("train", done, total, f"{expert.name} loss {loss:.4f}")
@@ -232,16 +235,39 @@ def _train(
                 run.previews.trained(expert, transformer, done, total)
 
         stage = Stage(samples, course.weights, start, judged=0 if course.name == "motion" else -1)  # the latest look
-        losses = train(run.family, expert, transformer, stage, course.settings, state, on_loss, run.device)
         provenance = {
             "made_by": f"loraedit {__version__}",
             "base": run.settings.model,
             "kind": run.settings.lora,
             "training": course.settings.model_dump(),
         }
-        save_lora(file, run.family, transformer, provenance)
+        fit = partial(_fit, file=file, provenance=provenance)
+        losses = together(fit, run.family, expert, extras, stage, course.settings, state, run.device, on_loss=on_loss)
     _finish(state, losses)
     run.result.losses += losses
     seconds = (time.monotonic() - began) * len(losses) / fresh if fresh else 0.0  # a part may have been done before
     run.store.publish(file, Learnt(losses, seconds))
     run.log(event="trained", lora=file.stem, steps=fresh, start=start.stem if start else None)
+
+
+def _fit(
+    family: Family,
+    expert: Expert,
+    extras: Sequence[tuple[Path, float]],
+    stage: Stage,
+    settings: TrainSettings,
+    state: Path,
+    device: torch.device,
+    on_loss: Callable[[nn.Module, int, int, float], None] = lambda *_: None,
+    *,
+    file: Path,
+    provenance: dict[str, Any],
+) -> list[float]:
+    """Train a LoRA over extra ones, and write its file; the loss of every step."""
+    transformer = family.load_transformer(expert, device)
+    stack(transformer, extras)
+    told = partial(on_loss, transformer)
+    losses = train(family, expert, transformer, stage, settings, state, told, device)
+    if leads():
+        save_lora(file, family, transformer, provenance)
+    return losses

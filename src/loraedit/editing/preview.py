@@ -23,6 +23,7 @@ from loraedit.families.base import Expert
 from loraedit.generate import Held, sample
 from loraedit.mask_tube import MaskTube
 from loraedit.masks import feather
+from loraedit.ranks import processes
 from loraedit.report import contact_sheet
 from loraedit.types import Clip, no_step
 from loraedit.working import Workbench
@@ -53,8 +54,8 @@ class Previews:
 
     @staticmethod
     def wanted(run: Run) -> bool:
-        """Whether the run is to have any."""
-        return bool(run.settings.preview_every) or Previews.cheap(run)
+        """Whether the run is to have any; there are none where several processes hold a model together."""
+        return processes() == 1 and (bool(run.settings.preview_every) or Previews.cheap(run))
 
     @staticmethod
     def cheap(run: Run) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from torch import Tensor
 from loraedit import conditioning
 from loraedit.compose import composite, from_working, restore_detail
 from loraedit.conditioning import Sample
+from loraedit.distributed import together
 from loraedit.editing.run import Run
 from loraedit.families.base import Encoded
 from loraedit.files import load_tensors, save_tensors, try_load_tensors
@@ -90,9 +92,10 @@ def _latents(run: Run, condition: str, encoded: Encoded, loras: dict[str, Path],
         negative = run.family.embed_prompt("", run.device) if guided else None
         with run.phase("sample", part, len(run.job.segments)) as on_step:
             look = run.previews.sampled if run.previews is not None and part == 0 else None
-            latents = sample(
-                run.family, encoded, negative, sampling, loras, run.device, steps, on_step, run.job.extras, look
-            )
+            latents = together(
+                partial(sample, extras=run.job.extras), run.family, encoded, negative, sampling, loras, run.device,
+                steps, on_step=on_step, on_estimate=look,
+            )  # fmt: skip
         save_tensors(path, {"latents": latents})
     shutil.rmtree(steps, ignore_errors=True)
     return (latents, False) if kept is None else (kept["latents"], True)

@@ -14,7 +14,7 @@ from loraedit.config import Resources, Targets
 from loraedit.families.model_card import ModelCard
 from loraedit.types import OnStep, Pixels
 
-__all__ = ["TIMESTEPS", "Encoded", "Expert", "Family", "batch"]
+__all__ = ["TIMESTEPS", "Encoded", "Expert", "Family", "batch", "tokens_of"]
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,13 @@ def batch(samples: Sequence[Encoded]) -> Encoded:
     return Encoded(**{name: torch.stack([row[name] for row in rows]) for name in rows[0]})
 
 
+def tokens_of(card: ModelCard, sample: Encoded) -> int:
+    """The length of the sequence that a sample is to a transformer, without its words."""
+    _, frames, height, width = sample.condition.shape
+    patch = card.multiple_px // card.spatial
+    return frames * (height // patch) * (width // patch)
+
+
 TIMESTEPS = 1000
 """Timesteps of pure noise: t = 1."""
 
@@ -79,14 +86,23 @@ class Family(Protocol):
     Attributes:
         card: the checkpoint's.
         resources: how to fit into the device's memory.
+        splits_tokens: whether several cards can each compute a part of a clip's tokens, by diffusers' own plan.
     """
 
     card: ModelCard
     resources: Resources
+    splits_tokens: bool
 
     @property
     def experts(self) -> tuple[Expert, ...]:
         """The transformers, the one for high noise first."""
+
+    def encoded_shapes(self, latent: tuple[int, int, int]) -> dict[str, tuple[int, ...]]:
+        """What a sample with a target is encoded to at most: shapes by the names of :class:`Encoded`.
+
+        Args:
+            latent: ``f, h, w``.
+        """
 
     def lora_targets(self, which: Targets) -> tuple[str, ...]:
         """The linear layers that a LoRA adapts: their dotted paths, or the ends of these."""

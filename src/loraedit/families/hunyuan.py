@@ -20,6 +20,7 @@ from loraedit.compose import to_uint8
 from loraedit.families.base import Encoded
 from loraedit.families.loading import compute_dtype, free, load_pipeline, loading
 from loraedit.families.one_mask import Fields, OneMaskFamily, shown_where_kept
+from loraedit.memory import place_encoder
 from loraedit.types import Pixels
 
 __all__ = ["DOUBLE_BLOCK", "HunyuanFamily", "forward_with_kept_tokens"]
@@ -42,12 +43,27 @@ class HunyuanFamily(OneMaskFamily):
         "single_transformer_blocks": ("num_single_layers", SINGLE_BLOCK),
     }
 
+    def _word_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Llava makes a token of each patch of a picture, of which a part is taken."""
+        seen = self.card.config("text_encoder")["vision_config"]
+        picture = (seen["image_size"] // seen["patch_size"]) ** 2 // self._interleave(True)
+        return {
+            "text": (self.card.settings.text_tokens + picture, self.config["text_embed_dim"]),
+            "text_2": (self.config["pooled_projection_dim"],),
+        }
+
+    def _interleave(self, pictured: bool) -> int:
+        """Every so manieth token of a picture is read, as in the pipeline."""
+        return 4 if self.card.mask == "tokens" and pictured else 2
+
     def _describe(self, pairs: Sequence[tuple[str, Pixels | None]], device: torch.device) -> list[Fields]:
         """Llava reads prompt and picture together (black if there is none), CLIP the prompt; padding is cut off."""
         kind, absent = HunyuanVideoImageToVideoPipeline, ("transformer", "vae", "scheduler")
         with loading(self.card):
-            pipeline = load_pipeline(self.card, kind, absent, compute_dtype(device)).to(device)
-        described, tokens = [], self.card.mask == "tokens"
+            pipeline = load_pipeline(self.card, kind, absent, compute_dtype(device))
+        for encoder in (pipeline.text_encoder, pipeline.text_encoder_2):
+            place_encoder(encoder, self.resources, device)
+        described = []
         with torch.inference_mode():
             for prompt, image in pairs:
                 size = pipeline.text_encoder.config.vision_config.image_size
@@ -57,7 +73,7 @@ class HunyuanFamily(OneMaskFamily):
                     prompt,
                     device=device,
                     max_sequence_length=self.card.settings.text_tokens,
-                    image_embed_interleave=4 if tokens and image is not None else 2,  # as in the pipeline
+                    image_embed_interleave=self._interleave(image is not None),
                 )
                 described.append({"text": text[0, mask[0].bool()].float().cpu(), "text_2": pooled[0].float().cpu()})
         del pipeline

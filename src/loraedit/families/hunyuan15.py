@@ -36,6 +36,9 @@ __all__ = ["Hunyuan15Family"]
 TEXT_ONLY = ("attn.add_q_proj", "attn.to_add_out", "ff_context.net.0.proj", "ff_context.net.2")
 """Layers of a block whose result is the text's own."""
 
+GLYPHS = 256
+"""Places for what a prompt has in quotation marks, as in the pipeline."""
+
 
 class Hunyuan15Family(OneMaskFamily):
     """See :class:`loraedit.families.base.Family`."""
@@ -49,6 +52,15 @@ class Hunyuan15Family(OneMaskFamily):
         last = f"transformer_blocks.{int(self.config['num_layers']) - 1}."
         unread = tuple(last + name for name in TEXT_ONLY)
         return tuple(name for name in super().lora_targets(which) if name not in unread)
+
+    def _word_shapes(self) -> dict[str, tuple[int, ...]]:
+        """As many glyphs as ByT5 is given places."""
+        seen = self.card.config("image_encoder")
+        return {
+            "text": (self.card.settings.text_tokens, self.config["text_embed_dim"]),
+            "text_2": (GLYPHS, self.config["text_embed_2_dim"]),
+            "image": ((seen["image_size"] // seen["patch_size"]) ** 2, self.config["image_embed_dim"]),
+        }
 
     def _describe(self, pairs: Sequence[tuple[str, Pixels | None]], device: torch.device) -> list[Fields]:
         """Qwen reads the prompt, ByT5 what it has in quotation marks, SigLIP the picture; padding is cut off."""

@@ -52,6 +52,7 @@ class KnownModel(BaseModel):
         scheduler: class and configuration of its scheduler.
         index_class: the class that its ``model_index.json`` names, if it is another one.
         options: what else ``model_index.json`` says.
+        files: what else its small files say that decides anything, by path.
         single_file: published as one transformer file in native names, to be used with the rest of another model.
         components: by the name of its folder.
     """
@@ -68,6 +69,7 @@ class KnownModel(BaseModel):
     scheduler: tuple[str, dict[str, Any]]
     index_class: str | None = None
     options: dict[str, Any] = {}
+    files: dict[str, dict[str, Any]] = {}
     single_file: str | None = None
     components: dict[str, Component]
 

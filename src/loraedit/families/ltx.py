@@ -42,6 +42,10 @@ class LtxFamily(OneMaskFamily):
         )
     }  # fmt: skip
 
+    def _word_shapes(self) -> dict[str, tuple[int, ...]]:
+        """The prompt alone."""
+        return {"text": (self.card.settings.text_tokens, self.config["caption_channels"])}
+
     def _describe(self, pairs: Sequence[tuple[str, Pixels | None]], device: torch.device) -> list[Fields]:
         """The prompt alone is read; padding is cut off."""
         dtype = compute_dtype(device)

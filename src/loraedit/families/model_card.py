@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -92,6 +93,14 @@ class ModelCard(BaseModel):
     settings: CardFile
     prior_rank: Annotated[int, Field(ge=0)]
     files: dict[str, SingleFile] = {}
+
+    def config(self, component: str) -> dict[str, Any]:
+        """The configuration of a component: of its folder, or of the file in its place."""
+        if component in self.files:
+            return self.files[component].config
+        text = (self.folder / component / "config.json").read_text(encoding="utf-8")
+        config: dict[str, Any] = json.loads(text)
+        return config
 
     def prior(self, expert: str) -> Path:
         """The LoRA file that a fit of this expert may start from."""

@@ -23,7 +23,6 @@ from torch import Tensor, nn
 from loraedit.conditioning import FILL, Sample
 from loraedit.config import Resources, Targets
 from loraedit.families.base import Encoded, Expert
-from loraedit.families.folder import read_json
 from loraedit.families.loading import compute_dtype, load_component, load_part, load_scheduler, loading
 from loraedit.families.model_card import ModelCard
 from loraedit.masks import pack_keep_mask
@@ -46,7 +45,8 @@ class OneMaskFamily(ABC):
     def __init__(self, card: ModelCard) -> None:
         self.card = card
         self.resources = Resources()
-        self.config = read_json(card.folder, "transformer/config.json")
+        self.splits_tokens = False  # the plans of diffusers know no timestep for every token, or there are none
+        self.config = card.config("transformer")
 
     @property
     def experts(self) -> tuple[Expert, ...]:
@@ -62,6 +62,15 @@ class OneMaskFamily(ABC):
             for name in names
             if which == "all" or "attn" in name
         )
+
+    def encoded_shapes(self, latent: tuple[int, int, int]) -> dict[str, tuple[int, ...]]:
+        """See :class:`loraedit.families.base.Family`."""
+        channels = self.card.latent_channels
+        return {"condition": (1 + channels, *latent), "target": (channels, *latent), **self._word_shapes()}
+
+    @abstractmethod
+    def _word_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Of prompt and image embeddings, at most."""
 
     # ---- encoding ------------------------------------------------------------------------------------------------
 

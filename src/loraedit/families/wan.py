@@ -58,6 +58,7 @@ class WanFamily:
     def __init__(self, card: ModelCard) -> None:
         self.card = card
         self.resources = Resources()
+        self.splits_tokens = TRANSFORMERS[card.pipeline]._cp_plan is not None
         self._known_texts: dict[str, Tensor] = {}
 
     @property
@@ -67,6 +68,20 @@ class WanFamily:
             return (Expert(self.card.experts[0], 0.0, 1.0),)
         high, low = self.card.experts
         return (Expert(high, self.card.boundary, 1.0), Expert(low, 0.0, self.card.boundary))
+
+    def encoded_shapes(self, latent: tuple[int, int, int]) -> dict[str, tuple[int, ...]]:
+        """The prompt is padded; the image encoder makes a token of each patch, and one of the whole picture."""
+        config, mask = self.card.config(self.experts[0].name), self.card.temporal if self.card.mask == "channels" else 1
+        shapes: dict[str, tuple[int, ...]] = {
+            "condition": (mask + self.card.latent_channels, *latent),
+            "text": (self.card.settings.text_tokens, config["text_dim"]),
+            "target": (self.card.latent_channels, *latent),
+        }
+        if self.card.image_frames:
+            seen = self.card.config("image_encoder")
+            patches = (seen["image_size"] // seen["patch_size"]) ** 2 + 1
+            shapes["image"] = (self.card.image_frames * patches, config["image_dim"])
+        return shapes
 
     def lora_targets(self, which: Targets) -> tuple[str, ...]:
         """Every linear of the blocks, or of their attention, but the image key and value projections."""

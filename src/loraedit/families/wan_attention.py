@@ -39,7 +39,7 @@ class _WrittenOut(WanAttnProcessor):
         attention_mask: Tensor | None = None,
         rotary_emb: tuple[Tensor, Tensor] | None = None,
     ) -> Tensor:
-        if attention_mask is not None or attn.fused_projections:
+        if attention_mask is not None or attn.fused_projections or self._parallel_config is not None:
             output: Tensor = super().__call__(attn, hidden_states, encoder_hidden_states, attention_mask, rotary_emb)
             return output
         context = hidden_states if encoder_hidden_states is None else encoder_hidden_states

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,6 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from loraedit.config import Resources, TrainSettings
-from loraedit.errors import ModelError
 from loraedit.families import open_family
 from loraedit.families.base import Encoded, Family, batch
 from loraedit.families.model_card import ModelCard
@@ -26,14 +26,16 @@ from loraedit.files import cache_folder, fingerprint, write_json
 from loraedit.flow import flow_matching_loss
 from loraedit.lora import attach, lora_parameters, match_precision, read_as_it_comes
 from loraedit.memory import blocks
+from loraedit.planning.depth import from_few_blocks
+from loraedit.planning.encoders import encode_once, encoders
 from loraedit.planning.meter import Meter, card_attention
 from loraedit.planning.skeleton import HALF, build, component_config, without_contents
 from loraedit.training.loop import make_optimizer
 from loraedit.types import OnStep, Size, no_step
 
-__all__ = ["PHASES", "Cost", "Shape", "encoded_shapes", "lora_bytes", "measurable", "measure_cost"]
+__all__ = ["PHASES", "Cost", "Shape", "lora_bytes", "measure_cost"]
 
-FORMAT = 1
+FORMAT = 2
 """Goes into the key of every kept figure; raise it when the measuring changes."""
 
 PHASES = ("text_encode", "image_encode", "vae_encode", "train", "sample", "vae_decode")
@@ -94,9 +96,9 @@ def measure_cost(
         settings: rank, targets and batch size count.
         on_step: told (phases done, phases in all).
     """
-    measure: dict[str, Callable[[], Cost]] = {"text_encode": lambda: _encoder(card, "text_encoder", resources)}
+    measure: dict[str, Callable[[], Cost]] = {"text_encode": lambda: _encode(card, encoders(card), resources)}
     if card.image_frames:
-        measure["image_encode"] = lambda: _encoder(card, "image_encoder", resources)
+        measure["image_encode"] = lambda: _encode(card, ["image_encoder"], resources)
     measure["vae_encode"] = lambda: _vae(card, shape, resources, decode=False)
     measure["train"] = lambda: _train(card, shape, settings, resources)
     measure["sample"] = lambda: _forward(card, shape, settings, resources)
@@ -111,8 +113,7 @@ def measure_cost(
 
 def lora_bytes(card: ModelCard, settings: TrainSettings) -> int:
     """Size of one LoRA in float32."""
-    transformer = _adapted(open_family(card), {"rank": settings.rank, "targets": settings.targets})
-    return sum(_bytes(parameter) for _, parameter in lora_parameters(transformer))
+    return _weights(card, {"rank": settings.rank, "targets": settings.targets})["lora"]
 
 
 # ---- the transformer -------------------------------------------------------------------------------------------------
@@ -122,8 +123,8 @@ def _train(card: ModelCard, shape: Shape, settings: TrainSettings, resources: Re
     """One optimiser step of a LoRA."""
     lora = {"rank": settings.rank, "targets": settings.targets}
 
-    def step() -> dict[str, int]:
-        family, transformer, condition, mode = _transformer(card, shape, lora)
+    def step(shallow: ModelCard) -> dict[str, int]:
+        family, transformer, condition, mode = _transformer(shallow, shape, lora)
         transformer.train()
         read_as_it_comes(transformer)
         if resources.recomputes:
@@ -142,15 +143,16 @@ def _train(card: ModelCard, shape: Shape, settings: TrainSettings, resources: Re
         return {"flops": meter.flops, "working": meter.peak}
 
     facts = (resources.recomputes, resources.offload_checkpoints, settings.batch, lora)
-    return _with_weights(_kept(card, "train", shape, facts, step), card, lora, resources)
+    found = _kept(card, "train", shape, facts, lambda: from_few_blocks(card, step))
+    return _with_weights(found, card, lora, resources)
 
 
 def _forward(card: ModelCard, shape: Shape, settings: TrainSettings, resources: Resources) -> Cost:
     """One forward pass with a LoRA."""
     lora = {"rank": settings.rank, "targets": settings.targets}
 
-    def run() -> dict[str, int]:
-        family, transformer, condition, mode = _transformer(card, shape, lora)
+    def run(shallow: ModelCard) -> dict[str, int]:
+        family, transformer, condition, mode = _transformer(shallow, shape, lora)
         match_precision(transformer, HALF)
         meter = Meter(transformer)
         with mode, meter, card_attention(), torch.no_grad():
@@ -159,7 +161,8 @@ def _forward(card: ModelCard, shape: Shape, settings: TrainSettings, resources: 
             family.velocity(transformer, together.target, torch.empty(1), together)
         return {"flops": meter.flops, "working": meter.peak}
 
-    return _with_weights(_kept(card, "sample", shape, lora, run), card, lora, resources)
+    found = _kept(card, "sample", shape, lora, lambda: from_few_blocks(card, run))
+    return _with_weights(found, card, lora, resources)
 
 
 def _transformer(card: ModelCard, shape: Shape, lora: dict[str, Any]) -> tuple[Family, Any, Encoded, FakeTensorMode]:
@@ -168,7 +171,7 @@ def _transformer(card: ModelCard, shape: Shape, lora: dict[str, Any]) -> tuple[F
     transformer = _adapted(family, lora)
     without_contents(transformer, mode)
     with mode:
-        empty = {name: torch.empty(sizes) for name, sizes in encoded_shapes(card, shape).items()}
+        empty = {name: torch.empty(sizes) for name, sizes in family.encoded_shapes(shape.latent(card)).items()}
         return family, transformer, Encoded(**empty), mode
 
 
@@ -180,37 +183,12 @@ def _adapted(family: Family, lora: dict[str, Any]) -> Any:
     return transformer
 
 
-def measurable(card: ModelCard) -> bool:
-    """Whether the planner knows what the transformer reads: one prompt embedding, and perhaps one of pictures."""
-    return not card.files and "text_dim" in component_config(card, card.experts[0])[1]
-
-
-def encoded_shapes(card: ModelCard, shape: Shape) -> dict[str, tuple[int, ...]]:
-    """What a sample is encoded to, by the transformer's and the encoders' own configurations: names as in Encoded.
-
-    Raises:
-        ModelError: the model reads more than the planner knows of.
-    """
-    if not measurable(card):
-        raise ModelError(f"What '{card.folder}' needs cannot be measured beforehand. Leave --vram out.")
-    _, config = component_config(card, card.experts[0])
-    latent, mask = shape.latent(card), card.temporal if card.mask == "channels" else 1
-    shapes: dict[str, tuple[int, ...]] = {
-        "condition": (mask + card.latent_channels, *latent),
-        "text": (card.settings.text_tokens, config["text_dim"]),
-        "target": (card.latent_channels, *latent),
-    }
-    if card.image_frames:
-        _, seen = component_config(card, "image_encoder")
-        patches = (seen["image_size"] // seen["patch_size"]) ** 2 + 1
-        shapes["image"] = (card.image_frames * patches, config["image_dim"])
-    return shapes
-
-
 def _with_weights(measured: dict[str, int], card: ModelCard, lora: dict[str, Any], resources: Resources) -> Cost:
     """Add the weights, as :func:`loraedit.memory.place` leaves them."""
-    weights = _kept(card, "weights", None, lora, lambda: _count_weights(card, lora))
-    stored, passing = weights[resources.weights], 0
+    weights, passing = _weights(card, lora), 0
+    file = card.files.get(card.experts[0])
+    quantised = file is not None and file.path.suffix == ".gguf"  # it stays as it is in the file
+    stored = file.path.stat().st_size if file and quantised else weights[resources.weights]
     if resources.offload_blocks or resources.weights == "fp8":
         passing = weights["largest"]
     if resources.offload_blocks and resources.weights == "fp8":
@@ -219,14 +197,22 @@ def _with_weights(measured: dict[str, int], card: ModelCard, lora: dict[str, Any
     return Cost(measured["flops"], resident, measured["working"], stored if resources.offload_blocks else 0)
 
 
+def _weights(card: ModelCard, lora: dict[str, Any]) -> dict[str, int]:
+    def count(shallow: ModelCard) -> dict[str, int]:
+        return _count_weights(shallow, lora)
+
+    return _kept(card, "weights", None, lora, lambda: from_few_blocks(card, count))
+
+
 def _count_weights(card: ModelCard, lora: dict[str, Any]) -> dict[str, int]:
-    """Bytes of parameters: frozen ones of the blocks in full and as fp8, all others, and the largest block."""
+    """Bytes of parameters: frozen ones of blocks in full and as fp8, the LoRA, all but the former, one block."""
     transformer = _adapted(open_family(card), lora)
     frozen = [each for block in blocks(transformer) for each in block.named_parameters() if not each[1].requires_grad]
     full = sum(_bytes(parameter) for _, parameter in frozen)
     return {
         "full": full,
         "fp8": sum(_as_fp8(name, parameter) for name, parameter in frozen),
+        "lora": sum(_bytes(parameter) for _, parameter in lora_parameters(transformer)),
         "outside": sum(_bytes(each) for each in transformer.parameters()) - full,
         "largest": max(sum(_bytes(each) for each in block.parameters()) for block in blocks(transformer)),
     }
@@ -244,26 +230,24 @@ def _bytes(tensor: Tensor) -> int:
 # ---- encoders and VAE ------------------------------------------------------------------------------------------------
 
 
-def _encoder(card: ModelCard, name: str, resources: Resources) -> Cost:
-    """One prompt, or one picture."""
-
-    def run() -> dict[str, int]:
-        encoder, mode = build(card, name), FakeTensorMode(allow_non_fake_inputs=True)
-        without_contents(encoder, mode)
-        meter = Meter(encoder)
-        _, config = component_config(card, name)
-        with mode, meter, card_attention(), torch.no_grad():
-            if name == "text_encoder":
-                encoder(torch.zeros(1, card.settings.text_tokens, dtype=torch.long))
-            else:
-                encoder(torch.empty(1, 3, config["image_size"], config["image_size"], dtype=HALF))
-        whole = [_bytes(each) for each in encoder.parameters()]
-        return {"flops": meter.flops, "working": meter.peak, "weights": sum(whole), "largest": max(whole)}
-
-    found = _kept(card, name, None, card.settings.text_tokens, run)
+def _encode(card: ModelCard, names: Sequence[str], resources: Resources) -> Cost:
+    """One prompt, or one picture, by encoders that are in memory together and run one after the other."""
+    found = [_kept(card, name, None, card.settings.text_tokens, partial(_run_encoder, card, name)) for name in names]
+    flops, working = sum(each["flops"] for each in found), max(each["working"] for each in found)
+    weights, largest = sum(each["weights"] for each in found), max(each["largest"] for each in found)
     if resources.offload_encoders:  # a layer computes while the next one arrives
-        return Cost(found["flops"], 2 * found["largest"], found["working"], found["weights"])
-    return Cost(found["flops"], found["weights"], found["working"])
+        return Cost(flops, 2 * largest, working, weights)
+    return Cost(flops, weights, working)
+
+
+def _run_encoder(card: ModelCard, name: str) -> dict[str, int]:
+    encoder, mode = build(card, name), FakeTensorMode(allow_non_fake_inputs=True)
+    without_contents(encoder, mode)
+    meter = Meter(encoder)
+    with mode, meter, card_attention(), torch.no_grad():
+        encode_once(encoder, card)
+    whole = [_bytes(each) for each in encoder.parameters()]
+    return {"flops": meter.flops, "working": meter.peak, "weights": sum(whole), "largest": max(whole)}
 
 
 def _vae(card: ModelCard, shape: Shape, resources: Resources, decode: bool) -> Cost:
@@ -277,7 +261,9 @@ def _vae(card: ModelCard, shape: Shape, resources: Resources, decode: bool) -> C
             vae.enable_tiling()
         with mode, meter, card_attention(), torch.no_grad():
             if decode:
-                vae.decode(torch.empty(1, card.latent_channels, *shape.latent(card)), return_dict=False)
+                latents = torch.empty(1, card.latent_channels, *shape.latent(card))
+                when = (torch.empty(1),) if vae.config.get("timestep_conditioning") else ()
+                vae.decode(latents, *when, return_dict=False)
             else:
                 vae.encode(torch.empty(1, 3, shape.frames, shape.size.height, shape.size.width)).latent_dist.mode()
         weights = sum(_bytes(each) for each in vae.parameters())

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import torch
 
-from loraedit.config import Resources
+from loraedit.config import EditSettings, Resources
 from loraedit.errors import InputError
 from loraedit.inputs import Job
-from loraedit.planning.cost import measurable
 from loraedit.planning.fitting import parse_vram
 from loraedit.planning.plan import make_plan, work_of
+from loraedit.ranks import processes
 from loraedit.types import OnStep, no_step
 
 __all__ = ["lengths", "named", "resources_for", "told"]
@@ -22,16 +22,29 @@ def resources_for(job: Job, device: torch.device, on_step: OnStep = no_step) -> 
         InputError: it cannot be made to fit.
     """
     settings = job.settings
+    if processes() > 1:
+        return _shared(settings)
     budget = parse_vram(settings.vram, device)
     if budget is None:
         return settings.resources(Resources())
-    if not measurable(job.card):
-        return settings.resources(Resources(checkpointing=True))
     work = work_of(job.card, settings, job.window.size, lengths(job), job.area_px, len(job.references))
     plan = make_plan(job.card, settings.model, job.source.size, work, budget, settings.resources, on_step=on_step)
     if not plan.fits:
         raise InputError(plan.remedy())
     return plan.resources
+
+
+def _shared(settings: EditSettings) -> Resources:
+    """For several processes, whose weights are spread over their devices; plans reckon with one.
+
+    Raises:
+        InputError: the weights are to be elsewhere too.
+    """
+    resources = settings.resources(Resources(checkpointing=True))
+    if resources.offload_blocks or resources.weights != "full":
+        what = "--offload-blocks" if resources.offload_blocks else f"--weights {resources.weights}"
+        raise InputError(f"{what} does not go with several cards, which share the weights. Leave it out.")
+    return resources
 
 
 def lengths(job: Job) -> list[int]:

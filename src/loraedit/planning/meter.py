@@ -10,11 +10,15 @@ from typing import Any
 import torch
 import torch.nn.functional as functional
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
+from torch.utils.weak import WeakIdKeyDictionary
 
 __all__ = ["Meter", "card_attention"]
+
+aten = torch.ops.aten
 
 
 class Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -23,6 +27,8 @@ class Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]
     Operations are those of matrix products, convolutions and attention, forwards, backwards and again where blocks are
     recomputed; a multiplication and its addition are two. Torch's own counter says the same, but it keeps gradients
     alive, so that the peak would be wrong under it. The tensors of ``module`` do not count as memory.
+
+    Where a model asks a fake tensor for its values, a number is 0, a mask holds everywhere, and its complement nowhere.
 
     Attributes:
         flops: operations so far.
@@ -36,6 +42,7 @@ class Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         own = (*module.parameters(), *module.buffers())
         self._sizes = {tensor.untyped_storage()._cdata: 0 for tensor in own}
         self._on_host = False
+        self._complements = WeakIdKeyDictionary()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run an operation and count it."""
@@ -45,13 +52,27 @@ class Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 result = func.decompose(*args, **(kwargs or {}))
             if result is not NotImplemented:
                 return result
-        result = func(*args, **(kwargs or {}))
+        result = self._without_values(func, args)
+        if result is None:
+            result = func(*args, **(kwargs or {}))
+        if func is aten.bitwise_not.default:
+            self._complements[result] = True
         if formula is not None:
             self.flops += formula(*args, **(kwargs or {}), out_val=result)
         for value in tree_leaves(result):
             if isinstance(value, Tensor):
                 self._see(value)
         return result
+
+    def _without_values(self, func: Any, args: Any) -> Any:
+        """What an operation gives that goes by a fake tensor's values; None for all others."""
+        if func is aten._local_scalar_dense.default and isinstance(args[0], FakeTensor) and args[0].constant is None:
+            return 0
+        if func is aten.index.Tensor and isinstance(args[0], FakeTensor) and args[1][0] is not None:
+            mask = args[1][0]
+            if mask.dtype == torch.bool:
+                return args[0][:0] if mask in self._complements else args[0].clone()
+        return None
 
     @contextmanager
     def checkpoints_on_host(self) -> Iterator[None]:

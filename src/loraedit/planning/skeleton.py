@@ -12,6 +12,7 @@ from typing import Any
 import diffusers
 import torch
 import transformers
+from diffusers.pipelines import ltx2
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
@@ -23,6 +24,8 @@ from loraedit.files import write_json
 __all__ = ["build", "component_config", "known_names", "open_skeleton", "without_contents"]
 
 HALF = torch.bfloat16
+LIBRARIES: dict[str, Any] = {"diffusers": diffusers, "transformers": transformers, "ltx2": ltx2}
+"""By the names that ``model_index.json`` gives them."""
 
 
 def known_names() -> list[str]:
@@ -54,10 +57,9 @@ def open_skeleton(model: str) -> Iterator[ModelCard]:
 
 
 def component_config(card: ModelCard, name: str) -> tuple[Any, dict[str, Any]]:
-    """Class and configuration of a component, as its folder says."""
+    """Class and configuration of a component, as its folder says, or the file in its place."""
     library, kind = json.loads((card.folder / "model_index.json").read_text(encoding="utf-8"))[name]
-    config = json.loads((card.folder / name / "config.json").read_text(encoding="utf-8"))
-    return getattr({"diffusers": diffusers, "transformers": transformers}[library], kind), config
+    return getattr(LIBRARIES[library], kind), card.config(name)
 
 
 def build(card: ModelCard, name: str, dtype: torch.dtype = HALF) -> Any:
@@ -69,7 +71,7 @@ def build(card: ModelCard, name: str, dtype: torch.dtype = HALF) -> Any:
     kind, config = component_config(card, name)
     with torch.device("meta"):
         if issubclass(kind, diffusers.ModelMixin):
-            module, kept = kind.from_config(config), kind._keep_in_fp32_modules
+            module, kept = kind.from_config(config), getattr(kind, "_keep_in_fp32_modules", None)
         else:
             module, kept = kind(kind.config_class(**config)), kind._keep_in_fp32_modules_strict
     for path, parameter in module.named_parameters():
@@ -102,11 +104,13 @@ def _write(model: KnownModel, folder: Path) -> None:
     """The small JSON files of a checkpoint."""
     index: dict[str, Any] = {"_class_name": model.index_class or model.pipeline, **model.options}
     for name, component in model.components.items():
-        library = "diffusers" if hasattr(diffusers, component.kind) else "transformers"
+        library = next(library for library, module in LIBRARIES.items() if hasattr(module, component.kind))
         index[name] = [library, component.kind]
         write_json(folder / name / "config.json", {"_class_name": component.kind, **component.config})
     scheduler, config = model.scheduler
     index["scheduler"] = ["diffusers", scheduler]
     write_json(folder / "scheduler/scheduler_config.json", {"_class_name": scheduler, **config})
+    for path, content in model.files.items():
+        write_json(folder / path, content)
     write_json(folder / "loraedit.json", {"area_px": model.width * model.height})
     write_json(folder / "model_index.json", index)

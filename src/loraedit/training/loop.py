@@ -18,8 +18,9 @@ from torch import Tensor, nn
 
 from loraedit.config import TrainSettings
 from loraedit.devices import autocasts, training_attention, training_precision
+from loraedit.distributed import add_up, agreed, split_tokens
 from loraedit.errors import InputError
-from loraedit.families.base import TIMESTEPS, Encoded, Expert, Family, batch
+from loraedit.families.base import TIMESTEPS, Encoded, Expert, Family, batch, tokens_of
 from loraedit.flow import add_noise, flow_matching_loss
 from loraedit.lora import attach, load_lora, lora_parameters, read_as_it_comes
 from loraedit.memory import checkpoints_kept, place
@@ -66,7 +67,7 @@ def train(
     stage: Stage,
     settings: TrainSettings,
     checkpoint: Path,
-    on_loss: OnLoss,
+    on_loss: OnLoss = lambda *_: None,
     device: torch.device | None = None,
 ) -> list[float]:
     """Attach a LoRA to a frozen transformer, place it on a device and train it through a stage.
@@ -93,6 +94,8 @@ def train(
         load_lora(stage.start, family, transformer)
     device = device or next(transformer.parameters()).device
     place(transformer, family.resources, device)
+    if family.splits_tokens:
+        split_tokens(transformer, (tokens_of(family.card, sample) for sample in stage.samples))
     if autocasts(device):
         read_as_it_comes(transformer)
     parameters = dict(lora_parameters(transformer))
@@ -116,7 +119,7 @@ def train(
             held_out = held_out_loss(family, expert, transformer, stage.samples[stage.judged].to(device), settings)
             state = replace(state, held_out=[*state.held_out, held_out])
         if settings.budget_s:
-            state = replace(state, seconds=state.seconds + time.monotonic() - began)
+            state = replace(state, seconds=agreed(state.seconds + time.monotonic() - began))
         if settles(state, settings):
             state = replace(state, settled=state.step)
         end = last_step(state, settings)
@@ -161,6 +164,7 @@ def _step(
             part.backward()  # type: ignore[no-untyped-call]
         loss += float(part.detach())
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    add_up(parameters, transformer)
     norm = torch.nn.utils.clip_grad_norm_(parameters, CLIP_NORM)
     _check_sound(loss, float(norm), losses, settings.lr)
     optimizer.step()

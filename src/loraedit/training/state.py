@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from loraedit.files import save_tensors, try_load_tensors
+from loraedit.ranks import leads
 
 __all__ = ["TrainState", "load_state", "save_state"]
 
@@ -40,7 +41,9 @@ class TrainState:
 def save_state(
     path: Path, state: TrainState, parameters: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer
 ) -> None:
-    """Write the state, whole or not at all."""
+    """Write the state, whole or not at all; of several processes the first one does."""
+    if not leads():
+        return
     lists = {"losses": state.losses, "held_out": state.held_out, "stop": [state.settled, state.seconds]}
     tensors: dict[str, Tensor] = {name: torch.tensor(each, dtype=torch.float64) for name, each in lists.items()}
     for name, parameter in parameters.items():
