@@ -2,9 +2,9 @@
 
 python -m scripts.fuzz [--count CASES] [--seed N] [--jobs N] [--folder FOLDER] [--only CASE]
 
-Each case ends with exit code 0 or 2, without a traceback, in 20 seconds and 2 GB, and leaves nothing half-written: after
-a refusal nothing at all is new, but for the run folder of an edit that had begun. A finished case is a line in
-FOLDER/cases.jsonl, and is not done again; the files of a case that failed stay in FOLDER/failed.
+Each case ends with exit code 0 or 2, without a traceback, in 20 seconds and 2 GB, and leaves nothing half-written:
+after a refusal nothing at all is new, but for the run folder of an edit that had begun. A finished case is a line in
+FOLDER/cases-N.jsonl, and is not done again unless it failed, in which case its files stay in FOLDER/failed.
 """
 
 from __future__ import annotations
@@ -27,13 +27,18 @@ from pathlib import Path
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from scripts import trial  # isort: skip (it brings the tests' helpers into reach)
-from forked import Child, start
+from forked import SERVER, Child, start
 from fuzz_cases import make_case, make_kit
 
 MOST_S = 20.0
 """Of a case, from start to end; time in the queue for a core is not counted."""
 MOST_KB = 2 * 1024**2
 """Of a process's memory at its largest, in kilobytes."""
+PRELOADED = [
+    *(f"loraedit.{name}" for name in ("app.cli", "batch.jobs", "editing", "evaluate", "exporting", "inputs", "masking", "planning")),
+    "loraedit.families.wan", "loraedit.families.inventory", "loraedit.repeating", "transformers.models.umt5",
+]  # fmt: skip
+"""Modules that every case finds imported."""
 GLANCE_S = 0.02
 """Between two looks at a process."""
 
@@ -58,7 +63,7 @@ class Outcome:
 
 
 def watch(child: Child) -> tuple[str, float, int, str]:
-    """What a process says until its end, its seconds, its memory in kilobytes, and why it had to be ended, if it had."""
+    """What a process says until its end, its seconds, its memory in kilobytes, and why it had to be ended, or nothing."""
     said, fault, most, spent, began = bytearray(), "", 0, 0.0, time.monotonic()
     while True:
         ready, _, _ = select.select([child.errors], [], [], GLANCE_S)
@@ -150,26 +155,29 @@ def main() -> int:
     parser.add_argument("--folder", type=Path, default=Path("outputs/fuzz"))
     parser.add_argument("--only", type=int, nargs="*", help="these cases, even if they are done")
     options = parser.parse_args()
+    SERVER.set_forkserver_preload(PRELOADED)
     kit = options.folder.absolute() / f"kit-{options.seed}"
     if not (kit / "done").exists():
         shutil.rmtree(kit, ignore_errors=True)
         make_kit(kit, trial.write_model(options.folder.absolute() / "model"))
         (kit / "done").touch()
     book = options.folder / f"cases-{options.seed}.jsonl"
-    done = [json.loads(line) for line in book.read_text().splitlines()] if book.exists() else []
-    known = {each["number"] for each in done}
+    lines = book.read_text().splitlines() if book.exists() else []
+    done = {each["number"]: each for each in map(json.loads, lines)}  # the last of each counts
+    known = {number for number, each in done.items() if not each["fault"]}
     todo = options.only or [number for number in range(options.count) if number not in known]
     columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
     with ThreadPoolExecutor(options.jobs) as pool, Progress(*columns) as progress, book.open("a") as file:
         task = progress.add_task("", total=len(todo) + len(known), completed=len(known))
         for outcome in pool.map(lambda number: carry_out(number, options, kit), todo):
-            done.append(asdict(outcome))
-            file.write(json.dumps(done[-1]) + "\n")
+            done[outcome.number] = asdict(outcome)
+            file.write(json.dumps(done[outcome.number]) + "\n")
             file.flush()
             progress.advance(task)
             if outcome.fault:
-                progress.console.print(f"{outcome.number} {outcome.kind}: {outcome.fault}: {outcome.said}", markup=False)
-    return tell(done)
+                line = f"{outcome.number} {outcome.kind}: {outcome.fault}: {outcome.said}"
+                progress.console.print(line, markup=False)
+    return tell(list(done.values()))
 
 
 def tell(done: list[dict[str, object]]) -> int:

@@ -30,9 +30,49 @@ NAMES = (
     "a b", "it's", 'so "quoted"', "new\nline", "\U0001f600", "-rf", "--help", "%s{0}", "x" * 250, "..hidden", "é\u0301",
     "[red]", "a:b", "K=1", "\u202etxt", "tab\there", "back\\slash", "con",
 )  # fmt: skip
-NUMBERS = ("nan", "inf", "-inf", "-1", "0", "1e400", "99999999999999999999", "", "x", "0x10", "1.5", " 7 ", "٣", "-0")
-TEXTS = ("", " ", "\0", "x" * 10_000, "\U0001f600", "--out", "../..", "%n", "[bold]", "=", ":", "1=", "0=a.png", "a=b=c")
-DEVICES = ("/dev/zero", "/dev/null", "/dev/urandom", "/dev/full", "/proc/self/mem", "/proc/kmsg", "/", "/dev", "/dev/stdin")
+NUMBERS = (
+    "nan",
+    "inf",
+    "-inf",
+    "-1",
+    "0",
+    "1e400",
+    "99999999999999999999",
+    "",
+    "x",
+    "0x10",
+    "1.5",
+    " 7 ",
+    "\u0663",
+    "-0",
+)
+TEXTS = (
+    "",
+    " ",
+    "\0",
+    "x" * 10_000,
+    "\U0001f600",
+    "--out",
+    "../..",
+    "%n",
+    "[bold]",
+    "=",
+    ":",
+    "1=",
+    "0=a.png",
+    "a=b=c",
+)
+DEVICES = (
+    "/dev/zero",
+    "/dev/null",
+    "/dev/urandom",
+    "/dev/full",
+    "/proc/self/mem",
+    "/proc/kmsg",
+    "/",
+    "/dev",
+    "/dev/stdin",
+)
 
 
 @dataclass(frozen=True)
@@ -163,7 +203,9 @@ def _frames(rng: Rng, kit: Path, folder: Path) -> list[str]:
         if choice == 3:
             path.write_bytes(mutate(content, ".png", rng))
         elif choice == 4:
-            path.symlink_to(_one(rng, ("frames", "../frames", "nowhere", path.name, "/dev/zero", str(kit / "edited.jpg"))))
+            path.symlink_to(
+                _one(rng, ("frames", "../frames", "nowhere", path.name, "/dev/zero", str(kit / "edited.jpg")))
+            )
         elif choice == 5:
             path.mkdir()
         elif choice == 6:
@@ -211,6 +253,7 @@ def _with_path(rng: Rng, kit: Path, path: Path | str) -> list[str]:
         ["mask", f"--from-edit={path}", "--out=out", "--", str(kit / "clip.mkv")],
         ["mask", f"--from-edit={kit / 'edited.png'}", "--out=out", "--", str(path)],
         ["mask", f"--seed-mask=0={path}", "--out=out", "--", str(kit / "clip.mkv")],
+        ["batch", "--", str(path)], ["store", f"--store={path}"], _edit(kit, store=path),
     ]  # fmt: skip
     return lines[int(rng.integers(len(lines)))]
 
@@ -232,7 +275,11 @@ def _numbers(rng: Rng, kit: Path, _: Path) -> list[str]:
         "time-low", "train-seed", "reference-steps",
     )  # fmt: skip
     line = _edit(kit)
-    return [*line[:-2], *(f"--{_one(rng, names)}={_one(rng, NUMBERS)}" for _ in range(int(rng.integers(1, 3)))), *line[-2:]]
+    return [
+        *line[:-2],
+        *(f"--{_one(rng, names)}={_one(rng, NUMBERS)}" for _ in range(int(rng.integers(1, 3)))),
+        *line[-2:],
+    ]
 
 
 def _texts(rng: Rng, kit: Path, _: Path) -> list[str]:
@@ -245,10 +292,24 @@ def _texts(rng: Rng, kit: Path, _: Path) -> list[str]:
 
 
 def _hints(rng: Rng, kit: Path, folder: Path) -> list[str]:
-    points = ("0:1,1", "0:-5,3", "99:1,1", "0:99999999999,1", "0:nan,1", "0:1,1:out", "x", "", "0:1", "0:1,2,3,4", "4:3,3")
+    points = (
+        "0:1,1",
+        "0:-5,3",
+        "99:1,1",
+        "0:99999999999,1",
+        "0:nan,1",
+        "0:1,1:out",
+        "x",
+        "",
+        "0:1",
+        "0:1,2,3,4",
+        "4:3,3",
+    )
     line = ["mask", f"--out={_one(rng, ('out', 'out.mkv', 'out.mp4', 'out.png', '.', '', '-x'))}"]
     for _ in range(int(rng.integers(1, 3))):
-        kind = _one(rng, ("point", "box", "stroke", "seed-mask", "reference", "override", "margin", "smooth", "dilate-px"))
+        kind = _one(
+            rng, ("point", "box", "stroke", "seed-mask", "reference", "override", "margin", "smooth", "dilate-px")
+        )
         bad = kind in ("seed-mask", "reference", "override")
         value = f"{_one(rng, ('0', '2', '99', '-1'))}={_mutant(rng, kit, folder, _one(rng, IMAGES))}" if bad else ""
         line.append(f"--{kind}={value or _one(rng, points if kind in ('point', 'box', 'stroke') else NUMBERS)}")
@@ -322,14 +383,52 @@ def _plan(rng: Rng, kit: Path, folder: Path) -> list[str]:
     if rng.random() < 0.3:
         path = _mutant(rng, kit, folder, _one(rng, CLIPS))
         return ["plan", f"--first-frame={kit / 'edited.png'}", f"--mask={kit / 'mask.mkv'}", "--", str(path)]
-    sizes = ("0x0", "99999x99999", "1x1", "-1x5", "x", "16x100000", "３x３", "64x64x64", "")
+    sizes = ("0x0", "99999x99999", "1x1", "-1x5", "x", "16x100000", "\uff13x\uff13", "64x64x64", "")
     frames = _one(rng, ("0", "-1", "99999999999999999999", "1", "x", "1e3"))
     model = _one(rng, ("nano", "nowhere", str(kit / "lora.safetensors"), "/dev/zero"))
     return ["plan", f"--size={_one(rng, sizes)}", f"--frames={frames}", f"--model={model}"]
 
 
+def _batch(rng: Rng, kit: Path, folder: Path) -> list[str]:
+    """A file of jobs, one of which names a clip that is not there, so that none is begun; and then it is spoilt."""
+    text = f"""seeds = [0, 1]
+[defaults]
+model = "{kit / "model"}"
+steps = 1
+first_frame = "{kit / "edited.png"}"
+[[clips]]
+name = "a"
+source = "{kit / "clip.mkv"}"
+mask = "0,0,20,20"
+[[looks]]
+name = "red"
+[[jobs]]
+name = "b"
+source = "nowhere.mkv"
+objects = [{{ name = "x", mask = "1,1,9,9" }}]
+"""
+    wrong = (
+        'name = "a/b"',
+        "steps = nan",
+        "x = 1",
+        "[[[",
+        "seeds = 'a'",
+        "mask = 1",
+        "out = '../out.mkv'",
+        "steps = []",
+    )
+    if rng.random() < 0.5:
+        lines = text.splitlines()
+        lines[int(rng.integers(len(lines)))] = _one(rng, wrong)
+        content = "\n".join(lines).encode()
+    else:
+        content = mutate(text.encode(), ".toml", rng)
+    (folder / "jobs.toml").write_bytes(content)
+    return ["batch", "jobs.toml"]
+
+
 _CASES: dict[str, Callable[[Rng, Path, Path], list[str]]] = {
     "source": _source, "source again": _source, "mask": _mask, "first frame": _first, "frames": _frames,
     "special file": _special, "name": _name, "number": _numbers, "text": _texts, "hints": _hints, "lora": _lora,
-    "run folder": _run, "checkpoint": _model, "plan": _plan,
+    "run folder": _run, "checkpoint": _model, "plan": _plan, "batch": _batch,
 }  # fmt: skip

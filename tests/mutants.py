@@ -1,4 +1,4 @@
-"""Hostile files, made of real ones: cut short, with flipped bits, with fields that lie. The same seed, the same bytes."""
+"""Hostile files, made of real ones: cut short, with flipped bits, with fields that lie; of a seed always the same."""
 
 from __future__ import annotations
 
@@ -148,7 +148,18 @@ def hostile_tensors(content: bytes, rng: Rng) -> bytes:
 def hostile_json(content: bytes, rng: Rng) -> bytes:
     """A JSON file of which one value is not as it should be, or which is something else."""
     if rng.random() < 0.3:
-        others = (b"", b"[]", b"null", b"{", b"[" * 100_000, b'{"a":' * 50_000, b"\xff\xfe", b"NaN", b"1e999", b"\0" * 50)
+        others = (
+            b"",
+            b"[]",
+            b"null",
+            b"{",
+            b"[" * 100_000,
+            b'{"a":' * 50_000,
+            b"\xff\xfe",
+            b"NaN",
+            b"1e999",
+            b"\0" * 50,
+        )
         return others[int(rng.integers(len(others)))]
     value = json.loads(content)
     holder, keys = value, list(value)

@@ -10,6 +10,7 @@ from loraedit.config import EditSettings, make_settings
 from loraedit.devices import find_device
 from loraedit.editing import EditResult, Progress, run_edit
 from loraedit.errors import InputError
+from loraedit.files import real
 from loraedit.inputs import Job, prepare
 from loraedit.results import Finished, Kept, read_finished
 from loraedit.version import versions
@@ -68,7 +69,7 @@ def plan_repetition(run: Path, out: Path | None, target: Path | None) -> Repetit
         raise InputError(f"The run in '{run}' did not keep its references. Run the same edit command again first.")
     target = target or (out.with_name(f"{out.stem}-run") if out else run.absolute().with_name(f"{run.name}-repeat"))
     for place in (target, *([out] if out else [])):
-        if place.resolve().is_relative_to(run.resolve()):
+        if real(place).is_relative_to(real(run)):
             raise InputError(f"'{place}' lies in the run folder that is to be repeated. Choose a place outside of it.")
     settings = make_settings(before.get("settings", {}))
     plain = {name: EditSettings.model_fields[name].default for name in _ABOUT_MASK}

@@ -9,7 +9,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -19,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from loraedit.errors import InputError
-from loraedit.files import fingerprint, write_json
+from loraedit.files import fingerprint, read_json, write_json
 from loraedit.mask_tube import MaskTube
 from loraedit.masks import to_picture
 from loraedit.types import Clip, Footage, Image, Origin, Size, Stored
@@ -207,7 +206,7 @@ def check_format(folder: Path) -> None:
         InputError: a later version of loraedit made it.
     """
     try:
-        content = json.loads((folder / SETTINGS_FILE).read_text(encoding="utf-8"))
+        content = read_json(folder / SETTINGS_FILE)
     except (OSError, ValueError):
         return
     found = content.get("format") if isinstance(content, dict) else None
@@ -275,7 +274,7 @@ def _read_records(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 
 def _read_object(folder: Path, name: str) -> dict[str, Any]:
     try:
-        content = json.loads((folder / name).read_text(encoding="utf-8"))
+        content = read_json(folder / name)
     except ValueError as error:
         raise damaged(folder, f"{name} is not JSON") from error
     if not isinstance(content, dict):

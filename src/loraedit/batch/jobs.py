@@ -16,7 +16,7 @@ from loraedit.batch.places import fetch, is_url, stamp
 from loraedit.config import EditSettings, Seed
 from loraedit.edits import object_of
 from loraedit.errors import InputError
-from loraedit.files import fingerprint
+from loraedit.files import fingerprint, real
 
 __all__ = ["BatchFile", "BatchJob", "folder_of", "read_jobs"]
 
@@ -177,7 +177,7 @@ def read_jobs(path: Path) -> tuple[BatchFile, list[BatchJob]]:
         batch = BatchFile.model_validate(content)
     except ValidationError as error:
         raise InputError(f"{path.name}: {_told(error)}") from error
-    base = path.resolve().parent
+    base = real(path).parent
     folder = batch.folder or f"{path.stem}-batch"
     batch = batch.model_copy(update={
         "folder": folder if is_url(folder) else str(base / folder),
@@ -314,4 +314,4 @@ def _anchored(base: Path, key: str, value: Any) -> Any:
 def _beside(base: Path, text: str) -> str:
     """``FILE:0.8`` as well as ``FILE``."""
     head, colon, rest = text.partition(":")
-    return f"{(base / head).resolve()}{colon}{rest}" if head and (base / head).exists() else text
+    return f"{real(base / head)}{colon}{rest}" if head and (base / head).exists() else text

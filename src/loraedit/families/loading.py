@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import gc
-import json
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -15,6 +14,7 @@ from torch import nn
 
 from loraedit.errors import ModelError
 from loraedit.families.model_card import ModelCard
+from loraedit.files import read_json
 
 __all__ = [
     "compute_dtype",
@@ -132,7 +132,7 @@ def load_component(card: ModelCard, kind: Any, name: str, device: torch.device, 
 def load_scheduler(card: ModelCard) -> Any:
     """The checkpoint's own scheduler (UniPC, FlowMatchEuler, ...) with its own flow shift, no timesteps set yet."""
     with loading(card):
-        config = json.loads((card.folder / "scheduler/scheduler_config.json").read_text(encoding="utf-8"))
+        config = read_json(card.folder / "scheduler/scheduler_config.json")
         kind = getattr(diffusers, config["_class_name"])
         if not issubclass(kind, diffusers.SchedulerMixin):
             raise TypeError(f"{kind.__name__} is not a scheduler of diffusers")

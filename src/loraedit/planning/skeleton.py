@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,7 +17,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from loraedit.errors import ModelError
 from loraedit.families.card import NANO, ModelCard, read_configuration
 from loraedit.families.known import KnownModel, known_models
-from loraedit.files import write_json
+from loraedit.files import read_json, write_json
 
 __all__ = ["build", "component_config", "known_names", "open_skeleton", "without_contents"]
 
@@ -55,8 +54,8 @@ def open_skeleton(model: str) -> Iterator[ModelCard]:
 
 def component_config(card: ModelCard, name: str) -> tuple[Any, dict[str, Any]]:
     """Class and configuration of a component, as its folder says."""
-    library, kind = json.loads((card.folder / "model_index.json").read_text(encoding="utf-8"))[name]
-    config = json.loads((card.folder / name / "config.json").read_text(encoding="utf-8"))
+    library, kind = read_json(card.folder / "model_index.json")[name]
+    config = read_json(card.folder / name / "config.json")
     return getattr({"diffusers": diffusers, "transformers": transformers}[library], kind), config
 
 
