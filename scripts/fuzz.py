@@ -63,7 +63,7 @@ class Outcome:
 
 
 def watch(child: Child) -> tuple[str, float, int, str]:
-    """What a process says until its end, its seconds, its memory in kilobytes, and why it had to be ended, or nothing."""
+    """What a process says until its end, its seconds, its memory in kilobytes, and why it was killed, or nothing."""
     said, fault, most, spent, began = bytearray(), "", 0, 0.0, time.monotonic()
     while True:
         ready, _, _ = select.select([child.errors], [], [], GLANCE_S)

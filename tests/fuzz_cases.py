@@ -30,6 +30,7 @@ NAMES = (
     "a b", "it's", 'so "quoted"', "new\nline", "\U0001f600", "-rf", "--help", "%s{0}", "x" * 250, "..hidden", "é\u0301",
     "[red]", "a:b", "K=1", "\u202etxt", "tab\there", "back\\slash", "con",
 )  # fmt: skip
+FORMS = ("comfyui", "musubi", "diffusers", "x")
 NUMBERS = (
     "nan",
     "inf",
@@ -328,7 +329,7 @@ def _lora(rng: Rng, kit: Path, folder: Path) -> list[str]:
         path.write_bytes(pickled(int(rng.integers(6))) if rng.random() < 0.5 else zip_slip())
     lines = [
         ["lora", "show", *(["--json"] if rng.random() < 0.5 else []), path.name],
-        ["lora", "convert", f"--format={_one(rng, ('comfyui', 'musubi', 'diffusers', 'x'))}", path.name, "out.safetensors"],
+        ["lora", "convert", f"--format={_one(rng, FORMS)}", path.name, "out.safetensors"],
         ["lora", "export", "--format=musubi", "--dtype=bf16", "--out=out.safetensors", path.name],
         _edit(kit, extra_lora=path.name),
         _edit(kit, transformer=path.name),

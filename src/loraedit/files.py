@@ -41,7 +41,7 @@ _MAX_JSON = 200_000_000
 
 
 def real(path: Path) -> Path:
-    """The absolute path behind any links, so that writing goes through a link and does not replace it; not of a loop."""
+    """The absolute path behind any links, so that writing goes through a link and does not replace it."""
     return Path(os.path.realpath(path))
 
 
