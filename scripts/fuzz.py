@@ -35,8 +35,9 @@ MOST_S = 20.0
 MOST_KB = 2 * 1024**2
 """Of a process's memory at its largest, in kilobytes."""
 PRELOADED = [
-    *(f"loraedit.{name}" for name in ("app.cli", "batch.jobs", "editing", "evaluate", "exporting", "inputs", "masking", "planning")),
-    "loraedit.families.wan", "loraedit.families.inventory", "loraedit.repeating", "transformers.models.umt5",
+    "loraedit.app.cli", "loraedit.batch.jobs", "loraedit.editing", "loraedit.evaluate", "loraedit.exporting",
+    "loraedit.families.inventory", "loraedit.families.wan", "loraedit.masking", "loraedit.planning",
+    "loraedit.repeating",
 ]  # fmt: skip
 """Modules that every case finds imported."""
 GLANCE_S = 0.02

@@ -16,7 +16,7 @@ from loraedit.batch.places import fetch, is_url, stamp
 from loraedit.config import EditSettings, Seed
 from loraedit.edits import object_of
 from loraedit.errors import InputError
-from loraedit.files import fingerprint, real
+from loraedit.files import check_plain, fingerprint, real
 
 __all__ = ["BatchFile", "BatchJob", "folder_of", "read_jobs"]
 
@@ -166,12 +166,14 @@ def read_jobs(path: Path) -> tuple[BatchFile, list[BatchJob]]:
         InputError: it cannot be read, has a key that is not known or a value out of its range, or names something
             that is not there.
     """
+    if path.exists():
+        check_plain(path)
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
         raise InputError(f"The jobs file '{path}' cannot be read: {reason}. Check the path.") from error
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise InputError(f"The jobs file '{path}' is not valid TOML: {error}.") from error
     try:
         batch = BatchFile.model_validate(content)
