@@ -41,7 +41,9 @@ def loading(card: ModelCard) -> Iterator[None]:
     """Turn what the libraries raise on a broken checkpoint into one sentence."""
     try:
         yield
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
+    except (torch.OutOfMemoryError, MemoryError):
+        raise
+    except Exception as error:  # the libraries raise whatever they happen to meet, some of them a bare Exception
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ModelError(f"The checkpoint '{card.folder}' cannot be loaded: {reason}") from error
 
