@@ -23,6 +23,7 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from threading import Lock
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
@@ -42,6 +43,10 @@ PRELOADED = [
 """Modules that every case finds imported."""
 GLANCE_S = 0.02
 """Between two looks at a process."""
+
+
+_ONE_AT_A_TIME = Lock()
+"""Whoever starts a process also looks after all others, and may take the exit code that another thread waits for."""
 
 
 @dataclass(frozen=True)
@@ -123,9 +128,11 @@ def carry_out(number: int, options: argparse.Namespace, kit: Path) -> Outcome:
     folder.mkdir(parents=True)
     case = make_case(number, options.seed, kit, folder)
     before = contents(folder)
-    child = start(case.arguments, folder)
+    with _ONE_AT_A_TIME:
+        child = start(case.arguments, folder)
     said, seconds, most, fault = watch(child)
-    code = child.wait()
+    with _ONE_AT_A_TIME:
+        code = child.wait()
     if not fault and "Traceback" in said:
         fault = "traceback"
     if not fault and code not in (0, 2):
