@@ -13,12 +13,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import Scene
+from conftest import Scene, make_scene
 from mutants import pickled, zip_slip
 
 import loraedit
 from loraedit.app import cli
 from loraedit.config import EditSettings, Resources
+from loraedit.editing import scenes
 from loraedit.errors import InputError, LoraEditError, ModelError
 from loraedit.planning import spare
 from loraedit.training import loop
@@ -94,10 +95,10 @@ def test_the_next_means_save_where_memory_ran_out() -> None:
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of its own, of 400 kB."""
+    """A file system of its own, of 3 MB."""
     libc, place = ctypes.CDLL(None, use_errno=True), tmp_path / "disk"
     place.mkdir()
-    if not hasattr(libc, "mount") or libc.mount(b"tmpfs", os.fsencode(place), b"tmpfs", 0, b"size=400k") != 0:
+    if not hasattr(libc, "mount") or libc.mount(b"tmpfs", os.fsencode(place), b"tmpfs", 0, b"size=3m") != 0:
         pytest.skip(f"no file system can be mounted here: {os.strerror(ctypes.get_errno())}")
     yield place
     libc.umount2(os.fsencode(place), 2)
@@ -111,64 +112,73 @@ def ended(arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.
     return int(end.value.code or 0), capsys.readouterr().err
 
 
-@pytest.fixture
-def command(checkpoint: Path, scene: Scene, tmp_path: Path) -> list[str]:
+@pytest.fixture(scope="module")
+def command(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """An edit from files, but for its places."""
-    write_clip(tmp_path / "clip.mkv", Clip(scene.source, DEFAULT_FPS))
-    write_image(tmp_path / "edited.png", scene.edited_first)
+    scene, folder = make_scene(), tmp_path_factory.mktemp("inputs")
+    write_clip(folder / "clip.mkv", Clip(scene.source, DEFAULT_FPS))
+    write_image(folder / "edited.png", scene.edited_first)
     return [
-        "edit", str(tmp_path / "clip.mkv"), f"--first-frame={tmp_path / 'edited.png'}", "--mask=2,2,30,30",
-        f"--model={checkpoint}", "--steps=2",
+        "edit", str(folder / "clip.mkv"), f"--first-frame={folder / 'edited.png'}", "--mask=2,2,30,30",
+        f"--model={checkpoint}", "--steps=1", "--sampling-steps=1",
     ]  # fmt: skip
 
 
+@pytest.fixture(scope="module")
+def whole(command: list[str], tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """The results of the command where nothing goes wrong."""
+    folder = tmp_path_factory.mktemp("whole")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.argv", ["loraedit", *command, f"--out={folder / 'out.mkv'}", "--json"])
+        with pytest.raises(SystemExit):
+            cli.main()
+    return results(folder / "out-run")
+
+
 def test_a_full_disk_is_told_and_once_there_is_room_the_run_goes_on(
-    command: list[str], small_disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    command: list[str], whole: dict[str, bytes], small_disk: Path, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
-    ballast = small_disk / "of the user"
-    ballast.write_bytes(bytes(330_000))
-    places = [f"--out={small_disk / 'out.mkv'}", f"--run={small_disk / 'run'}"]
-    code, said = ended([*command, *places], monkeypatch, capsys)
+    ballast, content = small_disk / "of the user", bytes(3 * 2**20 - 60_000)
+    ballast.write_bytes(content)
+    line = [*command, f"--out={small_disk / 'out.mkv'}"]
+    code, said = ended(line, monkeypatch, capsys)
     assert code == 2 and "No space left on device" in said and "Traceback" not in said
     assert not list(small_disk.rglob("*.partial")) and not (small_disk / "out.mkv").exists()
-    assert ballast.read_bytes() == bytes(330_000)
+    assert ballast.read_bytes() == content
     ballast.unlink()
-    assert ended([*command, *places], monkeypatch, capsys)[0] == 0
-    whole = tmp_path / "whole"
-    assert ended([*command, f"--out={whole}.mkv", f"--run={whole}"], monkeypatch, capsys)[0] == 0
-    assert results(small_disk / "run") == results(whole)
+    assert ended(line, monkeypatch, capsys)[0] == 0
+    assert results(small_disk / "out-run") == whole
 
 
 def test_a_folder_that_can_only_be_read_is_refused_before_any_work(
     command: list[str], small_disk: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    libc = ctypes.CDLL(None)
-    assert libc.mount(b"tmpfs", os.fsencode(small_disk), b"tmpfs", 33, None) == 0  # MS_REMOUNT | MS_RDONLY
+    assert ctypes.CDLL(None).mount(b"tmpfs", os.fsencode(small_disk), b"tmpfs", 33, None) == 0  # remount, read-only
     code, said = ended([*command, f"--out={small_disk / 'out.mkv'}"], monkeypatch, capsys)
     assert code == 2 and "Read-only file system" in said and len(said.splitlines()) == 1
 
 
-@pytest.mark.parametrize("lost", ["", "cache", "lora"])
+@pytest.mark.parametrize("stage", ["_keep_pieces", "_decoded"])
 def test_a_run_folder_that_is_deleted_under_way_is_told_and_made_again(
-    command: list[str], lost: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    from loraedit.editing import workflow
+    command: list[str], whole: dict[str, bytes], stage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    honest = getattr(scenes, stage)
 
-    honest, run = workflow.generate, tmp_path / "run"
+    def deleted_then(*arguments: object) -> object:
+        made = honest(*arguments)
+        shutil.rmtree(tmp_path / "out-run")
+        return made
 
-    def deleted_meanwhile(*arguments: object) -> None:
-        shutil.rmtree(run / lost)
-        honest(*arguments)  # type: ignore[arg-type]
-
-    line = [*command, f"--out={tmp_path / 'out.mkv'}", f"--run={run}"]
+    line = [*command, f"--out={tmp_path / 'out.mkv'}"]
     with monkeypatch.context() as patched:
-        patched.setattr(workflow, "generate", deleted_meanwhile)
+        patched.setattr(scenes, stage, deleted_then)
         code, said = ended(line, patched, capsys)
-    assert code == 0 or (code == 2 and "Traceback" not in said and str(run) in said)
+    assert code == 2 and said.splitlines()[-1].startswith("loraedit: ") and "out-run" in said
+    assert not (tmp_path / "out.mkv").exists()
     assert ended(line, monkeypatch, capsys)[0] == 0
-    assert ended([*command, f"--out={tmp_path / 'whole.mkv'}"], monkeypatch, capsys)[0] == 0
-    assert results(run) == results(tmp_path / "whole-run")
+    assert results(tmp_path / "out-run") == whole
 
 
 # ---- files that nobody should trust ----------------------------------------------------------------------------------
