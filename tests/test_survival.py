@@ -90,6 +90,13 @@ def test_the_next_means_save_where_memory_ran_out() -> None:
     assert spare(Resources(offload_encoders=True, tile_vae=True), True, keep) is None
 
 
+def test_what_is_refused_before_work_leaves_no_run_folder(checkpoint: Path, scene: Scene, tmp_path: Path) -> None:
+    for settings in ({"vram": "x"}, {"store": str(Path(__file__))}, {"device": "cuda:99"}):
+        with pytest.raises(InputError):
+            edit(scene, checkpoint, tmp_path / "run", **settings)
+        assert not (tmp_path / "run").exists()
+
+
 # ---- disks and folders -----------------------------------------------------------------------------------------------
 
 
@@ -306,3 +313,41 @@ def test_a_run_of_the_first_format_is_refused_or_used_but_never_misread(finished
     assert np.array_equal(read_finished(run).edited_first, read_finished(finished).edited_first)
     with pytest.raises(LoraEditError, match="did not keep its references"):
         plan_repetition(run, None, tmp_path / "again")
+
+
+# ---- repeating -------------------------------------------------------------------------------------------------------
+
+
+def test_a_run_of_several_objects_is_repeated_to_the_byte(checkpoint: Path, scene: Scene, tmp_path: Path) -> None:
+    from loraedit.files import fingerprint
+    from loraedit.repeating import plan_repetition
+
+    corner, edited = np.zeros(scene.mask.shape[1:], bool), scene.edited_first.copy()
+    corner[26:, 30:], edited[26:, 30:] = True, 255
+    objects = [
+        {"name": "z \U0001f600/..", "mask": scene.mask, "references": {4: scene.source[4] // 2}, "prompt": "a square"},
+        {"name": "a", "mask": corner, "references": {3: scene.source[3] // 3}, "prompt": "a corner"},
+    ]
+    loraedit.edit(
+        scene.source, edited, objects=objects, references={2: scene.source[2] // 4}, model=str(checkpoint), steps=2,
+        run=tmp_path / "run", prompt="night", dilate_px=1,
+    )  # fmt: skip
+    repetition = plan_repetition(tmp_path / "run", None, tmp_path / "again")
+    _, same = repetition.carry_out(lambda *_: None)
+    assert same and repetition.differences == []
+    assert results(tmp_path / "again") == results(tmp_path / "run")
+    for name in ("settings.json", "result.json", "objects/1/mask/00000.png", "objects/0/references/00004.png"):
+        assert (tmp_path / "again" / name).read_bytes() == (tmp_path / "run" / name).read_bytes()
+    mask = tmp_path / "run/objects/0/mask/00001.png"
+    mask.write_bytes((tmp_path / "run/objects/1/mask/00001.png").read_bytes())
+    with pytest.raises(InputError, match="objects/0 is not what the edit was made from"):
+        plan_repetition(tmp_path / "run", None, tmp_path / "third")
+
+    record = json.loads((tmp_path / "run/settings.json").read_text())
+    for each in record["inputs"]["objects"].values():
+        del each["number"]  # as runs were before they kept their objects
+    (tmp_path / "run/settings.json").write_text(json.dumps(record))
+    kept = json.loads((tmp_path / "run/result.json").read_text())
+    (tmp_path / "run/result.json").write_text(json.dumps({**kept, "settings": fingerprint(record)}))
+    with pytest.raises(InputError, match="did not keep its objects"):
+        plan_repetition(tmp_path / "run", None, tmp_path / "third")

@@ -21,7 +21,6 @@ from loraedit.config import EditSettings
 from loraedit.edits import (
     EditObject,
     ImageLike,
-    ReadObject,
     Reference,
     check_objects,
     joint_prompt,
@@ -36,7 +35,7 @@ from loraedit.families.card import ModelCard, read_card, resolve_model
 from loraedit.files import real
 from loraedit.mask_tube import MaskTube
 from loraedit.masks import MaskSpec, loosen, read_mask
-from loraedit.results import CLIP_FOLDERS, EDITED_FIRST_FILE, Kept
+from loraedit.results import CLIP_FOLDERS, EDITED_FIRST_FILE, Kept, KeptObject
 from loraedit.segments import Segment, split
 from loraedit.tracking import Loose, mask_from_edit, name_of_frame, open_tracker
 from loraedit.types import Clip, Codec, Footage, Image, OnStep, Plane, Size, no_step
@@ -82,7 +81,7 @@ class Job:
     edited_first: Image
     edit_mask: MaskTube
     references: dict[int, Reference]
-    objects: tuple[ReadObject, ...]
+    objects: tuple[KeptObject, ...]
     settings: EditSettings
     card: ModelCard
     window: Window

@@ -154,7 +154,7 @@ class Run:
                 **input_hashes(job.source.fingerprint, job.source.fps, job.edited_first, job.edit_mask),
                 "references": {str(index): fingerprint(each.image) for index, each in job.references.items()},
                 "reference_order": list(job.references),
-                "objects": {each.name: each.provenance() for each in job.objects},
+                "objects": {each.name: each.provenance(number) for number, each in enumerate(job.objects)},
                 "extra_loras": self.extra_keys(),
                 "model": self.model_key,
             },

@@ -12,11 +12,12 @@ LoRA of the same clip and mask. ``RUN/settings.json`` says what was used.
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
 
-from loraedit.devices import find_device
 from loraedit.editing.finish import finish
 from loraedit.editing.lessons import learn, prior
 from loraedit.editing.preview import Previews
@@ -25,10 +26,9 @@ from loraedit.editing.scenes import first_condition, generate
 from loraedit.families.loading import free
 from loraedit.files import write_json
 from loraedit.inputs import Job
-from loraedit.locks import sole_user
+from loraedit.locks import LOCK_FILE, sole_user
 from loraedit.planning import named, spare
 from loraedit.results import SETTINGS_FILE, check_format
-from loraedit.store import open_store
 from loraedit.types import Clip
 from loraedit.working import Workbench
 
@@ -47,16 +47,30 @@ def run_edit(job: Job, progress: Progress = lambda *_: None) -> EditResult:
         torch.OutOfMemoryError: it does not fit into the device by any means.
         CacheError: a file of the run folder is damaged.
     """
-    find_device(job.settings.device), open_store(job.settings.store)  # refused before anything is written
     if job.run is not None:
-        job.run.mkdir(parents=True, exist_ok=True)
-        with sole_user(job.run):
+        with _at_work_in(job.run):
             check_format(job.run)
             return _fitted(job, job.run, progress, isinstance(job.source, Clip))
     with tempfile.TemporaryDirectory(prefix="loraedit-") as folder:
         result = _fitted(job, Path(folder), progress, True)
         result.paths = {}
         return result
+
+
+@contextmanager
+def _at_work_in(run: Path) -> Iterator[None]:
+    """Hold a run folder; one that is new goes again if the work fails before anything is in it."""
+    new = not run.exists()
+    run.mkdir(parents=True, exist_ok=True)
+    with sole_user(run):
+        try:
+            yield
+        except BaseException:
+            with suppress(OSError):
+                if new and [path.name for path in run.iterdir()] == [LOCK_FILE]:
+                    (run / LOCK_FILE).unlink()
+                    run.rmdir()
+            raise
 
 
 def _fitted(job: Job, folder: Path, progress: Progress, in_memory: bool) -> EditResult:
