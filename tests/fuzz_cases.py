@@ -104,7 +104,7 @@ def make_kit(folder: Path, model: Path) -> Path:
     for name in ("clip.mp4", "clip.mkv", "frames"):
         write_clip(folder / name, clip)
     _encode(folder / "clip.avi", "mjpeg", "yuvj420p", scene.source)
-    _encode(folder / "clip.webm", "libvpx-vp9", "yuv420p", scene.source)
+    _encode(folder / "clip.webm", "libvpx", "yuv420p", scene.source)
     white = np.repeat(scene.mask[..., None] * np.uint8(255), 3, -1)
     write_clip(folder / "mask.mkv", Clip(white, Fraction(10)))
     pictures = [PilImage.fromarray(frame) for frame in scene.source]

@@ -12,7 +12,7 @@ from loraedit.app import cli
 from scripts.fuzz import contents, left_over
 
 KINDS = 15
-CASES = [number for number in range(4 * KINDS)]
+OF_A_KIND = 2
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +24,7 @@ def kit(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_hostile_inputs_are_refused_or_done(
     kind: int, kit: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for number in CASES[kind::KINDS]:
+    for number in range(kind, OF_A_KIND * KINDS, KINDS):
         folder = tmp_path / str(number)
         folder.mkdir()
         case = make_case(number, 1, kit, folder)
