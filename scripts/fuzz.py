@@ -24,6 +24,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from threading import Lock
+from typing import Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
@@ -188,15 +189,15 @@ def main() -> int:
     return tell(list(done.values()))
 
 
-def tell(done: list[dict[str, object]]) -> int:
+def tell(done: list[dict[str, Any]]) -> int:
     """The table of all cases; 1 if one went wrong."""
-    kinds = sorted({str(each["kind"]) for each in done})
+    kinds = sorted({each["kind"] for each in done})
     print(f"{'kind':14}{'cases':>8}{'done':>8}{'refused':>9}{'faults':>8}{'slowest s':>11}{'largest MB':>12}")
     for kind in [*kinds, "all"]:
         cases = [each for each in done if kind in (each["kind"], "all")]
         codes = Counter(each["code"] for each in cases)
         faults = sum(bool(each["fault"]) for each in cases)
-        slowest, largest = max(float(str(each["seconds"])) for each in cases), max(each["megabytes"] for each in cases)
+        slowest, largest = max(each["seconds"] for each in cases), max(each["megabytes"] for each in cases)
         print(f"{kind:14}{len(cases):>8}{codes[0]:>8}{codes[2]:>9}{faults:>8}{slowest:>11.1f}{largest:>12}")
     return 1 if any(each["fault"] for each in done) else 0
 
