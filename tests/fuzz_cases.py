@@ -391,22 +391,25 @@ def _plan(rng: Rng, kit: Path, folder: Path) -> list[str]:
 
 
 def _batch(rng: Rng, kit: Path, folder: Path) -> list[str]:
-    """A file of jobs, one of which names a clip that is not there, so that none is begun; and then it is spoilt."""
+    """A file of jobs, one of which names a clip that is not there, so that none is begun; and then it is spoilt.
+
+    That job stands first: a file that is cut short has it too, or none.
+    """
     text = f"""seeds = [0, 1]
 [defaults]
 model = "{kit / "model"}"
 steps = 1
 first_frame = "{kit / "edited.png"}"
+[[jobs]]
+name = "b"
+source = "nowhere.mkv"
+objects = [{{ name = "x", mask = "1,1,9,9" }}]
 [[clips]]
 name = "a"
 source = "{kit / "clip.mkv"}"
 mask = "0,0,20,20"
 [[looks]]
 name = "red"
-[[jobs]]
-name = "b"
-source = "nowhere.mkv"
-objects = [{{ name = "x", mask = "1,1,9,9" }}]
 """
     wrong = (
         'name = "a/b"',
