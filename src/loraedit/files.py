@@ -45,8 +45,11 @@ def real(path: Path) -> Path:
     return Path(os.path.realpath(path))
 
 
-def check_plain(path: Path) -> None:
+def check_plain(path: Path, what: str) -> None:
     """Something that is there is a file with something in it.
+
+    Args:
+        what: as which it is to be read, for the message.
 
     Raises:
         OSError: it cannot be looked at.
@@ -54,9 +57,9 @@ def check_plain(path: Path) -> None:
             files are that only look like plain ones.
     """
     if not path.is_file():
-        raise InputError(f"{path} is not a plain file. Give another one.")
+        raise InputError(f"{path} cannot be read as {what}: it is not a plain file. Give another one.")
     if path.stat().st_size == 0:
-        raise InputError(f"{path} is empty. Give another file.")
+        raise InputError(f"{path} cannot be read as {what}: it is empty. Give another file.")
 
 
 def fingerprint(*parts: Any) -> str:
@@ -101,11 +104,12 @@ def read_json(path: Path) -> Any:
         OSError: it cannot be read.
         ValueError: it is no plain file, too large to be meant, or no JSON in UTF-8.
     """
+    size = path.stat().st_size
     try:
-        check_plain(path)
+        check_plain(path, "JSON")
     except InputError as error:
         raise ValueError(str(error)) from error
-    if path.stat().st_size > _MAX_JSON:
+    if size > _MAX_JSON:
         raise ValueError(f"it is larger than {_MAX_JSON} bytes")
     try:
         return json.loads(path.read_text(encoding="utf-8"))

@@ -167,7 +167,7 @@ def read_jobs(path: Path) -> tuple[BatchFile, list[BatchJob]]:
             that is not there.
     """
     if path.exists():
-        check_plain(path)
+        check_plain(path, "a jobs file")
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:

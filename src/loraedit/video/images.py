@@ -76,7 +76,7 @@ def read_stored(path: Path) -> Stored:
 @contextmanager
 def _opened(path: Path) -> Iterator[PilImage.Image]:
     if not path.is_dir() and path.exists():
-        check_plain(path)
+        check_plain(path, "an image")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # about damaged tags, which are not used
