@@ -9,7 +9,7 @@ MODELS ?= nano
 EXAMPLE := examples/pedestrian
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test web-check batch-check chaos check format gpu-check bench bench-quick bench-speed cheap nano clean
+.PHONY: help setup demo test web-check batch-check chaos fuzz check format gpu-check bench bench-quick bench-speed cheap nano clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,8 +40,11 @@ batch-check: $(STAMP)  ## batches on a Ray cluster of several node processes, wi
 	$(BIN)/python -m pip install -q -e ".[ray]"
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -s tests/check_batch.py
 
-chaos: $(STAMP)  ## kill 200 runs at random moments: each must end as if nothing had happened (some minutes)
+chaos: $(STAMP)  ## kill 200 runs at random moments: each must end as if nothing had happened (stop and continue as you like)
 	OMP_NUM_THREADS=1 $(BIN)/python -m scripts.chaos --count 200
+
+fuzz: $(STAMP)  ## give 5,000 damaged and lying inputs to the command line (stop and continue as you like)
+	OMP_NUM_THREADS=1 $(BIN)/python -m scripts.fuzz --count 5000
 
 check: $(STAMP)  ## lint, format check, types, import layers
 	$(BIN)/ruff check

@@ -1,6 +1,9 @@
 """Kill runs at random moments of every phase, go on, and compare with a run that was left alone, to the byte.
 
-python -m scripts.chaos [--count KILLS] [--seed N]
+python -m scripts.chaos [--count KILLS] [--seed N] [--folder FOLDER]
+
+Each run has a store of LoRAs of its own, which it may be killed over; some go on from what is in the store alone. A
+finished run is a line in FOLDER/runs-N.jsonl and is not done again.
 """
 
 from __future__ import annotations
@@ -10,10 +13,10 @@ import json
 import shutil
 import signal
 import sys
-import tempfile
 import time
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -24,17 +27,21 @@ MOST_KILLS = 5
 """Of one run."""
 LATER_S = 0.03
 """The longest time between the event that a kill waits for and the kill."""
+ANEW = 0.25
+"""The share of runs that lose their run folder after the last kill."""
 EDIT = [
     "edit", "source.mkv", "--first-frame=edited.png", "--mask=mask.mkv", "--reference=8=last.png", "--model=model",
     "--steps=6", "--sampling-steps=4", "--segment-frames=5", "--progress-json",
 ]  # fmt: skip
 UNLIKE = ("log.jsonl",)
 """Files of a run folder that hold times."""
+OF_TRAINING = ("checkpoints", "cache")
+"""Folders of what a run that finds its LoRA in the store never makes in full."""
 
 
 def edit(folder: Path, name: str) -> Child:
     """Begin or continue a run."""
-    return start([*EDIT, f"--out={name}.mkv", f"--run={name}"], folder)
+    return start([*EDIT, f"--out={name}.mkv", f"--run={name}", f"--store={name}-store"], folder)
 
 
 def phases(child: Child) -> list[str]:
@@ -70,15 +77,21 @@ def kill_in(child: Child, phase: str, event: int, later_s: float) -> bool:
 
 
 def contents(folder: Path, name: str) -> dict[str, bytes]:
-    """All files of a run, and its output."""
-    run = folder / name
+    """All files of a run, its output, and the LoRAs of its store."""
+    run, store = folder / name, folder / f"{name}-store"
     kept = [path for path in run.rglob("*") if path.is_file() and path.name not in UNLIKE]
+    loras = {f"store/{path.name}": path.read_bytes() for path in store.glob("*.safetensors")}
+    losses = {
+        f"store/{path.name}": str(json.loads(path.read_text())["losses"]).encode() for path in store.glob("*.json")
+    }
     out = run.with_suffix(".mkv").read_bytes()
-    return {**{str(path.relative_to(run)): path.read_bytes() for path in kept}, "out": out}
+    return {**{str(path.relative_to(run)): path.read_bytes() for path in kept}, "out": out, **loras, **losses}
 
 
-def torture(folder: Path, name: str, events: Counter[str], rng: np.random.Generator, most: int) -> Counter[str]:
-    """One run, killed up to so many times and then left to end; kills by phase."""
+def torture(folder: Path, number: int, seed: int, events: Counter[str], most: int) -> dict[str, Any]:
+    """One run, killed up to so many times and then left to end: its kills by phase, and the files that are wrong."""
+    rng, name = np.random.default_rng((seed, number)), f"run{number}"
+    remove(folder, name)
     kills: Counter[str] = Counter()
     for _ in range(int(rng.integers(1, most + 1))):
         phase = str(rng.choice(sorted(events)))
@@ -86,8 +99,34 @@ def torture(folder: Path, name: str, events: Counter[str], rng: np.random.Genera
         if not kill_in(edit(folder, name), phase, event, later):
             break
         kills[phase] += 1
+    anew = bool(rng.random() < ANEW)
+    if anew:
+        shutil.rmtree(folder / name, ignore_errors=True)
     phases(edit(folder, name))
-    return kills
+    whole, found = contents(folder, "whole"), contents(folder, name)
+    paths = [path for path in sorted({*whole, *found}) if not (anew and path.split("/")[0] in OF_TRAINING)]
+    wrong = [path for path in paths if whole.get(path) != found.get(path)]
+    if not wrong:
+        remove(folder, name)
+    return {"run": number, "anew": anew, "kills": dict(kills), "wrong": wrong}
+
+
+def remove(folder: Path, name: str) -> None:
+    """A run and all that belongs to it."""
+    for place in (name, f"{name}-store"):
+        shutil.rmtree(folder / place, ignore_errors=True)
+    (folder / f"{name}.mkv").unlink(missing_ok=True)
+
+
+def left_alone(folder: Path) -> Counter[str]:
+    """The run that nobody kills, done once; how many events each phase has."""
+    kept = folder / "events.json"
+    if not kept.exists():
+        remove(folder, "whole")
+        folder.mkdir(parents=True, exist_ok=True)
+        write_inputs(folder, frames=9)
+        kept.write_text(json.dumps(Counter(phases(edit(folder, "whole")))))
+    return Counter(json.loads(kept.read_text()))
 
 
 def main() -> int:
@@ -95,27 +134,37 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=200, help="kills in all (default: 200)")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--folder", type=Path, default=Path("outputs/chaos"))
     options = parser.parse_args()
-    kills: Counter[str] = Counter()
-    runs, wrong = 0, []
-    with tempfile.TemporaryDirectory(prefix="loraedit-chaos-") as temporary:
-        folder = Path(temporary)
-        write_inputs(folder, frames=9)
-        events = Counter(phases(edit(folder, "whole")))
-        whole = contents(folder, "whole")
-        while kills.total() < options.count:
-            rng, name = np.random.default_rng((options.seed, runs)), f"run{runs}"
-            kills += torture(folder, name, events, rng, min(MOST_KILLS, options.count - kills.total()))
-            found = contents(folder, name)
-            wrong += [f"{name}: {path}" for path in sorted({*whole, *found}) if whole.get(path) != found.get(path)]
-            runs += 1
-            shutil.rmtree(folder / name)
-            (folder / f"{name}.mkv").unlink()
-            sys.stderr.write(f"\r{kills.total()}/{options.count} kills")
+    folder = options.folder.absolute()
+    events = left_alone(folder)
+    book = folder / f"runs-{options.seed}.jsonl"
+    runs = [json.loads(line) for line in book.read_text().splitlines()] if book.exists() else []
+    began, before = time.monotonic(), killed(runs).total()
+    while (count := killed(runs).total()) < options.count:
+        runs.append(torture(folder, len(runs), options.seed, events, min(MOST_KILLS, options.count - count)))
+        with book.open("a") as file:
+            file.write(json.dumps(runs[-1]) + "\n")
+        done = killed(runs).total()
+        left = (time.monotonic() - began) / max(1, done - before) * (options.count - done)
+        sys.stderr.write(f"\r{done}/{options.count} kills, {left / 60:.0f} min left ")
+    return tell(events, runs)
+
+
+def killed(runs: list[dict[str, Any]]) -> Counter[str]:
+    """Kills by phase."""
+    return sum((Counter(run["kills"]) for run in runs), Counter())
+
+
+def tell(events: Counter[str], runs: list[dict[str, Any]]) -> int:
+    """The table; 1 if a file differs from the run that was left alone."""
+    kills, wrong = killed(runs), [f"run{run['run']}: {path}" for run in runs for path in run["wrong"]]
     print(f"\n{'phase':12}{'events':>8}{'kills':>8}")
     for phase in events:
         print(f"{phase:12}{events[phase]:>8}{kills[phase]:>8}")
-    print(f"{runs} runs, {kills.total()} kills, {len(wrong)} files that differ from the uninterrupted run")
+    anew = sum(run["anew"] for run in runs)
+    print(f"{len(runs)} runs, {anew} of them from the store alone after the last kill, {kills.total()} kills,")
+    print(f"{len(wrong)} files that differ from the run that was left alone")
     print("\n".join(wrong))
     return 1 if wrong else 0
 

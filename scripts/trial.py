@@ -1,4 +1,4 @@
-"""For chaos: the inputs of a small edit of a tiny random checkpoint, and the tests' own helpers."""
+"""For chaos and fuzz: a tiny random checkpoint, the inputs of a small edit with it, and the tests' own helpers."""
 
 from __future__ import annotations
 
@@ -20,12 +20,18 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 def write_inputs(folder: Path, frames: int) -> None:
     """``model/``, ``source.mkv``, ``mask.mkv``, ``edited.png`` and ``last.png`` in a folder."""
-    conftest, tiny = importlib.import_module("conftest"), importlib.import_module("tiny")
-    scene = conftest.make_scene(frames)
-    tiny.save_tiny_wan(folder / "model")
-    (folder / "model/loraedit.json").write_text(json.dumps(conftest.CARD))
+    scene = importlib.import_module("conftest").make_scene(frames)
+    write_model(folder / "model")
     write_clip(folder / "source.mkv", Clip(scene.source, Fraction(10)))
     white = np.repeat(scene.mask[..., None] * np.uint8(255), 3, -1)
     write_clip(folder / "mask.mkv", Clip(white, Fraction(10)))
     write_image(folder / "edited.png", scene.edited_first)
     write_image(folder / "last.png", scene.source[-1] // 2)
+
+
+def write_model(folder: Path) -> Path:
+    """A tiny random checkpoint; its folder."""
+    conftest, tiny = importlib.import_module("conftest"), importlib.import_module("tiny")
+    tiny.save_tiny_wan(folder)
+    (folder / "loraedit.json").write_text(json.dumps(conftest.CARD))
+    return folder

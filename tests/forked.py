@@ -14,8 +14,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import BinaryIO
 
-_SERVER = multiprocessing.get_context("forkserver")
-_SERVER.set_forkserver_preload(["loraedit.app.cli", "loraedit.editing", "loraedit.families.wan", "loraedit.inputs"])
+SERVER = multiprocessing.get_context("forkserver")
+SERVER.set_forkserver_preload(["loraedit.app.cli", "loraedit.editing", "loraedit.families.wan", "loraedit.inputs"])
 
 
 @dataclass(frozen=True)
@@ -36,9 +36,9 @@ class Child:
 
 def start(arguments: Sequence[str | Path], folder: Path, output: Path | None = None) -> Child:
     """``loraedit ARGUMENTS`` in a process of its own, in a folder; what it prints goes to a file, or nowhere."""
-    reader, writer = _SERVER.Pipe(duplex=False)
+    reader, writer = SERVER.Pipe(duplex=False)
     line = [str(each) for each in arguments]
-    process = _SERVER.Process(target=_be_command_line, args=(line, folder, str(output or os.devnull), writer))
+    process = SERVER.Process(target=_be_command_line, args=(line, folder, str(output or os.devnull), writer))
     process.start()
     writer.close()
     return Child(process, os.fdopen(os.dup(reader.fileno()), "rb"))

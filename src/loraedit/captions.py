@@ -6,7 +6,6 @@ checkpoint is run.
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ import torch
 from PIL import Image as Pictures
 
 from loraedit.errors import ModelError
-from loraedit.files import fingerprint, write_json
+from loraedit.files import fingerprint, read_json, write_json
 from loraedit.inputs import Job
 from loraedit.types import Image
 
@@ -44,7 +43,7 @@ def captioned(job: Job, folder: Path, device: torch.device) -> Job:
             assert settings.captioner is not None
             path = folder / f"caption-{fingerprint(settings.captioner, picture)}.json"
             if path.exists():
-                found[name] = str(json.loads(path.read_text(encoding="utf-8"))["caption"])
+                found[name] = str(read_json(path)["caption"])
             else:
                 found[name] = caption(picture, settings.captioner, device)
                 write_json(path, {"caption": found[name], "captioner": settings.captioner})

@@ -16,16 +16,15 @@ from numpy.typing import NDArray
 
 from loraedit.compose import resize_frames, to_float, to_uint8
 from loraedit.errors import InputError, ShapeError
-from loraedit.files import fingerprint
 from loraedit.mask_tube import MaskTube
 from loraedit.masks import MaskSpec, loosen, read_mask
+from loraedit.results import KeptObject
 from loraedit.types import Footage, Image, Plane, Size
 from loraedit.video import read_image
 
 __all__ = [
     "EditObject",
     "ImageLike",
-    "ReadObject",
     "Reference",
     "check_objects",
     "joint_prompt",
@@ -73,28 +72,6 @@ class EditObject:
     mask: MaskSpec
     references: Mapping[int, ImageLike] = field(default_factory=dict)
     prompt: str = ""
-
-
-@dataclass(frozen=True)
-class ReadObject:
-    """The same, read and checked.
-
-    Attributes:
-        name: its name.
-        mask: where it is edited, loosened as asked.
-        looks: its edited frames by frame index, uint8 ``[H, W, 3]``.
-        prompt: what is said of it.
-    """
-
-    name: str
-    mask: MaskTube
-    looks: dict[int, Image]
-    prompt: str
-
-    def provenance(self) -> dict[str, Any]:
-        """How ``settings.json`` names it."""
-        looks = {str(index): fingerprint(image) for index, image in sorted(self.looks.items())}
-        return {"mask": self.mask.fingerprint, "references": looks, "prompt": self.prompt}
 
 
 # ---- from text -------------------------------------------------------------------------------------------------------
@@ -216,7 +193,7 @@ def check_objects(objects: Sequence[EditObject], mask: MaskSpec | None, referenc
 
 def read_object(
     given: EditObject, source: Footage, edited_first: Image, fit: bool, box: bool, dilate_px: int
-) -> ReadObject:
+) -> KeptObject:
     """An object's mask and edited frames, checked against the clip; their indices are the clip's.
 
     Args:
@@ -252,10 +229,10 @@ def read_object(
             f"Object '{given.name}' is not edited: inside its mask the edited first frame equals the source's, and it "
             "has no reference. Edit it, or leave it out."
         )
-    return ReadObject(given.name, mask, looks, given.prompt)
+    return KeptObject(given.name, mask, looks, given.prompt)
 
 
-def joint_prompt(prompt: str, objects: Sequence[ReadObject]) -> str:
+def joint_prompt(prompt: str, objects: Sequence[KeptObject]) -> str:
     """A prompt, and after it what is said of the objects.
 
     Raises:
@@ -267,7 +244,7 @@ def joint_prompt(prompt: str, objects: Sequence[ReadObject]) -> str:
     return ", ".join([prompt, *words] if prompt else words)
 
 
-def union(objects: Sequence[ReadObject]) -> MaskTube:
+def union(objects: Sequence[KeptObject]) -> MaskTube:
     """Where any of the objects is edited.
 
     Raises:
@@ -281,7 +258,7 @@ def union(objects: Sequence[ReadObject]) -> MaskTube:
 
 
 def merge(
-    whole: Mapping[int, Image], objects: Sequence[ReadObject], edit_mask: MaskTube, source: Footage
+    whole: Mapping[int, Image], objects: Sequence[KeptObject], edit_mask: MaskTube, source: Footage
 ) -> dict[int, Reference]:
     """All references by frame index; those that several objects have for the same frame are one.
 

@@ -10,16 +10,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from loraedit.errors import CacheError
+from loraedit.errors import CacheError, InputError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 __all__ = [
     "cache_folder",
+    "check_plain",
     "fingerprint",
     "is_whole",
     "load_tensors",
+    "read_json",
+    "real",
     "save_tensors",
     "try_load_tensors",
     "write_json",
@@ -33,6 +36,30 @@ CHECKSUM_KEY = "sha256"
 _NO_CHECKSUM = "0" * 64
 _MAX_HEADER = 100_000_000
 """Bytes; as in safetensors itself."""
+_MAX_JSON = 200_000_000
+"""Bytes; the log of losses of a very long training has a tenth of it."""
+
+
+def real(path: Path) -> Path:
+    """The absolute path behind any links, so that writing goes through a link and does not replace it."""
+    return Path(os.path.realpath(path))
+
+
+def check_plain(path: Path, what: str) -> None:
+    """Something that is there is a file with something in it.
+
+    Args:
+        what: as which it is to be read, for the message.
+
+    Raises:
+        OSError: it cannot be looked at.
+        InputError: it is a pipe, which would be waited for, a device, which has no end, or empty, as the system's own
+            files are that only look like plain ones.
+    """
+    if not path.is_file():
+        raise InputError(f"{path} cannot be read as {what}: it is not a plain file. Give another one.")
+    if path.stat().st_size == 0:
+        raise InputError(f"{path} cannot be read as {what}: it is empty. Give another file.")
 
 
 def fingerprint(*parts: Any) -> str:
@@ -68,6 +95,26 @@ def _replace_file(path: Path, content: bytes) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def read_json(path: Path) -> Any:
+    """The JSON in a plain file.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is no plain file, too large to be meant, or no JSON in UTF-8.
+    """
+    size = path.stat().st_size
+    try:
+        check_plain(path, "JSON")
+    except InputError as error:
+        raise ValueError(str(error)) from error
+    if size > _MAX_JSON:
+        raise ValueError(f"it is larger than {_MAX_JSON} bytes")
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except RecursionError as error:
+        raise ValueError("it is nested too deep") from error
 
 
 def write_json(path: Path, value: Any) -> None:

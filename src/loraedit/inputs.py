@@ -21,7 +21,6 @@ from loraedit.config import EditSettings
 from loraedit.edits import (
     EditObject,
     ImageLike,
-    ReadObject,
     Reference,
     check_objects,
     joint_prompt,
@@ -33,9 +32,10 @@ from loraedit.edits import (
 from loraedit.errors import InputError
 from loraedit.extra_loras import ExtraLora, check_extras, parse_extra, settle_distilled
 from loraedit.families.card import ModelCard, read_card, resolve_model
+from loraedit.files import real
 from loraedit.mask_tube import MaskTube
 from loraedit.masks import MaskSpec, loosen, read_mask
-from loraedit.results import CLIP_FOLDERS, EDITED_FIRST_FILE, Kept
+from loraedit.results import CLIP_FOLDERS, EDITED_FIRST_FILE, Kept, KeptObject
 from loraedit.segments import Segment, split
 from loraedit.tracking import Loose, mask_from_edit, name_of_frame, open_tracker
 from loraedit.types import Clip, Codec, Footage, Image, OnStep, Plane, Size, no_step
@@ -81,7 +81,7 @@ class Job:
     edited_first: Image
     edit_mask: MaskTube
     references: dict[int, Reference]
-    objects: tuple[ReadObject, ...]
+    objects: tuple[KeptObject, ...]
     settings: EditSettings
     card: ModelCard
     window: Window
@@ -339,7 +339,7 @@ def _check_places(out: Path | None, run: Path | None, codec: Codec | None, input
         raise InputError("The run folder has no name. Give --run a folder of its own.")
     if run is not None and run.exists() and not run.is_dir():
         raise InputError(f"The run folder '{run}' is a file. Give --run a folder.")
-    if out is not None and run is not None and run.resolve().is_relative_to(out.resolve()):
+    if out is not None and run is not None and real(run).is_relative_to(real(out)):
         raise InputError(f"The run folder '{run}' lies in the output '{out}'. Give them different places.")
     written = [*([out] if out else []), *(run / name for name in CLIP_FOLDERS if run)]
     for given in (Path(each) for each in inputs if isinstance(each, str | Path)):
@@ -369,7 +369,7 @@ def check_apart(given: Path, written: Path, exactly: bool) -> None:
     Raises:
         InputError: it would.
     """
-    ours, theirs = written.resolve(), given.resolve()
+    ours, theirs = real(written), real(given)
     if ours == theirs or (not exactly and theirs.is_relative_to(ours)):
         what = "the input itself" if ours == theirs else f"where the input '{given}' lies"
         raise InputError(f"The result would be written to '{written}', which is {what}. Choose other names.")

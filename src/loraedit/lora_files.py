@@ -29,7 +29,7 @@ from torch import Tensor
 
 from loraedit.errors import ModelError
 from loraedit.families.lora_names import diffusers_name, is_optional, native_name, spread_flat_name
-from loraedit.files import write_tensors
+from loraedit.files import read_json, write_tensors
 
 __all__ = ["Fit", "Layer", "LoraFile", "LoraFormat", "fit", "read_lora", "write_lora"]
 
@@ -225,7 +225,7 @@ def _adapter_config(path: Path, metadata: dict[str, str]) -> dict[str, Any]:
             packed = dict(json.loads(metadata[ADAPTER_METADATA]))
             config = {key.split(".", 1)[1]: value for key, value in packed.items() if key.startswith("transformer.")}
         else:
-            config = dict(json.loads(beside.read_text("utf-8"))) if beside.is_file() else {}
+            config = dict(read_json(beside)) if beside.is_file() else {}
     except (OSError, TypeError, ValueError, RecursionError) as error:
         raise _bad_config(path) from error
     return config

@@ -9,9 +9,11 @@ from typing import Any
 from loraedit.config import EditSettings, make_settings
 from loraedit.devices import find_device
 from loraedit.editing import EditResult, Progress, run_edit
+from loraedit.edits import EditObject
 from loraedit.errors import InputError
+from loraedit.files import real
 from loraedit.inputs import Job, prepare
-from loraedit.results import Finished, Kept, read_finished
+from loraedit.results import Finished, Kept, object_folder, read_finished
 from loraedit.version import versions
 
 __all__ = ["Repetition", "plan_repetition"]
@@ -62,27 +64,33 @@ def plan_repetition(run: Path, out: Path | None, target: Path | None) -> Repetit
     """
     finished = read_finished(run)
     before = finished.provenance
-    if before["inputs"].get("objects"):
-        raise InputError(f"The run in '{run}' is of several objects, which cannot be repeated. Edit again instead.")
-    if before["inputs"].get("references") and not finished.references:
-        raise InputError(f"The run in '{run}' did not keep its references. Run the same edit command again first.")
+    for kind, kept in (("references", finished.references), ("objects", finished.objects)):
+        if before["inputs"].get(kind) and not kept:
+            raise InputError(f"The run in '{run}' did not keep its {kind}. Run the same edit command again first.")
     target = target or (out.with_name(f"{out.stem}-run") if out else run.absolute().with_name(f"{run.name}-repeat"))
     for place in (target, *([out] if out else [])):
-        if place.resolve().is_relative_to(run.resolve()):
+        if real(place).is_relative_to(real(run)):
             raise InputError(f"'{place}' lies in the run folder that is to be repeated. Choose a place outside of it.")
     settings = make_settings(before.get("settings", {}))
     plain = {name: EditSettings.model_fields[name].default for name in _ABOUT_MASK}
-    source, mask, references = finished.source, run / "mask", finished.references
+    source, objects = finished.source, [
+        EditObject(each.name, object_folder(run, number) / "mask", each.looks)
+        for number, each in enumerate(finished.objects)
+    ]  # fmt: skip
+    of_objects = {index for each in objects for index in each.references}
+    references = {index: image for index, image in finished.references.items() if index not in of_objects}
     assert isinstance(source, Kept)
     job = prepare(
         source,
         finished.edited_first,
-        mask,
+        None if objects else run / "mask",
         references,
         settings.model_copy(update=plain | {"store": "none"}),
         out,
         target,
+        objects=objects,
     )
+    job = replace(job, objects=finished.objects)  # what was said of them stands in the prompt already
     job = replace(job, settings=job.settings.model_copy(update={name: getattr(settings, name) for name in _ABOUT_MASK}))
     return Repetition(job, _differences(before, job), run, finished)
 

@@ -3,13 +3,13 @@
 - ``frames/``, ``source/``, ``mask/``: PNGs of the result, the clip and the edit mask (white = edit).
 - ``first_frame_edited.png``: the user's edit of the first frame, at the clip's size.
 - ``settings.json``: settings, versions, hashes of the inputs; written when the run starts.
+- ``objects/N/``: of the Nth of several things that were edited at once its ``mask/`` and its edits of later frames.
 - ``references/``: the user's edits of later frames, named by the frame; ``settings.json`` says which are of this run.
 - ``result.json``: frame rate, losses, hashes; written last, so it marks a finished run.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from loraedit.errors import InputError
-from loraedit.files import fingerprint, write_json
+from loraedit.files import fingerprint, read_json, write_json
 from loraedit.mask_tube import MaskTube
 from loraedit.masks import to_picture
 from loraedit.types import Clip, Footage, Image, Origin, Size, Stored
@@ -32,6 +32,7 @@ __all__ = [
     "SETTINGS_FILE",
     "Finished",
     "Kept",
+    "KeptObject",
     "check_format",
     "check_run",
     "damaged",
@@ -39,6 +40,7 @@ __all__ = [
     "input_hashes",
     "keep_frames",
     "lora_files",
+    "object_folder",
     "read_finished",
     "write_finished",
 ]
@@ -100,6 +102,32 @@ class Kept:
 
 
 @dataclass(frozen=True)
+class KeptObject:
+    """One of several things that were edited at once.
+
+    Attributes:
+        name: its name.
+        mask: where it was edited.
+        looks: its edited frames by frame index, uint8 ``[H, W, 3]``.
+        prompt: what was said of it, which stands in the prompt of the edit too.
+    """
+
+    name: str
+    mask: MaskTube
+    looks: dict[int, Image]
+    prompt: str
+
+    def provenance(self, number: int) -> dict[str, Any]:
+        """How ``settings.json`` names it.
+
+        Args:
+            number: its place among all, from 0.
+        """
+        looks = {str(index): fingerprint(image) for index, image in sorted(self.looks.items())}
+        return {"number": number, "mask": self.mask.fingerprint, "references": looks, "prompt": self.prompt}
+
+
+@dataclass(frozen=True)
 class Finished:
     """A finished edit.
 
@@ -112,6 +140,7 @@ class Finished:
         provenance: the contents of ``settings.json``: settings, hashes of the inputs, versions, device.
         loras: the LoRA files that it was generated with, in the run folder, that for high noise first.
         references: the user's edits of later frames by frame index, uint8 ``[H, W, 3]``.
+        objects: the things that were edited at once, in their order; empty for a run that did not keep them.
     """
 
     source: Footage
@@ -122,6 +151,7 @@ class Finished:
     provenance: dict[str, Any]
     loras: list[str] = field(default_factory=list)
     references: dict[int, Image] = field(default_factory=dict)
+    objects: tuple[KeptObject, ...] = ()
 
 
 def in_memory(footage: Footage) -> Clip:
@@ -171,6 +201,11 @@ def write_finished(
     write_image(folder / EDITED_FIRST_FILE, finished.edited_first)
     for index, image in finished.references.items():
         write_image(_reference_file(folder, index), image)
+    for number, each in enumerate(finished.objects):
+        place = object_folder(folder, number)
+        keep_frames(place, "mask", (to_picture(plane) for plane in each.mask), finished.source.fps)
+        for index, image in each.looks.items():
+            write_image(_reference_file(place, index), image)
     content = {
         "fps": str(finished.source.fps),
         "frames": finished.result.fingerprint,
@@ -200,6 +235,11 @@ def _reference_file(folder: Path, index: int) -> Path:
     return folder / "references" / f"{index:05d}.png"
 
 
+def object_folder(folder: Path, number: int) -> Path:
+    """Where a run keeps one of several objects, numbered from 0."""
+    return folder / "objects" / str(number)
+
+
 def check_format(folder: Path) -> None:
     """A folder may be worked in: it is new, or of a format that is known; a damaged record will be written anew.
 
@@ -207,7 +247,7 @@ def check_format(folder: Path) -> None:
         InputError: a later version of loraedit made it.
     """
     try:
-        content = json.loads((folder / SETTINGS_FILE).read_text(encoding="utf-8"))
+        content = read_json(folder / SETTINGS_FILE)
     except (OSError, ValueError):
         return
     found = content.get("format") if isinstance(content, dict) else None
@@ -275,7 +315,7 @@ def _read_records(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 
 def _read_object(folder: Path, name: str) -> dict[str, Any]:
     try:
-        content = json.loads((folder / name).read_text(encoding="utf-8"))
+        content = read_json(folder / name)
     except ValueError as error:
         raise damaged(folder, f"{name} is not JSON") from error
     if not isinstance(content, dict):
@@ -294,10 +334,11 @@ def _read_clips(folder: Path, result: dict[str, Any], provenance: dict[str, Any]
         tube = MaskTube(frame[..., 0] > 127 for frame in mask.rgb())
         edited_first = read_image(folder / EDITED_FIRST_FILE)
         references = {index: read_image(_reference_file(folder, index)) for index in _named_references(provenance)}
+        objects = tuple(_read_object_of(folder, *each) for each in _named_objects(provenance))
     except InputError as error:
         raise damaged(folder, str(error).split(". ")[0]) from error
     loras = [str(name) for name in result.get("loras") or []]
-    return Finished(source, frames, tube, edited_first, losses, provenance, loras, references)
+    return Finished(source, frames, tube, edited_first, losses, provenance, loras, references, objects)
 
 
 def _named_references(provenance: dict[str, Any]) -> dict[int, str]:
@@ -307,6 +348,20 @@ def _named_references(provenance: dict[str, Any]) -> dict[int, str]:
         return {}
     hashes = {int(index): name for index, name in inputs.get("references", {}).items()}
     return {index: hashes[index] for index in inputs.get("reference_order", sorted(hashes))}
+
+
+def _named_objects(provenance: dict[str, Any]) -> list[tuple[int, str, dict[str, Any]]]:
+    """Number, name and record of each object in their order; empty for a run that did not keep them."""
+    inputs = provenance.get("inputs")
+    named = inputs.get("objects", {}) if isinstance(inputs, dict) else {}
+    return sorted((each["number"], name, each) for name, each in named.items() if "number" in each)
+
+
+def _read_object_of(folder: Path, number: int, name: str, record: dict[str, Any]) -> KeptObject:
+    place = object_folder(folder, number)
+    mask = MaskTube(frame[..., 0] > 127 for frame in open_footage(place / "mask").rgb())
+    looks = {int(index): read_image(_reference_file(place, int(index))) for index in record["references"]}
+    return KeptObject(name, mask, looks, record["prompt"])
 
 
 def _check_hashes(folder: Path, finished: Finished, result: dict[str, Any]) -> None:
@@ -321,5 +376,8 @@ def _check_hashes(folder: Path, finished: Finished, result: dict[str, Any]) -> N
     for index, name in _named_references(finished.provenance).items():
         if fingerprint(finished.references[index]) != name:
             raise damaged(folder, f"references/{index:05d}.png is not what the edit was made from")
+    for each, (number, _, record) in zip(finished.objects, _named_objects(finished.provenance), strict=True):
+        if each.provenance(number) != record:
+            raise damaged(folder, f"objects/{number} is not what the edit was made from")
     if finished.result.fingerprint != result.get("frames"):
         raise damaged(folder, "frames/ is not what the edit wrote")

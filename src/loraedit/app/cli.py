@@ -346,14 +346,14 @@ app.command()(doctor)
 
 
 def main() -> None:
-    """Entry point: a user's mistake is one sentence and exit code 2, a failing machine one sentence and exit code 1."""
+    """Entry point: what the user can mend is one sentence and exit code 2, too little memory one and exit code 1."""
     try:
         app()
     except Exception as error:
         told = explain(error)
         if told is None:
             raise
-        sys.exit(_complain(told, 2 if isinstance(error, LoraEditError) else 1))
+        sys.exit(_complain(told, 2 if isinstance(error, LoraEditError | OSError) else 1))
 
 
 def _complain(message: str, code: int) -> int:

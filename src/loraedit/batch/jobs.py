@@ -16,7 +16,7 @@ from loraedit.batch.places import fetch, is_url, stamp
 from loraedit.config import EditSettings, Seed
 from loraedit.edits import object_of
 from loraedit.errors import InputError
-from loraedit.files import fingerprint
+from loraedit.files import check_plain, fingerprint, real
 
 __all__ = ["BatchFile", "BatchJob", "folder_of", "read_jobs"]
 
@@ -166,18 +166,20 @@ def read_jobs(path: Path) -> tuple[BatchFile, list[BatchJob]]:
         InputError: it cannot be read, has a key that is not known or a value out of its range, or names something
             that is not there.
     """
+    if path.exists():
+        check_plain(path, "a jobs file")
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
         raise InputError(f"The jobs file '{path}' cannot be read: {reason}. Check the path.") from error
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise InputError(f"The jobs file '{path}' is not valid TOML: {error}.") from error
     try:
         batch = BatchFile.model_validate(content)
     except ValidationError as error:
         raise InputError(f"{path.name}: {_told(error)}") from error
-    base = path.resolve().parent
+    base = real(path).parent
     folder = batch.folder or f"{path.stem}-batch"
     batch = batch.model_copy(update={
         "folder": folder if is_url(folder) else str(base / folder),
@@ -314,4 +316,4 @@ def _anchored(base: Path, key: str, value: Any) -> Any:
 def _beside(base: Path, text: str) -> str:
     """``FILE:0.8`` as well as ``FILE``."""
     head, colon, rest = text.partition(":")
-    return f"{(base / head).resolve()}{colon}{rest}" if head and (base / head).exists() else text
+    return f"{real(base / head)}{colon}{rest}" if head and (base / head).exists() else text

@@ -44,7 +44,7 @@ def finish(run: Run, to_memory: bool, on_step: OnStep) -> None:
     loras, losses = [path.name for name, path in paths.items() if name.startswith("lora")], run.result.losses
     references = {index: each.image for index, each in job.references.items()}
     about = job.edit_mask, job.edited_first, losses, run.provenance(), loras
-    finished = Finished(job.source, kept, *about, references)
+    finished = Finished(job.source, kept, *about, references, job.objects)
     write_finished(run.folder, finished, lambda frames: told(frames, stages - 1))
     run.result.clip = in_memory(kept) if to_memory else kept
     paths["run"] = run.folder

@@ -14,6 +14,7 @@ import numpy as np
 
 from loraedit.captions import captioned
 from loraedit.conditioning import Sample
+from loraedit.config import Resources
 from loraedit.devices import find_device
 from loraedit.editing.profiling import Profile
 from loraedit.families import open_family
@@ -90,18 +91,27 @@ class Run:
 
     Attributes:
         previews: told how training and sampling go; None if nobody wants to look.
+        under_way: the phase that was begun last.
     """
 
     previews: Previews | None = None
 
-    def __init__(self, job: Job, folder: Path, progress: Progress) -> None:
+    def __init__(self, job: Job, folder: Path, progress: Progress, resources: Resources | None = None) -> None:
+        """Begin or go on.
+
+        Args:
+            resources: how the job is fitted to the device; None finds out.
+        """
         self.device = find_device(job.settings.device)
         self.job = job = captioned(job, folder / "cache", self.device)
         self.settings, self.folder, self.progress = job.settings, folder, progress
         self.store = open_store(job.settings.store)
-        self.resources = resources_for(job, self.device, lambda done, total: progress("plan", done, total, ""))
+        self.under_way = "prepare"
+        on_plan = lambda done, total: progress("plan", done, total, "")  # noqa: E731
+        self.resources = resources or resources_for(job, self.device, on_plan)
         self.family = open_family(job.card, self.resources)
-        self.result = EditResult(job.source, notes=[*job.notes, *told(self.resources)])
+        notes = told(self.resources) if resources is None else []
+        self.result = EditResult(job.source, notes=[*job.notes, *notes])
         self.model_key = job.card.fingerprint()
         self.profile = Profile()
         if job.settings.profile:
@@ -144,7 +154,7 @@ class Run:
                 **input_hashes(job.source.fingerprint, job.source.fps, job.edited_first, job.edit_mask),
                 "references": {str(index): fingerprint(each.image) for index, each in job.references.items()},
                 "reference_order": list(job.references),
-                "objects": {each.name: each.provenance() for each in job.objects},
+                "objects": {each.name: each.provenance(number) for number, each in enumerate(job.objects)},
                 "extra_loras": self.extra_keys(),
                 "model": self.model_key,
             },
@@ -156,7 +166,7 @@ class Run:
     @contextmanager
     def phase(self, name: str, part: int = 0, parts: int = 1) -> Iterator[OnStep]:
         """Time a phase, or one of its parts; gives what is told of its steps."""
-        start = time.monotonic()
+        start, self.under_way = time.monotonic(), name
         self.progress(name, part, parts, "")
         self.log(phase=name, event="start")
         with self.profile.phase(name):

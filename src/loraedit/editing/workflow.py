@@ -12,21 +12,30 @@ LoRA of the same clip and mask. ``RUN/settings.json`` says what was used.
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+import torch
 
 from loraedit.editing.finish import finish
 from loraedit.editing.lessons import learn, prior
 from loraedit.editing.preview import Previews
 from loraedit.editing.run import EditResult, Progress, Run
 from loraedit.editing.scenes import first_condition, generate
+from loraedit.families.loading import free
 from loraedit.files import write_json
 from loraedit.inputs import Job
-from loraedit.locks import sole_user
+from loraedit.locks import LOCK_FILE, sole_user
+from loraedit.planning import named, spare
 from loraedit.results import SETTINGS_FILE, check_format
 from loraedit.types import Clip
 from loraedit.working import Workbench
 
 __all__ = ["run_edit"]
+
+ENCODING = ("encode", "decode")
+"""Phases of encoders and VAE; in all others memory is the transformer's."""
 
 
 def run_edit(job: Job, progress: Progress = lambda *_: None) -> EditResult:
@@ -35,17 +44,54 @@ def run_edit(job: Job, progress: Progress = lambda *_: None) -> EditResult:
     Raises:
         InputError: another process works in the run folder, or a later loraedit made it.
         ModelError: the checkpoint or a LoRA cannot be loaded.
+        torch.OutOfMemoryError: it does not fit into the device by any means.
         CacheError: a file of the run folder is damaged.
     """
     if job.run is not None:
-        job.run.mkdir(parents=True, exist_ok=True)
-        with sole_user(job.run):
+        with _at_work_in(job.run):
             check_format(job.run)
-            return _carry_out(Run(job, job.run, progress), isinstance(job.source, Clip))
+            return _fitted(job, job.run, progress, isinstance(job.source, Clip))
     with tempfile.TemporaryDirectory(prefix="loraedit-") as folder:
-        result = _carry_out(Run(job, Path(folder), progress), True)
+        result = _fitted(job, Path(folder), progress, True)
         result.paths = {}
         return result
+
+
+@contextmanager
+def _at_work_in(run: Path) -> Iterator[None]:
+    """Hold a run folder; one that is new goes again if the work fails before anything is in it."""
+    new = not run.exists()
+    run.mkdir(parents=True, exist_ok=True)
+    with sole_user(run):
+        try:
+            yield
+        except BaseException:
+            with suppress(OSError):
+                if new and [path.name for path in run.iterdir()] == [LOCK_FILE]:
+                    (run / LOCK_FILE).unlink()
+                    run.rmdir()
+            raise
+
+
+def _fitted(job: Job, folder: Path, progress: Progress, in_memory: bool) -> EditResult:
+    """All stages, and if the device's memory runs out, on from there with the next means that save some."""
+    notes: list[str] = []
+    run = Run(job, folder, progress)
+    while True:
+        try:
+            result = _carry_out(run, in_memory)
+            result.notes += notes
+            return result
+        except torch.OutOfMemoryError:
+            phase, used = run.under_way, run.resources
+            lower = spare(used, phase in ENCODING, job.settings.resources)
+            if lower is None:
+                raise
+        run.previews = None
+        del run  # with what it had on the device
+        free()
+        notes.append(f"The device's memory ran out ({phase}), so the run went on with {named(lower)}.")
+        run = Run(job, folder, progress, lower)
 
 
 def _carry_out(run: Run, in_memory: bool) -> EditResult:

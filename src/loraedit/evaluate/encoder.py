@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loraedit.errors import ModelError
+from loraedit.files import read_json
 from loraedit.types import Frames
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def check_image_encoder(folder: Path) -> str:
         ModelError: the folder or one of its files is missing or cannot be read.
     """
     try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        config = read_json(folder / "config.json")
         weights = list(folder.glob("*.safetensors"))
     except (OSError, ValueError) as error:
         raise ModelError(f"'{folder}' is no image encoder: its config.json cannot be read. {_EXPECTED}") from error

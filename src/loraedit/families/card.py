@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from loraedit.errors import ModelError
-from loraedit.families.folder import AGAIN, Shapes, check_classes, read_json, weights_shapes
+from loraedit.families.folder import AGAIN, Shapes, check_classes, check_plain, read_json, weights_shapes
 from loraedit.families.known import known_model
 from loraedit.families.model_card import ModelCard
 from loraedit.families.one_mask_cards import ONE_MASK_CARDS
@@ -157,6 +157,7 @@ def read_configuration(folder: Path) -> ModelCard:
 
 
 def _read_configuration(folder: Path, files: Mapping[str, Path]) -> ModelCard:
+    check_plain(folder)
     index = read_json(folder, "model_index.json")
     pipeline = index.get("_class_name")
     layout = LAYOUTS.get(pipeline) if isinstance(pipeline, str) else None

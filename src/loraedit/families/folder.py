@@ -5,7 +5,6 @@ Nothing of a checkpoint is run, and no weights are read.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 
+from loraedit import files
 from loraedit.errors import ModelError
 from loraedit.families.model_card import CARD_FILE, CardFile
 
@@ -21,6 +21,7 @@ __all__ = [
     "AGAIN",
     "Shapes",
     "check_classes",
+    "check_plain",
     "file_shapes",
     "lora_rank",
     "read_card_file",
@@ -35,6 +36,8 @@ PIPELINE_PARTS = (["ltx2", "LTX2TextConnectors"],)
 """Classes of diffusers that a checkpoint names by the pipeline they belong to."""
 
 AGAIN = "Fetch the checkpoint again."
+TEXTS = {".json", ".model", ".txt"}
+"""Suffixes of small files that say what a checkpoint is."""
 PICKLES = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"}
 NEVER = "Weights load from safetensors (a single file also from .gguf), never from pickle, which can run code."
 
@@ -46,17 +49,30 @@ def read_json(folder: Path, name: str) -> dict[str, Any]:
         ModelError: it is missing, or no JSON object.
     """
     try:
-        content = json.loads((folder / name).read_text(encoding="utf-8"))
+        content = files.read_json(folder / name)
     except FileNotFoundError as error:
         raise ModelError(
             f"'{folder}' is not a checkpoint folder in diffusers layout: it has no {name}. "
             "Expected model_index.json with the folders transformer, vae, text_encoder, tokenizer and scheduler."
         ) from error
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise ModelError(f"'{folder / name}' cannot be read as JSON. {AGAIN}") from error
     if not isinstance(content, dict):
         raise ModelError(f"'{folder / name}' holds no JSON object. {AGAIN}")
     return content
+
+
+def check_plain(folder: Path) -> None:
+    """All that a checkpoint holds is files and folders; a pipe would be waited for, and a device has no end.
+
+    Raises:
+        ModelError: something is of another kind, or a link that leads nowhere.
+    """
+    for path in (*folder.glob("*"), *folder.glob("*/*")):
+        if not (path.is_file() or path.is_dir()):
+            raise ModelError(f"'{path}' is not a file. {AGAIN}")
+        if path.suffix in TEXTS and not path.is_file():
+            raise ModelError(f"'{path}' is a folder, but a file was expected. {AGAIN}")
 
 
 def read_card_file(folder: Path, default: CardFile) -> CardFile:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import gc
-import json
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -15,6 +14,7 @@ from torch import nn
 
 from loraedit.errors import ModelError
 from loraedit.families.model_card import ModelCard
+from loraedit.files import read_json
 
 __all__ = [
     "compute_dtype",
@@ -41,7 +41,9 @@ def loading(card: ModelCard) -> Iterator[None]:
     """Turn what the libraries raise on a broken checkpoint into one sentence."""
     try:
         yield
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
+    except (torch.OutOfMemoryError, MemoryError):
+        raise
+    except Exception as error:  # the libraries raise whatever they happen to meet, some of them a bare Exception
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ModelError(f"The checkpoint '{card.folder}' cannot be loaded: {reason}") from error
 
@@ -132,7 +134,7 @@ def load_component(card: ModelCard, kind: Any, name: str, device: torch.device, 
 def load_scheduler(card: ModelCard) -> Any:
     """The checkpoint's own scheduler (UniPC, FlowMatchEuler, ...) with its own flow shift, no timesteps set yet."""
     with loading(card):
-        config = json.loads((card.folder / "scheduler/scheduler_config.json").read_text(encoding="utf-8"))
+        config = read_json(card.folder / "scheduler/scheduler_config.json")
         kind = getattr(diffusers, config["_class_name"])
         if not issubclass(kind, diffusers.SchedulerMixin):
             raise TypeError(f"{kind.__name__} is not a scheduler of diffusers")

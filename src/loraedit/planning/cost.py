@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -22,7 +21,7 @@ from loraedit.config import Resources, TrainSettings
 from loraedit.families import open_family
 from loraedit.families.base import Encoded, Family, batch
 from loraedit.families.model_card import ModelCard
-from loraedit.files import cache_folder, fingerprint, write_json
+from loraedit.files import cache_folder, fingerprint, read_json, write_json
 from loraedit.flow import flow_matching_loss
 from loraedit.lora import attach, lora_parameters, match_precision, read_as_it_comes
 from loraedit.memory import blocks
@@ -295,7 +294,7 @@ def _kept(
 
 def _read(path: Path) -> dict[str, int] | None:
     try:
-        kept = json.loads(path.read_text(encoding="utf-8"))
+        kept = read_json(path)
         return {str(name): int(value) for name, value in kept.items()}
     except (OSError, ValueError, AttributeError, TypeError):
         return None

@@ -11,7 +11,7 @@ from loraedit.config import Resources
 from loraedit.errors import InputError
 from loraedit.planning.cost import Cost
 
-__all__ = ["MARGIN_BYTES", "fit", "fits", "parse_vram"]
+__all__ = ["MARGIN_BYTES", "fit", "fits", "parse_vram", "spare"]
 
 GB = 10**9
 MARGIN_BYTES = 2 * GB
@@ -25,6 +25,9 @@ LADDER = (
     Resources(checkpointing=True, offload_blocks=True, offload_checkpoints=True),
 )
 """For the transformer, fastest first. None of them changes a result, so fp8 is taken only by who asks for it."""
+
+_OF_TRANSFORMER = ("checkpointing", "offload_checkpoints", "offload_blocks")
+_ENCODERS = {"offload_encoders": True, "tile_vae": True}
 
 Measure = Callable[[Resources], dict[str, Cost]]
 """The cost of some or all phases under such resources."""
@@ -77,3 +80,21 @@ def fit(measure: Measure, budget: int, asked: Callable[[Resources], Resources]) 
     if not need(chosen, "vae_encode", "vae_decode"):
         chosen = asked(chosen.model_copy(update={"tile_vae": True}))
     return chosen
+
+
+def spare(used: Resources, encoding: bool, asked: Callable[[Resources], Resources]) -> Resources | None:
+    """One level lower, when memory has run out although it was to suffice.
+
+    Args:
+        encoding: it ran out while encoding or decoding, not in the transformer.
+        asked: as in :func:`fit`.
+
+    Returns:
+        The next means that save memory where it ran out, or else elsewhere; None if all are in use.
+    """
+    means = [{name: getattr(rung, name) for name in _OF_TRANSFORMER} for rung in LADDER]
+    rungs = [asked(used.model_copy(update=each)) for each in means]
+    place = max((index for index, rung in enumerate(rungs) if rung == used), default=-1)
+    others = [asked(used.model_copy(update={"offload_encoders": True})), asked(used.model_copy(update=_ENCODERS))]
+    candidates = [*others, *rungs[place + 1 :]] if encoding else [*rungs[place + 1 :], *others]
+    return next((each for each in candidates if each != used), None)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,7 +18,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from loraedit.errors import ModelError
 from loraedit.families.card import NANO, ModelCard, read_configuration
 from loraedit.families.known import KnownModel, known_models
-from loraedit.files import write_json
+from loraedit.files import read_json, write_json
 
 __all__ = ["build", "component_config", "known_names", "open_skeleton", "without_contents"]
 
@@ -58,7 +57,7 @@ def open_skeleton(model: str) -> Iterator[ModelCard]:
 
 def component_config(card: ModelCard, name: str) -> tuple[Any, dict[str, Any]]:
     """Class and configuration of a component, as its folder says, or the file in its place."""
-    library, kind = json.loads((card.folder / "model_index.json").read_text(encoding="utf-8"))[name]
+    library, kind = read_json(card.folder / "model_index.json")[name]
     return getattr(LIBRARIES[library], kind), card.config(name)
 
 

@@ -6,7 +6,6 @@ the sessions are transformers' own. A point, box or mask goes where its ``Sam2Vi
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from torch.nn import functional as nnf
 
 from loraedit.devices import find_device
 from loraedit.errors import InputError, ModelError
+from loraedit.files import read_json
 from loraedit.tracking.base import Hints, Planes, Point
 from loraedit.tracking.view import View
 from loraedit.types import Image, OnStep, Plane, Size, no_step
@@ -233,7 +233,7 @@ def _normalisation(folder: Path, usual: tuple[list[float], list[float]]) -> tupl
     """Mean and deviation of colours as the checkpoint says, or the usual ones."""
     for name in ("processor_config.json", "video_preprocessor_config.json", "preprocessor_config.json"):
         if (folder / name).is_file():
-            said = json.loads((folder / name).read_text())
+            said = read_json(folder / name)
             said = said.get("video_processor", said)
             if "image_mean" in said and "image_std" in said:
                 return torch.tensor(said["image_mean"]), torch.tensor(said["image_std"])

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 from pathlib import Path
 from typing import Literal, get_args
 
 from loraedit.errors import InputError, ModelError
+from loraedit.files import read_json
 from loraedit.tracking.base import Tracker
 from loraedit.tracking.embedded import FlowTracker
 
@@ -62,7 +62,7 @@ def _kind(name: str, folder: Path) -> str:
     """What the checkpoint calls itself."""
     config = folder / "config.json"
     try:
-        kind = json.loads(config.read_text()).get("model_type")
+        kind = read_json(config).get("model_type")
     except (OSError, ValueError, AttributeError) as error:
         raise ModelError(f"'{folder}' is no checkpoint: its config.json cannot be read ({error}).") from error
     if kind not in MODEL_TYPES[name]:

@@ -16,6 +16,7 @@ from PIL import ExifTags
 from PIL import Image as PilImage
 
 from loraedit.errors import InputError
+from loraedit.files import check_plain
 from loraedit.types import Image, Stored
 from loraedit.video.facts import Turn
 from loraedit.video.pixels import Layout, layout_of, stored_pixels, to_rgb
@@ -74,6 +75,8 @@ def read_stored(path: Path) -> Stored:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[PilImage.Image]:
+    if not path.is_dir() and path.exists():
+        check_plain(path, "an image")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # about damaged tags, which are not used

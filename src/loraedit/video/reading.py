@@ -19,6 +19,7 @@ import numpy as np
 from av.video.frame import VideoFrame
 
 from loraedit.errors import InputError
+from loraedit.files import check_plain
 from loraedit.types import Clip, Footage, Image, OnStep, Origin, Size, Stored, frame_hash, joint_hash, no_step
 from loraedit.video.decoding import Decoder, damaged
 from loraedit.video.facts import Shown, Turn, average_rate, origin_of, shown
@@ -76,6 +77,7 @@ def _open(path: Path, on_step: OnStep, see: _See) -> Footage:
         return _open_images(path, _frames_in(path), on_step, see)
     if not path.is_file():
         raise InputError(f"There is no video file or folder of frames at {path}. Check the path.")
+    check_plain(path, "a video")
     if path.suffix.lower() in IMAGE_SUFFIXES:
         return _open_images(path, [path], on_step, see)
     return _open_video(path, on_step, see)

@@ -15,6 +15,7 @@ import av
 import numpy as np
 
 from loraedit.errors import InputError
+from loraedit.files import real
 from loraedit.types import Clip, Codec, Footage, Stored
 from loraedit.video.encoding import write_video
 from loraedit.video.formats import OUTPUTS, choose_kind, is_container
@@ -62,7 +63,7 @@ def write_footage(
         InputError: the name or the place cannot be written to, the codec does not go there, or there are no frames.
         ShapeError: there are more or fewer frames than the origin has.
     """
-    path = _real(path)
+    path = real(path)
     check_writable(path, codec)
     fps, origin, depth = (like, None, 16) if isinstance(like, Fraction) else (like.fps, like.origin, like.depth)
     rest = iter(frames)
@@ -99,7 +100,7 @@ def write_image(path: Path, image: Stored) -> None:
     Raises:
         InputError: the place cannot be written to.
     """
-    path = _real(path)
+    path = real(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with _whole(path) as partial:
@@ -115,7 +116,7 @@ def check_writable(path: Path, codec: Codec | None = None) -> None:
         InputError: the suffix is of a kind that loraedit does not write, or the codec does not go there, a folder is
             in the way, a parent is no folder, or files cannot be made there.
     """
-    path = _real(path)
+    path = real(path)
     try:
         _check_kind(path)
         choose_kind(path, codec)
@@ -181,11 +182,6 @@ def _replace_folder(new: Path, path: Path) -> None:
         old.rename(path)
         raise
     shutil.rmtree(old)
-
-
-def _real(path: Path) -> Path:
-    """The absolute path behind any links, so that writing goes through a link and does not replace it."""
-    return Path(os.path.realpath(path))
 
 
 def _partial_sibling(path: Path) -> Path:
