@@ -207,8 +207,8 @@ function drawClip(draft) {
     $("trim-last").value = end - 1;
     $("trim-first").max = $("trim-last").max = state.whole.frames - 1;
   }
-  const part = draft.clip === draft.whole ? "" : `Frames ${first} to ${end - 1} of it are used, without sound. `;
-  say($("trim-note"), part);
+  const part = draft.clip === draft.whole ? "" : `Frames ${first} to ${end - 1} of it are used.`;
+  say($("trim-note"), [part, ...state.clip.notes].join(" "));
   say($("clip-status"), `${draft.name || "Clip"}: ${frames} frames, ${width}x${height}, ${seconds(frames / fps)}.`);
 }
 
