@@ -1,4 +1,4 @@
-"""A part of a clip has what belongs to its frames: their bits, their timing, and the sound that begins in their time."""
+"""A part of a clip has what belongs to its frames: their bits, their timing, and the sound of their time."""
 
 from __future__ import annotations
 
