@@ -5,7 +5,7 @@ import { Player } from "./player.js";
 
 const STATES = { waiting: "waiting", running: "running", stopping: "stopping", stopped: "stopped", failed: "failed", done: "done" };
 const PHASES = {
-  mask: "Reading the mask", prepare: "Preparing", preview: "A first look", encode: "Encoding", train: "Training", sample: "Generating",
+  read: "Reading the clip", plan: "Planning", mask: "Reading the mask", prepare: "Preparing", preview: "A first look", encode: "Encoding", train: "Training", sample: "Generating",
   decode: "Decoding", compose: "Composing",
 };
 const PRODUCTS = {
