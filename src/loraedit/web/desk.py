@@ -327,9 +327,10 @@ class Desk:
             "video": job.folder / "edited.mp4", "frames": run / "frames", "mask": run / "mask",
             "sheet": run / "sheet.png", "side_by_side": run / "side_by_side.mp4", "loss": run / "loss.png",
             "report": run / "report.html", "settings": run / "settings.json", "command": job.folder / "command.txt",
-            "preview": (_looks(job) or [run / "preview"])[-1],
             **{name: job.home / path for name, path in made.items() if re.fullmatch(r"lora(_\w+)?", name)},
         }  # fmt: skip
+        if looks := _looks(job):
+            things["preview"] = looks[-1]
         return {name: path for name, path in things.items() if path.exists()}
 
 
