@@ -155,6 +155,7 @@ def test_no_path_that_a_browser_names_is_opened(visitor: Visitor, path: str) -> 
         {"edited": {"path": path}},
     ):  # fmt: skip
         assert visitor.refused("PUT", "/api/draft", {**draft, **change})
+    assert visitor.refused("POST", "/api/trim", {"first": path, "end": path})
     assert visitor.state()["draft"] == draft
     quoted = path.replace("\x00", "%00")
     for url in (
