@@ -87,6 +87,10 @@ def test_a_new_edit_of_the_same_clip_uses_its_lora_again_and_says_so(
     assert second["id"] != first
     assert second["mask"] == mask
     assert "train motion" in second["reused"]
+    assert second["saved"]["train_steps"] == QUICK["steps"]
+    stranger = Visitor(server)  # who has the same clip, and is not told that somebody else had it before
+    begin(stranger, files, checkpoint, QUICK)
+    assert stranger.wait(is_finished)["runs"][0]["reused"] == []
 
 
 def test_a_stopped_run_ends_its_process_and_continues_where_it_was(

@@ -85,9 +85,10 @@ def test_frames_are_given_out_without_loss(visitor: Visitor) -> None:
 
 def test_a_click_becomes_a_point_of_the_command_and_another_mask(server: Server, files: Path) -> None:
     somebody = Visitor(server)
-    before = somebody.lay_out(files)
+    clip, edited = somebody.upload("clip", files / "source.mkv"), somebody.upload("image", files / "edited.png")
+    before = somebody.send("PUT", "/api/draft", {"clip": clip, "whole": clip, "edited": edited})
     after = somebody.send("PUT", "/api/draft", {**before["draft"], "points": [[2, 20, 15, True]]})
-    assert after["mask"]["key"] != before["mask"]["key"]
+    assert after["mask"]["key"] != before["mask"]["key"]  # which nobody waits for any more
     done = somebody.wait(lambda state: state["mask"]["state"] in ("done", "failed"))
     assert done["mask"]["state"] == "done", done["mask"]["error"]
     job = Job(next(server.folder.glob(f"*/masks/{after['mask']['key']}")))
@@ -96,7 +97,8 @@ def test_a_click_becomes_a_point_of_the_command_and_another_mask(server: Server,
 
 def test_a_part_of_a_clip_is_cut_without_loss(server: Server, files: Path) -> None:
     somebody = Visitor(server)
-    somebody.lay_out(files)
+    clip = somebody.upload("clip", files / "source.mkv")
+    somebody.send("PUT", "/api/draft", {"clip": clip, "whole": clip})
     state = somebody.send("POST", "/api/trim", {"first": 1, "end": 4})
     assert state["clip"]["frames"] == 3
     assert state["whole"]["frames"] == 5
@@ -153,6 +155,7 @@ def test_no_path_that_a_browser_names_is_opened(visitor: Visitor, path: str) -> 
         {"edited": {"path": path}},
     ):  # fmt: skip
         assert visitor.refused("PUT", "/api/draft", {**draft, **change})
+    assert visitor.refused("POST", "/api/trim", {"first": path, "end": path})
     assert visitor.state()["draft"] == draft
     quoted = path.replace("\x00", "%00")
     for url in (

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
@@ -99,6 +99,8 @@ class Origin:
         mirrored: whether they were mirrored too, left to right, before they were turned.
         pixel_aspect: width by height of a pixel of the upright frames.
         colour: how the file codes colour.
+        end: seconds; where the part of the file ends that the frames are. Then only what begins from ``start`` on and
+            before it belongs to them. None: they are all of the file.
     """
 
     path: Path
@@ -110,6 +112,14 @@ class Origin:
     mirrored: bool
     pixel_aspect: Fraction
     colour: Colour
+    end: Fraction | None = None
+
+    def part(self, first: int, stop: int) -> Origin:
+        """What the frames from ``first`` up to ``stop`` come from."""
+        pts = (*self.pts, self.pts[-1] + self.last)
+        begin, end = (pts[at] * self.time_base for at in (first, stop))
+        last = pts[stop] - pts[stop - 1]
+        return replace(self, pts=pts[first:stop], last=last, start=begin if first else self.start, end=end)
 
 
 class Footage(Protocol):

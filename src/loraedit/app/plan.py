@@ -94,16 +94,18 @@ def _measure(
     """The plan as JSON values, with the reference recipe's count."""
     from loraedit.compose import working_size
     from loraedit.devices import find_device
-    from loraedit.planning import Shape, make_plan, parse_vram, reference_flops, work_of
+    from loraedit.planning import Shape, card_here, make_plan, parse_vram, reference_flops, work_of
     from loraedit.planning.cards import EFFICIENCY
 
-    budget, told = parse_vram(settings.vram, find_device(settings.device)), _told(progress, "plan")
+    device = find_device(settings.device)
+    budget, told = parse_vram(settings.vram, device), _told(progress, "plan")
     work = work_of(card, settings, window, frames, area_px, references)
     rate = efficiency or EFFICIENCY
     found = make_plan(card, settings.model, frame, work, budget, settings.resources, rate, told)
     whole_px = min(int(card.settings.area_px), frame.height * frame.width)
     whole = Shape(work.shape.frames, working_size(frame, max(area_px, whole_px), card.multiple_px))
-    return {**found.as_json(), "reference_total_flops": reference_flops(card, whole, told)}
+    here = found.on(card_here(device))
+    return {**found.as_json(), "here": here, "reference_total_flops": reference_flops(card, whole, told)}
 
 
 def _parse_size(text: str) -> Size:
@@ -138,7 +140,7 @@ def _show(console: Console, found: dict[str, Any], compare: bool) -> None:
         least = found["vram_bytes"] - max(found["peak_bytes"].values())
         console.print(f"Of {found['vram_bytes'] / 1e9:.3g} GB, {least / 1e9:.3g} GB stay free. {found['remedy']}")
     cards = Table("Card", "Memory GB", "Fits as planned", "Time, estimated")
-    for card in found["cards"]:
+    for card in [found["here"], *found["cards"]]:
         minutes = card["seconds"] / 60
         cards.add_row(
             card["name"], str(card["memory_gb"]), "yes" if card["fits"] else "no",

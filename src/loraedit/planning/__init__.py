@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from loraedit.planning.cost import Cost, Shape, measure_cost
 from loraedit.planning.fitting import MARGIN_BYTES, fit, fits, parse_vram, spare
+from loraedit.planning.here import card_here
 from loraedit.planning.job import lengths, named, resources_for, told
 from loraedit.planning.plan import Plan, Work, make_plan, reference_flops, work_of
 from loraedit.planning.skeleton import known_names, open_skeleton
@@ -14,6 +15,7 @@ __all__ = [
     "Plan",
     "Shape",
     "Work",
+    "card_here",
     "fit",
     "fits",
     "known_names",

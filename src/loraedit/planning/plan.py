@@ -131,8 +131,12 @@ class Plan:
             "resources": self.resources.model_dump(),
             "disk_bytes": self.disk_bytes,
             "efficiency": self.efficiency,
-            "cards": [{**asdict(each), "fits": self.holds(each), "seconds": self.seconds(each)} for each in CARDS],
+            "cards": [self.on(each) for each in CARDS],
         }
+
+    def on(self, card: GraphicsCard) -> dict[str, Any]:
+        """What a card has, whether the plan fits it, and how long it takes there."""
+        return {**asdict(card), "fits": self.holds(card), "seconds": self.seconds(card)}
 
 
 def make_plan(

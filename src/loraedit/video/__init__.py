@@ -10,7 +10,7 @@ from loraedit.video.formats import check_encodable
 from loraedit.video.images import IMAGE_SUFFIXES, read_image
 from loraedit.video.pixels import to_rgb
 from loraedit.video.reading import DEFAULT_FPS, open_footage, read_clip
-from loraedit.video.writing import check_writable, write_clip, write_footage, write_image
+from loraedit.video.writing import check_writable, write_clip, write_footage, write_image, write_part
 
 __all__ = [
     "DEFAULT_FPS",
@@ -24,4 +24,5 @@ __all__ = [
     "write_clip",
     "write_footage",
     "write_image",
+    "write_part",
 ]

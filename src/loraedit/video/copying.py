@@ -41,7 +41,7 @@ class Extras:
 
     def __init__(self, source: InputContainer, origin: Origin, container: Container) -> None:
         self.notes: list[str] = []
-        self._source, self._name, self._start = source, origin.path.name, origin.start
+        self._source, self._name, self._start, self._end = source, origin.path.name, origin.start, origin.end
         wanted = [stream for stream in source.streams if stream.type in _WORDS]
         self._streams = [stream for stream in wanted if self._fits(stream, origin.path, container)]
         self._targets: dict[int, Stream] = {}
@@ -62,7 +62,10 @@ class Extras:
         for chapter in chapters:
             shift = _ticks(self._start, chapter["time_base"])
             chapter["start"], chapter["end"] = chapter["start"] - shift, chapter["end"] - shift
-        output.set_chapters(chapters)
+            if self._end is not None:
+                length = _ticks(self._end - self._start, chapter["time_base"])
+                chapter["start"], chapter["end"] = max(chapter["start"], 0), min(chapter["end"], length)
+        output.set_chapters([chapter for chapter in chapters if chapter["start"] < chapter["end"]])
 
     def packets(self) -> Iterator[Timed]:
         """All packets, ready to be written; a damaged one is passed over, and what cannot be read is left out."""
@@ -75,6 +78,8 @@ class Extras:
                     continue  # the end of a stream
                 time = packet.dts if packet.dts is not None else packet.pts
                 index = packet.stream.index
+                if time is not None and not self._holds(time * packet.time_base):
+                    continue
                 if packet.is_corrupt or time is None or time < latest.get(index, time):
                     self._leave_out(packet)
                     continue
@@ -96,6 +101,10 @@ class Extras:
         """After the last packet: put down what was left out."""
         for kind, count in self._damaged.items():
             self.notes.append(f"{count} damaged packets of the {_WORDS[kind]} of {self._name} were left out.")
+
+    def _holds(self, seconds: Fraction) -> bool:
+        """Whether what begins then belongs to the frames."""
+        return self._end is None or self._start <= seconds < self._end
 
     def _leave_out(self, packet: Packet[Stream]) -> None:
         self._damaged[packet.stream.type] = self._damaged.get(packet.stream.type, 0) + 1

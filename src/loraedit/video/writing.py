@@ -16,13 +16,13 @@ import numpy as np
 
 from loraedit.errors import InputError
 from loraedit.files import real
-from loraedit.types import Clip, Codec, Footage, Stored
+from loraedit.types import Clip, Codec, Footage, Origin, Stored
 from loraedit.video.encoding import write_video
 from loraedit.video.formats import OUTPUTS, choose_kind, is_container
 from loraedit.video.images import IMAGE_SUFFIXES, save_png
 from loraedit.video.pixels import Layout
 
-__all__ = ["check_writable", "write_clip", "write_footage", "write_image"]
+__all__ = ["check_writable", "write_clip", "write_footage", "write_image", "write_part"]
 
 _UNWRITABLE_SUFFIXES = IMAGE_SUFFIXES | {".3gp", ".apng", ".avi", ".avif", ".exr", ".flv", ".gif", ".heic", ".m2ts"}
 _UNWRITABLE_SUFFIXES |= {".m4v", ".mpeg", ".mpg", ".mts", ".mxf", ".ogv", ".ts", ".webm", ".wmv", ".y4m"}
@@ -63,9 +63,16 @@ def write_footage(
         InputError: the name or the place cannot be written to, the codec does not go there, or there are no frames.
         ShapeError: there are more or fewer frames than the origin has.
     """
+    if isinstance(like, Fraction):
+        return _write(path, frames, like, None, 16, codec)
+    return _write(path, frames, like.fps, like.origin, like.depth, codec)
+
+
+def _write(
+    path: Path, frames: Iterable[Stored], fps: Fraction, origin: Origin | None, depth: int, codec: Codec | None
+) -> list[str]:
     path = real(path)
     check_writable(path, codec)
-    fps, origin, depth = (like, None, 16) if isinstance(like, Fraction) else (like.fps, like.origin, like.depth)
     rest = iter(frames)
     head = list(islice(rest, 1))
     if not head or fps <= 0:
@@ -88,6 +95,15 @@ def write_footage(
 def write_clip(path: Path, clip: Clip, codec: Codec | None = None) -> list[str]:
     """Write a clip that is in memory, as :func:`write_footage` does."""
     return write_footage(path, clip.frames, clip, codec)
+
+
+def write_part(path: Path, footage: Footage, start: int, stop: int) -> list[str]:
+    """Write the frames from ``start`` up to ``stop`` as :func:`write_footage` does.
+
+    Sound and subtitles that begin in that time go with them, and keep their distance to the frames.
+    """
+    origin = footage.origin.part(start, stop) if footage.origin else None
+    return _write(path, footage.exact(start, stop), footage.fps, origin, footage.depth, None)
 
 
 def write_image(path: Path, image: Stored) -> None:

@@ -23,6 +23,8 @@ __all__ = ["as_text", "child_command", "child_environment", "edit_commands", "ma
 Command = list[str]
 UNSEEN = ("--json", "--progress-json")
 """Options for programs, left out of what people are shown."""
+STORE = "--store=loras"
+"""What one person's clips have taught is kept beside them, for that person's runs alone."""
 
 
 def mask_command(draft: Draft) -> Command | None:
@@ -53,7 +55,7 @@ def edit_commands(draft: Draft, run: str) -> list[Command]:
     Args:
         run: the name of the run's folder in ``runs/``.
     """
-    edit = ["edit", *_asked(draft), f"--out=runs/{run}/edited.mp4", f"--run=runs/{run}/run", *UNSEEN]
+    edit = ["edit", *_asked(draft), f"--out=runs/{run}/edited.mp4", f"--run=runs/{run}/run", STORE, *UNSEEN]
     return [edit, ["evaluate", f"runs/{run}/run", "--json"]]
 
 

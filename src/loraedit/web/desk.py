@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import functools
 import io
-import os
 import re
 import secrets
-import shutil
 import time
 import zipfile
 from dataclasses import asdict
@@ -32,8 +30,6 @@ RUN_ID = r"\d{8}-\d{6}-[0-9a-f]{4}"
 EXAMPLE = Path(__file__).parents[3] / "examples/pedestrian"
 EXAMPLE_PROMPT = "a person in an orange striped coat and a yellow hat over a grey background"
 EXAMPLE_SOURCE_PROMPT = "a person in a black coat over a grey background"
-REUSABLE = ("lora", "checkpoints", "cache")
-"""Folders of a run whose files are named by all that they depend on, so that another run may use them."""
 OVERLAY = (255, 120, 0, 110)
 FRAME_FILE = "{:05d}.png"
 
@@ -123,8 +119,11 @@ class Desk:
             shown["error"] = sentence_of(job)
         if state not in ("done", "waiting"):
             shown |= progress_of(job)
+            looks = _looks(job)
+            shown["preview"] = looks[-1].stem if looks else None
         if finished and made is not None:
-            shown["reused"], shown["notes"], shown["exact"] = made["reused"], made["notes"], made["outside_exact"]
+            shown["reused"], shown["saved"] = made["reused"], made.get("saved", {"train_steps": 0, "seconds": 0.0})
+            shown["notes"], shown["exact"] = made["notes"], made["outside_exact"]
             shown["seconds"], shown["products"] = sum(made["seconds"].values()), sorted(self._products(job))
             shown["clip_facts"] = asdict(self.store.facts(record["draft"]["clip"]))
             shown["measures"] = self._measures(job)
@@ -225,7 +224,6 @@ class Desk:
             raise InputError("The mask is not ready. Wait for it, or mend it.")
         run = f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
         folder = self.store.folder / "runs" / run
-        self._lend(draft.clip, folder / "run")
         about = {"created": time.time(), "name": draft.name, "draft": draft.model_dump(mode="json")}
         job = Job.make(folder, edit_commands(draft, run), **about)
         write_text(folder / "command.txt", self._command_text(draft, job))
@@ -254,17 +252,6 @@ class Desk:
             self._lay_out(Draft.model_validate({**kept, "settings": draft.settings}))
         else:
             raise InputError("That cannot be done with this run now. Wait a moment.")
-
-    def _lend(self, clip: str, run: Path) -> None:
-        """Give a new run what earlier ones of the same clip have learnt; the workflow takes what fits."""
-        for job in reversed(self._runs()):
-            if job.record()["draft"]["clip"] != clip:
-                continue
-            for path in (each for name in REUSABLE for each in (job.folder / "run" / name).glob("*.safetensors")):
-                target = run / path.parent.name / path.name
-                target.parent.mkdir(parents=True, exist_ok=True)
-                if not target.exists():
-                    _link(path, target)
 
     def _runs(self) -> list[Job]:
         """All runs, the latest first."""
@@ -342,7 +329,14 @@ class Desk:
             "report": run / "report.html", "settings": run / "settings.json", "command": job.folder / "command.txt",
             **{name: job.home / path for name, path in made.items() if re.fullmatch(r"lora(_\w+)?", name)},
         }  # fmt: skip
+        if looks := _looks(job):
+            things["preview"] = looks[-1]
         return {name: path for name, path in things.items() if path.exists()}
+
+
+def _looks(job: Job) -> list[Path]:
+    """Previews, the newest last."""
+    return sorted((job.folder / "run/preview").glob("[!.]*.png"), key=lambda path: path.stat().st_mtime_ns)
 
 
 def _existing(path: Path) -> Path:
@@ -371,13 +365,6 @@ def _zipped(folder: Path, target: Path) -> Path:
                 archive.write(path, path.name)
         partial.replace(target)
     return target
-
-
-def _link(path: Path, target: Path) -> None:
-    try:
-        os.link(path, target)
-    except OSError:  # a file system without links
-        shutil.copyfile(path, target)
 
 
 def _digest(path: Path) -> str:

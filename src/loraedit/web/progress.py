@@ -25,6 +25,8 @@ def progress_of(job: Job) -> dict[str, Any]:
     losses: list[tuple[int, float]] = []
     for event in _events(job):
         name = event["phase"]
+        if name == "preview" and event["note"]:
+            continue  # a picture that was made on the way through another phase
         phase = phases.setdefault(name, {"name": name, "began": event["at"], "first": event["done"]})
         if event["total"] != 1 or "total" not in phase:  # 0 of 1 opens a phase, 1 of 1 ends it
             phase |= {"done": event["done"], "total": event["total"]}

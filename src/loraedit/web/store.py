@@ -15,6 +15,7 @@ import io
 import json
 import re
 import shutil
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from functools import lru_cache
@@ -26,7 +27,7 @@ from PIL import Image as PilImage
 from loraedit.errors import InputError
 from loraedit.files import write_json
 from loraedit.types import Clip, Image
-from loraedit.video import read_clip, read_image, write_clip
+from loraedit.video import open_footage, read_clip, read_image, write_part
 
 __all__ = ["CLIP_ID", "IMAGE_ID", "ClipFacts", "Store", "png_bytes"]
 
@@ -45,12 +46,13 @@ VIEW_PX = 960
 
 @dataclass(frozen=True)
 class ClipFacts:
-    """What the page says of a clip."""
+    """What the page says of a clip; ``notes`` are sentences on what a part of a clip could not take with it."""
 
     frames: int
     width: int
     height: int
     fps: float
+    notes: tuple[str, ...] = ()
 
 
 class Store:
@@ -158,7 +160,7 @@ class Store:
             upload.unlink(missing_ok=True)
 
     def cut(self, name: str, first: int, end: int) -> str:
-        """The part of an uploaded clip from one frame up to another, exclusive, without loss; without sound.
+        """The part of an uploaded clip from one frame up to another, exclusive, without loss, with its sound.
 
         Raises:
             InputError: there is no such part.
@@ -172,10 +174,10 @@ class Store:
             return name
         path = whole.with_name(f"{whole.stem}-{first}-{end}.mkv")
         if not path.exists():
-            clip = _clip(whole)
-            part = Clip(clip.frames[first:end], clip.fps)
-            _write_views(self._view_folder(path), part)
-            write_clip(path, part)
+            passing = self.folder / "incoming" / path.name
+            notes = write_part(passing, open_footage(whole), first, end)
+            _write_views(self._view_folder(path), read_clip(passing), notes)
+            passing.replace(path)
         return path.name
 
     def copy_in(self, source: Path) -> Path:
@@ -198,12 +200,12 @@ def _clip(path: Path) -> Clip:
     return read_clip(path)
 
 
-def _write_views(folder: Path, clip: Clip) -> None:
+def _write_views(folder: Path, clip: Clip, notes: Sequence[str] = ()) -> None:
     """Pictures of all frames; the facts come last, so where they are, all is there."""
     folder.mkdir(parents=True, exist_ok=True)
     for index, frame in enumerate(clip.frames):
         write_view(folder / f"{index:06d}.jpg", frame)
-    facts = ClipFacts(len(clip), clip.size.width, clip.size.height, float(Fraction(clip.fps)))
+    facts = ClipFacts(len(clip), clip.size.width, clip.size.height, float(Fraction(clip.fps)), tuple(notes))
     write_json(folder / "facts.json", asdict(facts))
 
 

@@ -15,6 +15,7 @@ const SETTLE_MS = 500;
 let state = null;
 let settling = null;
 let newest = 0;
+let corrections = []; // of the mask, in their order: how each is taken back
 
 const clipPlayer = new Player($("clip-player"), "Your clip");
 const maskPlayer = new Player($("mask-player"), "The clip with its mask");
@@ -24,14 +25,20 @@ const runs = new Runs(async (run, action) => {
   if (action === "remove" && !confirm("Delete this run with its result?")) return;
   await tried(() => send("POST", `/api/runs/${run}/${action}`));
   if (action === "again") say($("edited-status"), "Same clip, same mask: drop another edited frame. The LoRA that is there is used again.");
+  if (action === "again" || action === "reopen") forgetCorrections();
   if (action === "again" || action === "reopen") $("h-edit").scrollIntoView();
 });
 const hints = new Hints(maskPlayer, {
-  addPoint: (...point) => change((draft) => draft.points.push(point)),
-  addBox: (...box) => change((draft) => draft.boxes.push(box)),
+  addPoint: (...point) => correct((draft) => { draft.points.push(point); }, (draft) => { draft.points.pop(); }),
+  addBox: (...box) => correct((draft) => { draft.boxes.push(box); }, (draft) => { draft.boxes.pop(); }),
   addSeed: async (frame, blob) => {
     const name = await named("image", blob, $("mask-status"));
-    if (name) change((draft) => { draft.seeds[frame] = name; });
+    const before = state.draft.seeds[frame];
+    if (name) correct((draft) => { draft.seeds[frame] = name; }, (draft) => {
+      hints.painted.delete(frame);
+      if (before) draft.seeds[frame] = before;
+      else delete draft.seeds[frame];
+    });
   },
 });
 
@@ -65,6 +72,16 @@ function change(how, wait = 0) {
   settling = setTimeout(settle, wait);
 }
 
+function correct(how, back) {
+  corrections.push(back);
+  change(how);
+}
+
+function forgetCorrections() {
+  corrections = [];
+  hints.forget();
+}
+
 function settle() {
   clearTimeout(settling);
   settling = null;
@@ -88,7 +105,7 @@ const takes = {
   clip: async (file) => {
     const clip = await named("clip", file, $("clip-status"));
     if (!clip) return;
-    hints.forget();
+    forgetCorrections();
     const empty = { references: {}, points: [], boxes: [], seeds: {}, margin: null, kept_mask: null, edited: null };
     change((draft) => Object.assign(draft, { ...empty, clip, whole: clip, name: file.name.slice(0, 200) }));
   },
@@ -117,10 +134,13 @@ for (const [kind, take] of Object.entries(takes)) {
   };
 }
 
-$("example").onclick = () => tried(() => send("POST", "/api/example"));
+$("example").onclick = () => {
+  forgetCorrections();
+  tried(() => send("POST", "/api/example"));
+};
 $("trim").onclick = () => {
   const [first, last] = [Number($("trim-first").value), Number($("trim-last").value)];
-  hints.forget();
+  forgetCorrections();
   tried(() => send("POST", "/api/trim", { first, end: last + 1 }));
 };
 $("paint").onclick = () => {
@@ -136,15 +156,12 @@ $("reference-paint").onclick = () => {
 };
 for (const radio of document.querySelectorAll("input[name=tool]")) radio.onchange = () => hints.choose(radio.value);
 $("undo-hint").onclick = () => change((draft) => {
-  const last = [draft.points, draft.boxes].filter((list) => list.length).at(-1);
-  if (Object.keys(draft.seeds).length && hints.painted.size) {
-    const frame = [...hints.painted.keys()].at(-1);
-    hints.painted.delete(frame);
-    delete draft.seeds[frame];
-  } else last?.pop();
+  const lastOf = (list) => list.length && (() => list.pop());
+  const back = corrections.pop() || lastOf(draft.points) || lastOf(draft.boxes); // of an earlier visit, the order is lost
+  if (back) back(draft);
 });
 $("clear-hints").onclick = () => {
-  hints.forget();
+  forgetCorrections();
   change((draft) => Object.assign(draft, { points: [], boxes: [], seeds: {}, margin: null, kept_mask: null }));
 };
 $("margin").oninput = () => {
@@ -207,8 +224,8 @@ function drawClip(draft) {
     $("trim-last").value = end - 1;
     $("trim-first").max = $("trim-last").max = state.whole.frames - 1;
   }
-  const part = draft.clip === draft.whole ? "" : `Frames ${first} to ${end - 1} of it are used, without sound. `;
-  say($("trim-note"), part);
+  const part = draft.clip === draft.whole ? "" : `Frames ${first} to ${end - 1} of it are used.`;
+  say($("trim-note"), [part, ...state.clip.notes].join(" "));
   say($("clip-status"), `${draft.name || "Clip"}: ${frames} frames, ${width}x${height}, ${seconds(frames / fps)}.`);
 }
 

@@ -11,6 +11,7 @@ export class Paint {
     this.canvas.onpointermove = (event) => this.last && this.to(this.place(event));
     this.canvas.onpointerup = () => { this.last = null; };
     this.canvas.onkeydown = (event) => this.key(event);
+    this.canvas.onblur = () => { $("paint-cross").hidden = true; };
     $("paint-undo").onclick = () => this.undo();
     $("paint-cancel").onclick = () => $("paint-dialog").close();
     $("paint-save").onclick = () => this.canvas.toBlob((blob) => { $("paint-dialog").close(); this.onSave(blob); });
@@ -75,8 +76,14 @@ export class Paint {
     const steps = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
     const far = Math.max(1, Number($("paint-size").value) / 2);
     if (event.key in steps) {
-      this.cross = this.cross.map((value, axis) => value + steps[event.key][axis] * far);
-      if (event.shiftKey) { this.last = this.cross; this.to(this.cross); this.last = null; }
+      const [before, ends] = [this.cross, [this.canvas.width - 1, this.canvas.height - 1]];
+      this.cross = before.map((value, axis) => Math.min(ends[axis], Math.max(0, value + steps[event.key][axis] * far)));
+      if (event.shiftKey) {
+        this.keep();
+        this.last = before;
+        this.to(this.cross);
+        this.last = null;
+      }
     } else if (event.key === "Enter" || event.key === " ") {
       this.keep();
       this.last = this.cross;
@@ -84,6 +91,16 @@ export class Paint {
       this.last = null;
     } else return;
     event.preventDefault();
+    this.showCross();
+  }
+
+  // Where the keyboard's brush is; it lies over the picture, so that it is not painted into it.
+  showCross() {
+    const { canvas, cross } = this;
+    const { style } = $("paint-cross");
+    style.left = `${canvas.offsetLeft + ((cross[0] + 0.5) / canvas.width) * canvas.offsetWidth}px`;
+    style.top = `${canvas.offsetTop + ((cross[1] + 0.5) / canvas.height) * canvas.offsetHeight}px`;
+    $("paint-cross").hidden = false;
   }
 
   keep() {

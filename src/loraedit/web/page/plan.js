@@ -17,12 +17,14 @@ function linesOf(plan) {
   if (plan.state === "waiting" || plan.state === "running") return [make("p", {}, "Counting")];
   if (!plan.found) return [];
   const { found } = plan;
-  const gigabytes = (bytes) => `${(bytes / 1e9).toPrecision(2)} GB`;
-  const memory = `At its peak it takes ${gigabytes(Math.max(...Object.values(found.peak_bytes)))} of memory`;
-  const here = found.vram_bytes === null ? "." : found.fits ? `; this machine's device has ${gigabytes(found.vram_bytes)}: it fits.` : `; this machine's device has only ${gigabytes(found.vram_bytes)}.`;
+  const gigabytes = (bytes) => (bytes < 1e9 ? `${Math.ceil(bytes / 1e6)} MB` : `${(bytes / 1e9).toFixed(1)} GB`);
+  const peak = gigabytes(Math.max(...Object.values(found.peak_bytes)));
+  const { here } = found;
+  const memory = `At its peak it takes ${peak} of memory, of the ${here.memory_gb} GB of ${here.name}: ${here.fits && found.fits ? "it fits" : "it does not fit"}. `;
+  const time = here.fits && found.fits ? `Time here: about ${seconds(here.seconds)} if everything is to be learnt. ` : "";
   const rows = found.cards.map((card) => make("tr", {}, make("th", { scope: "row" }, card.name), make("td", {}, card.fits ? `about ${seconds(card.seconds)}` : "too small")));
   return [
-    make("p", {}, `${memory}${here} ${found.remedy || ""} On disk at most ${gigabytes(found.disk_bytes)}.`),
+    make("p", {}, `${memory}${time}${found.remedy || ""} On disk at most ${gigabytes(found.disk_bytes)}.`),
     make("details", {}, make("summary", {}, "Time on common graphics cards, estimated"), make("table", {}, make("tbody", {}, ...rows))),
   ];
 }

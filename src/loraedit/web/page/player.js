@@ -14,7 +14,8 @@ export class Player {
     this.base = make("img", { className: "base", alt: "", draggable: false });
     this.over = make("img", { className: "over blank", alt: "", draggable: false });
     this.ink = make("canvas", { className: "idle" });
-    this.pictures = make("div", { className: "pictures" }, this.base, this.over, this.ink);
+    this.split = make("span", { className: "split", hidden: true });
+    this.pictures = make("div", { className: "pictures" }, this.base, this.over, this.split, this.ink);
     this.button = make("button", { type: "button" }, "Play");
     this.slider = make("input", { type: "range", min: 0, value: 0, step: 1 });
     this.slider.setAttribute("aria-label", `${name}: frame`);
@@ -47,7 +48,7 @@ export class Player {
     this.ink.height = clip.height;
     this.base.width = clip.width;
     this.base.height = clip.height;
-    this.wipeRow.hidden = !pictures.compare;
+    this.wipeRow.hidden = this.split.hidden = !pictures.compare;
     this.show(sameClip ? Math.min(this.frame, clip.frames - 1) : 0);
     this.preload();
   }
@@ -73,6 +74,7 @@ export class Player {
   }
 
   placeWipe() {
+    this.split.style.left = `${this.wipe.value}%`;
     this.over.style.clipPath = this.urls?.compare ? `inset(0 0 0 ${this.wipe.value}%)` : "none";
   }
 

@@ -5,7 +5,7 @@ import { Player } from "./player.js";
 
 const STATES = { waiting: "waiting", running: "running", stopping: "stopping", stopped: "stopped", failed: "failed", done: "done" };
 const PHASES = {
-  mask: "Reading the mask", prepare: "Preparing", preview: "A first look", encode: "Encoding", train: "Training", sample: "Generating",
+  read: "Reading the clip", plan: "Planning", mask: "Reading the mask", prepare: "Preparing", preview: "A first look", encode: "Encoding", train: "Training", sample: "Generating",
   decode: "Decoding", compose: "Composing",
 };
 const PRODUCTS = {
@@ -56,13 +56,29 @@ export class Runs {
       make("span", { className: "hint" }, run.prompt), make("span", { className: "hint" }, when),
     );
     if (!box.parts) {
-      box.parts = { note: make("p"), progress: make("div"), result: make("div"), buttons: make("div", { className: "row" }) };
-      box.body.append(box.parts.note, box.parts.progress, box.parts.result, box.parts.buttons);
+      box.parts = { note: make("p"), progress: make("div"), preview: make("div"), result: make("div"), buttons: make("div", { className: "row" }) };
+      box.body.append(...Object.values(box.parts));
     }
     say(box.parts.note, noteOf(run), run.state === "failed");
     box.parts.progress.replaceChildren(...(run.finished ? [] : progressOf(run)));
+    this.fillPreview(box, run);
     if (run.finished) this.fillResult(box, run);
     this.fillButtons(box.parts.buttons, run);
+  }
+
+  // The newest look at what will come; it is exchanged only once the next one is there.
+  fillPreview(box, run) {
+    if (run.finished || !run.preview) {
+      box.parts.preview.replaceChildren();
+      box.look = null;
+    } else if (box.look !== run.preview) {
+      box.look = run.preview;
+      const caption = lookOf(run.preview);
+      const image = make("img", { className: "sheet", src: `/media/run/${run.id}/preview?of=${run.preview}`, alt: `${caption}: source, mask and preview over time` });
+      image.onload = () => {
+        if (box.look === run.preview) box.parts.preview.replaceChildren(make("figure", {}, make("figcaption", { className: "hint" }, caption), image));
+      };
+    }
   }
 
   fillButtons(row, run) {
@@ -86,7 +102,7 @@ export class Runs {
       const place = make("div", { className: "player" });
       box.measures = make("div");
       box.downloads = make("ul", { className: "plain" });
-      const video = make("video", { src: `/media/run/${run.id}/video#t=0.01`, controls: true, loop: true, muted: true, playsInline: true, preload: "metadata" });
+      const video = make("video", { src: `/media/run/${run.id}/video#t=0.01`, controls: true, loop: true, playsInline: true, preload: "metadata" });
       video.setAttribute("aria-label", "The edited clip");
       const both = make("video", { src: `/media/run/${run.id}/side_by_side#t=0.01`, controls: true, loop: true, muted: true, playsInline: true, preload: "metadata" });
       both.setAttribute("aria-label", "Source and edited clip side by side");
@@ -125,9 +141,16 @@ function noteOf(run) {
   if (run.state === "failed") return run.error;
   if (run.state === "stopped") return "Stopped. It continues from where it was.";
   if (!run.finished) return "";
-  const reused = run.reused.some((part) => part.startsWith("train")) ? " The LoRA of an earlier run of this clip was used again." : "";
+  const took = run.saved.seconds >= 1 ? `, which took ${seconds(run.saved.seconds)}` : "";
+  const reused = run.saved.train_steps ? ` The LoRA of an earlier run of this clip was used again: it saved ${run.saved.train_steps} training steps${took}.` : "";
   const exact = run.exact ? "Outside the mask every frame equals the source, bit for bit." : "Outside the mask it differs from the source.";
   return [`Done in ${seconds(run.seconds)}.${reused} ${exact}`, ...run.notes].join(" ");
+}
+
+// What `start-KEY`, `train-000020` and `sample-0005` show.
+function lookOf(name) {
+  const [kind, step] = name.split("-");
+  return kind === "start" ? "A first look, before training" : `A look after ${Number(step)} ${kind === "train" ? "training" : "sampling"} steps`;
 }
 
 function progressOf(run) {

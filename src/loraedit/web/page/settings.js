@@ -2,7 +2,7 @@
 
 import { $, make } from "./dom.js";
 
-const ELSEWHERE = new Set(["prompt", "source_prompt", "model"]);
+const ELSEWHERE = new Set(["prompt", "source_prompt", "model", "preview_every"]);
 
 export function drawSettings(fields, models, values) {
   const place = $("all-settings");
