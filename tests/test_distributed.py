@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import Scene
-from forked import _SERVER as SERVER
+from forked import SERVER
 from safetensors.torch import load_file
 
 from loraedit.config import make_settings
