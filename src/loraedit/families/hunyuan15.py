@@ -100,7 +100,8 @@ class Hunyuan15Family(OneMaskFamily):
         """A model and what prepares its input."""
         with loading(self.card):
             prepare = reader_kind.from_pretrained(self.card.folder / reader)
-        with load_component(self.card, kind, name, device, compute_dtype(device)) as model, torch.inference_mode():
+        placed = device, compute_dtype(device), self.resources
+        with load_component(self.card, kind, name, *placed) as model, torch.inference_mode():
             yield model, prepare
 
     def velocity(self, transformer: Any, latents: Tensor, timestep: Tensor, condition: Encoded) -> Tensor:

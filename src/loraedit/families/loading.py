@@ -12,9 +12,11 @@ import diffusers
 import torch
 from torch import nn
 
+from loraedit.config import Resources
 from loraedit.errors import ModelError
 from loraedit.families.model_card import ModelCard
 from loraedit.files import read_json
+from loraedit.memory import place_encoder
 
 __all__ = [
     "compute_dtype",
@@ -115,17 +117,26 @@ def free() -> None:
 
 
 @contextmanager
-def load_component(card: ModelCard, kind: Any, name: str, device: torch.device, dtype: torch.dtype) -> Iterator[Any]:
+def load_component(
+    card: ModelCard,
+    kind: Any,
+    name: str,
+    device: torch.device,
+    dtype: torch.dtype,
+    resources: Resources | None = None,
+) -> Iterator[Any]:
     """A model of the checkpoint on a device, freed at the end.
 
     Args:
         kind: its class, of diffusers or transformers.
         name: its folder in the checkpoint.
+        resources: how an encoder is brought there; None is whole.
     """
     with loading(card):
         model = load_part(card, kind, name, dtype)
+    place_encoder(model, resources or Resources(), device)
     try:
-        yield model.to(device).eval()
+        yield model.eval()
     finally:
         del model
         free()

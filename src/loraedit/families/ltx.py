@@ -8,11 +8,12 @@ from typing import Any, ClassVar
 import torch
 from diffusers import AutoencoderKLLTXVideo, LTXConditionPipeline, LTXVideoTransformer3DModel
 from diffusers.pipelines.ltx.pipeline_ltx_condition import linear_quadratic_schedule
-from torch import Tensor
+from torch import Tensor, nn
 
 from loraedit.families.base import TIMESTEPS, Encoded
 from loraedit.families.loading import compute_dtype, free, load_pipeline, load_scheduler, loading
 from loraedit.families.one_mask import Fields, OneMaskFamily, shown_where_kept
+from loraedit.memory import place_encoder
 from loraedit.types import Pixels
 
 __all__ = ["FRAME_RATE", "LtxFamily", "positions"]
@@ -50,7 +51,10 @@ class LtxFamily(OneMaskFamily):
         """The prompt alone is read; padding is cut off."""
         dtype = compute_dtype(device)
         with loading(self.card):
-            pipeline = load_pipeline(self.card, self.pipeline_kind, self.not_for_words, dtype).to(device)
+            pipeline = load_pipeline(self.card, self.pipeline_kind, self.not_for_words, dtype)
+        for part in pipeline.components.values():
+            if isinstance(part, nn.Module):
+                place_encoder(part, self.resources, device)
         by_prompt = {}
         with torch.inference_mode():
             for prompt in dict.fromkeys(prompt for prompt, _ in pairs):
