@@ -38,8 +38,9 @@ class Lesson:
     Attributes:
         source: the source clip.
         mask: where is edited.
-        taught: the source's own first frame, carried; None if nothing is to be shown. It is the same whatever is
-            edited, so that the LoRA which learns it is.
+        taught: the source's own first frame, carried, and the same with the segment's last frame carried too; empty
+            if nothing is to be shown. They are the same whatever is edited, so that the LoRA which learns them is, and
+            it learns what is shown with references and without.
         references: the user's further edited frames in this segment, ``[1, H, W, 3]`` by index within it.
         regions: where each of them is learnt from, ``[1, H, W]``.
         from_first: the edited first frame alone, carried: what a reference's sample starts from.
@@ -47,7 +48,7 @@ class Lesson:
 
     source: Pixels
     mask: Mask
-    taught: Hint | None
+    taught: list[Hint]
     references: dict[int, Pixels]
     regions: dict[int, Mask]
     from_first: Hint | None
@@ -137,10 +138,10 @@ class Workbench:
         return Lesson(
             source=self._shrink(source),
             mask=self._shrink_mask(self.mask(segment)),
-            taught=self._hint(carried[0]) if carried else None,
+            taught=[self._hint(each) for each in carried[:2]] if carried else [],
             references=references,
             regions={index: self._region(segment.start + index) for index in references},
-            from_first=self._hint(carried[1]) if carried and references else None,
+            from_first=self._hint(carried[2]) if carried and references else None,
         )
 
     def scene(self, segment: Segment, made: Frames) -> Scene:
@@ -170,18 +171,18 @@ class Workbench:
     # ---- hints ---------------------------------------------------------------------------------------------------
 
     def _lesson_hints(self, segment: Segment, source: Frames) -> list[Carried]:
-        """The source's first frame carried and, if there are references in the segment, the edited one."""
+        """The source's frames carried and, if there are references in the segment, the edited first frame."""
         if not segment.given:
-            taught, _, *alone = self._first_hints(segment, source)
-            return [taught, *alone]
+            *taught, _ = self._first_hints(segment, source)
+            return taught
         self._first, made = None, {segment.given - 1: source[segment.given - 1]}
-        looks = [self._relative({0: self._unedited[0]}, segment) | made, *self._alone(segment)]
-        return self._carried(segment, source, looks, made)
+        taught = [look | made for look in self._taught(segment, source)]
+        return self._carried(segment, source, [*taught, *self._alone(segment)], made)
 
     def _scene_hints(self, segment: Segment, source: Frames, made: Frames) -> Carried:
         """The edited key frames carried, and the last of the frames that are given."""
         if not segment.given:
-            return self._first_hints(segment, source)[1]
+            return self._first_hints(segment, source)[-1]
         self._first = None
         last = {segment.given - 1: made[-1]}
         carried = self._carried(segment, source, [self._relative(self._edited, segment) | last], last)[0]
@@ -191,9 +192,14 @@ class Workbench:
     def _first_hints(self, segment: Segment, source: Frames) -> list[Carried]:
         """In the first segment the same flow serves to learn and to generate."""
         if self._first is None:
-            looks = [{0: self._unedited[0]}, self._relative(self._edited, segment), *self._alone(segment)]
+            looks = [*self._taught(segment, source), *self._alone(segment), self._relative(self._edited, segment)]
             self._first = self._carried(segment, source, looks, ())
         return self._first
+
+    def _taught(self, segment: Segment, source: Frames) -> list[dict[int, Image]]:
+        """The looks that the source is learnt from: its first frame, and that and the segment's last."""
+        first = self._relative({0: self._unedited[0]}, segment)
+        return [first, first | {len(source) - 1: source[-1]}]
 
     def _alone(self, segment: Segment) -> list[dict[int, Image]]:
         """The look that is the edited first frame alone, if there are references in the segment."""

@@ -120,20 +120,20 @@ def _motion_samples(
 ) -> list[Sample]:
     """A segment as it is, and in its share of the further looks that are asked for."""
     rng = np.random.default_rng((run.settings.train_seed, 3))
-    prompt, hint, anchor = run.settings.source_prompt, lesson.taught, bench.anchor(edited=False)
+    prompt, anchor = run.settings.source_prompt, bench.anchor(edited=False)
     kept = [*range(1, segment.given), *(lesson.references if run.settings.anchors else ())]
     samples = []
     for look in range(run.settings.looks or 1):
         change = conditioning.recolour(rng) if look else _unchanged
         if look and (look - 1) % len(shown) != shown.index(segment):
             continue
-        source = change(lesson.source)
+        source, hints = change(lesson.source), [Hint(change(each.pixels), each.trust) for each in lesson.taught]
         if run.settings.lora == "naive":
-            sample = conditioning.naive_sample(source, prompt, kept)
-        else:
-            changed = Hint(change(hint.pixels), hint.trust) if hint else None
-            sample = conditioning.motion_sample(source, lesson.mask, prompt, changed, kept)
-        samples.append(replace(sample, image=change(anchor)))
+            made = [conditioning.naive_sample(source, prompt, kept)]
+        else:  # as it is with both hints, each other look with one of them in turn
+            asked: list[Hint | None] = [*(hints[look % 2 : look % 2 + 1] if look else hints)]
+            made = [conditioning.motion_sample(source, lesson.mask, prompt, each, kept) for each in asked or [None]]
+        samples += [replace(each, image=change(anchor)) for each in made]
     return samples
 
 
