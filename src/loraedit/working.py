@@ -176,8 +176,8 @@ class Workbench:
             *taught, _ = self._first_hints(segment, source)
             return taught
         self._first, made = None, {segment.given - 1: source[segment.given - 1]}
-        taught = [look | made for look in self._taught(segment, source)]
-        return self._carried(segment, source, [*taught, *self._alone(segment)], made)
+        looks = [*(look | made for look in self._taught(segment, source)), *self._alone(segment)]
+        return self._carried(segment, source, looks, made)
 
     def _scene_hints(self, segment: Segment, source: Frames, made: Frames) -> Carried:
         """The edited key frames carried, and the last of the frames that are given."""
