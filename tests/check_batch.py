@@ -49,6 +49,8 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     monkeypatch.setenv("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setenv("RAY_worker_niceness", "0")  # by itself Ray's workers yield to everybody else on the machine
+    here = [str(Path(__file__).parent), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, here)))  # workers find ``batches``
     from ray.cluster_utils import Cluster
 
     head = {"num_cpus": 0, "include_dashboard": False, "object_store_memory": 80 * 2**20}
@@ -71,11 +73,16 @@ def sequential(root: Path) -> Path:
 
 
 def assert_equal(folder: Path, other: Path) -> None:
+    """Every job has the other's bytes, and none that had ended was done again.
+
+    One whose worker was killed after the clip was composed, but before it was measured and reported, had not ended.
+    """
     jobs = sorted(folder.glob("jobs/*"))
+    tries = {job["name"]: job["tries"] for job in json.loads((folder / "results.json").read_text())["jobs"]}
     assert len(jobs) == JOBS
     for job in jobs:
         assert products(job) == products(other / "jobs" / job.name), job.name
-        assert endings(job) == 1, f"{job.name} was not done once"
+        assert 1 <= endings(job) <= max(1, tries[job.name]), f"{job.name} was done again"
     assert len(trainings(folder)) == len(set(trainings(folder))) == CLIPS
 
 
