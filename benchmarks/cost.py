@@ -21,8 +21,8 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from benchmarks.speed.page import write_between
 from benchmarks.speed.work import CPU, make_work
+from benchmarks.tables import put_section
 from loraedit.training import Stage, train
 
 AXES = {
@@ -106,7 +106,7 @@ def main() -> None:
     draw(found, arguments.plot)
     print(json.dumps({axis: round(exponent(points), 2) for axis, points in found.items()}))
     if arguments.page is not None:
-        write_between(arguments.page, "cost", section(found, f"benchmark/{arguments.plot.name}"))
+        put_section(arguments.page, "cost", section(found, f"benchmark/{arguments.plot.name}"))
 
 
 if __name__ == "__main__":

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from conftest import make_scene
 from PIL import Image
@@ -17,7 +19,9 @@ import loraedit
 from loraedit.compose import to_float
 from loraedit.conditioning import Sample, frames_kept, inference_condition, motion_sample
 from loraedit.config import SamplingSettings
+from loraedit.errors import ModelError
 from loraedit.families.base import Encoded, Family, batch
+from loraedit.families.card import read_card
 from loraedit.generate import initial_noise, sample
 from loraedit.lora import attach, attach_lora, lora_parameters, save_lora
 from loraedit.types import Frames, Pixels
@@ -32,6 +36,15 @@ def with_card(folder: Path, area_px: int, text_tokens: int) -> Path:
     card = {"area_px": area_px, "text_tokens": text_tokens, "recipe": RECIPE}
     (folder / "loraedit.json").write_text(json.dumps(card))
     return folder
+
+
+def check_refused(folder: Path, copy: Path, change: dict[str, object], words: str) -> None:
+    """A checkpoint whose transformer has another configuration is no model of ours."""
+    shutil.copytree(folder, copy)
+    file = copy / "transformer/config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **change}))
+    with pytest.raises(ModelError, match=words):
+        read_card(copy)
 
 
 def picture(height: int, width: int) -> Frames:

@@ -16,7 +16,7 @@ from PIL import Image as PilImage
 
 from benchmarks.propagation.cases import KINDS, PER_KIND, make_case
 from benchmarks.propagation.methods import CHOICES, METHODS, ONE, OURS, PAPER
-from benchmarks.speed.page import sections
+from benchmarks.tables import sections
 from loraedit.evaluate.metrics import Interval, paired_bootstrap
 from loraedit.families.card import NANO, read_card
 from loraedit.video import read_image

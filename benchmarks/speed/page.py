@@ -2,26 +2,9 @@
 
 from __future__ import annotations
 
-import re
-from pathlib import Path
 from typing import Any
 
 TITLES = {"train": "A training step", "sample": "A sampling step"}
-
-
-def write_between(page: Path, name: str, section: str) -> None:
-    """Put a section between its markers in a page, at its end if it has none yet."""
-    begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
-    text = page.read_text(encoding="utf-8") if page.exists() else ""
-    before, _, rest = text.partition(begin)
-    after = rest.partition(end)[2].strip()
-    parts = [before.strip(), f"{begin}\n{section.strip()}\n{end}", after]
-    page.write_text("\n\n".join(part for part in parts if part) + "\n", encoding="utf-8")
-
-
-def sections(text: str) -> str:
-    """The sections of a page between markers, for whoever writes the rest anew."""
-    return "\n\n".join(each[0] for each in re.finditer(r"<!-- (\w+): begin -->.*?<!-- \1: end -->", text, re.DOTALL))
 
 
 def section(figures: dict[str, Any]) -> str:

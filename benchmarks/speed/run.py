@@ -27,8 +27,9 @@ from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.speed.contenders import diffsynth, loraedit, plain
-from benchmarks.speed.page import section, write_between
+from benchmarks.speed.page import section
 from benchmarks.speed.work import Contender, Steps, make_work
+from benchmarks.tables import put_section
 
 WARM_UP = 2
 
@@ -143,7 +144,7 @@ def main() -> None:
     figures = measure(arguments.model, arguments.frames, arguments.side, arguments.rounds)
     print(json.dumps(figures, indent=1))
     if arguments.page is not None:
-        write_between(arguments.page, "speed", section(figures))
+        put_section(arguments.page, "speed", section(figures))
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ Only headers are read here: a LoRA that cannot be used is refused before any wei
 
 from __future__ import annotations
 
-import hashlib
 import math
 import os
 import re
@@ -19,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 from loraedit.config import EditSettings
 from loraedit.errors import InputError, ModelError
 from loraedit.families.card import ModelCard
+from loraedit.files import hash_file
 
 __all__ = ["ExtraLora", "check_extras", "distilled_steps", "for_expert", "parse_extra", "settle_distilled"]
 
@@ -51,9 +51,7 @@ class ExtraLora:
     @cached_property
     def key(self) -> list[str | float | None]:
         """Its identity: the hash of its contents, weight and noise."""
-        with self.path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        return [digest[:12], self.weight, self.noise]
+        return [hash_file(self.path)[:12], self.weight, self.noise]
 
 
 def for_expert(extras: Sequence[ExtraLora], expert: str, experts: Sequence[str]) -> list[tuple[Path, float]]:

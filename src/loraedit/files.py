@@ -19,12 +19,14 @@ __all__ = [
     "cache_folder",
     "check_plain",
     "fingerprint",
+    "hash_file",
     "is_whole",
     "load_tensors",
     "read_json",
     "real",
     "save_tensors",
     "try_load_tensors",
+    "write_bytes",
     "write_json",
     "write_tensors",
     "write_text",
@@ -83,7 +85,17 @@ def cache_folder(name: str) -> Path:
     return Path(base) / "loraedit" / name
 
 
-def _replace_file(path: Path, content: bytes) -> None:
+def hash_file(path: Path) -> str:
+    """The SHA-256 of a file's contents in hex.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_bytes(path: Path, content: bytes) -> None:
     """Write a file under a temporary name, flush it to disk, and rename it into place."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.partial")
@@ -124,7 +136,7 @@ def write_json(path: Path, value: Any) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write UTF-8, whole or not at all."""
-    _replace_file(path, text.encode())
+    write_bytes(path, text.encode())
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, Any] | None = None) -> None:
@@ -136,12 +148,12 @@ def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, Any
     own = {METADATA_KEY: json.dumps(metadata, sort_keys=True)} if metadata else {}
     content = _as_safetensors(tensors, {**own, CHECKSUM_KEY: _NO_CHECKSUM})
     checksum = hashlib.sha256(content).hexdigest()
-    _replace_file(path, content.replace(_NO_CHECKSUM.encode(), checksum.encode(), 1))
+    write_bytes(path, content.replace(_NO_CHECKSUM.encode(), checksum.encode(), 1))
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
     """Write safetensors with metadata as it stands in the header; the same contents give the same bytes."""
-    _replace_file(path, _as_safetensors(tensors, metadata))
+    write_bytes(path, _as_safetensors(tensors, metadata))
 
 
 def _as_safetensors(tensors: dict[str, Tensor], metadata: dict[str, str]) -> bytes:

@@ -9,7 +9,6 @@ A name holds the key of the training and the versions of the libraries, so what 
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import time
@@ -19,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from loraedit.errors import InputError
-from loraedit.files import cache_folder, fingerprint, is_whole, write_json
+from loraedit.files import cache_folder, fingerprint, is_whole, read_json, write_json
 from loraedit.locks import take_lock
 from loraedit.version import versions
 
@@ -60,7 +59,7 @@ class Store:
         if self.folder is None:
             return None
         try:
-            record = json.loads(self._place(stem, ".json").read_text(encoding="utf-8"))
+            record = read_json(self._place(stem, ".json"))
             return Learnt([float(loss) for loss in record["losses"]], float(record["seconds"]))
         except (OSError, ValueError, KeyError, TypeError):
             return None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import threading
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from loraedit.errors import InputError
-from loraedit.files import cache_folder, fingerprint
+from loraedit.files import cache_folder, fingerprint, hash_file
 
 __all__ = ["Depot", "fetch", "is_url", "stamp"]
 
@@ -42,11 +41,6 @@ def _open(url: str) -> tuple[Any, str]:
     return system, str(path).rstrip("/")
 
 
-def _hash_file(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 @lru_cache(maxsize=65536)
 def stamp(place: str) -> str:
     """What tells one content from another: the hash of a file or of all files of a folder, or what a URL's host says.
@@ -63,8 +57,8 @@ def stamp(place: str) -> str:
     found = Path(place)
     try:
         if found.is_dir():
-            return fingerprint([[each.name, _hash_file(each)] for each in sorted(found.iterdir()) if each.is_file()])
-        return _hash_file(found)[:12]
+            return fingerprint([[each.name, hash_file(each)] for each in sorted(found.iterdir()) if each.is_file()])
+        return hash_file(found)[:12]
     except OSError as error:
         raise InputError(
             f"There is no '{place}'. Check the path; it counts from the folder of the jobs file."

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 import sys
 import time
 from contextlib import suppress
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from loraedit.batch.jobs import BatchJob, folder_of
 from loraedit.batch.local import Report
 from loraedit.batch.places import Depot
 from loraedit.config import make_settings
-from loraedit.files import write_json
+from loraedit.files import read_json, write_bytes, write_json
 from loraedit.inputs import prepare
 from loraedit.types import Footage
 
@@ -36,7 +36,7 @@ THUMB_PX = 160
 def read_outcome(folder: Path, key: str) -> dict[str, Any] | None:
     """What a job has left in its folder, if it is done, and still the same job."""
     try:
-        record = json.loads((folder / OUTCOME_FILE).read_text(encoding="utf-8"))
+        record = read_json(folder / OUTCOME_FILE)
     except (OSError, ValueError):
         return None
     return record if isinstance(record, dict) and record.get("key") == key else None
@@ -165,6 +165,6 @@ def _write_thumb(path: Path, source: Footage, result: Footage) -> None:
     frames = [next(footage.rgb(at, at + 1)) for footage in (source, result)]
     small = (THUMB_PX, max(1, round(THUMB_PX * source.size.height / source.size.width)))
     tiles = [np.asarray(PilImage.fromarray(frame).resize(small)) for frame in frames]
-    passing = path.with_name(f".{path.name}")
-    PilImage.fromarray(np.concatenate(tiles, 1)).save(passing, "JPEG", quality=80)
-    passing.replace(path)
+    content = BytesIO()
+    PilImage.fromarray(np.concatenate(tiles, 1)).save(content, "JPEG", quality=80)
+    write_bytes(path, content.getvalue())

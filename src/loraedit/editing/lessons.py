@@ -199,7 +199,8 @@ def _found(run: Run, course: _Course, file: Path) -> bool:
     kept = try_load_tensors(state, ("losses",))
     if kept is not None and FINISHED in kept:
         if try_load_tensors(file, ()) is not None:
-            run.reuse(course.name, file, Learnt(kept["losses"].tolist(), 0.0), "run folder")
+            known = run.store.known(file.stem)
+            run.reuse(course.name, file, Learnt(kept["losses"].tolist(), known.seconds if known else 0.0), "run folder")
             return True
         state.unlink()
     learnt = run.store.fetch(file)

@@ -9,6 +9,7 @@ and logged.
 from __future__ import annotations
 
 import tempfile
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from loraedit.conditioning import Sample
 from loraedit.config import SamplingSettings
 from loraedit.editing.run import Run
 from loraedit.families.base import Expert
+from loraedit.files import write_bytes
 from loraedit.generate import Held, sample
 from loraedit.mask_tube import MaskTube
 from loraedit.masks import feather
@@ -117,10 +119,9 @@ class Previews:
         frames = composite(self.source.frames, from_working(pixels, self.source.size), alpha)
         made, title = Clip(frames, self.source.fps), " ".join(["Preview:", *name.split("-")])
         page = contact_sheet(self.source, made, MaskTube(self.mask), title=title)
-        path.parent.mkdir(exist_ok=True)
-        part = path.with_name(f".{path.name}")
-        page.save(part, format="png")
-        part.replace(path)
+        content = BytesIO()
+        page.save(content, format="png")
+        write_bytes(path, content.getvalue())
         run.result.paths["preview"] = path
         run.log(phase="preview", event="preview", file=str(path.relative_to(run.folder)))
         run.progress("preview", 1, 1, str(path))

@@ -178,12 +178,12 @@ class Run:
 
     def reuse(self, course: str, file: Path, learnt: Learnt, where: str) -> None:
         """A course's LoRA was found: its losses are the run's, and what it saves is told."""
-        result, known = self.result, self.store.known(file.stem) or learnt
+        result = self.result
         result.reused.append(f"train {course}")
         result.losses += learnt.losses
         result.saved_steps += len(learnt.losses)
-        result.saved_seconds += known.seconds
-        saved = {"steps": len(learnt.losses), "seconds": round(known.seconds, 3)}
+        result.saved_seconds += learnt.seconds
+        saved = {"steps": len(learnt.losses), "seconds": round(learnt.seconds, 3)}
         self.log(event="reused", lora=file.stem, found_in=where, saved=saved)
 
     def log(self, **event: Any) -> None:

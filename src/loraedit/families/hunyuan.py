@@ -18,9 +18,8 @@ from torch import Tensor
 
 from loraedit.compose import to_uint8
 from loraedit.families.base import Encoded
-from loraedit.families.loading import compute_dtype, free, load_pipeline, loading
+from loraedit.families.loading import free, load_pipeline
 from loraedit.families.one_mask import Fields, OneMaskFamily, shown_where_kept
-from loraedit.memory import place_encoder
 from loraedit.types import Pixels
 
 __all__ = ["DOUBLE_BLOCK", "HunyuanFamily", "forward_with_kept_tokens"]
@@ -59,10 +58,7 @@ class HunyuanFamily(OneMaskFamily):
     def _describe(self, pairs: Sequence[tuple[str, Pixels | None]], device: torch.device) -> list[Fields]:
         """Llava reads prompt and picture together (black if there is none), CLIP the prompt; padding is cut off."""
         kind, absent = HunyuanVideoImageToVideoPipeline, ("transformer", "vae", "scheduler")
-        with loading(self.card):
-            pipeline = load_pipeline(self.card, kind, absent, compute_dtype(device))
-        for encoder in (pipeline.text_encoder, pipeline.text_encoder_2):
-            place_encoder(encoder, self.resources, device)
+        pipeline = load_pipeline(self.card, kind, absent, device, self.resources)
         described = []
         with torch.inference_mode():
             for prompt, image in pairs:

@@ -70,14 +70,23 @@ def load_part(card: ModelCard, kind: Any, name: str, dtype: torch.dtype) -> Any:
     )
 
 
-def load_pipeline(card: ModelCard, kind: Any, absent: Iterable[str], dtype: torch.dtype) -> Any:
-    """A pipeline of diffusers without some of its components, on the CPU."""
+def load_pipeline(card: ModelCard, kind: Any, absent: Iterable[str], device: torch.device, resources: Resources) -> Any:
+    """A pipeline of diffusers without some of its components, in the precision of the device.
+
+    Args:
+        kind: its class.
+        resources: how its models, which are encoders, are brought to the device.
+    """
     missing: dict[str, Any] = dict.fromkeys(absent)
-    return _read_once(
-        card,
-        (kind, *missing, dtype),
-        lambda: kind.from_pretrained(card.folder, **missing, dtype=dtype, use_safetensors=True, local_files_only=True),
-    )
+    how = {"dtype": compute_dtype(device), "use_safetensors": True, "local_files_only": True}
+    with loading(card):
+        pipeline = _read_once(
+            card, (kind, *missing, how["dtype"]), lambda: kind.from_pretrained(card.folder, **missing, **how)
+        )
+    for part in pipeline.components.values():
+        if isinstance(part, nn.Module):
+            place_encoder(part, resources, device)
+    return pipeline
 
 
 def _read_once(card: ModelCard, what: tuple[Any, ...], read: Callable[[], Any]) -> Any:

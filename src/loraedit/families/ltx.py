@@ -8,12 +8,11 @@ from typing import Any, ClassVar
 import torch
 from diffusers import AutoencoderKLLTXVideo, LTXConditionPipeline, LTXVideoTransformer3DModel
 from diffusers.pipelines.ltx.pipeline_ltx_condition import linear_quadratic_schedule
-from torch import Tensor, nn
+from torch import Tensor
 
 from loraedit.families.base import TIMESTEPS, Encoded
-from loraedit.families.loading import compute_dtype, free, load_pipeline, load_scheduler, loading
+from loraedit.families.loading import free, load_pipeline, load_scheduler
 from loraedit.families.one_mask import Fields, OneMaskFamily, shown_where_kept
-from loraedit.memory import place_encoder
 from loraedit.types import Pixels
 
 __all__ = ["FRAME_RATE", "LtxFamily", "positions"]
@@ -49,12 +48,7 @@ class LtxFamily(OneMaskFamily):
 
     def _describe(self, pairs: Sequence[tuple[str, Pixels | None]], device: torch.device) -> list[Fields]:
         """The prompt alone is read; padding is cut off."""
-        dtype = compute_dtype(device)
-        with loading(self.card):
-            pipeline = load_pipeline(self.card, self.pipeline_kind, self.not_for_words, dtype)
-        for part in pipeline.components.values():
-            if isinstance(part, nn.Module):
-                place_encoder(part, self.resources, device)
+        pipeline = load_pipeline(self.card, self.pipeline_kind, self.not_for_words, device, self.resources)
         by_prompt = {}
         with torch.inference_mode():
             for prompt in dict.fromkeys(prompt for prompt, _ in pairs):

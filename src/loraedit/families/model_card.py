@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from loraedit.config import Recipe
-from loraedit.files import fingerprint
+from loraedit.files import fingerprint, read_json
 
 __all__ = ["CARD_FILE", "CardFile", "ModelCard", "SingleFile", "prior_file"]
 
@@ -98,8 +97,7 @@ class ModelCard(BaseModel):
         """The configuration of a component: of its folder, or of the file in its place."""
         if component in self.files:
             return self.files[component].config
-        text = (self.folder / component / "config.json").read_text(encoding="utf-8")
-        config: dict[str, Any] = json.loads(text)
+        config: dict[str, Any] = read_json(self.folder / component / "config.json")
         return config
 
     def prior(self, expert: str) -> Path:

@@ -38,7 +38,6 @@ from loraedit.families.single_file import load_single_file
 from loraedit.families.wan_attention import write_out_attention
 from loraedit.families.wan_layout import SCALES, diffusers_name
 from loraedit.masks import pack_keep_mask, pack_token_mask
-from loraedit.memory import place_encoder
 from loraedit.types import Mask, OnStep, Pixels
 
 __all__ = ["WanFamily"]
@@ -118,8 +117,7 @@ class WanFamily:
         return [self._known_texts[prompt] for prompt in prompts]
 
     def _read_texts(self, prompts: Sequence[str], device: torch.device) -> dict[str, Tensor]:
-        pipeline = self._pipeline("tokenizer", "text_encoder", dtype=compute_dtype(device))
-        place_encoder(pipeline.text_encoder, self.resources, device)
+        pipeline = self._pipeline("tokenizer", "text_encoder", device=device)
         length = self.card.settings.text_tokens
         by_prompt: dict[str, Tensor] = {}
         with torch.inference_mode():
@@ -151,8 +149,7 @@ class WanFamily:
         """One embedding ``[N, D]`` for each list of frames, those of several frames one after the other."""
         if not self.card.image_frames:
             return [None] * len(pictures)
-        pipeline = self._pipeline("image_encoder", "image_processor", dtype=compute_dtype(device))
-        place_encoder(pipeline.image_encoder, self.resources, device)
+        pipeline = self._pipeline("image_encoder", "image_processor", device=device)
         embeddings: list[Tensor | None] = []
         with torch.inference_mode():
             for frames in pictures:
@@ -162,15 +159,14 @@ class WanFamily:
         free()
         return embeddings
 
-    def _pipeline(self, *wanted: str, dtype: torch.dtype) -> Any:
-        """Diffusers' own pipeline with these components only."""
+    def _pipeline(self, *wanted: str, device: torch.device) -> Any:
+        """Diffusers' own pipeline with these components only, on the device."""
         kind = getattr(diffusers, self.card.pipeline)
         names = ["tokenizer", "text_encoder", "vae", "scheduler", "transformer", "image_encoder", "image_processor"]
         if kind is diffusers.WanImageToVideoPipeline:
             names.append("transformer_2")
         absent = [name for name in names if name not in wanted]
-        with loading(self.card):
-            return load_pipeline(self.card, kind, absent, dtype)
+        return load_pipeline(self.card, kind, absent, device, self.resources)
 
     # ---- latents -------------------------------------------------------------------------------------------------
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,14 +19,14 @@ from torch import Tensor, nn
 
 from loraedit.config import TrainSettings
 from loraedit.devices import autocasts, training_attention, training_precision
-from loraedit.distributed import add_up, agreed, split_tokens
+from loraedit.distributed import add_up, split_tokens
 from loraedit.errors import InputError
 from loraedit.families.base import TIMESTEPS, Encoded, Expert, Family, batch, tokens_of
 from loraedit.flow import add_noise, flow_matching_loss
 from loraedit.lora import attach, load_lora, lora_parameters, read_as_it_comes
 from loraedit.memory import checkpoints_kept, place
 from loraedit.training.state import load_state, save_state
-from loraedit.training.stopping import held_out_loss, last_step, rate, settles
+from loraedit.training.stopping import after_step, held_out_loss, last_step, rate
 
 __all__ = ["OnLoss", "Stage", "train"]
 
@@ -101,6 +102,7 @@ def train(
     parameters = dict(lora_parameters(transformer))
     optimizer = make_optimizer(transformer, settings)
     state = load_state(checkpoint, parameters, optimizer)
+    judged = partial(held_out_loss, family, expert, transformer, stage.samples[stage.judged], settings, device)
     transformer.train()
     saved, cost = time.monotonic(), 0.0
     while state.step < last_step(state, settings):
@@ -114,14 +116,7 @@ def train(
             if state.losses:
                 save_state(checkpoint, state, parameters, optimizer)
             raise
-        state = replace(state, losses=[*state.losses, loss])
-        if settings.check_every and state.step % settings.check_every == 0:
-            held_out = held_out_loss(family, expert, transformer, stage.samples[stage.judged].to(device), settings)
-            state = replace(state, held_out=[*state.held_out, held_out])
-        if settings.budget_s:
-            state = replace(state, seconds=agreed(state.seconds + time.monotonic() - began))
-        if settles(state, settings):
-            state = replace(state, settled=state.step)
+        state = after_step(state, settings, loss, judged, began)
         end = last_step(state, settings)
         on_loss(state.step, end, loss)
         if time.monotonic() - saved > cost / SAVE_COST or state.step >= end:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from math import ceil
 
 import torch
@@ -10,11 +12,12 @@ from torch import Tensor, nn
 
 from loraedit.config import TrainSettings
 from loraedit.devices import training_precision
+from loraedit.distributed import agreed
 from loraedit.families.base import TIMESTEPS, Encoded, Expert, Family, batch
 from loraedit.flow import add_noise, flow_matching_loss
 from loraedit.training.state import TrainState
 
-__all__ = ["held_out_loss", "last_step", "rate", "settles"]
+__all__ = ["after_step", "held_out_loss", "last_step", "rate", "settles"]
 
 LEVELS = 4
 """Noise levels at which the held-out loss is measured, spread evenly over those trained on."""
@@ -27,13 +30,20 @@ FALL = 2 / 3
 
 @torch.no_grad()
 def held_out_loss(
-    family: Family, expert: Expert, transformer: nn.Module, sample: Encoded, settings: TrainSettings
+    family: Family,
+    expert: Expert,
+    transformer: nn.Module,
+    sample: Encoded,
+    settings: TrainSettings,
+    device: torch.device,
 ) -> float:
     """The loss in a sample's edit zone alone, at fixed noise levels with fixed noise.
 
     Args:
-        sample: with a target, on the transformer's device.
+        sample: with a target.
+        device: of the transformer.
     """
+    sample = sample.to(device)
     together, generator = batch([sample]), torch.Generator().manual_seed(settings.train_seed)
     data = together.target
     assert data is not None
@@ -48,6 +58,24 @@ def held_out_loss(
             velocity = family.velocity(transformer, noisy, level * TIMESTEPS, together)
         losses.append(flow_matching_loss(velocity, data, noise, edited))
     return float(torch.stack(losses).mean())
+
+
+def after_step(
+    state: TrainState, settings: TrainSettings, loss: float, judged: Callable[[], float], began: float
+) -> TrainState:
+    """The state once a step is done.
+
+    Args:
+        loss: of the step.
+        judged: measures the held-out loss, where it is time to.
+        began: when the step did, by ``time.monotonic``.
+    """
+    state = replace(state, losses=[*state.losses, loss])
+    if settings.check_every and state.step % settings.check_every == 0:
+        state = replace(state, held_out=[*state.held_out, judged()])
+    if settings.budget_s:
+        state = replace(state, seconds=agreed(state.seconds + time.monotonic() - began))
+    return replace(state, settled=state.step) if settles(state, settings) else state
 
 
 def settles(state: TrainState, settings: TrainSettings) -> bool:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from loraedit.config import EditSettings, make_settings
 from loraedit.errors import InputError
-from loraedit.files import write_json
+from loraedit.files import read_json, write_json
 from loraedit.web.store import CLIP_ID, IMAGE_ID, Store
 
 __all__ = ["MASK_KEY", "Draft", "load_draft", "offered_settings", "parse_draft", "save_draft"]
@@ -108,7 +107,7 @@ def _check_settings(settings: dict[str, Any], models: list[str]) -> None:
 def load_draft(store: Store, models: list[str]) -> Draft:
     """The draft that this person left; an empty one if there is none, or files of it are gone."""
     try:
-        return parse_draft(json.loads((store.folder / "draft.json").read_text()), store, models)
+        return parse_draft(read_json(store.folder / "draft.json"), store, models)
     except (OSError, ValueError, InputError):
         return Draft()
 

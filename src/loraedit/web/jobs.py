@@ -12,7 +12,6 @@ continue where they stopped.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shutil
 import signal
@@ -21,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from loraedit.files import write_json
+from loraedit.files import read_json, write_json
 from loraedit.locks import take_lock
 
 __all__ = ["Job", "Lock", "State"]
@@ -77,7 +76,7 @@ class Job:
 
     def record(self) -> dict[str, Any]:
         """What ``job.json`` holds."""
-        record: dict[str, Any] = json.loads((self.folder / "job.json").read_text())
+        record: dict[str, Any] = read_json(self.folder / "job.json")
         return record
 
     def commands(self) -> list[list[str]]:
@@ -88,7 +87,7 @@ class Job:
     def codes(self) -> list[int]:
         """Exit codes of the commands that have ended on their own."""
         try:
-            codes: list[int] = json.loads((self.folder / "codes.json").read_text())
+            codes: list[int] = read_json(self.folder / "codes.json")
         except (OSError, ValueError):
             return []
         return codes
@@ -154,7 +153,7 @@ class Job:
     def printed(self, index: int) -> dict[str, Any] | None:
         """The JSON object that a command printed at its end, if it did."""
         try:
-            value = json.loads((self.folder / f"{index}.out").read_text())
+            value = read_json(self.folder / f"{index}.out")
         except (OSError, ValueError):
             return None
         return value if isinstance(value, dict) else None

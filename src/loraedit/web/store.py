@@ -12,7 +12,6 @@
 from __future__ import annotations
 
 import io
-import json
 import re
 import shutil
 from collections.abc import Sequence
@@ -25,7 +24,7 @@ import av
 from PIL import Image as PilImage
 
 from loraedit.errors import InputError
-from loraedit.files import write_json
+from loraedit.files import read_json, write_json
 from loraedit.types import Clip, Image
 from loraedit.video import open_footage, read_clip, read_image, write_part
 
@@ -92,7 +91,7 @@ class Store:
         folder = self._view_folder(self.clip(name))
         if not (folder / "facts.json").is_file():
             _write_views(folder, _clip(self.clip(name)))
-        return ClipFacts(**json.loads((folder / "facts.json").read_text()))
+        return ClipFacts(**read_json(folder / "facts.json"))
 
     def view(self, name: str, index: int) -> Path:
         """A small picture of a frame.
