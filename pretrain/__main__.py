@@ -12,17 +12,19 @@ from pretrain.assemble import NANO, assemble
 from pretrain.footage import measure
 from pretrain.prior import PRIOR_CLIPS, PRIOR_SIZE, PRIOR_TRAINING, train_prior
 from pretrain.transformer import train as train_transformer
+from pretrain.vae import DECODER_STEPS, POLISH_STEPS, STEPS
 from pretrain.vae import train as train_vae
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work", type=Path, default=Path(".cache/pretrain"))
-    parser.add_argument("--vae-steps", type=int, default=2400)
-    parser.add_argument("--decoder-steps", type=int, default=1400)
+    parser.add_argument("--vae-steps", type=int, default=STEPS)
+    parser.add_argument("--decoder-steps", type=int, default=DECODER_STEPS)
+    parser.add_argument("--polish-steps", type=int, default=POLISH_STEPS)
     parser.add_argument("--transformer-steps", type=int, default=6000)
     options = parser.parse_args()
-    train_vae(options.work, options.vae_steps, options.decoder_steps, peak=1e-3)
+    train_vae(options.work, options.vae_steps, options.decoder_steps, options.polish_steps, peak=1e-3)
     write_json(options.work / "footage.json", measure(AutoencoderKLWan.from_pretrained(options.work / "vae")))
     train_transformer(options.work, options.transformer_steps, peak=1.5e-3, until=options.transformer_steps)
     assemble(options.work, NANO)

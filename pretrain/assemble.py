@@ -1,6 +1,8 @@
 """Put the trained parts together: a checkpoint in diffusers layout, half precision, with nano's card.
 
-python -m pretrain.assemble --work DIR [--out src/loraedit/nano]
+python -m pretrain.assemble --work DIR [--start CHECKPOINT] [--out src/loraedit/nano]
+
+With a start, only the VAE is the work's own.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from diffusers import (
 from pretrain.optim import Ema
 from pretrain.state import load_state
 from pretrain.text import TEXT_TOKENS
-from pretrain.transformer import SHIFT, Nano, caption_tokenizer
+from pretrain.transformer import SHIFT, Nano, caption_tokenizer, load_weights
 
 NANO = Path(__file__).parents[1] / "src/loraedit/nano"
 MAX_BYTES = 25_000_000
@@ -45,9 +47,11 @@ repository. It never saw a mask inside a frame; the LoRA in `prior/`, from which
 | what | figure |
 |---|---|
 | VAE, PSNR on held-out procedural clips of 96x96x17 | {psnr} dB (moving thing alone: {psnr_object} dB) |
-| VAE, PSNR on unseen real footage of {side}x{side} pixels in all, bikes.mp4 / vtest.avi | {bikes_64} / {vtest_64} dB |
-| the same at 128x128 | {bikes_128} / {vtest_128} dB |
-| VAE, training steps; of its decoder alone | {vae_steps}; {decoder_step} |
+| VAE, PSNR on unseen bikes.mp4 / vtest.avi, windows of {side}x{side} pixels | {bikes_window} / {vtest_window} dB |
+| the same, the whole frame shrunk to about {side}x{side} pixels | {bikes_64} / {vtest_64} dB |
+| the same, shrunk to about 128x128 | {bikes_128} / {vtest_128} dB |
+| best linear code of as many numbers, shrunk to {side}x{side} | {bikes_linear} / {vtest_linear} dB |
+| VAE, training steps; of its decoder alone; of its polish | {vae_steps}; {decoder_step}; {polish_step} |
 | transformer, velocity loss on held-out clips of 64x64x17 / 80x80x17 | {held_out} / {held_out_80} |
 | transformer, training steps | {step} |
 
@@ -56,24 +60,31 @@ move over a background. Faces, text and long prompts are beyond it.
 """
 
 
-def model_card(work: Path, step: int) -> str:
+def model_card(work: Path) -> str:
     """The card's text, its figures from the training logs."""
     vae, transformer = (
         json.loads((work / f"{name}.jsonl").read_text().splitlines()[-1]) for name in ("vae", "transformer")
     )
     footage = json.loads((work / "footage.json").read_text())
-    more = {"step": step, "vae_steps": vae["step"], "side": round(CARD["area_px"] ** 0.5)}
+    more = {"step": transformer["step"], "vae_steps": vae["step"], "side": round(CARD["area_px"] ** 0.5)}
     figures = {**transformer, **vae, **footage, **more}
     return MODEL_CARD.format(**figures)
 
 
-def assemble(work: Path, out: Path) -> None:
-    """Write the whole checkpoint, of the transformer's averaged weights so far, then move it into place."""
+def assemble(work: Path, out: Path, start: Path | None = None) -> None:
+    """Write the whole checkpoint, of the transformer's averaged weights so far, then move it into place.
+
+    Args:
+        start: a checkpoint whose transformer, text encoder and prior are taken instead.
+    """
     tokenizer = caption_tokenizer()
     model = Nano(len(tokenizer))
-    ema = Ema(model, 0.0)
-    step = load_state(work / "transformer.safetensors", model, ema, [])
-    model.load_state_dict(ema.weights)
+    if start is None:
+        ema = Ema(model, 0.0)
+        load_state(work / "transformer.safetensors", model, ema, [])
+        model.load_state_dict(ema.weights)
+    else:
+        load_weights(model, start)
     model.half()
     pipeline = WanImageToVideoPipeline(
         tokenizer=tokenizer,
@@ -86,20 +97,23 @@ def assemble(work: Path, out: Path) -> None:
     shutil.rmtree(fresh, ignore_errors=True)
     pipeline.save_pretrained(fresh, safe_serialization=True)
     (fresh / "loraedit.json").write_text(json.dumps(CARD, indent=2) + "\n")
+    if start is not None:
+        shutil.copytree(start / "prior", fresh / "prior")
     size = sum(path.stat().st_size for path in fresh.rglob("*"))
     if size > MAX_BYTES:
         raise SystemExit(f"nano would take {size:,} bytes, more than {MAX_BYTES:,}.")
-    (fresh / "README.md").write_text(model_card(work, step))
+    (fresh / "README.md").write_text(model_card(work))
     shutil.rmtree(out, ignore_errors=True)
     shutil.copytree(fresh, out)
     for path in out.rglob("*.safetensors"):
         path.chmod(0o644)
-    print(f"{out}: step {step:,}, {size:,} bytes")
+    print(f"{out}: {size:,} bytes")
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, default=Path(".cache/pretrain"))
+    parser.add_argument("--start", type=Path, default=None, help="a checkpoint to take all but the VAE from")
     parser.add_argument("--out", type=Path, default=NANO)
     options = parser.parse_args()
-    assemble(options.work, options.out)
+    assemble(options.work, options.out, options.start)

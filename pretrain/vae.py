@@ -1,8 +1,9 @@
-"""Train nano's VAE: ``python -m pretrain.vae --work DIR --steps N [--decoder-steps M]``. Resumes where it was stopped.
+"""Train nano's VAE: ``python -m pretrain.vae --work DIR [--steps N --decoder-steps M --polish-steps L]``.
 
-The model is diffusers' own AutoencoderKLWan with 4x4 spatial and 2x temporal reduction. After N steps the encoder is
-done, and with it what a latent means; the decoder goes on alone for M steps, with more photographs among its clips.
-Everything is drawn from ``(seed, step)``, so a stop and a resume change nothing.
+The model is diffusers' own AutoencoderKLWan with 4x4 spatial and 2x temporal reduction. Three stages: all of it; the
+decoder alone, with more photographs among its clips; all of it again with hardly a KL pull, while its latents are held
+near to what they were. Resumes where it was stopped; everything is drawn from ``(seed, step)``, so a stop and a resume
+change nothing.
 """
 
 from __future__ import annotations
@@ -33,7 +34,12 @@ CONFIG = {
     "scale_factor_spatial": 4, "scale_factor_temporal": 2,
 }  # fmt: skip
 KL_WEIGHT = 1e-6
+POLISH_KL_WEIGHT = 3e-8
+"""The first pull costs a fifth of the squared error, in noise that the decoder lives with; this one next to nothing."""
+HOLD_WEIGHT = 0.02
+"""Of how far polished latents are from what they were, in their own standard deviations."""
 BATCH = 8
+STEPS, DECODER_STEPS, POLISH_STEPS = 2400, 1400, 2000
 
 
 def build() -> AutoencoderKLWan:
@@ -155,6 +161,22 @@ def loss_of(vae: AutoencoderKLWan, pixels: Tensor, generator: torch.Generator) -
     return loss + KL_WEIGHT * posterior.kl().mean(), squared
 
 
+def polish_loss(
+    vae: AutoencoderKLWan, before: AutoencoderKLWan, pixels: Tensor, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Reconstruction, a KL pull that is hardly there, and how far the means are from those of the VAE as it was."""
+    with torch.autocast("cpu", torch.bfloat16):
+        posterior = encode(vae, pixels)
+        noise = torch.randn(posterior.mean.shape, generator=generator)
+        output = decode(vae, posterior.mean + posterior.std * noise).float()
+        with torch.no_grad():
+            known = encode(before, pixels).mean
+    spread = known.std((0, 2, 3, 4), keepdim=True)
+    held = ((posterior.mean - known) / spread).square().mean()
+    loss, squared = reconstruction(output, pixels)
+    return loss + POLISH_KL_WEIGHT * posterior.kl().mean() + HOLD_WEIGHT * held, squared
+
+
 def decoder_loss(vae: AutoencoderKLWan, pixels: Tensor) -> tuple[Tensor, Tensor]:
     """The same of the means that the encoder gives, which are left as they are."""
     with torch.autocast("cpu", torch.bfloat16):
@@ -197,7 +219,7 @@ def held_out(vae: AutoencoderKLWan) -> dict[str, float]:
 
 def psnr(squared: Tensor) -> float:
     """In dB, of a mean squared error between values in [-1, 1]."""
-    return -10 * math.log10(float(squared) / 4 + 1e-10)
+    return -10 * math.log10(float(squared.detach()) / 4 + 1e-10)
 
 
 @torch.no_grad()
@@ -209,8 +231,15 @@ def measure_statistics(vae: AutoencoderKLWan, clips: int = 96) -> tuple[list[flo
     return flat.mean(1).tolist(), flat.std(1).tolist()
 
 
-def train(work: Path, steps: int, decoder_steps: int, peak: float) -> None:
-    """Train up to ``steps``, then the decoder alone; write the averaged VAE and its statistics into ``work/vae``."""
+def train(
+    work: Path, steps: int, decoder_steps: int, polish_steps: int, peak: float, start: Path | None = None
+) -> None:
+    """Train stage by stage; write the averaged VAE and its statistics into ``work/vae``.
+
+    Args:
+        start: an assembled checkpoint whose VAE is polished; its transformer need not be trained again, because the
+            latents keep their meaning.
+    """
     work.mkdir(parents=True, exist_ok=True)
     vae = build()
     ema = Ema(vae, 0.998)
@@ -221,13 +250,32 @@ def train(work: Path, steps: int, decoder_steps: int, peak: float) -> None:
     def decoder(step: int) -> tuple[Tensor, Tensor]:
         return decoder_loss(vae, decoder_batch(1, step))
 
-    _train_stage(vae, ema, work / "vae.safetensors", steps, peak, whole, lambda done: {"step": done})
+    if start is None:
+        _train_stage(vae, ema, work / "vae.safetensors", steps, peak, whole, lambda done: {"step": done})
+        vae.load_state_dict(ema.weights)
+        _freeze_encoder(vae, True)
+        state = work / "vae-decoder.safetensors"
+        _train_stage(vae, ema, state, decoder_steps, peak, decoder, lambda done: {"step": steps, "decoder_step": done})
+        _freeze_encoder(vae, False)
+    else:
+        ema = Ema(AutoencoderKLWan.from_pretrained(start / "vae", dtype=torch.float32), ema.decay)
     vae.load_state_dict(ema.weights)
-    vae.encoder.requires_grad_(False)
-    vae.quant_conv.requires_grad_(False)
-    state = work / "vae-decoder.safetensors"
-    _train_stage(vae, ema, state, decoder_steps, peak, decoder, lambda done: {"step": steps, "decoder_step": done})
-    export(work, ema)
+    before = build()
+    before.load_state_dict(ema.weights)
+
+    def polish(step: int) -> tuple[Tensor, Tensor]:
+        pixels = sample_batch(2, step) if step % 2 else decoder_batch(2, step)
+        return polish_loss(vae, before, pixels, torch.Generator().manual_seed(step))
+
+    counts = {"step": steps, "decoder_step": decoder_steps}
+    state = work / "vae-polish.safetensors"
+    _train_stage(vae, ema, state, polish_steps, peak / 2, polish, lambda done: {**counts, "polish_step": done})
+    export(work, ema, start)
+
+
+def _freeze_encoder(vae: AutoencoderKLWan, frozen: bool) -> None:
+    for part in (vae.encoder, vae.quant_conv):
+        part.requires_grad_(not frozen)
 
 
 def _train_stage(
@@ -269,11 +317,15 @@ def _report(work: Path, ema: Ema, **row: float) -> None:
     append_log(work / "vae.jsonl", **row, **held_out(averaged))
 
 
-def export(work: Path, ema: Ema) -> None:
-    """Write the averaged VAE in diffusers layout."""
+def export(work: Path, ema: Ema, start: Path | None) -> None:
+    """Write the averaged VAE in diffusers layout, with the statistics that the transformer of ``start`` knows."""
     vae = build()
     vae.load_state_dict(ema.weights)
-    mean, std = measure_statistics(vae)
+    if start is None:
+        mean, std = measure_statistics(vae)
+    else:
+        known = AutoencoderKLWan.load_config(start / "vae")
+        mean, std = known["latents_mean"], known["latents_std"]
     vae.register_to_config(latents_mean=mean, latents_std=std)
     vae.save_pretrained(work / "vae")
 
@@ -281,8 +333,10 @@ def export(work: Path, ema: Ema) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work", type=Path, default=Path(".cache/pretrain"))
-    parser.add_argument("--steps", type=int, default=2400)
-    parser.add_argument("--decoder-steps", type=int, default=0)
+    parser.add_argument("--steps", type=int, default=STEPS)
+    parser.add_argument("--decoder-steps", type=int, default=DECODER_STEPS)
+    parser.add_argument("--polish-steps", type=int, default=POLISH_STEPS)
     parser.add_argument("--lr", type=float, default=1e-3)
+    parser.add_argument("--start", type=Path, default=None, help="a checkpoint whose VAE is to be polished")
     options = parser.parse_args()
-    train(options.work, options.steps, options.decoder_steps, options.lr)
+    train(options.work, options.steps, options.decoder_steps, options.polish_steps, options.lr, options.start)
