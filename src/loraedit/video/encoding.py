@@ -23,7 +23,7 @@ from loraedit.errors import ShapeError
 from loraedit.types import Colour, Origin, Stored
 from loraedit.video.copying import Extras, Timed, open_extras
 from loraedit.video.decoding import METADATA_ERRORS
-from loraedit.video.facts import BT709, CONVERTIBLE
+from loraedit.video.facts import BT709, CONVERTIBLE, RGB, UNSAID, turn_of
 from loraedit.video.formats import Encoding, Kind
 from loraedit.video.pixels import BICUBIC_EXACT, Layout, conform, narrow, yuv_frame
 
@@ -40,7 +40,7 @@ class _Plan:
     """All that is settled before the first frame is encoded.
 
     Attributes:
-        first: the first frame.
+        first: the first frame, as it is to be stored.
         few: whether there are not more than ``_FEW`` frames.
         fps: frames per second.
         origin: the file that the frames come from.
@@ -72,8 +72,16 @@ class _Plan:
 
     @property
     def colour(self) -> Colour:
-        """The origin's way to code colour, as far as it can be converted to and the codec can say it."""
+        """The origin's way to code colour, as far as it can be converted to and the codec can say it.
+
+        What RGB becomes YUV with is BT.709, and so is what it stands for, if nothing is said.
+        """
         colour = self.origin.colour if self.origin else BT709
+        if self.is_rgb:
+            return replace(colour, matrix=RGB)
+        if colour.matrix == RGB:
+            light = [1 if tag == UNSAID else tag for tag in (colour.primaries, colour.transfer)]
+            return Colour(BT709.matrix, False, *light)
         matrix = colour.matrix if colour.matrix in CONVERTIBLE else BT709.matrix
         return replace(colour, matrix=matrix, full_range=colour.full_range and self.encoding.any_range)
 
@@ -89,7 +97,7 @@ def write_video(
 
     Args:
         path: where to.
-        frames: at least one, all of one size, type and number of channels; taken one by one.
+        frames: at least one, upright, all of one size, type and number of channels; taken one by one.
         fps: frames per second.
         origin: the file that they come from, with as many frames.
         layout: what their pixels are made of.
@@ -102,7 +110,8 @@ def write_video(
         ShapeError: there are more or fewer frames than the origin has times.
         av.FFmpegError: it cannot be written.
     """
-    rest = iter(frames)
+    turn = turn_of(origin.matrix if origin else None)
+    rest = map(turn.undo, frames)
     head = list(islice(rest, _FEW + 1))
     pixels, kept = kind.encoding.format_for(layout)
     plan = _Plan(head[0], len(head) <= _FEW, fps, origin, kind, pixels, kept, *_clock(fps, origin))
@@ -235,13 +244,27 @@ def _declare(output: OutputContainer, plan: _Plan) -> VideoStream:
     context.flags |= Flags.bitexact
     if plan.origin is not None:
         context.sample_aspect_ratio = plan.origin.pixel_aspect
+        stream.set_display_matrix(_display_matrix(plan.origin, plan.kind))
     if encoding.tag and plan.kind.container.muxer != "matroska":
         context.codec_tag = encoding.tag
     if not plan.is_rgb:
-        context.colorspace, context.color_range = colour.matrix, plan.range
+        context.color_range = plan.range
     if not plan.is_rgb or plan.origin is not None:
-        context.color_primaries, context.color_trc = colour.primaries, colour.transfer
+        context.colorspace, context.color_primaries, context.color_trc = (
+            colour.matrix,
+            colour.primaries,
+            colour.transfer,
+        )
     return stream
+
+
+def _display_matrix(origin: Origin, kind: Kind) -> tuple[int, ...] | None:
+    """The origin's. Matroska has angles and mirrors alone: of what also stretches or shears, the nearest turn."""
+    matrix = origin.matrix
+    if matrix is None or kind.container.muxer != "matroska":
+        return matrix
+    a, b, _, c, d = matrix[:5]
+    return matrix if (a, b) in ((d, -c), (-d, c)) else turn_of(matrix).matrix
 
 
 def _options(plan: _Plan, side: int) -> dict[str, str]:
