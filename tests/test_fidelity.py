@@ -12,9 +12,9 @@ import av
 import numpy as np
 import pytest
 from conftest import Scene
-from films import MS, UNEVEN, Making, ffmpeg, length, make_film, packets, stored, tags, times
+from films import MS, UNEVEN, Making, ffmpeg, length, make_film, packets, tags, times
 from numpy.typing import NDArray
-from test_video import QUARTER_TURN_CLOCKWISE, noisy_clip, smooth_clip, turn
+from test_video import noisy_clip, smooth_clip
 
 import loraedit
 from loraedit import video
@@ -29,7 +29,6 @@ CODECS = [
     ("clip.mp4", "av1"), ("clip.mkv", "av1"), ("clip.mov", "prores"), ("clip.mkv", "prores"),
     ("clip.mov", "png"), ("clip.mkv", "ffv1"), ("frames", "png"),
 ]  # fmt: skip
-RAW = ("-fps_mode", "passthrough", "-f", "rawvideo", "-pix_fmt", "rgb24", "-")
 WEIGHTS = {1: (0.2126, 0.0722), 4: (0.30, 0.11), 5: (0.299, 0.114), 6: (0.299, 0.114), 7: (0.212, 0.087),
            9: (0.2627, 0.0593)}  # fmt: skip
 PATCHES = np.array(
@@ -104,64 +103,23 @@ def test_a_clip_of_other_frames_than_its_origin_is_an_error(tmp_path: Path) -> N
         Clip(noisy_clip(4).frames, Fraction(25), video.read_clip(tmp_path / "source.mp4").origin)
 
 
-# Orientation, pixel aspect, titles
-
-TURNS = [
-    (*("-display_rotation", degrees), *flip) for degrees in (0, 90, 180, 270) for flip in ((), ("-display_hflip",))
-]
-
-
-@pytest.mark.parametrize("turned", TURNS, ids=lambda turned: " ".join(map(str, turned)))
-def test_all_eight_orientations_are_edited_upright_and_stored_as_they_were(tmp_path: Path, turned: Any) -> None:
-    """Compared with what ffmpeg makes of the files, turned and as they are stored."""
-    source = tmp_path / "source.mov"
-    make_film(source, Making("png", "rgb24", sound=None, turned=turned))
-    clip = video.read_clip(source)
-    assert clip.frames.tobytes() == ffmpeg("-i", source, *RAW)
-    for name, codec in (("out.mov", "png"), ("out.mp4", "h264"), ("out.mkv", "ffv1")):
-        assert video.write_clip(tmp_path / name, clip, codec) == []  # type: ignore[arg-type]
-        assert stored(tmp_path / name) == stored(source)
-        assert times(tmp_path / name) == times(source)
-    lying = [ffmpeg("-noautorotate", "-i", tmp_path / name, *RAW) for name in ("source.mov", "out.mov", "out.mkv")]
-    assert lying[0] == lying[1] == lying[2]
-    video.write_clip(tmp_path / "frames", clip)
-    assert np.array_equal(video.read_clip(tmp_path / "frames").frames, clip.frames)
-
-
-@pytest.mark.parametrize(
-    ("matrix", "in_mkv"),
-    [
-        ((46341, 46341, 0, -46341, 46341, 0, 0, 0, 1 << 30), (46340, 46340, 0, -46340, 46340, 0, 0, 0, 1 << 30)),
-        ((0, 98304, 0, -65536, 0, 0, 9 << 16, 0, 1 << 30), QUARTER_TURN_CLOCKWISE),
-        ((65536, 20000, 0, 0, -65536, 0, 0, 0, 1 << 30), (65536, 0, 0, 0, -65536, 0, 0, 0, 1 << 30)),
-    ],
-    ids=["an eighth of a turn", "stretched and moved", "sheared"],
-)
-def test_a_matrix_of_another_kind_is_kept_and_in_mkv_the_nearest_turn(tmp_path: Path, matrix: Any, in_mkv: Any) -> None:
-    make_film(tmp_path / "source.mp4", Making(sound=None))
-    turn(tmp_path / "source.mp4", matrix)
-    clip = video.read_clip(tmp_path / "source.mp4")
-    for name, expected in (("a.mp4", matrix), ("a.mkv", in_mkv)):
-        video.write_clip(tmp_path / name, clip)
-        assert stored(tmp_path / name) == (72, 64, 1, expected)
-    assert np.array_equal(video.read_clip(tmp_path / "a.mkv").frames, clip.frames)
-
-
-@pytest.mark.parametrize("name", ["out.mp4", "out.mov", "out.mkv"])
-def test_a_turned_film_with_wide_pixels_is_written_as_it_was(tmp_path: Path, name: str) -> None:
-    source, out = tmp_path / "source.mp4", tmp_path / name
-    make_film(source, Making(aspect=Fraction(4, 3), turned=("-display_rotation", "270")))
-    clip = video.read_clip(source)
-    assert clip.size == Size(72, 64) and video.write_clip(out, clip, "h264") == []
-    assert stored(out) == stored(source) == (72, 64, Fraction(4, 3), QUARTER_TURN_CLOCKWISE)
-    written = video.read_clip(out)
-    assert written.size == clip.size and difference(written.frames, clip.frames) <= 8
+# Pixel aspect, titles, covers
 
 
 def test_a_pixel_aspect_that_cannot_be_written_is_said(tmp_path: Path) -> None:
     make_film(tmp_path / "source.mp4", Making(aspect=Fraction(4, 3)))
     (note,) = video.write_clip(tmp_path / "out.mkv", video.read_clip(tmp_path / "source.mp4"))
     assert "4:3" in note and "--codec png" in note
+
+
+def test_a_cover_is_not_taken_for_the_film_and_is_said_to_be_left_out(tmp_path: Path) -> None:
+    make_film(tmp_path / "film.mp4", Making())
+    video.write_image(tmp_path / "cover.png", smooth_clip(1).frames[0])
+    ffmpeg("-i", tmp_path / "film.mp4", "-i", tmp_path / "cover.png", "-map", "0:v", "-map", "0:a", "-map", 1,
+           "-c", "copy", "-disposition:v:1", "attached_pic", tmp_path / "source.mp4")  # fmt: skip
+    clip = video.read_clip(tmp_path / "source.mp4")
+    assert len(clip) == 5
+    assert video.write_clip(tmp_path / "out.mp4", clip) == ["The cover or second picture of source.mp4 is not copied."]
 
 
 @pytest.mark.parametrize("name", ["out.mp4", "out.mov", "out.mkv"])

@@ -99,6 +99,8 @@ class Origin:
             are. Frames were turned by it, to the nearest quarter, to be upright.
         pixel_aspect: width by height of a pixel as it is stored.
         colour: how the file codes colour.
+        fields: how many moments a frame holds: 1 is one; from 2 to 5 are two fields, in the order of FFmpeg's
+            ``AVFieldOrder``.
         end: seconds; where the part of the file ends that the frames are. Then only what begins from ``start`` on and
             before it belongs to them. None: they are all of the file.
     """
@@ -111,6 +113,7 @@ class Origin:
     matrix: tuple[int, ...] | None
     pixel_aspect: Fraction
     colour: Colour
+    fields: int = 1
     end: Fraction | None = None
 
     def part(self, first: int, stop: int) -> Origin:

@@ -25,6 +25,7 @@ from loraedit.video.copying import Extras, Timed, open_extras
 from loraedit.video.decoding import METADATA_ERRORS
 from loraedit.video.facts import BT709, CONVERTIBLE, RGB, UNSAID, turn_of
 from loraedit.video.formats import Encoding, Kind
+from loraedit.video.marking import Marker
 from loraedit.video.pixels import BICUBIC_EXACT, Layout, conform, narrow, yuv_frame
 
 __all__ = ["write_video"]
@@ -168,13 +169,14 @@ def _layout_notes(given: Layout, kept: Layout, kind: Kind) -> list[str]:
 
 
 def _aspect_notes(origin: Origin | None, kind: Kind) -> list[str]:
-    """PyAV cannot set the field of .mkv; in H.264 and H.265 the picture itself says it."""
+    """PyAV cannot set the field of .mkv; in H.264 and H.265 the picture says it, where every program looks."""
     aspect = origin.pixel_aspect if origin else 1
+    inside = " but within its frames, where few programs look" if kind.codec == "ffv1" else ""
     if aspect == 1 or kind.container.muxer != "matroska" or kind.encoding.encoder in ("libx264", "libx265"):
         return []
     return [
-        f"The source's pixels are {aspect.numerator}:{aspect.denominator}, which this kind of .mkv does not say. "
-        "An --out that ends in .mov, with --codec png, is lossless and does."
+        f"The source's pixels are {aspect.numerator}:{aspect.denominator}, which this kind of .mkv does not say"
+        f"{inside}. An --out that ends in .mov, with --codec png, is lossless and does."
     ]
 
 
@@ -203,12 +205,12 @@ def _coded(stream: VideoStream, plan: _Plan, frames: Iterable[Stored]) -> Iterat
     """The picture's packets, with the time at which each is decoded."""
     durations = {start: end - start for start, end in pairwise(plan.ticks or ())}
     starts = iter(plan.ticks[:-1]) if plan.ticks else count()
-    reformatter, done = VideoReformatter(), 0
+    reformatter, marker, done = VideoReformatter(), Marker(plan.origin), 0
     for done, pixels in enumerate(frames, 1):
         _check_count(plan.origin, done, ended=False)
         coded = _coded_frame(pixels, plan, reformatter)
         coded.pts, coded.time_base = next(starts), stream.codec_context.time_base
-        yield from _timed(stream, coded, durations)
+        yield from _timed(stream, marker.mark(coded), durations)
     _check_count(plan.origin, done, ended=True)
     yield from _timed(stream, None, durations)
 
@@ -244,6 +246,9 @@ def _declare(output: OutputContainer, plan: _Plan) -> VideoStream:
     context.flags |= Flags.bitexact
     if plan.origin is not None:
         context.sample_aspect_ratio = plan.origin.pixel_aspect
+        if plan.origin.fields > 1:
+            context.field_order = plan.origin.fields
+            context.flags |= Flags.interlaced_dct
         stream.set_display_matrix(_display_matrix(plan.origin, plan.kind))
     if encoding.tag and plan.kind.container.muxer != "matroska":
         context.codec_tag = encoding.tag

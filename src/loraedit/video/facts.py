@@ -15,6 +15,7 @@ from av.video.reformatter import ColorRange
 from av.video.stream import VideoStream
 
 from loraedit.types import Colour, Origin, Stored
+from loraedit.video.marking import fields_of
 
 __all__ = [
     "BT709",
@@ -140,6 +141,7 @@ def origin_of(
         matrix=matrix_of(first),
         pixel_aspect=stream.sample_aspect_ratio or Fraction(1),
         colour=colour_of(first),
+        fields=fields_of(first, stream.codec_context.field_order),
     )
 
 
