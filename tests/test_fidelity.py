@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from fractions import Fraction
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +12,9 @@ import av
 import numpy as np
 import pytest
 from conftest import Scene
+from films import MS, UNEVEN, Making, ffmpeg, length, make_film, packets, tags, times
 from numpy.typing import NDArray
-from test_video import QUARTER_TURN_CLOCKWISE, noisy_clip, smooth_clip, turn
+from test_video import noisy_clip, smooth_clip
 
 import loraedit
 from loraedit import video
@@ -23,8 +23,6 @@ from loraedit.inputs import prepare
 from loraedit.types import Clip, Size
 from loraedit.video import formats
 
-MS = Fraction(1, 1000)
-UNEVEN = (0, 40, 100, 110, 250)  # milliseconds; the last frame stays for 70
 CODECS = [
     ("clip.mp4", "h264"), ("clip.mov", "h264"), ("clip.mkv", "h264"),
     ("clip.mp4", "h265"), ("clip.mov", "h265"), ("clip.mkv", "h265"),
@@ -38,103 +36,6 @@ PATCHES = np.array(
      [30, 30, 30]], np.uint8)  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Making:
-    """How a source file is made."""
-
-    sound: str | None = "aac"
-    sound_at: Fraction = Fraction(0)
-    subtitles: str | None = None
-    times: tuple[int, ...] = UNEVEN
-    last: int = 70
-    aspect: Fraction = Fraction(1)
-    tags: tuple[int, int, int, int] = (1, 1, 1, 1)  # matrix, range, primaries, transfer
-    encoder: str = "libx264"
-
-
-def make_source(path: Path, making: Making, frames: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
-    """Write a file with PyAV alone; the stored frames, each rgb24, or planes of yuv444p."""
-    frames = smooth_clip(len(making.times), 64, 72).frames if frames is None else frames
-    planar = frames.shape[1] == 3
-    height, width = frames.shape[2:] if planar else frames.shape[1:3]
-    with av.open(str(path), "w") as container:
-        container.metadata["title"] = "Räder"
-        options = {"qp": "0"} if planar else {"crf": "4", "bf": "0"} if making.encoder == "libx264" else {}
-        picture = container.add_stream(making.encoder, rate=25, options=options)
-        picture.width, picture.height = width, height
-        picture.pix_fmt = "yuv444p" if planar else "yuv420p" if making.encoder == "libx264" else "bgr0"
-        context = picture.codec_context
-        context.time_base, context.sample_aspect_ratio = MS, making.aspect
-        if picture.pix_fmt != "bgr0":
-            context.colorspace, context.color_range, context.color_primaries, context.color_trc = making.tags
-        sound = container.add_stream(making.sound, rate=48000, options={"strict": "-2"}) if making.sound else None
-        words = container.add_mux_stream(making.subtitles) if making.subtitles else None
-        if sound:
-            sound.metadata["language"] = "fra"
-        container.set_chapters([{"id": 1, "start": 0, "end": 100, "time_base": MS, "metadata": {"title": "one"}}])
-        for pixels, start in zip(frames, making.times, strict=True):
-            frame = av.VideoFrame.from_ndarray(pixels, format="yuv444p" if planar else "rgb24")
-            frame = frame.reformat(format=picture.pix_fmt)
-            frame.pts, frame.time_base = start, MS
-            mux_lasting(container, picture.encode(frame), making)
-        mux_lasting(container, picture.encode(), making)
-        if sound:
-            for packet in sound_packets(sound, making.sound_at):
-                container.mux(packet)
-        if words:
-            packet = av.Packet(b"Hello")
-            packet.pts = packet.dts = 50
-            packet.duration, packet.time_base, packet.stream = 100, MS, words
-            container.mux(packet)
-    return frames
-
-
-def mux_lasting(container: Any, packets: list[av.Packet], making: Making) -> None:
-    ends = dict(pairwise((*making.times, making.times[-1] + making.last)))
-    for packet in packets:
-        packet.duration = ends[packet.pts] - packet.pts
-        container.mux(packet)
-
-
-def sound_packets(stream: Any, start: Fraction) -> list[av.Packet]:
-    noise = np.random.default_rng(0).normal(0, 0.1, (2, 14400)).astype(np.float32)
-    layout = stream.codec_context.format.name
-    if not layout.endswith("p"):
-        noise = noise.T.reshape(1, -1)
-    if layout.startswith("s16"):
-        noise = (noise * 32767).astype(np.int16)
-    frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(noise), format=layout, layout="stereo")
-    frame.sample_rate, frame.pts, frame.time_base = 48000, round(start * 48000), Fraction(1, 48000)
-    return [*stream.encode(frame), *stream.encode()]
-
-
-def packets(path: Path, kind: str) -> list[bytes]:
-    with av.open(str(path)) as container:
-        streams = [stream for stream in container.streams if stream.type == kind]
-        return [bytes(packet) for packet in container.demux(streams) if packet.size] if streams else []
-
-
-def times(path: Path) -> list[Fraction]:
-    with av.open(str(path)) as container:
-        return [frame.pts * frame.time_base for frame in container.decode(video=0)]
-
-
-def length(path: Path) -> Fraction:
-    """How long the picture lasts."""
-    with av.open(str(path)) as container:
-        stream = container.streams.video[0]
-        if path.suffix != ".mkv":
-            return stream.duration * stream.time_base
-        hours, minutes, seconds = stream.metadata["DURATION"].split(":")
-        return Fraction(hours) * 3600 + Fraction(minutes) * 60 + Fraction(seconds)
-
-
-def tags(path: Path) -> tuple[int, int, int, int]:
-    with av.open(str(path)) as container:
-        frame = next(container.decode(video=0))
-        return frame.colorspace, frame.color_range, frame.color_primaries, frame.color_trc
-
-
 def difference(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> int:
     return int(np.abs(one.astype(int) - other.astype(int)).max())
 
@@ -145,7 +46,7 @@ def difference(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> int:
 @pytest.mark.parametrize(("name", "codec"), CODECS[:-1])
 def test_every_codec_keeps_uneven_timestamps_length_and_sound(tmp_path: Path, name: str, codec: Any) -> None:
     source, out = tmp_path / "source.mp4", tmp_path / name
-    make_source(source, Making(sound_at=Fraction(1, 10)))
+    make_film(source, Making(sound_at=Fraction(1, 10)))
     assert video.write_clip(out, video.read_clip(source), codec) == []
     assert times(out) == times(source) == [at * MS for at in UNEVEN]
     assert length(out) == length(source) == 320 * MS
@@ -154,7 +55,7 @@ def test_every_codec_keeps_uneven_timestamps_length_and_sound(tmp_path: Path, na
 
 
 def test_the_lossless_codecs_are_exact_with_uneven_timestamps_and_sound(tmp_path: Path) -> None:
-    make_source(tmp_path / "source.mp4", Making())
+    make_film(tmp_path / "source.mp4", Making())
     clip = replace(video.read_clip(tmp_path / "source.mp4"), frames=noisy_clip(5, 64, 72).frames)
     for name, codec in (("clip.mkv", None), ("clip.mkv", "ffv1"), ("clip.mov", "png"), ("frames", None)):
         video.write_clip(tmp_path / name, clip, codec)  # type: ignore[arg-type]
@@ -170,7 +71,7 @@ def test_an_even_rate_survives_the_milliseconds_of_mkv(tmp_path: Path, fps: Frac
 
 
 def test_coarse_timestamps_with_a_gap_keep_the_gap(tmp_path: Path) -> None:
-    make_source(tmp_path / "source.mp4", Making(sound=None, times=(0, 100, 300, 400, 500), last=100))
+    make_film(tmp_path / "source.mp4", Making(sound=None, times=(0, 100, 300, 400, 500), last=100))
     clip = video.read_clip(tmp_path / "source.mp4")
     assert clip.origin is not None
     origin = replace(clip.origin, pts=(0, 1, 3, 4, 5), time_base=Fraction(1, 10), last=1)
@@ -182,7 +83,7 @@ def test_coarse_timestamps_with_a_gap_keep_the_gap(tmp_path: Path) -> None:
 def test_a_broadcast_that_starts_late_starts_at_once_and_in_step(tmp_path: Path, suffix: str) -> None:
     source, out = tmp_path / "source.ts", tmp_path / f"out{suffix}"
     late = tuple(2000 + at for at in UNEVEN)
-    make_source(source, Making(sound="mp2", sound_at=Fraction(21, 10), times=late))
+    make_film(source, Making(sound="mp2", sound_at=Fraction(21, 10), times=late))
     assert video.write_clip(out, video.read_clip(source)) == []
 
     def lag(path: Path) -> Fraction:
@@ -197,52 +98,34 @@ def test_a_broadcast_that_starts_late_starts_at_once_and_in_step(tmp_path: Path,
 
 
 def test_a_clip_of_other_frames_than_its_origin_is_an_error(tmp_path: Path) -> None:
-    make_source(tmp_path / "source.mp4", Making())
+    make_film(tmp_path / "source.mp4", Making())
     with pytest.raises(TypeError, match="expected frames at 5 times, got 4"):
         Clip(noisy_clip(4).frames, Fraction(25), video.read_clip(tmp_path / "source.mp4").origin)
 
 
-# Orientation, pixel aspect, titles
-
-
-def test_all_eight_orientations_come_out_upright(tmp_path: Path) -> None:
-    path, stored = tmp_path / "source.mp4", tmp_path / "stored.mp4"
-    make_source(stored, Making(sound=None))
-    rows, columns = np.indices((64, 72))
-    frames = video.read_clip(stored).frames
-    for a, b, c, d in [(1, 0, 0, 1), (-1, 0, 0, 1), (1, 0, 0, -1), (-1, 0, 0, -1),
-                       (0, 1, -1, 0), (0, -1, 1, 0), (0, 1, 1, 0), (0, -1, -1, 0)]:  # fmt: skip
-        path.write_bytes(stored.read_bytes())
-        turn(path, (a << 16, b << 16, 0, c << 16, d << 16, 0, 0, 0, 1 << 30))
-        x, y = a * columns + c * rows, b * columns + d * rows
-        expected = np.zeros((5, np.ptp(y) + 1, np.ptp(x) + 1, 3), np.uint8)
-        expected[:, y - y.min(), x - x.min()] = frames
-        assert np.array_equal(video.read_clip(path).frames, expected)
-
-
-@pytest.mark.parametrize("name", ["out.mp4", "out.mov", "out.mkv"])
-def test_a_turned_film_with_wide_pixels_is_written_upright_with_tall_ones(tmp_path: Path, name: str) -> None:
-    source, out = tmp_path / "source.mp4", tmp_path / name
-    make_source(source, Making(aspect=Fraction(4, 3)))
-    turn(source, QUARTER_TURN_CLOCKWISE)
-    clip = video.read_clip(source)
-    assert clip.origin is not None and (clip.origin.rotation, clip.origin.pixel_aspect) == (270, Fraction(3, 4))
-    assert video.write_clip(out, clip, "h264") == []
-    written = video.read_clip(out)
-    assert written.size == clip.size == Size(72, 64) and difference(written.frames, clip.frames) <= 8
-    assert written.origin is not None and (written.origin.rotation, written.origin.pixel_aspect) == (0, Fraction(3, 4))
+# Pixel aspect, titles, covers
 
 
 def test_a_pixel_aspect_that_cannot_be_written_is_said(tmp_path: Path) -> None:
-    make_source(tmp_path / "source.mp4", Making(aspect=Fraction(4, 3)))
+    make_film(tmp_path / "source.mp4", Making(aspect=Fraction(4, 3)))
     (note,) = video.write_clip(tmp_path / "out.mkv", video.read_clip(tmp_path / "source.mp4"))
     assert "4:3" in note and "--codec png" in note
+
+
+def test_a_cover_is_not_taken_for_the_film_and_is_said_to_be_left_out(tmp_path: Path) -> None:
+    make_film(tmp_path / "film.mp4", Making())
+    video.write_image(tmp_path / "cover.png", smooth_clip(1).frames[0])
+    ffmpeg("-i", tmp_path / "film.mp4", "-i", tmp_path / "cover.png", "-map", "0:v", "-map", "0:a", "-map", 1,
+           "-c", "copy", "-disposition:v:1", "attached_pic", tmp_path / "source.mp4")  # fmt: skip
+    clip = video.read_clip(tmp_path / "source.mp4")
+    assert len(clip) == 5
+    assert video.write_clip(tmp_path / "out.mp4", clip) == ["The cover or second picture of source.mp4 is not copied."]
 
 
 @pytest.mark.parametrize("name", ["out.mp4", "out.mov", "out.mkv"])
 def test_titles_chapters_language_and_subtitles_are_copied(tmp_path: Path, name: str) -> None:
     source, out = tmp_path / "source.mkv", tmp_path / name
-    make_source(source, Making(subtitles="subrip"))
+    make_film(source, Making(subtitles="subrip"))
     notes = video.write_clip(out, video.read_clip(source))
     with av.open(str(out)) as container:
         assert container.metadata["title"] == "Räder"
@@ -274,8 +157,10 @@ def test_colours_and_their_tags_survive_every_matrix_and_range(tmp_path: Path, m
     source, out = tmp_path / "source.mp4", tmp_path / "out.mp4"
     squares = PATCHES.reshape(2, 4, 3).repeat(16, 0).repeat(16, 1)
     planes = np.moveaxis(coded(squares, matrix, full), -1, 0)[None]
-    making = Making(sound=None, times=(0,), tags=(matrix, 2 if full else 1, 9, 16))
-    make_source(source, making, planes)
+    making = Making(
+        pixels="yuv444p", options=("-qp", "0"), sound=None, times=(0,), tags=(matrix, 2 if full else 1, 9, 16)
+    )
+    make_film(source, making, planes)
     clip = video.read_clip(source)
     video.write_clip(out, clip)
     assert tags(out) == tags(source) == making.tags
@@ -285,7 +170,7 @@ def test_colours_and_their_tags_survive_every_matrix_and_range(tmp_path: Path, m
 
 
 def test_a_small_untagged_film_is_written_with_the_tags_it_was_read_by(tmp_path: Path) -> None:
-    make_source(tmp_path / "source.mp4", Making(tags=(2, 0, 2, 2)))
+    make_film(tmp_path / "source.mp4", Making(tags=(2, 0, 2, 2)))
     assert tags(tmp_path / "source.mp4") == (2, 0, 2, 2)
     clip = video.read_clip(tmp_path / "source.mp4")
     video.write_clip(tmp_path / "out.mp4", clip)
@@ -295,7 +180,7 @@ def test_a_small_untagged_film_is_written_with_the_tags_it_was_read_by(tmp_path:
 
 @pytest.mark.parametrize(("name", "codec"), CODECS)
 def test_every_codec_looks_like_its_source(tmp_path: Path, name: str, codec: Any) -> None:
-    make_source(tmp_path / "source.mp4", Making(tags=(6, 2, 6, 6)))
+    make_film(tmp_path / "source.mp4", Making(tags=(6, 2, 6, 6)))
     clip = video.read_clip(tmp_path / "source.mp4")
     clip = replace(clip, frames=np.broadcast_to(PATCHES[[3, 4, 5, 6, 7]][:, None, None], (5, 64, 72, 3)))
     video.write_clip(tmp_path / name, clip, codec)
@@ -375,7 +260,7 @@ def test_an_encoder_that_this_build_lacks_is_refused(tmp_path: Path, monkeypatch
 @pytest.mark.parametrize(("name", "sound"), [("out.mp4", "vorbis"), ("out.mov", "libopus")])
 def test_sound_that_does_not_fit_is_left_out_with_a_sentence(tmp_path: Path, name: str, sound: str) -> None:
     source, out = tmp_path / "source.mkv", tmp_path / name
-    make_source(source, Making(sound=sound))
+    make_film(source, Making(sound=sound))
     clip = video.read_clip(source)
     (note,) = video.write_clip(out, clip)
     assert f"{sound.removeprefix('lib')} sound of source.mkv could not be copied into {out.suffix}" in note
@@ -407,7 +292,7 @@ def file_replaced(path: Path) -> None:
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
 def test_damaged_sound_never_costs_the_edit(tmp_path: Path, damage: Callable[[Path], None], suffix: str) -> None:
     source, out = tmp_path / "source.mkv", tmp_path / f"out{suffix}"
-    make_source(source, Making())
+    make_film(source, Making())
     clip = video.read_clip(source)
     whole = packets(source, "audio")
     damage(source)
@@ -418,7 +303,7 @@ def test_damaged_sound_never_costs_the_edit(tmp_path: Path, damage: Callable[[Pa
 
 def test_an_mp4_whose_sound_is_cut_off_keeps_the_rest_of_it_and_says_so(tmp_path: Path) -> None:
     full, source, out = (tmp_path / name for name in ("full.mkv", "source.mp4", "out.mp4"))
-    make_source(full, Making(sound="pcm_s16le", encoder="ffv1", times=(0, 10, 20), last=10))
+    make_film(full, Making("ffv1", "bgr0", sound="pcm_s16le", times=(0, 10, 20), last=10))
     video.write_clip(source, video.read_clip(full))
     sound_cut_off(source)
     (note,) = video.write_clip(out, video.read_clip(source))
@@ -429,10 +314,10 @@ def test_an_mp4_whose_sound_is_cut_off_keeps_the_rest_of_it_and_says_so(tmp_path
 
 def test_an_mp4_whose_picture_is_cut_off_behind_sound_is_refused(tmp_path: Path) -> None:
     full, source = tmp_path / "full.mkv", tmp_path / "source.mp4"
-    make_source(full, Making(sound="pcm_s16le"))
+    make_film(full, Making(sound="pcm_s16le", times=(0, 100, 200, 400, 500)))
     video.write_clip(source, video.read_clip(full))
     sound_cut_off(source)
-    with pytest.raises(InputError, match=r"its end is missing.*only 1 of its frames"):
+    with pytest.raises(InputError, match=r"its end is missing.*only [1-4] of its frames"):
         video.read_clip(source)
 
 
@@ -441,7 +326,7 @@ def test_an_mp4_whose_picture_is_cut_off_behind_sound_is_refused(tmp_path: Path)
 
 def test_an_edit_gives_the_file_back_with_its_sound_and_timing(tmp_path: Path, checkpoint: Path, scene: Scene) -> None:
     source, out = tmp_path / "source.mkv", tmp_path / "result.mp4"
-    make_source(source, Making(encoder="ffv1"), scene.source)
+    make_film(source, Making("ffv1", "bgr0"), scene.source)
     result = loraedit.edit(source, scene.edited_first, scene.mask, model=str(checkpoint), steps=1, out=out)
     assert result.outside_exact and result.notes == result.summary()["notes"] == []
     assert np.array_equal(video.read_clip(result.paths["frames"]).frames[~scene.mask], scene.source[~scene.mask])

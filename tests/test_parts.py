@@ -9,8 +9,7 @@ import av
 import numpy as np
 import pytest
 from conftest import make_scene
-from test_fidelity import MS, UNEVEN, Making, make_source, times
-from test_footage import make_film
+from films import MS, UNEVEN, Making, make_film, times
 
 from loraedit.types import Clip
 from loraedit.video import open_footage, read_clip, write_clip, write_part
@@ -26,7 +25,7 @@ def sound(path: Path) -> dict[Fraction, bytes]:
 @pytest.mark.parametrize("name", ["out.mkv", "out.mov"])
 def test_sound_and_timing_stay_together(tmp_path: Path, first: int, stop: int, name: str) -> None:
     source, part = tmp_path / "source.mp4", tmp_path / "part.mkv"
-    make_source(source, Making(sound="aac"))
+    make_film(source, Making(sound="aac"))
     assert write_part(part, open_footage(source), first, stop) == []
     begin, end = ((*UNEVEN, UNEVEN[-1] + 70)[at] * MS for at in (first, stop))
     assert times(part) == [at * MS - begin for at in UNEVEN[first:stop]]
@@ -40,7 +39,7 @@ def test_sound_and_timing_stay_together(tmp_path: Path, first: int, stop: int, n
 
 def test_a_part_keeps_all_bits(tmp_path: Path) -> None:
     source, part = tmp_path / "source.mkv", tmp_path / "part.mkv"
-    make_film(source, "ffv1", "gbrp10le", Making(sound=None))
+    make_film(source, Making("ffv1", "gbrp10le", sound=None))
     footage = open_footage(source)
     assert write_part(part, footage, 1, 3) == []
     kept = open_footage(part)

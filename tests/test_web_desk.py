@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 from conftest import make_scene
+from films import Making, make_film, packets
 from PIL import Image as PilImage
-from test_fidelity import Making, make_source, packets
 
 from loraedit.errors import InputError
 from loraedit.types import Clip
@@ -88,7 +88,7 @@ def test_everybody_has_a_store_of_his_own_and_the_shown_command_names_it(tmp_pat
 
 def test_a_trimmed_clip_keeps_the_sound_of_its_time(desk: Desk) -> None:
     source = desk.store.folder / "incoming/clip.mp4"
-    make_source(source, Making(sound="aac"))
+    make_film(source, Making(sound="aac"))
     digest, sound = hashlib.sha256(source.read_bytes()).hexdigest(), packets(source, "audio")
     clip = desk.store.keep_clip(source, digest)
     desk.set_draft({"clip": clip, "whole": clip})

@@ -175,7 +175,7 @@ def prepare(
     _check_covered(next(clip.rgb(0, 1)), edited, edit_mask)
     _check_reached(list(references), edit_mask)
     card = card or _read_model(settings)
-    notes = check_extras(extras, card)
+    notes = [*_footage_notes(clip), *check_extras(extras, card)]
     settings, told = settle_distilled(settings, extras)
     settings = settings.model_copy(update={"prompt": joint_prompt(settings.prompt, read)}).resolved(card.recipe)
     _check_prior(settings, card)
@@ -208,6 +208,15 @@ def read_source(source: ClipLike, on_step: OnStep = no_step) -> Footage:
             f"The source array is {frames.dtype} {list(frames.shape)}. Expected uint8 [F, H, W, 3], F at least 1."
         )
     return Clip(frames, DEFAULT_FPS)
+
+
+def _footage_notes(clip: Footage) -> list[str]:
+    if clip.origin is None or clip.origin.fields == 1:
+        return []
+    return [
+        f"{clip.origin.path.name} is interlaced: a frame holds two moments, but the model makes whole frames. The "
+        "result is marked as interlaced too. For a clean edit, deinterlace the clip first (ffmpeg -vf bwdif)."
+    ]
 
 
 def _check_covered(first: Image, edited: Image, edit_mask: MaskTube) -> None:

@@ -73,7 +73,7 @@ class Colour:
     """How RGB is coded as YUV, and what the RGB stands for; numbers are code points of ISO/IEC 23091-2, 2 = unsaid.
 
     Attributes:
-        matrix: from RGB to YUV.
+        matrix: from RGB to YUV; 0 where RGB is stored as it is.
         full_range: whether 8-bit luma runs from 0 to 255, and not from 16 to 235.
         primaries: what red, green and blue are; never converted, only passed on.
         transfer: the curve from numbers to light; never converted, only passed on.
@@ -95,10 +95,12 @@ class Origin:
         time_base: seconds.
         last: how long the last frame is shown, in units of ``time_base``.
         start: seconds, not below zero; where the file, that is the earliest of its streams, begins.
-        rotation: degrees counterclockwise by which the stored frames were turned to be upright; 0, 90, 180 or 270.
-        mirrored: whether they were mirrored too, left to right, before they were turned.
-        pixel_aspect: width by height of a pixel of the upright frames.
+        matrix: how the stored frames are to be shown: FFmpeg's display matrix, nine numbers row by row; None is as they
+            are. Frames were turned by it, to the nearest quarter, to be upright.
+        pixel_aspect: width by height of a pixel as it is stored.
         colour: how the file codes colour.
+        fields: how many moments a frame holds: 1 is one; from 2 to 5 are two fields, in the order of FFmpeg's
+            ``AVFieldOrder``.
         end: seconds; where the part of the file ends that the frames are. Then only what begins from ``start`` on and
             before it belongs to them. None: they are all of the file.
     """
@@ -108,10 +110,10 @@ class Origin:
     time_base: Fraction
     last: int
     start: Fraction
-    rotation: int
-    mirrored: bool
+    matrix: tuple[int, ...] | None
     pixel_aspect: Fraction
     colour: Colour
+    fields: int = 1
     end: Fraction | None = None
 
     def part(self, first: int, stop: int) -> Origin:

@@ -40,7 +40,7 @@ class Extras:
     """
 
     def __init__(self, source: InputContainer, origin: Origin, container: Container) -> None:
-        self.notes: list[str] = []
+        self.notes = _left_behind(source, origin.path.name)
         self._source, self._name, self._start, self._end = source, origin.path.name, origin.start, origin.end
         wanted = [stream for stream in source.streams if stream.type in _WORDS]
         self._streams = [stream for stream in wanted if self._fits(stream, origin.path, container)]
@@ -132,6 +132,14 @@ def open_extras(origin: Origin, container: Container) -> Iterator[Extras]:
     """The extras of the file that a clip came from."""
     with av.open(str(origin.path), metadata_errors=METADATA_ERRORS) as source:
         yield Extras(source, origin, container)
+
+
+def _left_behind(source: InputContainer, name: str) -> list[str]:
+    """What is neither the picture nor copied. Timecode and chapters go along, but their tracks are made anew."""
+    left = ["cover or second picture" for _ in source.streams.video[1:]]
+    if not source.chapters():
+        left += ["data track" for stream in source.streams.data if "timecode" not in stream.metadata]
+    return [f"The {what} of {name} is not copied." for what in dict.fromkeys(left)]
 
 
 def _trial(path: Path, index: int, muxer: str) -> bool:

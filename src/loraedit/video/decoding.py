@@ -15,7 +15,7 @@ from av.video.stream import VideoStream
 
 from loraedit.errors import InputError
 from loraedit.types import Size, Stored
-from loraedit.video.facts import Turn, only, turn_of
+from loraedit.video.facts import Turn, matrix_of, only, turn_of
 from loraedit.video.pixels import Layout, layout_of, stored_pixels
 
 __all__ = ["MAX_FRAMES", "MAX_PIXELS", "METADATA_ERRORS", "Decoder", "damaged"]
@@ -120,7 +120,7 @@ class Decoder:
     def pixels(self, frame: VideoFrame, layout: Layout) -> Stored:
         """A frame as RGB, upright."""
         if self.turn is None:  # once for a file: to look at a frame's side data keeps the frame in memory for good
-            self.turn = turn_of(frame)
+            self.turn = turn_of(matrix_of(frame))
         return self.turn.apply(stored_pixels(frame, layout, self._reformatter))
 
     def _decoded(self) -> Iterator[VideoFrame]:

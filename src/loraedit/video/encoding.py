@@ -23,8 +23,9 @@ from loraedit.errors import ShapeError
 from loraedit.types import Colour, Origin, Stored
 from loraedit.video.copying import Extras, Timed, open_extras
 from loraedit.video.decoding import METADATA_ERRORS
-from loraedit.video.facts import BT709, CONVERTIBLE
+from loraedit.video.facts import BT709, CONVERTIBLE, RGB, UNSAID, turn_of
 from loraedit.video.formats import Encoding, Kind
+from loraedit.video.marking import Marker
 from loraedit.video.pixels import BICUBIC_EXACT, Layout, conform, narrow, yuv_frame
 
 __all__ = ["write_video"]
@@ -40,7 +41,7 @@ class _Plan:
     """All that is settled before the first frame is encoded.
 
     Attributes:
-        first: the first frame.
+        first: the first frame, as it is to be stored.
         few: whether there are not more than ``_FEW`` frames.
         fps: frames per second.
         origin: the file that the frames come from.
@@ -72,8 +73,16 @@ class _Plan:
 
     @property
     def colour(self) -> Colour:
-        """The origin's way to code colour, as far as it can be converted to and the codec can say it."""
+        """The origin's way to code colour, as far as it can be converted to and the codec can say it.
+
+        What RGB becomes YUV with is BT.709, and so is what it stands for, if nothing is said.
+        """
         colour = self.origin.colour if self.origin else BT709
+        if self.is_rgb:
+            return replace(colour, matrix=RGB)
+        if colour.matrix == RGB:
+            light = [1 if tag == UNSAID else tag for tag in (colour.primaries, colour.transfer)]
+            return Colour(BT709.matrix, False, *light)
         matrix = colour.matrix if colour.matrix in CONVERTIBLE else BT709.matrix
         return replace(colour, matrix=matrix, full_range=colour.full_range and self.encoding.any_range)
 
@@ -89,7 +98,7 @@ def write_video(
 
     Args:
         path: where to.
-        frames: at least one, all of one size, type and number of channels; taken one by one.
+        frames: at least one, upright, all of one size, type and number of channels; taken one by one.
         fps: frames per second.
         origin: the file that they come from, with as many frames.
         layout: what their pixels are made of.
@@ -102,7 +111,8 @@ def write_video(
         ShapeError: there are more or fewer frames than the origin has times.
         av.FFmpegError: it cannot be written.
     """
-    rest = iter(frames)
+    turn = turn_of(origin.matrix if origin else None)
+    rest = map(turn.undo, frames)
     head = list(islice(rest, _FEW + 1))
     pixels, kept = kind.encoding.format_for(layout)
     plan = _Plan(head[0], len(head) <= _FEW, fps, origin, kind, pixels, kept, *_clock(fps, origin))
@@ -159,13 +169,14 @@ def _layout_notes(given: Layout, kept: Layout, kind: Kind) -> list[str]:
 
 
 def _aspect_notes(origin: Origin | None, kind: Kind) -> list[str]:
-    """PyAV cannot set the field of .mkv; in H.264 and H.265 the picture itself says it."""
+    """PyAV cannot set the field of .mkv; in H.264 and H.265 the picture says it, where every program looks."""
     aspect = origin.pixel_aspect if origin else 1
+    inside = " but within its frames, where few programs look" if kind.codec == "ffv1" else ""
     if aspect == 1 or kind.container.muxer != "matroska" or kind.encoding.encoder in ("libx264", "libx265"):
         return []
     return [
-        f"The source's pixels are {aspect.numerator}:{aspect.denominator}, which this kind of .mkv does not say. "
-        "An --out that ends in .mov, with --codec png, is lossless and does."
+        f"The source's pixels are {aspect.numerator}:{aspect.denominator}, which this kind of .mkv does not say"
+        f"{inside}. An --out that ends in .mov, with --codec png, is lossless and does."
     ]
 
 
@@ -194,12 +205,12 @@ def _coded(stream: VideoStream, plan: _Plan, frames: Iterable[Stored]) -> Iterat
     """The picture's packets, with the time at which each is decoded."""
     durations = {start: end - start for start, end in pairwise(plan.ticks or ())}
     starts = iter(plan.ticks[:-1]) if plan.ticks else count()
-    reformatter, done = VideoReformatter(), 0
+    reformatter, marker, done = VideoReformatter(), Marker(plan.origin), 0
     for done, pixels in enumerate(frames, 1):
         _check_count(plan.origin, done, ended=False)
         coded = _coded_frame(pixels, plan, reformatter)
         coded.pts, coded.time_base = next(starts), stream.codec_context.time_base
-        yield from _timed(stream, coded, durations)
+        yield from _timed(stream, marker.mark(coded), durations)
     _check_count(plan.origin, done, ended=True)
     yield from _timed(stream, None, durations)
 
@@ -235,13 +246,30 @@ def _declare(output: OutputContainer, plan: _Plan) -> VideoStream:
     context.flags |= Flags.bitexact
     if plan.origin is not None:
         context.sample_aspect_ratio = plan.origin.pixel_aspect
+        if plan.origin.fields > 1:
+            context.field_order = plan.origin.fields
+            context.flags |= Flags.interlaced_dct
+        stream.set_display_matrix(_display_matrix(plan.origin, plan.kind))
     if encoding.tag and plan.kind.container.muxer != "matroska":
         context.codec_tag = encoding.tag
     if not plan.is_rgb:
-        context.colorspace, context.color_range = colour.matrix, plan.range
+        context.color_range = plan.range
     if not plan.is_rgb or plan.origin is not None:
-        context.color_primaries, context.color_trc = colour.primaries, colour.transfer
+        context.colorspace, context.color_primaries, context.color_trc = (
+            colour.matrix,
+            colour.primaries,
+            colour.transfer,
+        )
     return stream
+
+
+def _display_matrix(origin: Origin, kind: Kind) -> tuple[int, ...] | None:
+    """The origin's. Matroska has angles and mirrors alone: of what also stretches or shears, the nearest turn."""
+    matrix = origin.matrix
+    if matrix is None or kind.container.muxer != "matroska":
+        return matrix
+    a, b, _, c, d = matrix[:5]
+    return matrix if (a, b) in ((d, -c), (-d, c)) else turn_of(matrix).matrix
 
 
 def _options(plan: _Plan, side: int) -> dict[str, str]:

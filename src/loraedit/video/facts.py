@@ -15,14 +15,18 @@ from av.video.reformatter import ColorRange
 from av.video.stream import VideoStream
 
 from loraedit.types import Colour, Origin, Stored
+from loraedit.video.marking import fields_of
 
 __all__ = [
     "BT709",
     "CONVERTIBLE",
+    "RGB",
+    "UNSAID",
     "Shown",
     "Turn",
     "average_rate",
     "colour_of",
+    "matrix_of",
     "only",
     "origin_of",
     "shown",
@@ -35,11 +39,14 @@ BT709 = Colour(matrix=1, full_range=False, primaries=1, transfer=1)
 CONVERTIBLE = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9}
 """Matrices that can be converted both ways, and swscale's names for them."""
 
-_UNSAID = 2
+RGB, UNSAID = 0, 2
+"""As a matrix; as a tag of any kind."""
+
 _WRONG_FRAMES = Fraction(1, 10)
 _LONGEST_S = 31 * 24 * 3600  # a clip that claims to last for longer is taken to say nothing about time
 _LEAST_RATE = Fraction(1, 100_000)
 _BT601, _HD_HEIGHT = 6, 720
+_ONE = 1 << 16  # in a display matrix
 
 
 def only(container: InputContainer, *wanted: Stream) -> None:
@@ -58,6 +65,18 @@ class Turn(NamedTuple):
         """The upright frame."""
         return np.ascontiguousarray(np.rot90(pixels[:, ::-1] if self.mirrored else pixels, self.quarters))
 
+    def undo(self, pixels: Stored) -> Stored:
+        """The stored frame of an upright one."""
+        turned = np.rot90(pixels, -self.quarters)
+        return np.ascontiguousarray(turned[:, ::-1] if self.mirrored else turned)
+
+    @property
+    def matrix(self) -> tuple[int, ...]:
+        """As a display matrix."""
+        a, b, c, d = ((1, 0, 0, 1), (0, -1, 1, 0), (-1, 0, 0, -1), (0, 1, -1, 0))[self.quarters]
+        side = -1 if self.mirrored else 1
+        return side * a * _ONE, side * b * _ONE, 0, c * _ONE, d * _ONE, 0, 0, 0, 1 << 30
+
 
 class Shown(NamedTuple):
     """When a frame is shown, in the time base of its stream; None if the file does not say."""
@@ -66,12 +85,17 @@ class Shown(NamedTuple):
     duration: int
 
 
-def turn_of(frame: VideoFrame) -> Turn:
-    """The turn nearest to a frame's display matrix ``[a b . c d .]``: ``x' = ax + cy``, ``y' = bx + dy``."""
+def matrix_of(frame: VideoFrame) -> tuple[int, ...] | None:
+    """A frame's display matrix, if it has one."""
     data: Any = frame.side_data.get("DISPLAYMATRIX")
-    if data is None:
+    return None if data is None else tuple(np.frombuffer(data, np.int32).tolist())
+
+
+def turn_of(matrix: tuple[int, ...] | None) -> Turn:
+    """The turn nearest to a display matrix ``[a b . c d .]``: ``x' = ax + cy``, ``y' = bx + dy``."""
+    if matrix is None:
         return Turn(False, 0)
-    a, b, _, c, d = (int(value) for value in np.frombuffer(data, np.int32)[:5])
+    a, b, _, c, d = matrix[:5]
     if abs(a) + abs(d) >= abs(b) + abs(c):
         right, down = a >= 0, d >= 0
         return Turn(right != down, 0 if down else 2)
@@ -82,14 +106,13 @@ def turn_of(frame: VideoFrame) -> Turn:
 def colour_of(frame: VideoFrame) -> Colour:
     """How a decoded frame codes colour.
 
-    Untagged YUV is taken as BT.601 below 720 lines and as BT.709 from there on, as players do; RGB, and what cannot be
-    converted, has BT.709 to become YUV with.
+    Untagged YUV is taken as BT.601 below 720 lines and as BT.709 from there on, as players do.
     """
     full = frame.color_range == ColorRange.JPEG or frame.format.name.startswith("yuvj")
     if frame.format.is_rgb:
-        return Colour(BT709.matrix, False, *(1 if tag == _UNSAID else tag for tag in _light(frame)))
+        return Colour(RGB, False, *_light(frame))
     matrix: int = frame.colorspace
-    if matrix == _UNSAID:
+    if matrix == UNSAID:
         matrix = BT709.matrix if frame.height >= _HD_HEIGHT else _BT601
     return Colour(matrix, full, *_light(frame))
 
@@ -107,8 +130,6 @@ def origin_of(
     path: Path, container: InputContainer, stream: VideoStream, first: VideoFrame, times: list[Shown], fps: Fraction
 ) -> Origin:
     """The facts of a file whose frames have all been decoded."""
-    turn = turn_of(first)
-    aspect = stream.sample_aspect_ratio or Fraction(1)
     start = max(Fraction(container.start_time or 0, 1_000_000), Fraction(0))  # a codec's lead-in lies before zero
     pts, time_base, last = _timing(times, stream, fps, start)
     return Origin(
@@ -117,10 +138,10 @@ def origin_of(
         time_base=time_base,
         last=last,
         start=min(start, pts[0] * time_base),
-        rotation=90 * turn.quarters,
-        mirrored=turn.mirrored,
-        pixel_aspect=1 / aspect if turn.quarters % 2 else aspect,
+        matrix=matrix_of(first),
+        pixel_aspect=stream.sample_aspect_ratio or Fraction(1),
         colour=colour_of(first),
+        fields=fields_of(first, stream.codec_context.field_order),
     )
 
 

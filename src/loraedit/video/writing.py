@@ -45,14 +45,15 @@ def write_footage(
 
     What is like footage with an origin goes into a video with the origin's timestamps, counted from the start of its
     file, its pixel aspect and its colour tags, and with its sound, subtitles, chapters and titles, copied as they are.
-    Frames are upright, so no rotation is written. What has no origin is coded as BT.709, at an even rate.
+    If the origin is stored turned or mirrored, so is the file, under the same display matrix; a folder is upright. What
+    has no origin is coded as BT.709, at an even rate.
 
     The same frames give the same bytes on the same machine. Missing parent folders are made.
 
     Args:
         path: where to.
-        frames: ``[H, W, 3]`` RGB or ``[H, W, 4]`` RGBA, all alike, uint8, or uint16 from 0 to 65535; at least one,
-            and as many as ``like.origin`` has. They are taken one by one, and none is kept.
+        frames: ``[H, W, 3]`` RGB or ``[H, W, 4]`` RGBA, upright, all alike, uint8, or uint16 from 0 to 65535; at least
+            one, and as many as ``like.origin`` has. They are taken one by one, and none is kept.
         like: footage whose timing, origin, and depth for uint16 the frames have; or only frames per second.
         codec: what to write, if not what the suffix stands for.
 
