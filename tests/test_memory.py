@@ -86,6 +86,7 @@ def test_gradients_are_those_of_the_plain_run(name: str, plain: tuple[dict[str, 
         torch.testing.assert_close(found[key], gradient, rtol=1e-4, atol=1e-7)
 
 
+@pytest.mark.filterwarnings("ignore")  # torch's tracing warns, and hides it from all but those who raise
 def test_compiled_blocks_give_the_gradients_of_the_plain_run(
     plain: tuple[dict[str, Tensor], Meter, nn.Module], monkeypatch: pytest.MonkeyPatch
 ) -> None:
