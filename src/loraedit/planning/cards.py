@@ -14,7 +14,8 @@ class GraphicsCard:
     Attributes:
         name: as its maker writes it.
         memory_gb: in 10^9 bytes.
-        tflops: dense matrix products in bfloat16, sums in float32, 10^12 a second, as published (of GeForce cards in the white papers of Ampere, Ada and Blackwell).
+        tflops: dense matrix products in bfloat16, sums in float32, 10^12 a second, as published: in the white
+            papers of Ampere, Ada and Blackwell, and in the data sheets of L40S, A100, H100 and H200.
     """
 
     name: str
