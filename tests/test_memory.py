@@ -18,10 +18,11 @@ from loraedit.families import open_family
 from loraedit.families.base import Encoded, Family, batch
 from loraedit.families.card import NANO, read_card
 from loraedit.flow import flow_matching_loss
-from loraedit.lora import attach, lora_parameters
+from loraedit.lora import lora_parameters
 from loraedit.memory import blocks, checkpoints_kept, place, place_encoder
 from loraedit.planning.meter import Meter
 from loraedit.training import Stage, train
+from scripts.gpu_check import with_lora
 
 CPU = torch.device("cpu")
 EXACT = {
@@ -49,12 +50,7 @@ def sample_of(family: Family) -> Encoded:
 def gradients(resources: Resources, metered: bool = True) -> tuple[dict[str, Tensor], Meter, nn.Module]:
     """One backward pass of nano with a LoRA that does something, its gradients, and what it took."""
     family = family_with(resources)
-    transformer = family.load_transformer(family.experts[0], CPU)
-    attach(transformer, family.lora_targets("all"), rank=2, seed=0)
-    with torch.no_grad():
-        for index, (name, parameter) in enumerate(lora_parameters(transformer)):
-            if name.endswith("lora_B"):
-                parameter.normal_(std=0.02, generator=torch.Generator().manual_seed(index))
+    transformer = with_lora(family, CPU)
     place(transformer, resources, CPU)
     transformer.train()
     together = batch([sample_of(family)])

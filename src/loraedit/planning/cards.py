@@ -16,11 +16,13 @@ class GraphicsCard:
         memory_gb: in 10^9 bytes.
         tflops: dense matrix products in bfloat16, sums in float32, 10^12 a second, as published: in the white
             papers of Ampere, Ada and Blackwell, and in the data sheets of L40S, A100, H100 and H200.
+        is_host: whether its memory is the host's, so that what is kept there is in it too.
     """
 
     name: str
     memory_gb: int
     tflops: float
+    is_host: bool = False
 
 
 CARDS = (

@@ -19,7 +19,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from loraedit.config import Resources, TrainSettings
 from loraedit.families import open_family
-from loraedit.families.base import Encoded, Family, batch
+from loraedit.families.base import Encoded, Family, batch, tokens_of
 from loraedit.families.model_card import ModelCard
 from loraedit.files import cache_folder, fingerprint, read_json, write_json
 from loraedit.flow import flow_matching_loss
@@ -57,9 +57,7 @@ class Shape:
 
     def tokens(self, card: ModelCard) -> int:
         """Places of the transformer's sequence, from the video alone."""
-        f, h, w = self.latent(card)
-        patch = card.multiple_px // card.spatial
-        return f * (h // patch) * (w // patch)
+        return tokens_of(card, self.latent(card))
 
 
 @dataclass(frozen=True)
