@@ -5,7 +5,7 @@ TORCH ?= torch==2.13.0
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.stamp
-MODELS ?= nano
+MODELS ?=
 EXAMPLE := examples/pedestrian
 
 .DEFAULT_GOAL := help
@@ -56,8 +56,8 @@ format: $(STAMP)  ## let ruff fix and format the code
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-gpu-check: $(STAMP)  ## run every memory level once, small, on this machine's device (MODELS=...)
-	$(BIN)/python scripts/gpu_check.py --models $(MODELS)
+gpu-check: $(STAMP)  ## run every family and memory level once, small, on this machine's device (MODELS=... adds your own)
+	$(BIN)/python -m scripts.gpu_check --models $(MODELS)
 
 bench: $(STAMP)  ## run the benchmark and write docs/benchmark.md (long; stop and continue as you like)
 	$(BIN)/python -m benchmarks.propagation.run --page docs/benchmark.md

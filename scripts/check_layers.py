@@ -25,7 +25,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("working", "planning", "captions"),
     ("inputs", "report", "training", "generate"),
     ("edits", "extra_loras"),
-    ("lora", "lora_files"),
+    ("lora", "lora_files", "lora_layers"),
     ("families",),
     ("conditioning", "distributed", "memory", "results", "segments", "store", "tracking", "window"),
     ("masks",),

@@ -1,9 +1,11 @@
 """Run every means of saving memory once, small, on this machine's device, and compare with plain float32 on the CPU.
 
-    python scripts/gpu_check.py [--device cuda] [--models nano FOLDER ...]
+    python -m scripts.gpu_check [--device cuda] [--models FOLDER ...]
 
-What a user with a card runs once (``make gpu-check``). For each model: a forward and a backward pass under each level
-of memory, with the LoRA's gradient and the velocity beside the CPU's, the peak of the device's memory and the time.
+What a user with a card runs once (``make gpu-check``). For nano, for a small random checkpoint of every other family,
+and for the models that are named: a forward and a backward pass under each level of memory, with the LoRA's gradient
+and the velocity beside the CPU's, the peak of the device's memory and the time. Named models are loaded on the CPU too,
+in float32.
 Without a card it runs on the CPU. The exit code is 1 if anything is further off than its precision.
 """
 
@@ -12,22 +14,25 @@ from __future__ import annotations
 import argparse
 import gc
 import sys
+import tempfile
 import time
+from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from rich.console import Console
 from rich.table import Table
-from torch import Tensor
+from torch import Tensor, nn
 
 from loraedit.app.progress import quiet_libraries
 from loraedit.config import Resources
 from loraedit.devices import autocasts, find_device, training_attention, training_precision
 from loraedit.errors import LoraEditError
 from loraedit.families import open_family
-from loraedit.families.base import TIMESTEPS, Encoded, batch
-from loraedit.families.card import ModelCard, read_card, resolve_model
+from loraedit.families.base import TIMESTEPS, Encoded, Family, batch
+from loraedit.families.card import NANO, ModelCard, read_card, resolve_model
 from loraedit.flow import flow_matching_loss
 from loraedit.lora import attach, lora_parameters, read_as_it_comes
 from loraedit.memory import checkpoints_kept, place
@@ -41,6 +46,8 @@ LEVELS = {
     "fp8 weights": Resources(weights="fp8"),
     "fp8 weights, blocks on the host": Resources(weights="fp8", offload_blocks=True, offload_checkpoints=True),
 }
+WIDTH = 120
+"""Columns of the table."""
 NEAR = {"exact": 0.9999, "bfloat16": 0.99, "fp8": 0.9}
 """Least cosine similarity of gradient and velocity with the CPU's, by what computes."""
 
@@ -60,30 +67,42 @@ def main() -> int:
     """Run, and print the table; 1 if anything is too far off."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--device", default=None)
-    parser.add_argument("--models", nargs="+", default=["nano"])
+    parser.add_argument("--models", nargs="*", default=[])
     options = parser.parse_args()
     quiet_libraries("diffusers", "transformers")
-    device, console, bad = find_device(options.device), Console(), 0
-    table = Table("Model", "Means", "Loss", "Gradient", "Velocity", "Peak GB", "s", "")
-    for model in options.models:
-        card = read_card(resolve_model(model))
+    with tempfile.TemporaryDirectory(prefix="loraedit-") as place:
+        named_models = {model: resolve_model(model) for model in options.models}
+        return check({"nano": NANO, **_small_checkpoints(Path(place)), **named_models}, find_device(options.device))
+
+
+def check(models: Mapping[str, Path], device: torch.device) -> int:
+    """Run all levels on each checkpoint folder, by the name it is called, and print the table."""
+    console, bad = Console(), 0
+    console.width = max(console.width, WIDTH)
+    table = Table("Model", "Means", "Loss", "Gradient", "Velocity", "Peak GB", "s", "", box=None)
+    for model, folder in models.items():
+        card = read_card(folder)
         reference = run(card, Resources(), torch.device("cpu"), precise=True)
         for name, level in LEVELS.items():
+            label = model if level is next(iter(LEVELS.values())) else ""
             try:
                 found = run(card, level, device)
             except (torch.OutOfMemoryError, LoraEditError) as error:
-                table.add_row(model, name, "", "", "", "", "", f"did not run: {type(error).__name__}")
+                table.add_row(label, name, "", "", "", "", "", f"did not run: {type(error).__name__}")
                 continue
             alike = [_cosine(found.gradient, reference.gradient), _cosine(found.velocity, reference.velocity)]
             least = NEAR["fp8" if level.weights == "fp8" else "bfloat16" if autocasts(device) else "exact"]
             ok = min(alike) >= least
             bad += not ok
             table.add_row(
-                model, name, f"{found.loss:.5f}", *(f"{value:.5f}" for value in alike),
+                label, name, f"{found.loss:.5f}", *(f"{value:.5f}" for value in alike),
                 f"{found.peak_bytes / 1e9:.3f}" if found.peak_bytes else "", f"{found.seconds:.2f}",
                 "ok" if ok else f"below {least}",
             )  # fmt: skip
-    console.print(f"Device {device}, torch {torch.__version__}. Beside plain float32 on the CPU (cosine similarity):")
+    console.print(
+        f"Device {device}, torch {torch.__version__}. Cosine similarities are with plain float32 on the CPU. nano and "
+        "your own models are whole; all others are small, with random weights."
+    )
     console.print(table)
     return 1 if bad else 0
 
@@ -91,12 +110,7 @@ def main() -> int:
 def run(card: ModelCard, resources: Resources, device: torch.device, precise: bool = False) -> Outcome:
     """The gradient of a training step and a velocity, on a clip of noise; ``precise`` is in the weights' precision."""
     family = open_family(card, resources)
-    transformer = family.load_transformer(family.experts[0], device)
-    attach(transformer, family.lora_targets("all"), rank=4, seed=0)
-    with torch.no_grad():
-        for index, (name, parameter) in enumerate(lora_parameters(transformer)):
-            if name.endswith("lora_B"):
-                parameter.normal_(std=0.02, generator=torch.Generator().manual_seed(index))
+    transformer = with_lora(family, device)
     place(transformer, resources, device)
     if autocasts(device) and not precise:
         read_as_it_comes(transformer)
@@ -118,6 +132,25 @@ def run(card: ModelCard, resources: Resources, device: torch.device, precise: bo
     del transformer
     gc.collect()
     return found
+
+
+def with_lora(family: Family, device: torch.device) -> nn.Module:
+    """The first transformer, for a device but not yet there, with a LoRA that does something."""
+    transformer = family.load_transformer(family.experts[0], device)
+    attach(transformer, family.lora_targets("all"), rank=4, seed=0)
+    with torch.no_grad():
+        for index, (name, parameter) in enumerate(lora_parameters(transformer)):
+            if name.endswith("lora_B"):
+                parameter.normal_(std=0.02, generator=torch.Generator().manual_seed(index))
+    return transformer
+
+
+def _small_checkpoints(place: Path) -> dict[str, Path]:
+    """Those of the tests, in the published layout."""
+    import scripts.trial  # noqa: F401 (brings the tests' helpers into reach)
+    from parity import save_all  # isort: skip
+
+    return save_all(place)
 
 
 def _noise(card: ModelCard) -> Encoded:

@@ -1,6 +1,6 @@
 """Write into docs/models.md, between its marks, what the published models need, on their true architecture.
 
-    python scripts/models_table.py [--frames 49 81] [--models NAME ...] [--page docs/models.md]
+    python -m scripts.models_table [--frames 49 81] [--models NAME ...] [--page docs/models.md]
 
 No weights are needed. Each figure is measured once and kept in the user's cache folder, so a stopped run goes on.
 """
@@ -8,16 +8,15 @@ No weights are needed. Each figure is measured once and kept in the user's cache
 from __future__ import annotations
 
 import argparse
-import re
 from pathlib import Path
 
 from rich.progress import track
 
+from benchmarks.tables import put_section
 from loraedit.app.progress import quiet_libraries
 from loraedit.config import make_settings
 from loraedit.errors import InputError, ModelError
 from loraedit.families.known import KnownModel, known_models
-from loraedit.files import write_text
 from loraedit.planning import Plan, make_plan, named, open_skeleton, work_of
 from loraedit.types import Size
 
@@ -25,7 +24,7 @@ GB = 10**9
 BUDGETS = (12, 16, 24, 48, 80)
 COMMON = Size(480, 832)
 
-BEGIN, END = "<!-- cost:begin", "<!-- cost:end -->"
+HEAD = ("model", "size", "frames", "tokens", "training step", "pass", "peak", "fits", "means")
 EXPLAINED = """
 Measured on each true architecture with tensors that hold nothing, so no weights were loaded and no card was used;
 `loraedit plan` says the same of your own clip. A training step is one clip, rank 16 on all linear layers of the blocks,
@@ -50,22 +49,21 @@ def main() -> None:
         for frames in options.frames
         if options.models is None or model.id.split("/")[1].lower().removesuffix("-diffusers") in options.models
     ]
-    rows = ["| model | size | frames | tokens | training step | pass | peak | fits | means |", "|" + "---|" * 9]
+    names: dict[tuple[str, ...], list[str]] = {}  # models of one architecture cost the same
     refused: dict[str, str] = {}
     for model, size, frames in track(cases, "Measuring"):
         try:
-            rows.append(_row(model, size, frames))
+            names.setdefault(_figures(model, size, frames), []).append(model.name)
         except (ModelError, InputError) as error:
             refused[model.name] = str(error).replace("\n", " ")
+    rows = [HEAD, ["---"] * len(HEAD), *((", ".join(alike), *figures) for figures, alike in names.items())]
     notes = [f"- {name} is not measured: {why}" for name, why in refused.items()]
-    text = "\n".join([EXPLAINED, *rows, *(["", *notes] if notes else [])])
-    page = options.page.read_text(encoding="utf-8")
-    write_text(
-        options.page, re.sub(rf"({BEGIN}[^\n]*\n).*?({END})", lambda m: f"{m[1]}{text}\n\n{m[2]}", page, flags=re.S)
-    )
+    table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    put_section(options.page, "cost", "\n".join([EXPLAINED, table, *(["", *notes] if notes else [])]))
 
 
-def _row(model: KnownModel, size: Size, frames: int) -> str:
+def _figures(model: KnownModel, size: Size, frames: int) -> tuple[str, ...]:
+    """A line of the table but for the model's name."""
     with open_skeleton(model.id) as card:
         settings = make_settings({"model": model.id}).resolved(card.recipe)
         work = work_of(card, settings, size, [frames], size.height * size.width, 0)
@@ -77,12 +75,10 @@ def _row(model: KnownModel, size: Size, frames: int) -> str:
         peak = max(cost.peak_bytes for cost in plain.costs.values())
         least = next(((gb, plan) for gb in BUDGETS if (plan := planned(gb * GB)).fits), None)
         fits, means = (f"{least[0]} GB", named(least[1].resources) or "none") if least else ("none of these", "")
-        cells = [
-            model.name, str(work.shape.size), str(work.shape.frames), f"{plain.tokens:,}",
-            f"{plain.costs['train'].flops:.2e}", f"{plain.costs['sample'].flops:.2e}", f"{peak / GB:.1f} GB",
-            fits, means,
-        ]  # fmt: skip
-    return f"| {' | '.join(cells)} |"
+        return (
+            str(work.shape.size), str(work.shape.frames), f"{plain.tokens:,}", f"{plain.costs['train'].flops:.2e}",
+            f"{plain.costs['sample'].flops:.2e}", f"{peak / GB:.1f} GB", fits, means,
+        )  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Write the scaling estimate in docs/cluster.md: what the plan says of one edit, and the scheduler's own order of jobs.
 
-python scripts/scaling_table.py
+python -m scripts.scaling_table
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.tables import put_section
 from loraedit.batch.schedule import Queue
 
 PAGE = Path("docs/cluster.md")
-MARKS = "<!-- scaling: scripts/scaling_table.py -->", "<!-- end of scaling -->"
 MODEL, SIZE, FRAMES, VRAM, CARD = "wan2.1-i2v-14b-480p", "832x480", 49, "80GB", "H100"
 CLIPS, LOOKS = 40, 3
 GPUS = (1, 2, 4, 8, 16, 32, 64)
@@ -76,9 +76,7 @@ def table() -> str:
 
 
 def main() -> None:
-    before, rest = PAGE.read_text().split(MARKS[0])
-    _, after = rest.split(MARKS[1])
-    PAGE.write_text(f"{before}{MARKS[0]}\n\n{table()}\n\n{MARKS[1]}{after}")
+    put_section(PAGE, "scaling", table())
 
 
 if __name__ == "__main__":

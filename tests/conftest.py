@@ -113,6 +113,20 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 @pytest.fixture(scope="session")
+def others(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A tiny random checkpoint of every family beside Wan, by the names of ``parity.KINDS``."""
+    from parity import save_all
+
+    return save_all(tmp_path_factory.mktemp("others"))
+
+
+@pytest.fixture(scope="session")
+def every(checkpoint: Path, others: dict[str, Path]) -> dict[str, Path]:
+    """The same, and Wan's."""
+    return {"wan": checkpoint, **others}
+
+
+@pytest.fixture(scope="session")
 def checkpoint(checkpoints: dict[str, Path]) -> Path:
     """The tiny checkpoint with Wan2.1's factors and nothing optional."""
     return checkpoints["plain"]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,10 @@ import pytest
 import torch
 from conftest import make_scene
 from PIL import Image
+from tiny_hunyuan import save_tiny_hunyuan
+from tiny_hunyuan15 import save_tiny_hunyuan15
+from tiny_ltx import save_tiny_ltx
+from tiny_ltx2 import save_tiny_ltx2
 
 import loraedit
 from loraedit.compose import to_float
@@ -29,6 +34,38 @@ from loraedit.types import Frames, Pixels
 CPU = torch.device("cpu")
 PROMPT = "a red coat"
 RECIPE = {"steps": 2, "rank": 2, "lr": 1e-3, "sampling_steps": 2, "guidance": 1.0}
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A family beside Wan, in small.
+
+    Attributes:
+        save: writes a random checkpoint in the published layout.
+        area_px: of its card.
+        text_tokens: of its card.
+        clip: frames, height and width of a clip with a mask inside of it.
+    """
+
+    save: Callable[[Path], Path]
+    area_px: int
+    text_tokens: int
+    clip: tuple[int, int, int]
+
+
+KINDS = {
+    "hunyuan, channels": Kind(lambda folder: save_tiny_hunyuan(folder, "33ch"), 1024, 20, (9, 32, 48)),
+    "hunyuan, tokens": Kind(lambda folder: save_tiny_hunyuan(folder, "16ch"), 1024, 20, (9, 32, 48)),
+    "hunyuan 1.5": Kind(save_tiny_hunyuan15, 1024, 12, (9, 64, 64)),
+    "ltx": Kind(save_tiny_ltx, 64 * 96, 8, (17, 128, 96)),
+    "ltx 2": Kind(save_tiny_ltx2, 64 * 96, 16, (17, 128, 96)),
+}
+
+
+def save_all(place: Path) -> dict[str, Path]:
+    """A checkpoint of every kind, each with a card."""
+    saved = {name: kind.save(place / name) for name, kind in KINDS.items()}
+    return {name: with_card(folder, KINDS[name].area_px, KINDS[name].text_tokens) for name, folder in saved.items()}
 
 
 def with_card(folder: Path, area_px: int, text_tokens: int) -> Path:
@@ -131,18 +168,21 @@ def check_half_precision(family: Family, frames: int, height: int, width: int) -
     assert gradients and not missing
 
 
-def check_edit(folder: Path) -> None:
-    """The whole edit with LoRA, a reference and a window: the outside stays, the inside changes."""
-    scene = make_scene(frames=4, height=48, width=96)
+def check_edit(family: Family, run: Path) -> None:
+    """The whole edit of a long clip, with LoRA, a reference and a window: the outside stays, the inside changes."""
+    step = family.card.frame_step
+    scene = make_scene(frames=2 * step - 1, height=48, width=96)
     look = scene.source[-1].copy()
     look[scene.mask[-1]] = 255
     result = loraedit.edit(
-        scene.source, scene.edited_first, scene.mask, model=str(folder), references={3: look}, crop="fixed",
-        prompt="a red coat", hold=True, batch=2,
+        scene.source, scene.edited_first, scene.mask, model=str(family.card.folder), references={2 * step - 2: look},
+        crop="fixed", prompt="a red coat", hold=True, batch=2, segment_frames=step + 1, run=run,
+        steps=2, reference_steps=1, sampling_steps=2, rank=2,
     )  # fmt: skip
     assert result.outside_exact
     assert (result.clip.frames[scene.mask] != scene.source[scene.mask]).any()
-    assert len(result.losses) == 4
+    assert len(result.losses) == 3 * len(family.experts)
+    assert len(list((run / "cache").glob("latents-*.safetensors"))) == 2  # segments
 
 
 def check_lora_in_diffusers(family: Family, pipeline_kind: Any, folder: Path) -> None:

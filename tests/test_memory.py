@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,10 +18,11 @@ from loraedit.families import open_family
 from loraedit.families.base import Encoded, Family, batch
 from loraedit.families.card import NANO, read_card
 from loraedit.flow import flow_matching_loss
-from loraedit.lora import attach, lora_parameters
+from loraedit.lora import lora_parameters
 from loraedit.memory import blocks, checkpoints_kept, place, place_encoder
 from loraedit.planning.meter import Meter
 from loraedit.training import Stage, train
+from scripts.gpu_check import with_lora
 
 CPU = torch.device("cpu")
 EXACT = {
@@ -43,21 +47,16 @@ def sample_of(family: Family) -> Encoded:
     return Encoded(condition, text, None, target)
 
 
-def gradients(resources: Resources) -> tuple[dict[str, Tensor], Meter, nn.Module]:
+def gradients(resources: Resources, metered: bool = True) -> tuple[dict[str, Tensor], Meter, nn.Module]:
     """One backward pass of nano with a LoRA that does something, its gradients, and what it took."""
     family = family_with(resources)
-    transformer = family.load_transformer(family.experts[0], CPU)
-    attach(transformer, family.lora_targets("all"), rank=2, seed=0)
-    with torch.no_grad():
-        for index, (name, parameter) in enumerate(lora_parameters(transformer)):
-            if name.endswith("lora_B"):
-                parameter.normal_(std=0.02, generator=torch.Generator().manual_seed(index))
+    transformer = with_lora(family, CPU)
     place(transformer, resources, CPU)
     transformer.train()
     together = batch([sample_of(family)])
     assert together.target is not None
     meter = Meter(transformer)
-    with meter:
+    with meter if metered else nullcontext():
         with checkpoints_kept(resources, CPU):
             velocity = family.velocity(transformer, together.target, torch.tensor([500.0]), together)
         loss = flow_matching_loss(velocity, together.target, torch.zeros_like(velocity), torch.ones_like(velocity))
@@ -78,6 +77,25 @@ def stored_bytes(transformer: nn.Module) -> int:
 @pytest.mark.parametrize("name", EXACT)
 def test_gradients_are_those_of_the_plain_run(name: str, plain: tuple[dict[str, Tensor], Meter, nn.Module]) -> None:
     found, _, _ = gradients(EXACT[name])
+    assert found.keys() == plain[0].keys()
+    for key, gradient in plain[0].items():
+        torch.testing.assert_close(found[key], gradient, rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.filterwarnings("ignore")  # torch's tracing warns, and hides it from all but those who raise
+def test_compiled_blocks_give_the_gradients_of_the_plain_run(
+    plain: tuple[dict[str, Tensor], Meter, nn.Module], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Traced without a break, and run as it is traced: a machine that tests need not have a compiler."""
+    graphs = []
+
+    def count(module: torch.fx.GraphModule, _inputs: list[Tensor]) -> Any:
+        graphs.append(module)
+        return module.forward
+
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=count))
+    found, _, _ = gradients(Resources(compile_blocks=True), metered=False)
+    assert 1 <= len(graphs) < 6  # fewer than blocks: what is compiled once serves all
     assert found.keys() == plain[0].keys()
     for key, gradient in plain[0].items():
         torch.testing.assert_close(found[key], gradient, rtol=1e-4, atol=1e-7)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,22 @@ from typer.testing import CliRunner
 
 import loraedit
 from loraedit.app.cli import app
-from loraedit.config import Resources, TrainSettings
+from loraedit.config import Resources, TrainSettings, make_settings
 from loraedit.errors import InputError, ModelError
 from loraedit.families.card import NANO, read_card
-from loraedit.planning import Cost, Shape, fit, fits, known_names, measure_cost, open_skeleton, parse_vram
+from loraedit.planning import (
+    Cost,
+    Shape,
+    fit,
+    fits,
+    known_names,
+    make_plan,
+    measure_cost,
+    open_skeleton,
+    parse_vram,
+    work_of,
+)
+from loraedit.planning.cards import GraphicsCard
 from loraedit.planning.fitting import LADDER, MARGIN_BYTES
 from loraedit.planning.meter import Meter, card_attention
 from loraedit.planning.skeleton import build
@@ -187,11 +200,28 @@ def test_plan_without_a_clip_or_a_size_is_refused() -> None:
     assert isinstance(done.exception, InputError) and "--size" in str(done.exception)
 
 
-def test_doctor_finds_nano() -> None:
+def test_what_waits_in_the_hosts_memory_counts_where_that_is_all_there_is() -> None:
+    with open_skeleton("nano") as card:
+        work = work_of(card, make_settings({}).resolved(card.recipe), SHAPE.size, [9], 64 * 64, 0)
+        plan = make_plan(card, "nano", SHAPE.size, work, None, lambda resources: resources)
+    plan = replace(plan, costs={"train": Cost(1, GB, GB, host_bytes=20 * GB)})
+    assert plan.holds(GraphicsCard("a card", 8, 1.0)) and plan.holds(GraphicsCard("a processor", 24, 1.0, is_host=True))
+    assert not plan.holds(GraphicsCard("a processor", 23, 1.0, is_host=True))
+
+
+def test_doctor_finds_nano_and_says_what_is_wrong_with_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "models--Lightricks--LTX-2"
+    (folder / "snapshots/abc").mkdir(parents=True)
+    (folder / "refs").mkdir()
+    (folder / "refs/main").write_text("abc")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     done = run("doctor", "--json")
     assert done.exit_code == 0, done.output
     found = json.loads(done.stdout)
-    assert found["models"][0]["model"] == "nano" and found["codecs"]["ffv1"]
+    nano, broken = found["models"]
+    assert nano["model"] == "nano" and nano["problem"] is None and found["codecs"]["ffv1"]
+    assert broken["model"] == "Lightricks/LTX-2" and "no model_index.json" in broken["problem"]
+    assert "Lightricks/LTX-2 cannot be used" in run("doctor").stdout
 
 
 def test_an_edit_is_fitted_into_memory_and_says_how(

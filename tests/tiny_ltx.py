@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import torch
@@ -65,4 +66,6 @@ def save_tiny_ltx(folder: Path, timestep: bool = True) -> Path:
         transformer=transformer.eval(),
     )
     pipeline.save_pretrained(folder, safe_serialization=True)
+    index = json.loads((folder / "model_index.json").read_text())  # as that of 0.9.5
+    (folder / "model_index.json").write_text(json.dumps({**index, "_class_name": "LTXPipeline"}))
     return folder

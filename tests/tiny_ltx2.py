@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import torch
@@ -91,4 +92,7 @@ def save_tiny_ltx2(folder: Path) -> Path:
         vocoder=None,
     )  # fmt: skip
     pipeline.save_pretrained(folder, safe_serialization=True)
+    index = json.loads((folder / "model_index.json").read_text())
+    sound = {"audio_vae": ["diffusers", "AutoencoderKLLTX2Audio"], "vocoder": ["ltx2", "LTX2Vocoder"]}
+    (folder / "model_index.json").write_text(json.dumps({**index, **sound, "_class_name": "LTX2Pipeline"}))
     return folder

@@ -83,7 +83,9 @@ def sample(
     scheduler = family.scheduler(sampling.sampling_steps, noise.shape, device)
     first, levels = _schedule(scheduler, sampling.strength)
     latents = noise if first == 0 else add_noise(shown, noise, levels[0])
-    loader = _Experts(family, loras, extras, device, sampling.step_cache, tokens_of(family.card, condition), held)
+    loader = _Experts(
+        family, loras, extras, device, sampling.step_cache, tokens_of(family.card, condition.condition.shape[1:]), held
+    )
     estimate = latents
     for index, timestep in enumerate(scheduler.timesteps[first:]):
         if held is not None and held.expert != loader.expert_at(float(timestep)):

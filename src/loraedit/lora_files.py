@@ -6,7 +6,9 @@
 | diffusers, peft | ``transformer.blocks.0.attn1.to_q`` | lora_A/lora_B | alphas in the metadata |
 | musubi, kohya | ``lora_unet_blocks_0_self_attn_q`` | lora_down/lora_up | ``.alpha`` |
 | DiffSynth (read only) | ``blocks.0.self_attn.q`` | lora_A.default/lora_B.default | none |
-| HunyuanVideo's own names (read only) | ``double_blocks.0.img_attn_qkv`` | any of these | any of these |
+
+HunyuanVideo's own layers, which these names stand for too (``diffusion_model.double_blocks.0.img_attn_qkv``), are
+several of diffusers' in one: see :mod:`loraedit.lora_layers`.
 
 A layer becomes W + alpha / rank B A. Without an alpha, alpha is the rank. Distilled LoRAs also carry whole differences:
 ``.diff`` of a weight, ``.diff_b`` of a bias, ``.diff_m`` of a modulation table, which are added as they are.
@@ -30,6 +32,7 @@ from torch import Tensor
 from loraedit.errors import ModelError
 from loraedit.families.lora_names import diffusers_name, is_optional, native_name, spread_flat_name
 from loraedit.files import read_json, write_tensors
+from loraedit.lora_layers import Layer, hunyuan_from_native, hunyuan_to_native
 
 __all__ = ["Fit", "Layer", "LoraFile", "LoraFormat", "fit", "read_lora", "write_lora"]
 
@@ -48,26 +51,6 @@ OTHER_METHODS = {
     "lokr_": "LoKr", "hada_": "LoHa", "dora_scale": "DoRA", "lora_magnitude_vector": "DoRA", "oft_": "OFT",
     "lora_embedding_": "embedding", "lora_mid": "LoCon",
 }  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Layer:
-    """A low-rank change of one linear layer, W + alpha / rank B A.
-
-    Attributes:
-        down: A, ``[rank, in]``.
-        up: B, ``[out, rank]``.
-        alpha: as stored, a float32 number; the rank if the file says nothing.
-    """
-
-    down: Tensor
-    up: Tensor
-    alpha: float
-
-    @property
-    def rank(self) -> int:
-        """The rank."""
-        return int(self.down.shape[0])
 
 
 @dataclass(frozen=True)
@@ -162,8 +145,10 @@ def _sort_out(
         layers[name] = _layer(path, name, found["down"], found["up"], alphas.of(name, alpha))
         if bias is not None:
             whole[f"{name}.bias"] = bias * (layers[name].alpha / layers[name].rank)
-    if any(name.startswith(("double_blocks.", "single_blocks.")) for name in layers):
-        layers = _split_hunyuan(path, layers)
+    try:
+        layers = hunyuan_from_native(layers)
+    except ValueError as error:
+        raise ModelError(f"LoRA '{path}' has layers that are not HunyuanVideo's, despite their names.") from error
     if not layers:
         raise ModelError(f"'{path}' holds no LoRA: it has no pair of low-rank matrices.")
     return dict(sorted(layers.items())), dict(sorted(whole.items()))
@@ -254,23 +239,6 @@ def _layer(path: Path, name: str, down: Tensor, up: Tensor, alpha: float | None)
     return Layer(down, up, float(torch.tensor(float(down.shape[0]) if alpha is None else alpha)))
 
 
-def _split_hunyuan(path: Path, layers: dict[str, Layer]) -> dict[str, Layer]:
-    """HunyuanVideo's fused layers as diffusers has them, by diffusers' own converter; the scale goes into B."""
-    from diffusers.loaders import lora_conversion_utils
-
-    fused = {}
-    for name, layer in layers.items():
-        fused[f"{name}.lora_A.weight"] = layer.down
-        fused[f"{name}.lora_B.weight"] = layer.up * (layer.alpha / layer.rank)
-    try:
-        split = lora_conversion_utils._convert_hunyuan_video_lora_to_diffusers(fused)
-        names = {key.removeprefix("transformer.").rpartition(".lora_")[0] for key in split}
-        pairs = {name: [split[f"transformer.{name}.lora_{side}.weight"] for side in "AB"] for name in names}
-    except (KeyError, RuntimeError) as error:
-        raise ModelError(f"LoRA '{path}' has layers that are not HunyuanVideo's, despite their names.") from error
-    return {name: _layer(path, name, down, up, None) for name, (down, up) in pairs.items()}
-
-
 # ---- what fits a model ---------------------------------------------------------------------------------------------
 
 
@@ -333,7 +301,8 @@ def write_lora(path: Path, lora: LoraFile, form: LoraFormat, dtype: torch.dtype 
 
 def _tensors(lora: LoraFile, form: LoraFormat) -> Iterator[tuple[str, Tensor]]:
     down, up = ("lora_down", "lora_up") if form == "musubi" else ("lora_A", "lora_B")
-    for name, layer in lora.layers.items():
+    layers = lora.layers if form == "diffusers" else hunyuan_to_native(lora.layers, fused=form == "comfyui")
+    for name, layer in layers.items():
         key = _key(name, form)
         yield f"{key}.{down}.weight", layer.down
         yield f"{key}.{up}.weight", layer.up
@@ -353,7 +322,9 @@ def _key(layer: str, form: LoraFormat) -> str:
         return f"diffusion_model.{native}"
     flat = native.replace(".", "_")
     if spread_flat_name(flat) is None:
-        raise ModelError(f"The musubi form has no name for layer {layer}: it is for Wan. Use --format comfyui.")
+        raise ModelError(
+            f"The musubi form has no name for layer {layer}: it is for Wan and HunyuanVideo. Use --format comfyui."
+        )
     return f"lora_unet_{flat}"
 
 

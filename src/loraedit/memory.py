@@ -26,7 +26,7 @@ from loraedit.distributed import share_blocks
 from loraedit.errors import InputError
 from loraedit.ranks import processes
 
-__all__ = ["FP8", "blocks", "checkpoints_kept", "place", "place_encoder"]
+__all__ = ["FP8", "blocks", "checkpoints_kept", "place", "place_encoder", "tile"]
 
 FP8 = torch.float8_e4m3fn
 STREAMING = ("cuda", "xpu")
@@ -61,6 +61,27 @@ def place_encoder(encoder: nn.Module, resources: Resources, device: torch.device
         apply_group_offloading(encoder, device, offload_type="leaf_level", use_stream=device.type in STREAMING)
     else:
         encoder.to(device)
+
+
+def tile(vae: Any, resources: Resources, height: int, width: int) -> None:
+    """If that is asked, let a VAE work in tiles of its own size on frames of so many pixels.
+
+    No tile is less than two latent cells wide: some VAEs mirror what lies beside an edge, which a single row of cells
+    does not have.
+    """
+    if not resources.tile_vae:
+        return
+    vae.enable_tiling()
+    cell = int(vae.spatial_compression_ratio)
+    for side, extent in (("height", height), ("width", width)):
+        stride = getattr(vae, f"tile_sample_stride_{side}", None)
+        if stride is not None:
+            setattr(vae, f"tile_sample_stride_{side}", cell * _without_slivers(stride // cell, extent // cell))
+
+
+def _without_slivers(stride: int, cells: int) -> int:
+    """The longest stride up to ``stride`` whose last tile holds more than one of so many cells."""
+    return next((each for each in range(stride, 1, -1) if cells == 1 or (cells - 1) % each), stride)
 
 
 def checkpoints_kept(resources: Resources, device: torch.device) -> AbstractContextManager[Any]:

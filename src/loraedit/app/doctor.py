@@ -6,7 +6,6 @@ import json
 import os
 import platform
 from importlib.metadata import version
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -76,26 +75,19 @@ def _codecs() -> dict[str, bool]:
 
 
 def _models(progress: PhaseProgress) -> list[dict[str, Any]]:
-    """The models whose weights are here, each with how it would run."""
+    """The models whose weights are here, each with how it would run, or with what is wrong with it."""
     from loraedit.families.card import NANO
+    from loraedit.families.inventory import state_in_cache
     from loraedit.families.known import known_models
 
-    rows = [{"model": "nano", "folder": str(NANO), **_run_of("nano", Size(64, 64), progress)}]
+    rows = [{"model": "nano", "folder": str(NANO), "problem": None, **_run_of("nano", Size(64, 64), progress)}]
     for known in known_models():
-        folder = _in_hub_cache(known.id)
-        if folder is not None:
-            rows.append(
-                {"model": known.id, "folder": folder, **_run_of(known.id, Size(known.height, known.width), progress)}
-            )
+        found = state_in_cache(known)
+        if found is not None:
+            size = Size(known.height, known.width)
+            run = _run_of(known.id, size, progress) if found.problem is None else {}
+            rows.append({"model": known.id, "folder": str(found.folder), "problem": found.problem, **run})
     return rows
-
-
-def _in_hub_cache(model: str) -> str | None:
-    """The folder of a model that was fetched before."""
-    from huggingface_hub import try_to_load_from_cache
-
-    index = try_to_load_from_cache(model, "model_index.json")
-    return str(Path(index).parent) if isinstance(index, str) else None
 
 
 def _run_of(model: str, size: Size, progress: PhaseProgress) -> dict[str, Any]:
@@ -134,10 +126,13 @@ def _show(console: Console, found: dict[str, Any]) -> None:
     console.print(", ".join(f"{name} {number}" for name, number in found["versions"].items()), highlight=False)
     console.print("Codecs: " + ", ".join(name if there else f"no {name}" for name, there in found["codecs"].items()))
     table = Table("Model found", "Clip", "Device", "Needs GB", "Runs", "Means")
-    for row in found["models"]:
+    for row in (row for row in found["models"] if row["problem"] is None):
         runs = {True: "yes", False: "not at this size", None: "yes" if row["model"] == "nano" else "too slow"}
         table.add_row(
             row["model"], f"{row['frames']} frames, {row['size']}", row["device"], f"{row['peak_bytes'] / 1e9:.3g}",
             runs[row["fits"]], row["means"] or "none needed",
         )  # fmt: skip
     console.print(table)
+    for row in (row for row in found["models"] if row["problem"] is not None):
+        console.print(f"{row['model']} cannot be used: {row['problem']}", highlight=False, markup=False)
+    console.print("'loraedit models' lists all that can be fetched, 'loraedit plan' says what an edit with one needs.")

@@ -13,7 +13,7 @@ from loraedit.families.known import known_models
 
 __all__ = ["model_rows", "show_models"]
 
-WIDTH = 132
+WIDTH = 150
 """Columns of the table."""
 
 
@@ -28,9 +28,10 @@ def model_rows() -> list[dict[str, Any]]:
                 "name": model.name,
                 "family": model.family,
                 "licence": model.licence,
+                "licence_url": model.licence_url,
                 "size": f"{model.width}x{model.height}",
                 "parameters": {name: part.parameters for name, part in model.components.items()},
-                "gigabytes_bfloat16": round(model.gigabytes, 1),
+                "gigabytes_bfloat16": round(model.gigabytes, 2),
                 "single_file": model.single_file,
                 "folder": str(here.folder) if here else None,
                 "problem": here.problem if here else None,

@@ -141,11 +141,8 @@ def _show(console: Console, found: dict[str, Any], compare: bool) -> None:
         console.print(f"Of {found['vram_bytes'] / 1e9:.3g} GB, {least / 1e9:.3g} GB stay free. {found['remedy']}")
     cards = Table("Card", "Memory GB", "Fits as planned", "Time, estimated")
     for card in [found["here"], *found["cards"]]:
-        minutes = card["seconds"] / 60
-        cards.add_row(
-            card["name"], str(card["memory_gb"]), "yes" if card["fits"] else "no",
-            f"{minutes:.0f} min" if minutes >= 2 else f"{card['seconds']:.0f} s",
-        )  # fmt: skip
+        fits = "yes" if card["fits"] else "no"
+        cards.add_row(card["name"], str(card["memory_gb"]), fits, _duration(card["seconds"]))
     console.print(cards)
     total = found["total_flops"]
     console.print(f"In all {total:.3g} FLOPs.", highlight=False)
@@ -155,3 +152,9 @@ def _show(console: Console, found: dict[str, Any], compare: bool) -> None:
             f"LoRA-Edit's own recipe on the whole frame: {reference:.3g} FLOPs, {reference / total:.3g} times as many.",
             highlight=False,
         )
+
+
+def _duration(seconds: float) -> str:
+    if seconds >= 2 * 3600:
+        return f"{seconds / 3600:.1f} h"
+    return f"{seconds / 60:.0f} min" if seconds >= 120 else f"{seconds:.0f} s"

@@ -58,9 +58,9 @@ def batch(samples: Sequence[Encoded]) -> Encoded:
     return Encoded(**{name: torch.stack([row[name] for row in rows]) for name in rows[0]})
 
 
-def tokens_of(card: ModelCard, sample: Encoded) -> int:
-    """The length of the sequence that a sample is to a transformer, without its words."""
-    _, frames, height, width = sample.condition.shape
+def tokens_of(card: ModelCard, latent: Sequence[int]) -> int:
+    """The length of the sequence that latents of a shape ``f, h, w`` are to a transformer, without its words."""
+    frames, height, width = latent
     patch = card.multiple_px // card.spatial
     return frames * (height // patch) * (width // patch)
 

@@ -19,6 +19,7 @@ from loraedit.families.folder import AGAIN, Shapes, check_classes, check_plain, 
 from loraedit.families.known import known_model
 from loraedit.families.model_card import ModelCard
 from loraedit.families.one_mask_cards import ONE_MASK_CARDS
+from loraedit.families.one_mask_layout import OneMaskLayout
 from loraedit.families.wan_card import WAN_CLASSES, check_wan_transformer, read_wan_card
 
 __all__ = ["NANO", "ModelCard", "read_card", "read_configuration", "resolve_model"]
@@ -42,7 +43,7 @@ class Layout:
     check: Callable[[ModelCard, str, Shapes], None] = lambda *_: None
 
 
-def _folder_alone(read: Callable[[Path, dict[str, Any]], ModelCard]) -> Layout:
+def _folder_alone(read: Callable[[Path, dict[str, Any]], ModelCard], layout: OneMaskLayout) -> Layout:
     """The layout of a family that takes no single files."""
 
     def read_folder(folder: Path, index: dict[str, Any], files: Mapping[str, Path]) -> ModelCard:
@@ -50,7 +51,10 @@ def _folder_alone(read: Callable[[Path, dict[str, Any]], ModelCard]) -> Layout:
             raise ModelError(f"A transformer file can replace that of a Wan model only, and '{folder}' is none.")
         return read(folder, index)
 
-    return Layout(read_folder)
+    def check(card: ModelCard, expert: str, shapes: Shapes) -> None:
+        layout.check(shapes, card.config(expert), card.folder / expert)
+
+    return Layout(read_folder, layout.classes, check)
 
 
 WAN = Layout(read_wan_card, WAN_CLASSES, check_wan_transformer)
@@ -58,7 +62,7 @@ LAYOUTS = {
     "WanImageToVideoPipeline": WAN,
     "WanPipeline": WAN,
     "SkyReelsV2ImageToVideoPipeline": WAN,
-    **{pipeline: _folder_alone(read) for pipeline, read in ONE_MASK_CARDS.items()},
+    **{pipeline: _folder_alone(*kind) for pipeline, kind in ONE_MASK_CARDS.items()},
 }
 """By the class that ``model_index.json`` names."""
 

@@ -32,7 +32,7 @@ __all__ = [
 Shapes = dict[str, tuple[int, ...]]
 """Tensor shapes by name."""
 
-PIPELINE_PARTS = (["ltx2", "LTX2TextConnectors"],)
+PIPELINE_PARTS = (["ltx2", "LTX2TextConnectors"], ["ltx2", "LTX2Vocoder"])
 """Classes of diffusers that a checkpoint names by the pipeline they belong to."""
 
 AGAIN = "Fetch the checkpoint again."
@@ -94,6 +94,8 @@ def read_card_file(folder: Path, default: CardFile) -> CardFile:
 def check_classes(folder: Path, index: Mapping[str, Any], expected: Mapping[str, str]) -> None:
     """The components that ``model_index.json`` names are classes of diffusers and transformers, and the right ones.
 
+    A model of diffusers names its class a second time, in its own folder.
+
     Args:
         index: the content of ``model_index.json``.
         expected: by component, ``library.Class`` as a regular expression.
@@ -104,9 +106,8 @@ def check_classes(folder: Path, index: Mapping[str, Any], expected: Mapping[str,
     for name, value in index.items():
         if not isinstance(value, list) or value in ([], [None, None]):
             continue
-        if value in PIPELINE_PARTS:
-            continue
-        if len(value) != 2 or value[0] not in ("diffusers", "transformers") or not isinstance(value[1], str):
+        known = value in PIPELINE_PARTS or (len(value) == 2 and value[0] in ("diffusers", "transformers"))
+        if not known or not isinstance(value[1], str):
             raise ModelError(
                 f"'{folder / 'model_index.json'}' names {value} as its {name}, which is code of its own. "
                 "Only classes of diffusers and transformers are loaded; use another checkpoint."
@@ -116,6 +117,11 @@ def check_classes(folder: Path, index: Mapping[str, Any], expected: Mapping[str,
                 f"'{folder / 'model_index.json'}' names {value[1]} as its {name}, which does not belong to this kind "
                 f"of model. {AGAIN}"
             )
+    for name, pattern in expected.items():
+        if pattern.startswith("diffusers") and (folder / name / "config.json").exists():
+            kind = read_json(folder, f"{name}/config.json").get("_class_name")
+            if kind is not None and not re.fullmatch(pattern, f"diffusers.{kind}"):
+                raise ModelError(f"'{folder / name}' is a {kind}, which does not belong to this kind of model. {AGAIN}")
 
 
 def file_shapes(path: Path) -> Shapes:

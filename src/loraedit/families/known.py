@@ -47,6 +47,7 @@ class KnownModel(BaseModel):
         family: the module of :mod:`loraedit.families` that runs it.
         pipeline: diffusers' pipeline class for image-to-video with it.
         licence: of its weights.
+        licence_url: where that can be read.
         width: of the frames it was trained at, in pixels.
         height: of the same.
         scheduler: class and configuration of its scheduler.
@@ -64,6 +65,7 @@ class KnownModel(BaseModel):
     family: str
     pipeline: str
     licence: str
+    licence_url: str
     width: int
     height: int
     scheduler: tuple[str, dict[str, Any]]
@@ -96,7 +98,11 @@ def known_models() -> tuple[KnownModel, ...]:
     components = {name: Component.model_validate(value) for name, value in table["components"].items()}
     return tuple(
         KnownModel.model_validate(
-            {**row, "components": {folder: components[name] for folder, name in row["components"].items()}}
+            {
+                **row,
+                "components": {folder: components[name] for folder, name in row["components"].items()},
+                "licence_url": table["licences"][row["licence"]],
+            }
         )
         for row in table["models"]
     )

@@ -14,6 +14,7 @@ from torch import nn
 
 from loraedit.config import Resources
 from loraedit.errors import ModelError
+from loraedit.families.folder import AGAIN
 from loraedit.families.model_card import ModelCard
 from loraedit.files import read_json
 from loraedit.memory import place_encoder
@@ -43,7 +44,7 @@ def loading(card: ModelCard) -> Iterator[None]:
     """Turn what the libraries raise on a broken checkpoint into one sentence."""
     try:
         yield
-    except (torch.OutOfMemoryError, MemoryError):
+    except (torch.OutOfMemoryError, MemoryError, ModelError):
         raise
     except Exception as error:  # the libraries raise whatever they happen to meet, some of them a bare Exception
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
@@ -63,11 +64,15 @@ def load_part(card: ModelCard, kind: Any, name: str, dtype: torch.dtype) -> Any:
         kind: its class, of diffusers or transformers.
         name: its folder in the checkpoint.
     """
-    return _read_once(
-        card,
-        (kind, name, dtype),
-        lambda: kind.from_pretrained(card.folder, subfolder=name, dtype=dtype, use_safetensors=True),
-    )
+
+    def read() -> Any:
+        how = {"dtype": dtype, "use_safetensors": True, "output_loading_info": True}
+        model, found = kind.from_pretrained(card.folder, subfolder=name, **how)
+        if found["missing_keys"]:  # the libraries would go on with random values
+            raise ModelError(f"'{card.folder / name}' lacks the tensor {min(found['missing_keys'])}. {AGAIN}")
+        return model
+
+    return _read_once(card, (kind, name, dtype), read)
 
 
 def load_pipeline(card: ModelCard, kind: Any, absent: Iterable[str], device: torch.device, resources: Resources) -> Any:

@@ -12,8 +12,8 @@ stands for. Two kinds of model read it:
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, ClassVar
 
 import numpy as np
@@ -26,6 +26,7 @@ from loraedit.families.base import Encoded, Expert
 from loraedit.families.loading import compute_dtype, load_component, load_part, load_scheduler, loading
 from loraedit.families.model_card import ModelCard
 from loraedit.masks import pack_keep_mask
+from loraedit.memory import tile
 from loraedit.types import Mask, OnStep, Pixels
 
 __all__ = ["Fields", "OneMaskFamily", "shown_where_kept"]
@@ -121,16 +122,13 @@ class OneMaskFamily(ABC):
 
     # ---- latents -------------------------------------------------------------------------------------------------
 
-    @contextmanager
-    def _vae(self, device: torch.device) -> Iterator[Any]:
-        with load_component(self.card, self.vae_kind, "vae", device, torch.float32) as vae:
-            if self.resources.tile_vae:
-                vae.enable_tiling()
-            yield vae
+    def _vae(self, device: torch.device) -> AbstractContextManager[Any]:
+        return load_component(self.card, self.vae_kind, "vae", device, torch.float32)
 
     def _latents(self, vae: Any, pixels: Pixels) -> Tensor:
         """E(V): the posterior's mode, normalised, float32 ``[c, f, h, w]`` on the CPU."""
         video = torch.from_numpy(pixels).permute(3, 0, 1, 2)[None].to(vae.device)
+        tile(vae, self.resources, *pixels.shape[1:3])
         with torch.inference_mode():
             latents = self._normalise(vae, vae.encode(video).latent_dist.mode())[0].float().cpu()
         return latents.clone()
@@ -138,6 +136,7 @@ class OneMaskFamily(ABC):
     def decode(self, latents: Tensor, device: torch.device) -> Pixels:
         """Pixels ``[F, H, W, 3]`` in [-1, 1] of latents ``[c, f, h, w]``."""
         with self._vae(device) as vae, torch.inference_mode():
+            tile(vae, self.resources, *(self.card.spatial * side for side in latents.shape[2:]))
             video = self._decode(vae, latents[None].to(device, torch.float32))
             pixels: Pixels = np.asarray(video[0].permute(1, 2, 3, 0).float().cpu())
         return pixels

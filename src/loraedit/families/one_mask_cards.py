@@ -10,6 +10,7 @@ from loraedit.config import Recipe
 from loraedit.errors import ModelError
 from loraedit.families.folder import lora_rank, read_card_file, read_json
 from loraedit.families.model_card import CardFile, ModelCard, prior_file
+from loraedit.families.one_mask_layout import HUNYUAN, HUNYUAN_15, LTX, LTX_2, OneMaskLayout
 
 __all__ = ["ONE_MASK_CARDS"]
 
@@ -69,6 +70,8 @@ def _hunyuan15_card(folder: Path, _index: dict[str, Any]) -> ModelCard:
 
 
 def _ltx_card(folder: Path, _index: dict[str, Any]) -> ModelCard:
+    if read_json(folder, "scheduler/scheduler_config.json").get("use_dynamic_shifting"):
+        raise ModelError(f"'{folder}' is an LTX-Video from before 0.9.5, which knows no conditions. Use a later one.")
     settings = CardFile(area_px=704 * 512, text_tokens=256, recipe=Recipe(guidance=3.0))
     return _ltx(folder, pipeline="LTXConditionPipeline", encoders=("text_encoder",), settings=settings)
 
@@ -126,12 +129,11 @@ def _card(
     )
 
 
-ONE_MASK_CARDS: dict[str, Callable[[Path, dict[str, Any]], ModelCard]] = {
-    "HunyuanVideoImageToVideoPipeline": _hunyuan_card,
-    "HunyuanVideo15ImageToVideoPipeline": _hunyuan15_card,
-    "LTXConditionPipeline": _ltx_card,
-    "LTX2Pipeline": _ltx2_card,  # as published; the same parts make each of the three
-    "LTX2ImageToVideoPipeline": _ltx2_card,
-    "LTX2ConditionPipeline": _ltx2_card,
+ONE_MASK_CARDS: dict[str, tuple[Callable[[Path, dict[str, Any]], ModelCard], OneMaskLayout]] = {
+    "HunyuanVideoImageToVideoPipeline": (_hunyuan_card, HUNYUAN),
+    "HunyuanVideo15ImageToVideoPipeline": (_hunyuan15_card, HUNYUAN_15),
+    # The same parts make each of a kind, and LTX-Video 0.9.5 and LTX-2 are published under their text-to-video class.
+    **dict.fromkeys(("LTXPipeline", "LTXImageToVideoPipeline", "LTXConditionPipeline"), (_ltx_card, LTX)),
+    **dict.fromkeys(("LTX2Pipeline", "LTX2ImageToVideoPipeline", "LTX2ConditionPipeline"), (_ltx2_card, LTX_2)),
 }
 """By the pipeline that ``model_index.json`` names."""

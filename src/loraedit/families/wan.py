@@ -7,8 +7,8 @@ are diffusers' own; nano is one such checkpoint, and nothing here knows that it 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import diffusers
@@ -38,6 +38,7 @@ from loraedit.families.single_file import load_single_file
 from loraedit.families.wan_attention import write_out_attention
 from loraedit.families.wan_layout import SCALES, diffusers_name
 from loraedit.masks import pack_keep_mask, pack_token_mask
+from loraedit.memory import tile
 from loraedit.types import Mask, OnStep, Pixels
 
 __all__ = ["WanFamily"]
@@ -170,17 +171,14 @@ class WanFamily:
 
     # ---- latents -------------------------------------------------------------------------------------------------
 
-    @contextmanager
-    def _vae(self, device: torch.device) -> Iterator[Any]:
+    def _vae(self, device: torch.device) -> AbstractContextManager[Any]:
         """The VAE, float32 as diffusers keeps it, freed at the end."""
-        with load_component(self.card, AutoencoderKLWan, "vae", device, torch.float32) as vae:
-            if self.resources.tile_vae:
-                vae.enable_tiling()
-            yield vae
+        return load_component(self.card, AutoencoderKLWan, "vae", device, torch.float32)
 
     def _latents(self, vae: Any, pixels: Pixels) -> Tensor:
         """E(V): the posterior's mode, normalised, float32 ``[c, f, h, w]`` on the CPU."""
         video = torch.from_numpy(pixels).permute(3, 0, 1, 2)[None].to(vae.device)
+        tile(vae, self.resources, *pixels.shape[1:3])
         with torch.inference_mode():
             latents = vae.encode(video).latent_dist.mode()
             mean, inverse_std = _statistics(vae, latents)
@@ -191,6 +189,7 @@ class WanFamily:
         """Pixels ``[F, H, W, 3]`` in [-1, 1] of latents ``[c, f, h, w]``."""
         with self._vae(device) as vae, torch.inference_mode():
             z = latents[None].to(device, torch.float32)
+            tile(vae, self.resources, *(self.card.spatial * side for side in latents.shape[2:]))
             mean, inverse_std = _statistics(vae, z)
             video = vae.decode(z / inverse_std + mean, return_dict=False)[0]
             pixels: Pixels = video[0].permute(1, 2, 3, 0).float().cpu().numpy()

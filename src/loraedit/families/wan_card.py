@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from loraedit.errors import ModelError
-from loraedit.families.folder import AGAIN, Shapes, file_shapes, lora_rank, read_card_file, read_json
+from loraedit.families.folder import Shapes, file_shapes, lora_rank, read_card_file, read_json
 from loraedit.families.known import usual_settings
 from loraedit.families.model_card import ModelCard, SingleFile, prior_file
 from loraedit.families.wan_layout import check_shapes, config_of, diffusers_name
@@ -105,9 +105,6 @@ def _base_config(folder: Path, name: str, replaced: bool) -> dict[str, Any]:
     if replaced and not (folder / name / "config.json").exists():
         return {}
     config = read_json(folder, f"{name}/config.json")
-    kind = config.get("_class_name", "WanTransformer3DModel")
-    if kind not in ("WanTransformer3DModel", "SkyReelsV2Transformer3DModel"):
-        raise ModelError(f"'{folder / name}' is a {kind}, not a Wan I2V transformer. {AGAIN}")
     if config.get("inject_sample_info") or config.get("num_frame_per_block", 1) != 1:
         raise ModelError(f"'{folder / name}' is a diffusion-forcing model. Use the I2V one of the same series.")
     return config

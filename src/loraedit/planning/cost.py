@@ -19,12 +19,12 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from loraedit.config import Resources, TrainSettings
 from loraedit.families import open_family
-from loraedit.families.base import Encoded, Family, batch
+from loraedit.families.base import Encoded, Family, batch, tokens_of
 from loraedit.families.model_card import ModelCard
 from loraedit.files import cache_folder, fingerprint, read_json, write_json
 from loraedit.flow import flow_matching_loss
 from loraedit.lora import attach, lora_parameters, match_precision, read_as_it_comes
-from loraedit.memory import blocks
+from loraedit.memory import blocks, tile
 from loraedit.planning.depth import from_few_blocks
 from loraedit.planning.encoders import encode_once, encoders
 from loraedit.planning.meter import Meter, card_attention
@@ -34,7 +34,7 @@ from loraedit.types import OnStep, Size, no_step
 
 __all__ = ["PHASES", "Cost", "Shape", "lora_bytes", "measure_cost"]
 
-FORMAT = 2
+FORMAT = 3
 """Goes into the key of every kept figure; raise it when the measuring changes."""
 
 PHASES = ("text_encode", "image_encode", "vae_encode", "train", "sample", "vae_decode")
@@ -57,9 +57,7 @@ class Shape:
 
     def tokens(self, card: ModelCard) -> int:
         """Places of the transformer's sequence, from the video alone."""
-        f, h, w = self.latent(card)
-        patch = card.multiple_px // card.spatial
-        return f * (h // patch) * (w // patch)
+        return tokens_of(card, self.latent(card))
 
 
 @dataclass(frozen=True)
@@ -256,8 +254,7 @@ def _vae(card: ModelCard, shape: Shape, resources: Resources, decode: bool) -> C
         vae, mode = build(card, "vae", torch.float32), FakeTensorMode(allow_non_fake_inputs=True)
         without_contents(vae, mode)
         meter = Meter(vae)
-        if resources.tile_vae:
-            vae.enable_tiling()
+        tile(vae, resources, shape.size.height, shape.size.width)
         with mode, meter, card_attention(), torch.no_grad():
             if decode:
                 latents = torch.empty(1, card.latent_channels, *shape.latent(card))

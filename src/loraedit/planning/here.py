@@ -28,7 +28,7 @@ def card_here(device: torch.device) -> GraphicsCard:
     else:
         name = "this machine's processor" if device.type == "cpu" else str(device)
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return GraphicsCard(name, round(memory / 1e9), _tflops(device))
+    return GraphicsCard(name, round(memory / 1e9), _tflops(device), is_host=device.type == "cpu")
 
 
 def _tflops(device: torch.device) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from loraedit.compose import padded_length, working_size
@@ -94,7 +94,12 @@ class Plan:
 
     def holds(self, card: GraphicsCard) -> bool:
         """Whether the plan, as it is, fits a card."""
-        return fits(self.costs, card.memory_gb * 10**9)
+        costs = self.costs
+        if card.is_host:
+            costs = {
+                name: replace(cost, weights_bytes=cost.weights_bytes + cost.host_bytes) for name, cost in costs.items()
+            }
+        return fits(costs, card.memory_gb * 10**9)
 
     def remedy(self) -> str:
         """What would make it fit, in a sentence; empty if it fits."""

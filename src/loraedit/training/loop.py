@@ -96,7 +96,7 @@ def train(
     device = device or next(transformer.parameters()).device
     place(transformer, family.resources, device)
     if family.splits_tokens:
-        split_tokens(transformer, (tokens_of(family.card, sample) for sample in stage.samples))
+        split_tokens(transformer, (tokens_of(family.card, sample.condition.shape[1:]) for sample in stage.samples))
     if autocasts(device):
         read_as_it_comes(transformer)
     parameters = dict(lora_parameters(transformer))
