@@ -38,7 +38,8 @@ def loraedit(work: Work, folder: Path) -> Contender:
     sizes = work.transformer(), work.transformer()
     attach(sizes[0], work.family.lora_targets("all"), RANK, 0)
     if autocasts(CPU):
-        as_autocast(sizes[1])
+        for model in sizes:
+            as_autocast(model)
 
     def train_steps(steps: int, told: Callable[..., None]) -> None:
         settings = work.training.model_copy(update={"steps": steps})

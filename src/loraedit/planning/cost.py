@@ -23,7 +23,7 @@ from loraedit.families.base import Encoded, Family, batch
 from loraedit.families.model_card import ModelCard
 from loraedit.files import cache_folder, fingerprint, read_json, write_json
 from loraedit.flow import flow_matching_loss
-from loraedit.lora import attach, lora_parameters, match_precision, read_as_it_comes
+from loraedit.lora import attach, lora_parameters, match_precision
 from loraedit.memory import blocks
 from loraedit.planning.depth import from_few_blocks
 from loraedit.planning.encoders import encode_once, encoders
@@ -34,7 +34,7 @@ from loraedit.types import OnStep, Size, no_step
 
 __all__ = ["PHASES", "Cost", "Shape", "lora_bytes", "measure_cost"]
 
-FORMAT = 2
+FORMAT = 3
 """Goes into the key of every kept figure; raise it when the measuring changes."""
 
 PHASES = ("text_encode", "image_encode", "vae_encode", "train", "sample", "vae_decode")
@@ -125,7 +125,6 @@ def _train(card: ModelCard, shape: Shape, settings: TrainSettings, resources: Re
     def step(shallow: ModelCard) -> dict[str, int]:
         family, transformer, condition, mode = _transformer(shallow, shape, lora)
         transformer.train()
-        read_as_it_comes(transformer)
         if resources.recomputes:
             transformer.enable_gradient_checkpointing()
         optimizer, meter = make_optimizer(transformer, settings), Meter(transformer)
