@@ -32,16 +32,18 @@ class Adapted(NamedTuple):
         low = x @ self.down.to(x.dtype).mT
         return linear(x, self.weight, self.bias).addmm_(low, self.up.to(x.dtype).mT, alpha=self.scale)
 
-    def gradient(self, x: Tensor, gradient: Tensor, wants_x: bool = True) -> tuple[Tensor | None, Tensor, Tensor]:
-        """Of x, A and B by that of the answer; None for x unless it is wanted."""
-        down = self.down.to(x.dtype)
+    def taught(self, x: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The gradients of A x, A and B by that of the answer."""
         of_low = gradient @ (self.up * self.scale).to(x.dtype)
-        of_up = (gradient.mT @ (x @ down.mT)).to(self.up.dtype) * self.scale
-        of_down = (of_low.mT @ x).to(self.down.dtype)
-        return (gradient @ self.weight).addmm_(of_low, down) if wants_x else None, of_down, of_up
+        of_up = (gradient.mT @ (x @ self.down.to(x.dtype).mT)).to(self.up.dtype) * self.scale
+        return of_low, (of_low.mT @ x).to(self.down.dtype), of_up
+
+    def passed_on(self, gradient: Tensor, of_low: Tensor) -> Tensor:
+        """The gradient of x by those of the answer and of A x."""
+        return (gradient @ self.weight).addmm_(of_low, self.down.to(of_low.dtype))
 
 
-class LoraLinear(Linear):  # type: ignore[misc]
+class LoraLinear(Linear):
     """Peft's layer; over plain frozen weights with one adapter, forwards and backwards are written out.
 
     Weights that are quantised or come through hooks, several adapters, and what is compiled (and so fused anyway) go
@@ -60,15 +62,15 @@ class LoraLinear(Linear):  # type: ignore[misc]
 
     def parts(self, x: Tensor) -> Adapted | None:
         """What it computes of an input, if that is one adapter over a product in the weights' own precision."""
-        base, kind = self.base_layer, x.device.type
+        base: Any = self.base_layer
+        kind = x.device.type
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
         plain = type(base) is nn.Linear and not hasattr(base, "_diffusers_hook") and base.weight.dtype == dtype
         names = [name for name in self.active_adapters if name in self.lora_A]
         if not plain or len(names) != 1 or self.disable_adapters or self.merged or torch.compiler.is_compiling():
             return None
-        (name,) = names
-        down, up = self.lora_A[name].weight, self.lora_B[name].weight
-        return Adapted(base.weight, base.bias, down, up, self.scaling[name])
+        down, up = (getattr(self, part)[names[0]].weight for part in ("lora_A", "lora_B"))
+        return Adapted(base.weight, base.bias, down, up, self.scaling[names[0]])
 
 
 class _Step(torch.autograd.Function):
@@ -79,14 +81,16 @@ class _Step(torch.autograd.Function):
         layer = Adapted(*parts)
         ctx.scale = layer.scale
         ctx.save_for_backward(x, *layer[:4])
-        return layer.of(x.flatten(0, -2)).unflatten(0, x.shape[:-1])
+        answer = layer.of(x.flatten(0, -2))
+        return answer.view(*x.shape[:-1], -1)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        x, *parts = ctx.saved_tensors
-        rows, gradient = x.flatten(0, -2), gradients[0].flatten(0, -2)
-        of_x, *of_adapter = Adapted(*parts, ctx.scale).gradient(rows, gradient, ctx.needs_input_grad[0])
-        return None if of_x is None else of_x.view(x.shape), None, None, *of_adapter, None
+        x, weight, bias, down, up = ctx.saved_tensors
+        layer, gradient = Adapted(weight, bias, down, up, ctx.scale), gradients[0].flatten(0, -2)
+        of_low, of_down, of_up = layer.taught(x.flatten(0, -2), gradient)
+        of_x = layer.passed_on(gradient, of_low).view(x.shape) if ctx.needs_input_grad[0] else None
+        return of_x, None, None, of_down, of_up, None
 
 
 LAYERS: dict[type[nn.Module], type[nn.Module]] = {nn.Linear: LoraLinear}

@@ -15,7 +15,6 @@ from typing import Any
 import torch
 from diffusers.models.transformers.transformer_wan import WanAttention, WanAttnProcessor
 from torch import Tensor
-from torch.nn.functional import rms_norm
 
 __all__ = ["write_out_attention"]
 
@@ -77,9 +76,9 @@ class _Attention(torch.autograd.Function):
     ) -> Tensor:
         ctx.about = eps, turn, heads
         q, k, v = _ready(query, key, value, query_weight, key_weight, *ctx.about)
-        mixed, sums, bounded = torch.empty_like(q), q.new_empty(*q.shape[:2], 1), _bounded(q, k)
+        ctx.bounded, mixed, sums = _bounded(q, k), torch.empty_like(q), q.new_empty(*q.shape[:2], 1)
         for here, rows in _tiles(q, k):
-            _mix(q[here, rows], k[here], v[here], mixed[here, rows], sums[here, rows], bounded)
+            _mix(q[here, rows], k[here], v[here], mixed[here, rows], sums[here, rows], ctx.bounded)
         joined = _join(mixed.div_(sums), heads)
         ctx.save_for_backward(query, key, value, query_weight, key_weight, joined, sums)
         return joined
@@ -89,8 +88,8 @@ class _Attention(torch.autograd.Function):
         query, key, value, query_weight, key_weight, joined, sums = ctx.saved_tensors
         eps, turn, heads = ctx.about
         ready = _ready(query, key, value, query_weight, key_weight, *ctx.about)
-        shared = _split(gradients[0], heads, value.dtype).div_(sums)
-        of_q, of_k, of_v = _attention_gradient(*ready, shared, _split(joined, heads, value.dtype))
+        shared = _split(gradients[0].contiguous(), heads, value.dtype).div_(sums)
+        of_q, of_k, of_v = _attention_gradient(*ready, shared, _split(joined, heads, value.dtype), ctx.bounded)
         del ready, shared
         in_products = query_weight * (of_q.shape[-1] ** -0.5)
         of_query = _norm_gradient(_join(of_q, heads), query, in_products, eps, turn, heads)
@@ -106,10 +105,10 @@ def _mix(query: Tensor, key: Tensor, value: Tensor, mixed: Tensor, sums: Tensor,
 
 
 def _attention_gradient(
-    q: Tensor, k: Tensor, v: Tensor, shared: Tensor, mixed: Tensor
+    q: Tensor, k: Tensor, v: Tensor, shared: Tensor, mixed: Tensor, bounded: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Of q, and those of k and v transposed, by dO / s and O; for scores as exponents of two, 1 / log 2 of it."""
-    of_q, of_k, of_v, bounded = torch.empty_like(q), torch.zeros_like(k.mT), torch.zeros_like(v.mT), _bounded(q, k)
+    of_q, of_k, of_v = torch.empty_like(q), k.new_zeros(k.mT.shape), v.new_zeros(v.mT.shape)
     centred = torch.cat([shared, -(shared * mixed).sum(-1, keepdim=True)], -1)
     with_one = torch.cat([v, torch.ones_like(v[..., :1])], -1)
     for here, rows in _tiles(q, k):
@@ -126,22 +125,22 @@ def _ready(
     query: Tensor, key: Tensor, value: Tensor, query_weight: Tensor, key_weight: Tensor, eps: float,
     turn: Tensor | None, heads: int,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    """q and k normalised and rotated, and v, ``[B H, L, D]``; q k^T are the scores as exponents of two."""
+    """Q and k normalised and rotated, and v, ``[B H, L, D]``; q k^T are the scores as exponents of two."""
     in_powers = (value.shape[-1] // heads) ** -0.5 / math.log(2)
-    q = _turned(_normed(query, query_weight * in_powers, eps), turn, heads)
-    k = _turned(_normed(key, key_weight, eps), turn, heads)
-    return _split(q, heads, value.dtype), _split(k, heads, value.dtype), _split(value, heads, value.dtype)
+    q = _split(_turned(_normed(query, query_weight * in_powers, eps), turn, heads), heads, value.dtype)
+    k = _split(_turned(_normed(key, key_weight, eps), turn, heads), heads, value.dtype)
+    return q, k, _split(value, heads, value.dtype)
 
 
 def _split(values: Tensor, heads: int, dtype: torch.dtype) -> Tensor:
     """``[B, L, H D]`` as ``[B H, L, D]``, a copy."""
-    by_head = values.unflatten(2, (heads, -1)).transpose(1, 2)
+    by_head = values.view(*values.shape[:2], heads, -1).transpose(1, 2)
     return by_head.to(dtype, copy=True, memory_format=torch.contiguous_format).flatten(0, 1)
 
 
 def _join(values: Tensor, heads: int) -> Tensor:
     """``[B H, L, D]`` as ``[B, L, H D]``."""
-    return values.unflatten(0, (-1, heads)).transpose(1, 2).flatten(2)
+    return values.reshape(-1, heads, *values.shape[1:]).transpose(1, 2).flatten(2).contiguous()
 
 
 def _exact(values: Tensor) -> Tensor:
@@ -150,14 +149,22 @@ def _exact(values: Tensor) -> Tensor:
 
 
 def _normed(values: Tensor, weight: Tensor, eps: float) -> Tensor:
-    return rms_norm(_exact(values), values.shape[-1:], _exact(weight), eps)
+    """The RMS norm over all heads; one pass less than torch's own."""
+    exact = _exact(values)
+    return (exact * _scale(exact, eps)).mul_(weight)
+
+
+def _scale(values: Tensor, eps: float) -> Tensor:
+    """One over the root of the mean square, and of eps."""
+    length: Tensor = torch.linalg.vector_norm(values, dim=-1, keepdim=True)
+    return (length.square() / values.shape[-1] + eps).rsqrt()
 
 
 def _turned(values: Tensor, turn: Tensor | None, heads: int) -> Tensor:
     """Neighbouring pairs of ``[B, L, H D]`` turned by complex ``[1, L, 1, D / 2]``."""
     if turn is None:
         return values
-    pairs = torch.view_as_complex(values.unflatten(2, (heads, -1, 2)))  # type: ignore[no-untyped-call]
+    pairs = torch.view_as_complex(values.view(*values.shape[:2], heads, -1, 2))
     return torch.view_as_real(pairs * turn).flatten(2)
 
 
@@ -167,7 +174,7 @@ def _norm_gradient(
     """Of what was normalised and turned by that of what came of it, both ``[B, L, H D]``."""
     exact = _exact(values)
     gradient = _turned(_exact(gradient), None if turn is None else turn.conj(), heads).mul_(weight)
-    scale = torch.rsqrt(torch.linalg.vector_norm(exact, dim=-1, keepdim=True).square() / exact.shape[-1] + eps)
+    scale = _scale(exact, eps)
     along = (gradient * exact).mean(-1, keepdim=True) * scale.square()
     return gradient.addcmul_(exact, along, value=-1).mul_(scale).to(values.dtype)
 

@@ -15,6 +15,7 @@ from torch.nn.functional import layer_norm
 
 from loraedit.families.wan_attention import write_out_attention
 from loraedit.families.wan_feed import feed
+from loraedit.memory import blocks
 
 __all__ = ["write_out"]
 
@@ -22,10 +23,11 @@ __all__ = ["write_out"]
 def write_out(transformer: nn.Module) -> None:
     """Let the blocks run what is written here, in place; of diffusers' Wan transformer alone."""
     if isinstance(transformer, WanTransformer3DModel):
-        for block in transformer.blocks:
+        for block in blocks(transformer):
+            assert isinstance(block, WanTransformerBlock)
             write_out_attention(block.attn1)
             write_out_attention(block.attn2)
-            block.forward = MethodType(_block, block)
+            block.forward = MethodType(_block, block)  # type: ignore[method-assign]
 
 
 def _block(

@@ -94,7 +94,7 @@ def train(
     if stage.start is not None:
         load_lora(stage.start, family, transformer)
     device = device or next(transformer.parameters()).device
-    if autocasts(device):
+    if device.type == "cpu" and autocasts(device):
         as_autocast(transformer)
     place(transformer, family.resources, device)
     if family.splits_tokens:
