@@ -115,7 +115,7 @@ def train_prior(folder: Path, work: Path, clips: int, size: tuple[int, int, int]
     """Make the edits, encode them, and train one LoRA for each transformer."""
     card = read_card(folder)
     family, device, model_key = open_family(card), find_device(None), card.fingerprint()
-    family.resources = Resources(checkpointing=device.type != "cpu")
+    family.resources = Resources(checkpointing=device.type != "cpu", compile_blocks=True)
     rows, samples = [], []
     for index, edit in enumerate(edits(work, clips, *size)):
         samples.append(to_sample(edit, index))
@@ -125,8 +125,6 @@ def train_prior(folder: Path, work: Path, clips: int, size: tuple[int, int, int]
             samples = []
     for expert in family.experts:
         transformer = family.load_transformer(expert, device)
-        for block in transformer.blocks:  # type: ignore[union-attr]
-            block.compile()  # type: ignore[operator]
         begun, recent = time.monotonic(), []
 
         def on_loss(done: int, total: int, loss: float, begun: float = begun, recent: list[float] = recent) -> None:

@@ -27,7 +27,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("edits", "extra_loras"),
     ("lora", "lora_files", "lora_layers"),
     ("families",),
-    ("conditioning", "distributed", "memory", "results", "segments", "store", "tracking", "window"),
+    ("lora_layer", "conditioning", "distributed", "memory", "results", "segments", "store", "tracking", "window"),
     ("masks",),
     ("video", "mask_tube", "compose", "carry", "optical_flow", "flow", "config", "files", "locks", "devices"),
     ("types", "ranks", "errors", "version"),

@@ -34,7 +34,7 @@ from loraedit.families import open_family
 from loraedit.families.base import TIMESTEPS, Encoded, Family, batch
 from loraedit.families.card import NANO, ModelCard, read_card, resolve_model
 from loraedit.flow import flow_matching_loss
-from loraedit.lora import attach, lora_parameters, read_as_it_comes
+from loraedit.lora import attach, lora_parameters
 from loraedit.memory import checkpoints_kept, place
 from loraedit.planning.cost import Shape
 from loraedit.planning.fitting import LADDER
@@ -112,8 +112,6 @@ def run(card: ModelCard, resources: Resources, device: torch.device, precise: bo
     family = open_family(card, resources)
     transformer = with_lora(family, device)
     place(transformer, resources, device)
-    if autocasts(device) and not precise:
-        read_as_it_comes(transformer)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     sample, start = batch([_noise(card).to(device)]), time.monotonic()

@@ -77,7 +77,7 @@ def _no_waiting_for_disks() -> Iterator[None]:
 
 @pytest.fixture(autouse=True, scope="session")
 def _generation_in_float32() -> Iterator[None]:
-    """What is compared with other code is compared exactly; `test_wan_attention.py` has generation in bfloat16."""
+    """What is compared with other code is compared exactly; `test_wan_block.py` has generation in bfloat16."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("loraedit.generate.autocasts", lambda _: False)
         yield

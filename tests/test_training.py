@@ -96,11 +96,12 @@ def test_plain_diffusers_reads_the_exported_lora(
     pipeline = WanImageToVideoPipeline.from_pretrained(
         family.card.folder, dtype=torch.float32, text_encoder=None, tokenizer=None, vae=None
     )
-    bare = family.load_transformer(family.experts[0], CPU)
+    bare, again = (family.load_transformer(family.experts[0], CPU) for _ in range(2))
+    attach_lora(tmp_path / "lora.safetensors", family, again)
     pipeline.load_lora_weights(tmp_path / "lora.safetensors")
     time = torch.tensor([600.0])
     with torch.inference_mode():
-        ours = family.velocity(transformer, encoded.target[None], time, batch([encoded]))
+        ours = family.velocity(again, encoded.target[None], time, batch([encoded]))
         theirs = family.velocity(pipeline.transformer, encoded.target[None], time, batch([encoded]))
         without = family.velocity(bare, encoded.target[None], time, batch([encoded]))
     assert (ours - theirs).abs().max() < 1e-5

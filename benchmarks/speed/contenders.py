@@ -25,7 +25,7 @@ from loraedit.families.base import batch
 from loraedit.families.lora_names import native_name
 from loraedit.families.wan_layout import diffusers_name
 from loraedit.generate import sample
-from loraedit.lora import as_autocast, attach, attach_lora, match_precision, save_lora
+from loraedit.lora import as_autocast, attach, save_lora
 from loraedit.training import Stage, train
 
 __all__ = ["diffsynth", "loraedit", "plain"]
@@ -38,7 +38,8 @@ def loraedit(work: Work, folder: Path) -> Contender:
     sizes = work.transformer(), work.transformer()
     attach(sizes[0], work.family.lora_targets("all"), RANK, 0)
     if autocasts(CPU):
-        as_autocast(sizes[1])
+        for model in sizes:
+            as_autocast(model)
 
     def train_steps(steps: int, told: Callable[..., None]) -> None:
         settings = work.training.model_copy(update={"steps": steps})
@@ -56,13 +57,12 @@ def loraedit(work: Work, folder: Path) -> Contender:
     return Contender("loraedit", train_steps, sample_steps, *sizes)
 
 
-def plain(work: Work, folder: Path, dtype: torch.dtype) -> Contender:
+def plain(work: Work, dtype: torch.dtype) -> Contender:
     """A loop as diffusers' examples have it: peft's adapter, AdamW, and in bfloat16 autocast or a cast model."""
-    learning = work.transformer()
-    learning.add_adapter(LoraConfig(r=RANK, lora_alpha=RANK, target_modules=list(work.family.lora_targets("all"))))
-    generating = work.transformer(dtype)
-    attach_lora(_lora_file(work, folder), work.family, generating)
-    match_precision(generating, dtype)
+    learning, generating = work.transformer(), work.transformer(dtype)
+    for model in (learning, generating):
+        model.add_adapter(LoraConfig(r=RANK, lora_alpha=RANK, target_modules=list(work.family.lora_targets("all"))))
+    generating.to(dtype)
     together = batch([work.sample])
 
     def train_steps(steps: int, told: Callable[..., None]) -> None:

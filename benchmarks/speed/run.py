@@ -36,7 +36,7 @@ WARM_UP = 2
 
 def contenders(work: Any, folder: Path) -> list[Contender]:
     """Ours first, then the others in each precision that they offer."""
-    found = [loraedit(work, folder), *(plain(work, folder, dtype) for dtype in (torch.float32, torch.bfloat16))]
+    found = [loraedit(work, folder), *(plain(work, dtype) for dtype in (torch.float32, torch.bfloat16))]
     if importlib.util.find_spec("diffsynth") is not None:
         found += [diffsynth(work, folder, torch.bfloat16, checkpointing=True)]
         found += [diffsynth(work, folder, dtype, checkpointing=False) for dtype in (torch.bfloat16, torch.float32)]

@@ -23,7 +23,7 @@ from loraedit.errors import ModelError
 from loraedit.families.base import Family
 from loraedit.files import save_tensors
 from loraedit.lora_files import Fit, fit, read_lora
-from loraedit.memory import blocks
+from loraedit.lora_layer import LAYERS
 
 __all__ = [
     "as_autocast",
@@ -33,7 +33,6 @@ __all__ = [
     "lora_parameters",
     "match_precision",
     "merge",
-    "read_as_it_comes",
     "save_lora",
     "stack",
 ]
@@ -66,20 +65,12 @@ def lora_parameters(transformer: nn.Module) -> Iterator[tuple[str, nn.Parameter]
                 yield f"{module_name}.{letter}", getattr(module, letter)[ADAPTER].weight
 
 
-def read_as_it_comes(transformer: nn.Module) -> None:
-    """Let the LoRA take its input in the model's precision, which autocast then serves: no copy in float32 is kept."""
-    for module in transformer.modules():
-        if isinstance(module, LoraLayer):
-            module.cast_input_dtype_enabled = False
-
-
 def as_autocast(transformer: nn.Module) -> None:
-    """Turn the frozen linears of the blocks to bfloat16, in place: the same bytes as autocast makes of them."""
-    for block in blocks(transformer):
-        for module in block.modules():
-            frozen = isinstance(module, nn.Linear) and not module.weight.requires_grad
-            if frozen and module.weight.dtype == torch.float32:
-                module.to(torch.bfloat16)
+    """Turn the frozen float32 linears to bfloat16, in place: the same bytes as autocast makes of them."""
+    for module in transformer.modules():
+        frozen = isinstance(module, nn.Linear) and not module.weight.requires_grad
+        if frozen and module.weight.dtype == torch.float32:
+            module.to(torch.bfloat16)
 
 
 def match_precision(transformer: nn.Module, dtype: torch.dtype) -> None:
@@ -195,6 +186,7 @@ def _add_low_rank(transformer: nn.Module, fitting: Fit, weight: float, adapter: 
 def _inject(config: LoraConfig, transformer: nn.Module, adapter: str, **options: Any) -> None:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Already found a `peft_config`")  # several adapters are meant
+        config._register_custom_module(LAYERS)
         inject_adapter_in_model(config, transformer, adapter, **options)
 
 

@@ -35,7 +35,7 @@ from loraedit.families.loading import (
 from loraedit.families.lora_names import WAN_LINEARS, native_name
 from loraedit.families.model_card import ModelCard
 from loraedit.families.single_file import load_single_file
-from loraedit.families.wan_attention import write_out_attention
+from loraedit.families.wan_block import write_out
 from loraedit.families.wan_layout import SCALES, diffusers_name
 from loraedit.masks import pack_keep_mask, pack_token_mask
 from loraedit.memory import tile
@@ -207,8 +207,8 @@ class WanFamily:
             else:
                 transformer = load_part(self.card, kind, expert.name, dtype)
         module: nn.Module = transformer.eval().requires_grad_(False)
-        if device.type == "cpu" and self.resources.attention is None:
-            write_out_attention(module)
+        if device.type == "cpu" and self.resources.attention is None and not self.resources.compile_blocks:
+            write_out(module)
         return module
 
     def velocity(self, transformer: Any, latents: Tensor, timestep: Tensor, condition: Encoded) -> Tensor:

@@ -23,7 +23,7 @@ from loraedit.families.base import Encoded, Family, batch, tokens_of
 from loraedit.families.model_card import ModelCard
 from loraedit.files import cache_folder, fingerprint, read_json, write_json
 from loraedit.flow import flow_matching_loss
-from loraedit.lora import attach, lora_parameters, match_precision, read_as_it_comes
+from loraedit.lora import attach, lora_parameters, match_precision
 from loraedit.memory import blocks, tile
 from loraedit.planning.depth import from_few_blocks
 from loraedit.planning.encoders import encode_once, encoders
@@ -123,7 +123,6 @@ def _train(card: ModelCard, shape: Shape, settings: TrainSettings, resources: Re
     def step(shallow: ModelCard) -> dict[str, int]:
         family, transformer, condition, mode = _transformer(shallow, shape, lora)
         transformer.train()
-        read_as_it_comes(transformer)
         if resources.recomputes:
             transformer.enable_gradient_checkpointing()
         optimizer, meter = make_optimizer(transformer, settings), Meter(transformer)

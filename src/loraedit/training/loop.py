@@ -23,7 +23,7 @@ from loraedit.distributed import add_up, split_tokens
 from loraedit.errors import InputError
 from loraedit.families.base import TIMESTEPS, Encoded, Expert, Family, batch, tokens_of
 from loraedit.flow import add_noise, flow_matching_loss
-from loraedit.lora import attach, load_lora, lora_parameters, read_as_it_comes
+from loraedit.lora import as_autocast, attach, load_lora, lora_parameters
 from loraedit.memory import checkpoints_kept, place
 from loraedit.training.state import load_state, save_state
 from loraedit.training.stopping import after_step, held_out_loss, last_step, rate
@@ -94,11 +94,11 @@ def train(
     if stage.start is not None:
         load_lora(stage.start, family, transformer)
     device = device or next(transformer.parameters()).device
+    if device.type == "cpu" and autocasts(device):
+        as_autocast(transformer)
     place(transformer, family.resources, device)
     if family.splits_tokens:
         split_tokens(transformer, (tokens_of(family.card, sample.condition.shape[1:]) for sample in stage.samples))
-    if autocasts(device):
-        read_as_it_comes(transformer)
     parameters = dict(lora_parameters(transformer))
     optimizer = make_optimizer(transformer, settings)
     state = load_state(checkpoint, parameters, optimizer)
@@ -133,7 +133,7 @@ def train(
 def make_optimizer(transformer: nn.Module, settings: TrainSettings) -> torch.optim.Optimizer:
     """AdamW for the LoRA of a transformer."""
     parameters = [parameter for _, parameter in lora_parameters(transformer)]
-    return torch.optim.AdamW(parameters, settings.lr, BETAS, weight_decay=WEIGHT_DECAY)
+    return torch.optim.AdamW(parameters, settings.lr, BETAS, weight_decay=WEIGHT_DECAY, fused=True)
 
 
 def _step(
