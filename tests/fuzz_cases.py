@@ -343,11 +343,12 @@ def _run(rng: Rng, kit: Path, folder: Path) -> list[str]:
     shutil.copytree(kit / "run", run)
     files = sorted(path for path in run.rglob("*") if path.is_file() and path.name != "log.jsonl")
     named = [path for path in files if path.suffix == ".json"]
+    spoilt = set()
     for _ in range(int(rng.integers(1, 3))):
         among = named if rng.random() < 0.5 else files
-        path = among[int(rng.integers(len(among)))]
-        if path.is_file():
-            _spoil(rng, path)
+        spoilt.add(among[int(rng.integers(len(among)))])
+    for path in sorted(spoilt):
+        _spoil(rng, path)
     lines = [
         ["evaluate", "run"], ["repeat", "run", "--run=again"], ["evaluate", "--json", "run"],
         ["lora", "export", "--format=comfyui", "--out=out.safetensors", "run"], ["repeat", "run", "--out=again.mkv"],
