@@ -61,7 +61,9 @@ def _flip_head(content: bytes, suffix: str, rng: Rng) -> bytes:
 
 
 def lying(content: bytes, suffix: str, rng: Rng) -> bytes:
-    """Numbers of the header that are not true, with a checksum that fits them where there is one."""
+    """Numbers of the header that are not true, with a checksum that fits them where there is one; of nothing, nothing."""
+    if not content:
+        return content
     marks = [mark for mark in FIELDS.get(suffix, ()) if mark in content] or [content[:4]]
     lies = bytearray(content)
     for _ in range(int(rng.integers(1, 4))):
