@@ -61,7 +61,7 @@ def _flip_head(content: bytes, suffix: str, rng: Rng) -> bytes:
 
 
 def lying(content: bytes, suffix: str, rng: Rng) -> bytes:
-    """Numbers of the header that are not true, with a checksum that fits them where there is one; of nothing, nothing."""
+    """Numbers of the header that are not true, with a checksum that fits where there is one; nothing of nothing."""
     if not content:
         return content
     marks = [mark for mark in FIELDS.get(suffix, ()) if mark in content] or [content[:4]]
