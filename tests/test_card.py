@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import shutil
 from pathlib import Path
@@ -42,6 +43,8 @@ def test_a_checkpoint_without_a_card_file_gets_wans_own_values(checkpoint: Path,
         ("model_index.json", {"boundary_ratio": "x"}, "not that of a WanImageToVideoPipeline"),
         ("transformer/config.json", {"patch_size": None}, "not that of a WanImageToVideoPipeline"),
         ("vae/config.json", {"z_dim": None}, "not that of a WanImageToVideoPipeline"),
+        ("vae/config.json", {"patch_size": ""}, "not that of a WanImageToVideoPipeline"),
+        ("vae/config.json", {"patch_size": 2}, "reduces frames and sides by 4 and 16, but says 4 and 8"),
         ("loraedit.json", {"area_px": -1}, "area_px"),
         ("loraedit.json", {"surprise": 1}, "surprise"),
     ],
@@ -54,6 +57,19 @@ def test_a_checkpoint_that_is_not_i2v_is_refused(
     (folder / file).write_text(json.dumps({**content, **change}))
     with pytest.raises(ModelError, match=words):
         read_card(folder)
+
+
+def test_a_pipe_in_place_of_a_transformer_file_is_not_waited_for(checkpoint: Path, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "transformer.safetensors")
+    with pytest.raises(ModelError, match="is not a plain file"):
+        read_card(checkpoint, {"transformer": tmp_path / "transformer.safetensors"})
+
+
+def test_a_tokenizer_that_lost_its_configuration_is_refused(checkpoint: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(checkpoint, tmp_path / "model")
+    (folder / "tokenizer/tokenizer_config.json").unlink()
+    with pytest.raises(ModelError, match="names no token to pad prompts with"):
+        open_family(read_card(folder)).embed_prompt("a cat", torch.device("cpu"))
 
 
 @pytest.mark.parametrize(

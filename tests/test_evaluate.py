@@ -147,7 +147,7 @@ REFUSED: dict[str, tuple[Callable[[Path], None], str]] = {
     "settings that are no JSON": (write("settings.json", "{"), "settings.json is not JSON"),
     "settings that are no object": (write("settings.json", "[]"), "settings.json holds no JSON object"),
     "result that is no JSON": (write("result.json", ""), "result.json is not JSON"),
-    "result without losses": (lose_the_losses, "lacks the frame rate or the losses"),
+    "result without losses": (lose_the_losses, "lacks the frame rate, the losses or the LoRAs"),
     "no frames": (remove("frames"), "There is no video file or folder of frames"),
     "a frame cut short": (write("frames/00001.png", "no picture"), "cannot be read as an image"),
     "a frame missing": (remove("frames/00001.png"), "frames/ is not what the edit wrote"),

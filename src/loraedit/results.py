@@ -327,8 +327,9 @@ def _read_clips(folder: Path, result: dict[str, Any], provenance: dict[str, Any]
     try:
         fps = Fraction(result["fps"])
         losses = [float(loss) for loss in result["losses"]]
+        loras = [str(name) for name in result.get("loras") or []]
     except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
-        raise damaged(folder, f"{RESULT_FILE} lacks the frame rate or the losses") from error
+        raise damaged(folder, f"{RESULT_FILE} lacks the frame rate, the losses or the LoRAs") from error
     try:
         frames, source, mask = (Kept(open_footage(folder / name), fps) for name in CLIP_FOLDERS)
         tube = MaskTube(frame[..., 0] > 127 for frame in mask.rgb())
@@ -337,7 +338,6 @@ def _read_clips(folder: Path, result: dict[str, Any], provenance: dict[str, Any]
         objects = tuple(_read_object_of(folder, *each) for each in _named_objects(provenance))
     except InputError as error:
         raise damaged(folder, str(error).split(". ")[0]) from error
-    loras = [str(name) for name in result.get("loras") or []]
     return Finished(source, frames, tube, edited_first, losses, provenance, loras, references, objects)
 
 

@@ -143,6 +143,8 @@ def file_shapes(path: Path) -> Shapes:
 
 
 def _refuse_pickle(path: Path) -> None:
+    if path.exists() and not path.is_file():
+        raise ModelError(f"Weights file '{path}' cannot be read: it is not a plain file. Check the path.")
     try:
         with path.open("rb") as file:
             head = file.read(4)

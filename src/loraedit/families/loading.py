@@ -11,6 +11,7 @@ from typing import Any
 import diffusers
 import torch
 from torch import nn
+from transformers import PreTrainedTokenizerBase
 
 from loraedit.config import Resources
 from loraedit.errors import ModelError
@@ -88,9 +89,11 @@ def load_pipeline(card: ModelCard, kind: Any, absent: Iterable[str], device: tor
         pipeline = _read_once(
             card, (kind, *missing, how["dtype"]), lambda: kind.from_pretrained(card.folder, **missing, **how)
         )
-    for part in pipeline.components.values():
+    for name, part in pipeline.components.items():
         if isinstance(part, nn.Module):
             place_encoder(part, resources, device)
+        elif isinstance(part, PreTrainedTokenizerBase) and part.pad_token is None:
+            raise ModelError(f"'{card.folder / name}' names no token to pad prompts with. {AGAIN}")
     return pipeline
 
 

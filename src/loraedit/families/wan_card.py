@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from loraedit.errors import ModelError
-from loraedit.families.folder import Shapes, file_shapes, lora_rank, read_card_file, read_json
+from loraedit.families.folder import AGAIN, Shapes, file_shapes, lora_rank, read_card_file, read_json
 from loraedit.families.known import usual_settings
 from loraedit.families.model_card import ModelCard, SingleFile, prior_file
 from loraedit.families.wan_layout import check_shapes, config_of, diffusers_name
@@ -53,7 +53,7 @@ def read_wan_card(folder: Path, index: dict[str, Any], files: Mapping[str, Path]
             single[name] = SingleFile(path=files[name], config=configs[name])
     read_json(folder, "scheduler/scheduler_config.json")
     latents = int(vae.get("z_dim", 16))
-    temporal, spatial = int(vae.get("scale_factor_temporal", 4)), int(vae.get("scale_factor_spatial", 8))
+    temporal, spatial = _factors(folder, vae)
     for name, config in configs.items():
         _check_channels(folder / name if name not in files else files[name], config, latents, temporal, tokens)
     first = configs[experts[0]]
@@ -79,6 +79,18 @@ def read_wan_card(folder: Path, index: dict[str, Any], files: Mapping[str, Path]
         prior_rank=max(lora_rank(prior_file(folder, name)) for name in experts),
         files=single,
     )
+
+
+def _factors(folder: Path, vae: Mapping[str, Any]) -> tuple[int, int]:
+    """By how much the VAE reduces frames and sides: as it is stated, which is what its levels do."""
+    temporal, spatial = int(vae.get("scale_factor_temporal", 4)), int(vae.get("scale_factor_spatial", 8))
+    patch, levels = vae.get("patch_size"), vae.get("dim_mult", [1, 2, 4, 4])
+    halved = vae.get("temperal_downsample", [False, True, True])
+    made = 2 ** sum(map(bool, halved)), (1 if patch is None else int(patch)) * 2 ** (len(levels) - 1)
+    if made != (temporal, spatial):
+        said = f"{made[0]} and {made[1]}, but says {temporal} and {spatial}"
+        raise ModelError(f"'{folder / 'vae'}' reduces frames and sides by {said}. {AGAIN}")
+    return temporal, spatial
 
 
 def check_wan_transformer(card: ModelCard, expert: str, shapes: Shapes) -> None:
