@@ -38,6 +38,8 @@ WEIGHT_DECAY = 0.01
 CLIP_NORM = 1.0
 SAVE_COST = 0.05
 """Share of the time that may go into saving checkpoints."""
+SAVE_GAP_S = 5.0
+"""Work of fewer seconds is done again rather than saved."""
 EXPLODED = 1000.0
 """A loss of so many times the median of all before is that of a training that has come apart."""
 SETTLED_STEPS = 5
@@ -119,7 +121,7 @@ def train(
         state = after_step(state, settings, loss, judged, began)
         end = last_step(state, settings)
         on_loss(state.step, end, loss)
-        if time.monotonic() - saved > cost / SAVE_COST or state.step >= end:
+        if _worth_saving(time.monotonic() - saved, cost) or state.step >= end:
             start = time.monotonic()
             save_state(checkpoint, state, parameters, optimizer)
             saved = time.monotonic()
@@ -128,6 +130,11 @@ def train(
         save_state(checkpoint, state, {}, optimizer)
     transformer.eval()
     return state.losses
+
+
+def _worth_saving(seconds: float, cost: float) -> bool:
+    """Whether the work of so many seconds is, if saving takes ``cost`` seconds."""
+    return seconds > max(SAVE_GAP_S, cost / SAVE_COST)
 
 
 def make_optimizer(transformer: nn.Module, settings: TrainSettings) -> torch.optim.Optimizer:
