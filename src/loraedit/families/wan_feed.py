@@ -63,16 +63,17 @@ class _Taught(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, *parts: Any) -> Tensor:
-        first, second = Adapted(*parts[:5]), Adapted(*parts[5:])
-        ctx.scales = first.scale, second.scale
-        ctx.save_for_backward(x, *first[:4], *second[:4])
+        ctx.scales = parts[4], parts[9]
+        ctx.save_for_backward(x, *parts[:4], *parts[5:9])
+        first, second = Adapted(*parts[:5]).ready(), Adapted(*parts[5:]).ready()
         fed = [second.of(_gelu(first.of(rows))) for rows in torch.split(x.flatten(0, -2), ROWS)]
         return _joined(fed).view(x.shape)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         x, *saved = ctx.saved_tensors
-        first, second = Adapted(*saved[:4], ctx.scales[0]), Adapted(*saved[4:], ctx.scales[1])
+        first = Adapted(*saved[:4], ctx.scales[0]).ready()
+        second = Adapted(*saved[4:], ctx.scales[1]).ready()
         of_x, of_adapters = [], []
         for rows, gradient in zip(*(torch.split(each.flatten(0, -2), ROWS) for each in (x, gradients[0])), strict=True):
             slope = first.of(rows)
@@ -84,12 +85,16 @@ class _Taught(torch.autograd.Function):
             of_low, *of_first = first.taught(rows, of_hidden)
             of_x.append(first.passed_on(of_hidden, of_low))
             of_adapters.append((*of_first, *of_second))
-        down, up, down_2, up_2 = (torch.stack(each).sum(0) for each in zip(*of_adapters, strict=True))
+        down, up, down_2, up_2 = (_summed(each) for each in zip(*of_adapters, strict=True))
         return _joined(of_x).view(x.shape), None, None, down, up, None, None, None, down_2, up_2, None
 
 
 def _joined(rows: Sequence[Tensor]) -> Tensor:
     return rows[0] if len(rows) == 1 else torch.cat(list(rows))
+
+
+def _summed(gradients: Sequence[Tensor]) -> Tensor:
+    return gradients[0] if len(gradients) == 1 else torch.stack(list(gradients)).sum(0)
 
 
 def _gelu(x: Tensor) -> Tensor:
