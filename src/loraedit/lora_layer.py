@@ -88,7 +88,8 @@ class _Step(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         x, *tensors = ctx.saved_tensors
-        layer, gradient = Adapted(*tensors, ctx.scale).ready(), gradients[0].flatten(0, -2)
+        parts = [*tensors, ctx.scale]
+        layer, gradient = Adapted(*parts).ready(), gradients[0].flatten(0, -2)
         of_low, of_down, of_up = layer.taught(x.flatten(0, -2), gradient)
         of_x = layer.passed_on(gradient, of_low).view(x.shape) if ctx.needs_input_grad[0] else None
         return of_x, None, None, of_down, of_up, None

@@ -1,13 +1,13 @@
 """The feed-forward of Wan's blocks on a CPU, written out: of what is wide, nothing is saved for the gradient.
 
-It runs some rows at a time, so that what lies between its two products stays in a core's own cache, and the gradient
-computes it again.
+It runs some rows at a time, and the gradient computes what lies between its two products again. The activation and its
+slope are computed in float32, in place, on tiles that stay in a core's own cache.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -65,15 +65,14 @@ class _Taught(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, *parts: Any) -> Tensor:
         ctx.scales = parts[4], parts[9]
         ctx.save_for_backward(x, *parts[:4], *parts[5:9])
-        first, second = Adapted(*parts[:5]).ready(), Adapted(*parts[5:]).ready()
+        first, second = _layers(parts)
         fed = [second.of(_gelu(first.of(rows))) for rows in torch.split(x.flatten(0, -2), ROWS)]
         return _joined(fed).view(x.shape)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         x, *saved = ctx.saved_tensors
-        first = Adapted(*saved[:4], ctx.scales[0]).ready()
-        second = Adapted(*saved[4:], ctx.scales[1]).ready()
+        first, second = _layers([*saved[:4], ctx.scales[0], *saved[4:], ctx.scales[1]])
         of_x, of_adapters = [], []
         for rows, gradient in zip(*(torch.split(each.flatten(0, -2), ROWS) for each in (x, gradients[0])), strict=True):
             slope = first.of(rows)
@@ -87,6 +86,11 @@ class _Taught(torch.autograd.Function):
             of_adapters.append((*of_first, *of_second))
         down, up, down_2, up_2 = (_summed(each) for each in zip(*of_adapters, strict=True))
         return _joined(of_x).view(x.shape), None, None, down, up, None, None, None, down_2, up_2, None
+
+
+def _layers(parts: Sequence[Any]) -> tuple[Adapted, Adapted]:
+    count = len(Adapted._fields)
+    return Adapted(*parts[:count]).ready(), Adapted(*parts[count:]).ready()
 
 
 def _joined(rows: Sequence[Tensor]) -> Tensor:
