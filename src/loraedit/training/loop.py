@@ -106,7 +106,7 @@ def train(
     state = load_state(checkpoint, parameters, optimizer)
     judged = partial(held_out_loss, family, expert, transformer, stage.samples[stage.judged], settings, device)
     transformer.train()
-    saved, cost = time.monotonic(), 0.0
+    unsaved, cost = 0.0, 0.0
     while state.step < last_step(state, settings):
         began = time.monotonic()
         for group in optimizer.param_groups:
@@ -119,13 +119,13 @@ def train(
                 save_state(checkpoint, state, parameters, optimizer)
             raise
         state = after_step(state, settings, loss, judged, began)
+        unsaved += time.monotonic() - began
         end = last_step(state, settings)
         on_loss(state.step, end, loss)
-        if _worth_saving(time.monotonic() - saved, cost) or state.step >= end:
+        if _worth_saving(unsaved, cost) or state.step >= end:
             start = time.monotonic()
             save_state(checkpoint, state, parameters, optimizer)
-            saved = time.monotonic()
-            cost = saved - start
+            unsaved, cost = 0.0, time.monotonic() - start
     if settings.steps == 0:
         save_state(checkpoint, state, {}, optimizer)
     transformer.eval()
