@@ -86,7 +86,7 @@ def test_a_run_that_stops_when_it_has_learnt_ends_alike_after_an_interruption(
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(loop, "_step", cut_short)
-        patched.setattr(loop, "SAVE_COST", float("inf"))  # after every step
+        patched.setattr(loop, "_worth_saving", lambda *_: True)  # after every step
         with pytest.raises(KeyboardInterrupt):
             loraedit.edit(scene.source, run=tmp_path / "parts", **call)
     parts = loraedit.edit(scene.source, run=tmp_path / "parts", **call)

@@ -8,6 +8,7 @@ import pytest
 import torch
 from diffusers import WanTransformer3DModel
 from diffusers.models.attention import FeedForward
+from diffusers.models.transformers.transformer_wan import WanAttention
 from parity import CPU
 from peft import LoraConfig
 from torch import Tensor, nn
@@ -73,6 +74,22 @@ def test_attention_and_its_gradients_are_those_of_torch(
         torch.testing.assert_close(ours, theirs)
 
 
+@pytest.mark.parametrize("words", [0, 5])
+def test_attention_without_gradients_says_the_same(words: int) -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        layer = WanAttention(24, heads=3, dim_head=8, cross_attention_dim_head=8 if words else None).requires_grad_(
+            False
+        )
+        x, text = torch.randn(2, 7, 24), torch.randn(2, words, 24)
+    layer.to(torch.float64)
+    wan_attention.write_out_attention(layer)
+    context = (text.double(),) if words else (None,)
+    taught = layer(x.double(), *context, None, None)
+    with torch.inference_mode():
+        torch.testing.assert_close(layer(x.double(), *context, None, None), taught)
+
+
 def test_the_table_of_scores_is_never_there_as_a_whole() -> None:
     length, heads = 1024, 4
     values = [torch.randn(1, length, 8 * heads).requires_grad_() for _ in range(3)]
@@ -81,9 +98,12 @@ def test_the_table_of_scores_is_never_there_as_a_whole() -> None:
     assert meter.peak < heads * length**2 * 4
 
 
-@pytest.mark.parametrize("rows", [192, 3])
-def test_the_feed_forward_and_its_gradients_are_those_of_diffusers(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("rows", "tile"), [(1024, 2**16), (3, 20)])
+def test_the_feed_forward_and_its_gradients_are_those_of_diffusers(
+    rows: int, tile: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(wan_feed, "ROWS", rows)
+    monkeypatch.setattr(wan_feed, "TILE", tile)
     layers = FeedForward(6, inner_dim=10, activation_fn="gelu-approximate").double().requires_grad_(False)
     _inject(LoraConfig(r=2, lora_alpha=4, target_modules=["proj", "2"]), layers, "default")
     adapter = [parameter for name, parameter in layers.named_parameters() if "lora_" in name]

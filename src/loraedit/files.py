@@ -95,15 +95,20 @@ def hash_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file under a temporary name, flush it to disk, and rename it into place."""
+def write_bytes(path: Path, content: bytes, lasting: bool = True) -> None:
+    """Write a file under a temporary name, flush it to disk, and rename it into place.
+
+    Args:
+        lasting: False does without the flush, for what may be lost or damaged if the machine itself goes down.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.partial")
     try:
         with temporary.open("wb") as file:
             file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+            if lasting:
+                file.flush()
+                os.fsync(file.fileno())
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -139,16 +144,19 @@ def write_text(path: Path, text: str) -> None:
     write_bytes(path, text.encode())
 
 
-def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, Any] | None = None) -> None:
+def save_tensors(
+    path: Path, tensors: dict[str, Tensor], metadata: dict[str, Any] | None = None, lasting: bool = True
+) -> None:
     """Write safetensors with a checksum, whole or not at all; the same contents give the same bytes.
 
     Args:
         metadata: JSON values, stored under one key.
+        lasting: as :func:`write_bytes` has it; the checksum says whether the file is whole.
     """
     own = {METADATA_KEY: json.dumps(metadata, sort_keys=True)} if metadata else {}
     content = _as_safetensors(tensors, {**own, CHECKSUM_KEY: _NO_CHECKSUM})
     checksum = hashlib.sha256(content).hexdigest()
-    write_bytes(path, content.replace(_NO_CHECKSUM.encode(), checksum.encode(), 1))
+    write_bytes(path, content.replace(_NO_CHECKSUM.encode(), checksum.encode(), 1), lasting)
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:

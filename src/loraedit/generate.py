@@ -96,7 +96,7 @@ def sample(
             velocity = loader.velocity(latents, timestep, condition, unconditional, sampling.guidance)
             _check_finite(velocity)  # before it is kept: a run that goes on would only find it again
             if leads():
-                save_tensors(kept, {"velocity": velocity})
+                save_tensors(kept, {"velocity": velocity}, lasting=False)  # a damaged one is made again
         velocity = velocity.to(device)
         estimate = latents - levels[index] * velocity
         latents = scheduler.step(velocity[None], timestep, latents[None], return_dict=False)[0][0]

@@ -17,7 +17,7 @@ class Adapted(NamedTuple):
 
     Attributes:
         weight, bias: frozen, in the precision that is computed in.
-        down, up: A ``[r, D]`` and B ``[D', r]``, in whatever precision they are trained in.
+        down, up: A ``[r, D]`` and B ``[D', r]``; what computes with them wants them :meth:`ready`.
         scale: s.
     """
 
@@ -27,20 +27,22 @@ class Adapted(NamedTuple):
     up: Tensor
     scale: float
 
+    def ready(self) -> Adapted:
+        """With A and B in the precision that is computed in, whatever they are trained in."""
+        return self._replace(down=self.down.to(self.weight.dtype), up=self.up.to(self.weight.dtype))
+
     def of(self, x: Tensor) -> Tensor:
         """The layer's answer ``[N, D']``."""
-        low = x @ self.down.to(x.dtype).mT
-        return linear(x, self.weight, self.bias).addmm_(low, self.up.to(x.dtype).mT, alpha=self.scale)
+        return linear(x, self.weight, self.bias).addmm_(x @ self.down.mT, self.up.mT, alpha=self.scale)
 
     def taught(self, x: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The gradients of A x, A and B by that of the answer."""
-        of_low = gradient @ (self.up * self.scale).to(x.dtype)
-        of_up = (gradient.mT @ (x @ self.down.to(x.dtype).mT)).to(self.up.dtype) * self.scale
-        return of_low, (of_low.mT @ x).to(self.down.dtype), of_up
+        of_low = gradient @ (self.up * self.scale)
+        return of_low, of_low.mT @ x, (gradient.mT @ (x @ self.down.mT)).mul_(self.scale)
 
     def passed_on(self, gradient: Tensor, of_low: Tensor) -> Tensor:
         """The gradient of x by those of the answer and of A x."""
-        return (gradient @ self.weight).addmm_(of_low, self.down.to(of_low.dtype))
+        return (gradient @ self.weight).addmm_(of_low, self.down)
 
 
 class LoraLinear(Linear):
@@ -78,16 +80,16 @@ class _Step(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, *parts: Any) -> Tensor:
-        layer = Adapted(*parts)
-        ctx.scale = layer.scale
-        ctx.save_for_backward(x, *layer[:4])
-        answer = layer.of(x.flatten(0, -2))
+        *tensors, ctx.scale = parts
+        ctx.save_for_backward(x, *tensors)
+        answer = Adapted(*parts).ready().of(x.flatten(0, -2))
         return answer.view(*x.shape[:-1], -1)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, bias, down, up = ctx.saved_tensors
-        layer, gradient = Adapted(weight, bias, down, up, ctx.scale), gradients[0].flatten(0, -2)
+        x, *tensors = ctx.saved_tensors
+        parts = [*tensors, ctx.scale]
+        layer, gradient = Adapted(*parts).ready(), gradients[0].flatten(0, -2)
         of_low, of_down, of_up = layer.taught(x.flatten(0, -2), gradient)
         of_x = layer.passed_on(gradient, of_low).view(x.shape) if ctx.needs_input_grad[0] else None
         return of_x, None, None, of_down, of_up, None

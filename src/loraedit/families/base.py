@@ -53,8 +53,10 @@ class Encoded:
 
 
 def batch(samples: Sequence[Encoded]) -> Encoded:
-    """Samples of one shape as one, each tensor with a leading batch axis."""
+    """Samples of one shape as one, each tensor with a leading batch axis; a single one is not copied."""
     rows = [sample.tensors() for sample in samples]
+    if len(rows) == 1:
+        return Encoded(**{name: value[None] for name, value in rows[0].items()})
     return Encoded(**{name: torch.stack([row[name] for row in rows]) for name in rows[0]})
 
 

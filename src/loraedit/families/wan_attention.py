@@ -48,12 +48,26 @@ class _WrittenOut(WanAttnProcessor):
         turn = None
         if rotary_emb is not None:
             turn = torch.complex(rotary_emb[0][..., 0::2], rotary_emb[1][..., 1::2])
-        mixed = _Attention.apply(  # type: ignore[no-untyped-call]
-            attn.to_q(hidden_states), attn.to_k(context), attn.to_v(context),
-            attn.norm_q.weight, attn.norm_k.weight, attn.norm_q.eps, turn, attn.heads,
-        )  # fmt: skip
-        result: Tensor = attn.to_out[1](attn.to_out[0](mixed))
+        attend = _taught if torch.is_grad_enabled() else _untaught
+        result: Tensor = attn.to_out[1](attn.to_out[0](attend(attn, hidden_states, context, turn)))
         return result
+
+
+def _taught(attn: Any, hidden_states: Tensor, context: Tensor, turn: Tensor | None) -> Tensor:
+    """What goes into the last layer, ``[B, L, H D]``, with its gradient."""
+    projected = attn.to_q(hidden_states), attn.to_k(context), attn.to_v(context)
+    norms = attn.norm_q.weight, attn.norm_k.weight
+    mixed: Tensor = _Attention.apply(*projected, *norms, attn.norm_q.eps, turn, attn.heads)  # type: ignore[no-untyped-call]
+    return mixed
+
+
+def _untaught(attn: Any, hidden_states: Tensor, context: Tensor, turn: Tensor | None) -> Tensor:
+    """The same without: nothing that a layer gives is kept beside what comes of it."""
+    about = attn.norm_q.eps, turn, attn.heads
+    q = _ready_query(attn.to_q(hidden_states), attn.norm_q.weight, *about)
+    k = _ready_key(attn.to_k(context), attn.norm_k.weight, *about)
+    v = _split(attn.to_v(context), attn.heads, q.dtype)
+    return _join(_mixed(q, k, v, _bounded(q, k))[0], attn.heads)
 
 
 class _Attention(torch.autograd.Function):
@@ -76,10 +90,9 @@ class _Attention(torch.autograd.Function):
     ) -> Tensor:
         ctx.about = eps, turn, heads
         q, k, v = _ready(query, key, value, query_weight, key_weight, *ctx.about)
-        ctx.bounded, mixed, sums = _bounded(q, k), torch.empty_like(q), q.new_empty(*q.shape[:2], 1)
-        for here, rows in _tiles(q, k):
-            _mix(q[here, rows], k[here], v[here], mixed[here, rows], sums[here, rows], ctx.bounded)
-        joined = _join(mixed.div_(sums), heads)
+        ctx.bounded = _bounded(q, k)
+        mixed, sums = _mixed(q, k, v, ctx.bounded)
+        joined = _join(mixed, heads)
         ctx.save_for_backward(query, key, value, query_weight, key_weight, joined, sums)
         return joined
 
@@ -95,6 +108,14 @@ class _Attention(torch.autograd.Function):
         of_query = _norm_gradient(_join(of_q, heads), query, in_products, eps, turn, heads)
         of_key = _norm_gradient(_join(of_k.mT, heads), key, key_weight * math.log(2), eps, turn, heads)
         return of_query, of_key, _join(of_v.mT, heads), *[None] * 5
+
+
+def _mixed(q: Tensor, k: Tensor, v: Tensor, bounded: bool) -> tuple[Tensor, Tensor]:
+    """O and s."""
+    mixed, sums = torch.empty_like(q), q.new_empty(*q.shape[:2], 1)
+    for here, rows in _tiles(q, k):
+        _mix(q[here, rows], k[here], v[here], mixed[here, rows], sums[here, rows], bounded)
+    return mixed.div_(sums), sums
 
 
 def _mix(query: Tensor, key: Tensor, value: Tensor, mixed: Tensor, sums: Tensor, bounded: bool) -> None:
@@ -126,10 +147,17 @@ def _ready(
     turn: Tensor | None, heads: int,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """Q and k normalised and rotated, and v, ``[B H, L, D]``; q k^T are the scores as exponents of two."""
-    in_powers = (value.shape[-1] // heads) ** -0.5 / math.log(2)
-    q = _split(_turned(_normed(query, query_weight * in_powers, eps), turn, heads), heads, value.dtype)
-    k = _split(_turned(_normed(key, key_weight, eps), turn, heads), heads, value.dtype)
+    q, k = _ready_query(query, query_weight, eps, turn, heads), _ready_key(key, key_weight, eps, turn, heads)
     return q, k, _split(value, heads, value.dtype)
+
+
+def _ready_query(query: Tensor, weight: Tensor, eps: float, turn: Tensor | None, heads: int) -> Tensor:
+    in_powers = (query.shape[-1] // heads) ** -0.5 / math.log(2)
+    return _ready_key(query, weight * in_powers, eps, turn, heads)
+
+
+def _ready_key(key: Tensor, weight: Tensor, eps: float, turn: Tensor | None, heads: int) -> Tensor:
+    return _split(_turned(_normed(key, weight, eps), turn, heads), heads, key.dtype)
 
 
 def _split(values: Tensor, heads: int, dtype: torch.dtype) -> Tensor:

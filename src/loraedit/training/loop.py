@@ -38,6 +38,8 @@ WEIGHT_DECAY = 0.01
 CLIP_NORM = 1.0
 SAVE_COST = 0.05
 """Share of the time that may go into saving checkpoints."""
+SAVE_GAP_S = 5.0
+"""Work of fewer seconds is done again rather than saved."""
 EXPLODED = 1000.0
 """A loss of so many times the median of all before is that of a training that has come apart."""
 SETTLED_STEPS = 5
@@ -104,7 +106,7 @@ def train(
     state = load_state(checkpoint, parameters, optimizer)
     judged = partial(held_out_loss, family, expert, transformer, stage.samples[stage.judged], settings, device)
     transformer.train()
-    saved, cost = time.monotonic(), 0.0
+    unsaved, cost = 0.0, 0.0
     while state.step < last_step(state, settings):
         began = time.monotonic()
         for group in optimizer.param_groups:
@@ -117,17 +119,22 @@ def train(
                 save_state(checkpoint, state, parameters, optimizer)
             raise
         state = after_step(state, settings, loss, judged, began)
+        unsaved += time.monotonic() - began
         end = last_step(state, settings)
         on_loss(state.step, end, loss)
-        if time.monotonic() - saved > cost / SAVE_COST or state.step >= end:
+        if _worth_saving(unsaved, cost) or state.step >= end:
             start = time.monotonic()
             save_state(checkpoint, state, parameters, optimizer)
-            saved = time.monotonic()
-            cost = saved - start
+            unsaved, cost = 0.0, time.monotonic() - start
     if settings.steps == 0:
         save_state(checkpoint, state, {}, optimizer)
     transformer.eval()
     return state.losses
+
+
+def _worth_saving(seconds: float, cost: float) -> bool:
+    """Whether the work of so many seconds is, if saving takes ``cost`` seconds."""
+    return seconds > max(SAVE_GAP_S, cost / SAVE_COST)
 
 
 def make_optimizer(transformer: nn.Module, settings: TrainSettings) -> torch.optim.Optimizer:
