@@ -24,6 +24,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("editing", "evaluate", "exporting", "masking"),
     ("working", "planning", "captions"),
     ("inputs", "report", "training", "generate"),
+    ("layers",),
     ("edits", "extra_loras"),
     ("lora", "lora_files", "lora_layers"),
     ("families",),

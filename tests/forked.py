@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import subprocess
 import sys
 import tempfile
+import time
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -51,6 +53,24 @@ def run(arguments: Sequence[str | Path], folder: Path = Path()) -> subprocess.Co
         child = start(arguments, folder.absolute(), output)
         errors, code = child.errors.read().decode(), child.wait()
         return subprocess.CompletedProcess(list(arguments), code, output.read_text(), errors)
+
+
+def kill_when(command: list[str], run: Path, pattern: str) -> bool:
+    """Start a run, kill it (SIGKILL) as soon as a file of that pattern is there; whether it was still running."""
+    child = start(command, run.parent)
+    while child.process.is_alive() and not list(run.glob(pattern)):
+        time.sleep(0.002)
+    child.process.kill()
+    return child.wait() == -signal.SIGKILL
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """What a run has left, by path; but for the log, which holds times."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != "log.jsonl"
+    }
 
 
 def _be_command_line(arguments: list[str], folder: Path, output: str, errors: Connection) -> None:

@@ -102,14 +102,3 @@ def test_what_was_made_counts_less_than_what_the_user_edited() -> None:
     assert error(held_back.frames[3:4], TRUTH[3:4], where[None]) < 0.6 * error(
         fair.frames[3:4], TRUTH[3:4], where[None]
     )
-
-
-def test_a_partial_key_frame_counts_inside_its_part_only() -> None:
-    """The square of that frame counts; what else it shows, here garish, is neither shown nor trusted anywhere."""
-    key = np.where(WHERE[6][..., None], TRUTH[6], np.array([255, 0, 255], np.uint8))
-    first, both = (carry(SOURCE, [look], partial={6: WHERE[6]})[0] for look in ({0: TRUTH[0]}, {0: TRUTH[0], 6: key}))
-    outside = cv2.dilate(WHERE.any(0).astype(np.uint8), np.ones((25, 25))) == 0
-    assert np.array_equal(both.frames[:, outside], first.frames[:, outside])
-    assert np.array_equal(both.trust[:, outside], first.trust[:, outside])
-    assert np.array_equal(both.frames[6][WHERE[6]], TRUTH[6][WHERE[6]]) and (both.trust[6][WHERE[6]] == 1).all()
-    assert error(both.frames, TRUTH, WHERE) < error(first.frames, TRUTH, WHERE)

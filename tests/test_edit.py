@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import signal
-import time
 from fractions import Fraction
 from pathlib import Path
 
@@ -15,13 +13,9 @@ import pytest
 from conftest import Scene, make_scene
 
 import loraedit
-from loraedit.config import make_settings
 from loraedit.editing import EditResult
-from loraedit.edits import object_of
-from loraedit.inputs import Job, prepare
 from loraedit.types import Clip
 from loraedit.video import read_clip, read_image, write_clip, write_footage, write_image
-from loraedit.working import Workbench
 
 EXAMPLE = Path(__file__).parents[1] / "examples/pedestrian"
 
@@ -77,96 +71,6 @@ def test_a_reference_adds_as_many_steps_and_changes_the_result(checkpoint: Path,
     with_it = edit(scene, checkpoint, steps=3, references={4: look})
     assert (len(without.losses), len(with_it.losses)) == (3, 6)
     assert not np.array_equal(without.clip.frames, with_it.clip.frames)
-
-
-def two_things(frames: int = 5) -> tuple[Scene, list[dict[str, object]]]:
-    """The scene with a second edit in its lower right corner; both are objects with a reference in the last frame."""
-    scene = make_scene(frames)
-    still = np.zeros_like(scene.mask)
-    still[:, 26:34, 30:42] = True
-    edited = scene.edited_first.copy()
-    edited[28:32, 32:40] = (250, 250, 0)
-    looks = []
-    for colour, mask in (((40, 60, 220), scene.mask), ((250, 250, 0), still)):
-        look = np.full_like(edited, 255)  # an edit of everything, of which the object's own mask alone counts
-        look[mask[-1]] = colour
-        looks.append(look)
-    objects: list[dict[str, object]] = [
-        {"name": "square", "mask": scene.mask, "references": {frames - 1: looks[0]}, "prompt": "a blue square"},
-        {"name": "corner", "mask": still, "references": {frames - 1: looks[1]}, "prompt": "a yellow corner"},
-    ]
-    return Scene(scene.source, edited, scene.mask | still), objects
-
-
-def job_of(scene: Scene, model: Path, objects: list[dict[str, object]], **settings: object) -> Job:
-    given = [object_of(each) for each in objects]
-    chosen = make_settings({"model": str(model), "crop": "off", "fill": "carry", **settings})
-    return prepare(scene.source, scene.edited_first, None, {}, chosen, None, None, objects=given)
-
-
-def test_one_object_is_the_mask_and_the_references(checkpoint: Path) -> None:
-    scene, (square, _) = two_things()
-    look = np.where(scene.mask[-1][..., None], square["references"][4], scene.source[-1])  # type: ignore[index]
-    square = {**square, "mask": scene.mask, "references": {4: look}}
-    named = loraedit.edit(
-        scene.source, scene.edited_first, objects=[square], prompt="red", model=str(checkpoint), steps=2,
-        sampling_steps=6,
-    )  # fmt: skip
-    plain = edit(scene, checkpoint, references={4: look}, prompt="red, a blue square", steps=2)
-    assert np.array_equal(named.clip.frames, plain.clip.frames) and named.losses == plain.losses
-
-
-def test_a_reference_of_one_object_leaves_the_other_as_it_was(checkpoint: Path) -> None:
-    scene, (square, corner) = two_things()
-    job = job_of(scene, checkpoint, [square, {**corner, "references": {}}])
-    reference, where = job.references[4], square["mask"][4]  # type: ignore[index]
-    assert np.array_equal(reference.region, where)
-    assert np.array_equal(reference.image[~where], scene.source[4][~where])
-    assert (reference.image[where] == (40, 60, 220)).all()
-    bench = Workbench(job)
-    lesson = bench.lesson(job.segments[0])
-    assert not (lesson.regions[4][0] & ~lesson.mask[4]).any() and lesson.regions[4].sum() < lesson.mask[4].sum()
-    shown = bench.scene(job.segments[0], np.empty((0, *scene.source.shape[1:]), np.uint8)).full
-    other = corner["mask"][4] & ~where  # type: ignore[index]
-    assert shown is not None and np.abs(shown[4][other].astype(int) - scene.edited_first[other]).mean() < 8
-
-
-def test_references_of_all_objects_for_a_frame_are_one(checkpoint: Path) -> None:
-    scene, objects = two_things()
-    job = job_of(scene, checkpoint, objects, prompt="night")
-    assert job.partial == {} and job.settings.prompt == "night, a blue square, a yellow corner"
-    assert np.array_equal(job.references[4].region, scene.mask[4])
-    assert np.array_equal(np.asarray(job.edit_mask), scene.mask)
-
-
-def test_objects_are_edited_together_and_recorded(checkpoint: Path, tmp_path: Path) -> None:
-    scene, (square, corner) = two_things()
-    result = loraedit.edit(
-        scene.source, scene.edited_first, objects=[square, {**corner, "references": {}}], run=tmp_path / "run",
-        model=str(checkpoint), steps=1, fill="carry",
-    )  # fmt: skip
-    frames = read_clip(tmp_path / "run/frames").frames
-    assert result.outside_exact and np.array_equal(frames[~scene.mask], scene.source[~scene.mask])
-    named = json.loads((tmp_path / "run/settings.json").read_text())["inputs"]["objects"]
-    assert set(named) == {"square", "corner"}
-    assert list(named["square"]["references"]) == ["4"]
-
-
-def test_objects_that_cannot_be_used_are_refused(checkpoint: Path) -> None:
-    scene, (square, corner) = two_things()
-    nowhere = {**corner, "mask": np.roll(corner["mask"], -25, 1)}  # type: ignore[call-overload]
-    unedited, beside = {**nowhere, "references": {}}, {**nowhere, "references": {4: scene.source[4]}}
-    refused: list[tuple[list[dict[str, object]], dict[str, object], str]] = [
-        ([square, unedited], {}, "is not edited"),
-        ([square, beside], {}, "changes nothing inside that object's mask"),
-        ([square, {**corner, "references": {}}], {"anchors": True}, "not every object has a reference"),
-        ([square, corner], {"prompt": "auto", "captioner": "."}, "Leave out their prompts"),
-        ([{"name": "a", "mask": scene.mask, "colour": "red"}], {}, "no 'colour'"),
-        ([{"name": "a"}], {}, "no mask"),
-    ]
-    for objects, settings, words in refused:
-        with pytest.raises(loraedit.InputError, match=words):
-            job_of(scene, checkpoint, objects, **settings)
 
 
 def test_looks_train_on_recoloured_clips_too(checkpoint: Path, scene: Scene) -> None:
@@ -366,23 +270,6 @@ def command(folder: Path, model: Path, name: str) -> list[str]:
     ]  # fmt: skip
 
 
-def contents(folder: Path) -> dict[str, bytes]:
-    return {
-        str(path.relative_to(folder)): path.read_bytes()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name != "log.jsonl"
-    }
-
-
-def kill_when(command: list[str], run: Path, pattern: str) -> bool:
-    """Start a run, kill it (SIGKILL) as soon as a file of that pattern is there; whether it was still running."""
-    child = forked.start(command, run.parent)
-    while child.process.is_alive() and not list(run.glob(pattern)):
-        time.sleep(0.002)
-    child.process.kill()
-    return child.wait() == -signal.SIGKILL
-
-
 def test_killed_at_any_moment_and_started_again_it_ends_with_the_same_bytes(
     checkpoints: dict[str, Path], tmp_path: Path
 ) -> None:
@@ -402,8 +289,8 @@ def test_killed_at_any_moment_and_started_again_it_ends_with_the_same_bytes(
         "cache/latents-*/0007*",
         ".frames*",
     ]
-    killed = [kill_when(command(tmp_path, model, "parts"), tmp_path / "parts", moment) for moment in moments]
+    killed = [forked.kill_when(command(tmp_path, model, "parts"), tmp_path / "parts", moment) for moment in moments]
     assert all(killed[:4])
     assert forked.run(command(tmp_path, model, "parts")).returncode == 0
     assert (tmp_path / "parts.mkv").read_bytes() == (tmp_path / "whole.mkv").read_bytes()
-    assert contents(tmp_path / "parts") == contents(tmp_path / "whole")
+    assert forked.contents(tmp_path / "parts") == forked.contents(tmp_path / "whole")

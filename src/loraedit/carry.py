@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 
 from loraedit.optical_flow import Field, FlowMeter, Grey, at, grid, misfit
-from loraedit.types import Frames, Image, OnStep, Pixels, Plane, Size, Weights, no_step
+from loraedit.types import Frames, Image, OnStep, Pixels, Size, Weights, no_step
 
 __all__ = ["Carried", "FarKey", "carry", "trace"]
 
@@ -39,7 +39,7 @@ class Carried:
     """Edited frames carried to all times.
 
     Attributes:
-        frames: uint8 ``[F, H, W, 3]``; the given frames themselves where there are any, as far as they count.
+        frames: uint8 ``[F, H, W, 3]``; the given frames themselves where there are any.
         trust: float32 ``[F, H, W]`` in [0, 1]: how well the same way back explains the source.
     """
 
@@ -68,7 +68,6 @@ def carry(
     short_side: int = SHORT_SIDE,
     far: Mapping[int, FarKey] | None = None,
     made: Collection[int] = (),
-    partial: Mapping[int, Plane] | None = None,
 ) -> list[Carried]:
     """Carry edited frames along the motion of the source, several looks at once.
 
@@ -80,13 +79,12 @@ def carry(
         short_side: frames with a shorter side are enlarged before the flow is measured.
         far: the key frames outside of the source.
         made: the key frames that are not the user's, which count less.
-        partial: for key frames that count only in a part of them, that part, bool ``[H, W]`` by frame index.
 
     Returns:
         One clip for each look. Trust is a matter of the source alone: looks with the same indices have the same.
     """
     assert all(looks)
-    ways, partial = _Ways(source, short_side, far or {}), partial or {}
+    ways = _Ways(source, short_side, far or {})
     sums = {frozenset(look): _Sums(source.shape[:3]) for look in looks}
     colours = [np.zeros(source.shape, np.float32) for _ in looks]
     keys = sorted(set().union(*looks))
@@ -97,9 +95,6 @@ def carry(
             doubt, length = _made(index, key, keys, made) if key in made else (0.0, abs(index - key))
             weight = (np.exp(-(error + np.float32(doubt)) / TAU)[..., None] + np.float32(1e-6)) / length
             trust = np.exp(-np.square(error / DOUBT))
-            if key in partial:  # nothing of what lies outside, not even by interpolation
-                inside = at(partial[key], positions) > 0.999
-                weight, trust = weight * inside[..., None], trust * inside
             for indices, each in sums.items():
                 if key in indices:
                     each.total[index] += weight
@@ -109,7 +104,7 @@ def carry(
                     colour[index] += weight * at(look[key], positions)
             on_step(begun + done // 2 + 1, sum(steps))
         begun += count
-    return [_carried(look, colour, sums[frozenset(look)], partial) for look, colour in zip(looks, colours, strict=True)]
+    return [_carried(look, colour, sums[frozenset(look)]) for look, colour in zip(looks, colours, strict=True)]
 
 
 def trace(
@@ -156,14 +151,13 @@ class _Sums:
         self.trust = np.zeros(shape, np.float32)
 
 
-def _carried(look: Mapping[int, Image], colour: Pixels, sums: _Sums, partial: Mapping[int, Plane]) -> Carried:
+def _carried(look: Mapping[int, Image], colour: Pixels, sums: _Sums) -> Carried:
     clip, trust = np.empty(colour.shape, np.uint8), sums.trust.copy()
     for index, (summed, total) in enumerate(zip(colour, sums.total, strict=True)):
         clip[index] = np.rint(summed / total).clip(0, 255)
     for key, image in look.items():
         if 0 <= key < len(clip):
-            inside = partial.get(key, np.True_)
-            clip[key][inside], trust[key][inside] = image[inside], 1.0
+            clip[key], trust[key] = image, 1.0
     return Carried(clip, trust)
 
 

@@ -1,7 +1,4 @@
-"""What an edit is made of besides the first frame: edited frames, and objects with their own masks and edited frames.
-
-However it was given, a reference ends as one thing (:class:`Reference`): an edited frame, and where it tells anything.
-"""
+"""What an edit is made of besides the first frame: edited frames, and objects with masks and edited frames."""
 
 from __future__ import annotations
 
@@ -25,10 +22,9 @@ from loraedit.video import read_image
 __all__ = [
     "EditObject",
     "ImageLike",
-    "Reference",
+    "changed",
     "check_objects",
     "joint_prompt",
-    "merge",
     "object_of",
     "parse_object",
     "parse_references",
@@ -41,20 +37,6 @@ ImageLike = str | Path | NDArray[Any]
 
 OBJECT_FORM = "NAME:mask=PATH,reference=K=PNG,prompt=TEXT"
 OBJECT_FIELDS = ("name", "mask", "references", "prompt")
-
-
-@dataclass(frozen=True)
-class Reference:
-    """An edited frame, and where in it the edit is to be seen.
-
-    Attributes:
-        image: the edited frame, uint8 ``[H, W, 3]``.
-        region: bool ``[H, W]``, within the frame's edit mask. A reference for all that is edited has the whole mask;
-            one for some objects only has their masks, and outside of them ``image`` is the source.
-    """
-
-    image: Image
-    region: Plane
 
 
 @dataclass(frozen=True)
@@ -219,12 +201,12 @@ def read_object(
                 f"The mask of object '{given.name}' is black in frame {index}, so its reference there cannot be used. "
                 "Choose another frame."
             )
-        if not (_changed(image, source, index) & mask[index]).any():
+        if not (changed(image, source, index) & mask[index]).any():
             raise InputError(
                 f"The reference of object '{given.name}' for frame {index} changes nothing inside that object's mask. "
                 "Give it to the object that it is of."
             )
-    if not looks and not (_changed(edited_first, source, 0) & mask[0]).any():
+    if not looks and not (changed(edited_first, source, 0) & mask[0]).any():
         raise InputError(
             f"Object '{given.name}' is not edited: inside its mask the edited first frame equals the source's, and it "
             "has no reference. Edit it, or leave it out."
@@ -257,30 +239,7 @@ def union(objects: Sequence[KeptObject]) -> MaskTube:
     return mask
 
 
-def merge(
-    whole: Mapping[int, Image], objects: Sequence[KeptObject], edit_mask: MaskTube, source: Footage
-) -> dict[int, Reference]:
-    """All references by frame index; those that several objects have for the same frame are one.
-
-    Where the masks of two objects overlap, each pixel is that of the object whose reference changes it; if both do, of
-    the later one.
-
-    Args:
-        whole: edited frames of everything.
-        objects: with edited frames of their own, none of them in a frame that ``whole`` has.
-        edit_mask: the mask of everything.
-        source: the clip.
-    """
-    references = {index: Reference(image, edit_mask[index]) for index, image in whole.items()}
-    for index in sorted({index for each in objects for index in each.looks}):
-        image, inside = next(source.rgb(index, index + 1)).copy(), [each for each in objects if index in each.looks]
-        for each in inside:
-            changed = _changed(each.looks[index], source, index) & each.mask[index]
-            image[changed] = each.looks[index][changed]
-        references[index] = Reference(image, np.logical_or.reduce([each.mask[index] for each in inside]))
-    return references
-
-
-def _changed(image: Image, source: Footage, index: int) -> Plane:
-    changed: Plane = (next(source.rgb(index, index + 1)) != image).any(-1)
-    return changed
+def changed(image: Image, source: Footage, index: int) -> Plane:
+    """Where an edited frame differs from the clip's, bool ``[H, W]``."""
+    plane: Plane = (next(source.rgb(index, index + 1)) != image).any(-1)
+    return plane

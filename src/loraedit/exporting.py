@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -51,7 +52,8 @@ def export(source: Path, out: Path, form: str, precision: str = "keep") -> list[
 
     Args:
         source: a run folder or a LoRA file.
-        out: where to; for a model with two experts ``-high`` and ``-low`` are added to the name.
+        out: where to; for a model with two experts ``-high`` and ``-low`` are added to the name, and before it for a
+            run of several objects ``-0`` and so on.
         form: see :func:`convert`.
         precision: see :func:`convert`.
 
@@ -65,12 +67,18 @@ def export(source: Path, out: Path, form: str, precision: str = "keep") -> list[
     if not source.is_dir():
         return [convert(source, out, form, precision)]
     files = lora_files(source)
-    if len(files) == 1:
-        return [convert(files[0], out, form, precision)]
-    places = [out.with_name(f"{out.stem}-{noise}{out.suffix}") for noise in NOISES]
+    places = [out.with_name(f"{out.stem}{which}{out.suffix}") for which in _told_apart(files)]
     for file, place in zip(files, places, strict=True):
         _check_out(place, form, precision, file)
     return [convert(file, place, form, precision) for file, place in zip(files, places, strict=True)]
+
+
+def _told_apart(files: Sequence[Path]) -> list[str]:
+    """What tells the LoRA files of a run apart, which are named ``COURSE-EXPERT-KEY``, each object's together."""
+    experts = {file.stem.split("-")[1] for file in files}
+    noises = [f"-{noise}" for noise in NOISES] if len(experts) > 1 else [""]
+    objects = len(files) // len(noises)
+    return [f"-{number}{noise}" if objects > 1 else noise for number in range(objects) for noise in noises]
 
 
 def _check_out(out: Path, form: str, precision: str, source: Path) -> LoraFormat:

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,8 @@ from loraedit.config import EditSettings
 from loraedit.edits import (
     EditObject,
     ImageLike,
-    Reference,
     check_objects,
     joint_prompt,
-    merge,
     read_edit,
     read_object,
     union,
@@ -33,14 +32,15 @@ from loraedit.errors import InputError
 from loraedit.extra_loras import ExtraLora, check_extras, parse_extra, settle_distilled
 from loraedit.families.card import ModelCard, read_card, resolve_model
 from loraedit.files import real
+from loraedit.layers import Layer, layers_of
 from loraedit.mask_tube import MaskTube
 from loraedit.masks import MaskSpec, loosen, read_mask
 from loraedit.results import CLIP_FOLDERS, EDITED_FIRST_FILE, Kept, KeptObject
 from loraedit.segments import Segment, split
 from loraedit.tracking import Loose, mask_from_edit, name_of_frame, open_tracker
-from loraedit.types import Clip, Codec, Footage, Image, OnStep, Plane, Size, no_step
+from loraedit.types import Clip, Codec, Footage, Image, OnStep, Size, no_step
 from loraedit.video import DEFAULT_FPS, check_encodable, check_writable, open_footage
-from loraedit.window import Window, choose_window
+from loraedit.window import choose_window
 
 __all__ = [
     "ClipLike",
@@ -65,11 +65,11 @@ class Job:
         source: the clip, read on demand.
         edited_first: the user's edit of its first frame, uint8 ``[H, W, 3]``.
         edit_mask: one plane for each frame, True = edit.
-        references: further edited frames by frame index, from 0, each with where it counts.
-        objects: the things that are edited, if they were given one by one.
+        references: further edited frames of everything by frame index, from 0.
+        objects: the things that are edited, if they were given one by one, with edited frames of their own.
         settings: resolved settings.
         card: the model.
-        window: the part of the frame that the model sees.
+        layers: what is edited in one go, in the order in which they are laid over each other.
         segments: the stretches of the clip that the model makes at once.
         extras: LoRAs that the user brings along, in their order.
         notes: what the user should know before the work begins, a sentence each.
@@ -80,27 +80,16 @@ class Job:
     source: Footage
     edited_first: Image
     edit_mask: MaskTube
-    references: dict[int, Reference]
+    references: dict[int, Image]
     objects: tuple[KeptObject, ...]
     settings: EditSettings
     card: ModelCard
-    window: Window
+    layers: tuple[Layer, ...]
     segments: Sequence[Segment]
     extras: tuple[ExtraLora, ...]
     notes: tuple[str, ...]
     out: Path | None
     run: Path | None
-
-    @property
-    def edited(self) -> dict[int, Image]:
-        """All edited frames by frame index."""
-        return {0: self.edited_first, **{index: each.image for index, each in self.references.items()}}
-
-    @property
-    def partial(self) -> dict[int, Plane]:
-        """The regions of those references that do not show all that is edited in their frames."""
-        planes = ((index, each.region) for index, each in self.references.items())
-        return {index: region for index, region in planes if not np.array_equal(region, self.edit_mask[index])}
 
     @property
     def area_px(self) -> int:
@@ -180,12 +169,11 @@ def prepare(
     settings = settings.model_copy(update={"prompt": joint_prompt(settings.prompt, read)}).resolved(card.recipe)
     _check_prior(settings, card)
     _check_tokens(settings, card)
-    window = choose_window(edit_mask, settings.crop or "off", settings.context or 0.0)
-    segments = _segments(len(clip), window.size, settings, card)
-    shown = merge(looks, read, edit_mask, clip)
-    job = Job(clip, edited, edit_mask, shown, read, settings, card, window, segments, extras, (*notes, *told), out, run)
-    _check_anchors(job)
-    return job
+    chosen = partial(choose_window, crop=settings.crop or "off", context=settings.context or 0.0)
+    layers = layers_of({0: edited, **looks}, read, edit_mask, clip, chosen)
+    segments = _segments(len(clip), [each.window.size for each in layers], settings, card)
+    about = edited, edit_mask, looks, read
+    return Job(clip, *about, settings, card, layers, segments, extras, (*notes, *told), out, run)
 
 
 def read_source(source: ClipLike, on_step: OnStep = no_step) -> Footage:
@@ -242,26 +230,22 @@ def _check_indices(indices: Sequence[Any], clip: Footage, settings: EditSettings
         raise InputError(f"References need the motion LoRA, but --lora is {settings.lora}. Leave one of them out.")
 
 
-def _check_anchors(job: Job) -> None:
-    """A frame that is given whole shows all that is edited."""
-    if job.settings.anchors and job.partial:
-        raise InputError(
-            f"Anchors are given whole, but in frame {min(job.partial)} not every object has a reference. "
-            "Give each one there, or add --no-anchors."
-        )
-
-
 def _check_reached(indices: Sequence[int], edit_mask: MaskTube) -> None:
     for index in indices:
         if edit_mask.box(index) is None:
             raise InputError(f"The mask is black in frame {index}, so its reference cannot be used. Choose another.")
 
 
-def _segments(frames: int, seen: Size, settings: EditSettings, card: ModelCard) -> list[Segment]:
-    """The clip in segments; neither they nor a frame are longer than the model's position codes reach."""
-    size = working_size(seen, _area_px(settings, card), card.multiple_px)
-    if max(size.height, size.width) > card.max_positions * card.multiple_px:
-        raise InputError(f"A frame of {seen} is too narrow for the model. Crop or pad the clip.")
+def _segments(frames: int, seen: Sequence[Size], settings: EditSettings, card: ModelCard) -> list[Segment]:
+    """The clip in segments; neither they nor a frame are longer than the model's position codes reach.
+
+    Args:
+        seen: the sizes of the windows.
+    """
+    for window in seen:
+        size = working_size(window, _area_px(settings, card), card.multiple_px)
+        if max(size.height, size.width) > card.max_positions * card.multiple_px:
+            raise InputError(f"A frame of {window} is too narrow for the model. Crop or pad the clip.")
     reach = (card.max_positions - 1) * card.temporal + 1
     longest = settings.segment_frames or frames
     return split(frames, max(min(longest, reach), card.frame_step + 1), card.frame_step, card.temporal)

@@ -77,6 +77,7 @@ def plan_repetition(run: Path, out: Path | None, target: Path | None) -> Repetit
         EditObject(each.name, object_folder(run, number) / "mask", each.looks)
         for number, each in enumerate(finished.objects)
     ]  # fmt: skip
+    # Runs of before kept the objects' own references among those of everything too.
     of_objects = {index for each in objects for index in each.references}
     references = {index: image for index, image in finished.references.items() if index not in of_objects}
     assert isinstance(source, Kept)

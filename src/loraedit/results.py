@@ -138,7 +138,7 @@ class Finished:
         edited_first: the user's edit of the first frame, uint8 ``[H, W, 3]``.
         losses: training loss by step; empty if no LoRA was trained.
         provenance: the contents of ``settings.json``: settings, hashes of the inputs, versions, device.
-        loras: the LoRA files that it was generated with, in the run folder, that for high noise first.
+        loras: the LoRA files that it was generated with, in the run folder: of each object that for high noise first.
         references: the user's edits of later frames by frame index, uint8 ``[H, W, 3]``.
         objects: the things that were edited at once, in their order; empty for a run that did not keep them.
     """
@@ -275,7 +275,7 @@ def _unreadable(folder: Path, error: OSError) -> InputError:
 
 
 def lora_files(folder: Path) -> list[Path]:
-    """The LoRA files of a finished edit, that for high noise first.
+    """The LoRA files of a finished edit, of each object that for high noise first.
 
     Raises:
         InputError: it is not a run folder, the run is not finished or trained no LoRA, or a file is missing.

@@ -1,4 +1,4 @@
-"""A job as the model takes it: a segment at a time, the window alone, at the working size and a length that fits.
+"""A layer as the model takes it: a segment at a time, the window alone, at the working size and a length that fits.
 
 Inside the mask the model may be shown a hint: key frames carried along the source's motion. The user's edited frames
 are key frames of every segment, however far away they are, so that looks do not drift from segment to segment; what
@@ -7,7 +7,8 @@ the segment before has made is one more, for what no edited frame shows.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from copy import copy
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -19,13 +20,17 @@ from loraedit.carry import Carried, FarKey, carry, trace
 from loraedit.compose import composite, pad_frames, resize_weights, to_uint8, to_working, working_size
 from loraedit.conditioning import FILL, Hint
 from loraedit.inputs import Job
+from loraedit.layers import Layer
 from loraedit.optical_flow import Field
 from loraedit.segments import Segment
 from loraedit.types import Frames, Image, Mask, OnStep, Pixels, Weights, no_step
 
-__all__ = ["Lesson", "Scene", "Workbench"]
+__all__ = ["Lesson", "Read", "Scene", "Workbench"]
 
 _Value = TypeVar("_Value", bound=np.generic)
+
+Read = Callable[[int, int | None], Iterator[Image]]
+"""Gives the frames of a clip, uint8 ``[H, W, 3]``, from one up to another, which is left out; None is the end."""
 
 BLOCK = 32
 """Frames read at once to go through a clip backwards."""
@@ -59,7 +64,7 @@ class Scene:
     """A segment to generate, at the working size and length.
 
     Attributes:
-        source: the source clip.
+        source: the source clip, with the layers below laid over it.
         mask: where is edited.
         given: frames that are known as a whole, ``[1, H, W, 3]`` by index within the segment: the edited first frame,
             or what the segment before has made.
@@ -80,38 +85,51 @@ class Scene:
 
 
 class Workbench:
-    """Cuts a job into what the model takes; it holds a segment at a time.
+    """Cuts a layer of a job into what the model takes; it holds a segment at a time.
+
+    Attributes:
+        layer: what is edited.
+        size: the working size.
 
     Args:
         on_step: told how far the carrying of a segment is, (done, total).
     """
 
-    def __init__(self, job: Job, on_step: OnStep = no_step) -> None:
-        self.job, self._on_step = job, on_step
-        self.size = working_size(job.window.size, job.area_px, job.card.multiple_px)
-        self._read: tuple[int, list[Image]] | None = None
-        self._edited = {index: self._cut(image, index) for index, image in job.edited.items()}
-        self._partial = {index: self._cut(region, index) for index, region in job.partial.items()}
-        self._unedited = {index: self.pieces(index, index + 1)[0] for index in self._edited}
+    def __init__(self, job: Job, layer: Layer, on_step: OnStep = no_step) -> None:
+        self.job, self.layer, self._on_step = job, layer, on_step
+        self.size = working_size(layer.window.size, job.area_px, job.card.multiple_px)
+        self._source = self._below = _Pieces(layer, job.source.rgb)
+        self._unedited = {index: self._source.at(index) for index in layer.looks}
+        self._edited = {index: layer.look(index, frame) for index, frame in self._unedited.items()}
         self._carries = job.settings.fill == "carry" and job.settings.lora == "motion"
         self._ways: dict[int, dict[int, Field]] = {}
         self._first: list[Carried] | None = None
 
-    def pieces(self, start: int, stop: int) -> Frames:
-        """The window's part of the source's frames, uint8 ``[F, H, W, 3]``; what was just read is not read again."""
-        begun, read = self._read if self._read is not None else (0, [])
-        kept = list(read[start - begun : stop - begun]) if begun <= start < begun + len(read) else []
-        begin = start + len(kept)
-        if begin < stop:
-            more = enumerate(self.job.source.rgb(begin, stop), begin)
-            kept += [self._cut(frame, index).copy() for index, frame in more]
-            self._read = start, kept
-        return np.stack(kept)
+    def over(self, below: Read) -> Workbench:
+        """The same for generating on top of other layers.
+
+        Args:
+            below: the source with those layers laid over it.
+        """
+        bench = copy(self)
+        bench._first = None
+        bench._below = _Pieces(self.layer, below)
+        bench._edited = {index: self.layer.look(index, bench._below.at(index)) for index in self._edited}
+        return bench
+
+    @property
+    def first(self) -> Image:
+        """The window's part of the edited first frame, uint8 ``[H, W, 3]``."""
+        return self._edited[0]
+
+    def below(self, start: int, stop: int) -> Frames:
+        """The window's part of what the layer is laid over, uint8 ``[F, H, W, 3]``."""
+        return self._below.span(start, stop)
 
     def mask(self, segment: Segment) -> Mask:
         """The window's part of the mask of a segment, bool ``[F, H, W]``."""
         frames = range(segment.start, segment.stop)
-        return self.job.window.cut((self.job.edit_mask[index] for index in frames), segment.start)
+        return self.layer.window.cut((self.layer.mask[index] for index in frames), segment.start)
 
     def trace(self, on_step: OnStep) -> None:
         """Find the ways from every segment to the key frames outside of it.
@@ -133,7 +151,7 @@ class Workbench:
 
     def lesson(self, segment: Segment) -> Lesson:
         """What is learnt from a segment."""
-        source, references = self.pieces(segment.start, segment.stop), self._references(segment)
+        source, references = self._source.span(segment.start, segment.stop), self._references(segment)
         carried = self._lesson_hints(segment, source) if self._carries else None
         return Lesson(
             source=self._shrink(source),
@@ -151,16 +169,17 @@ class Workbench:
             made: its first frames as the segment before has made them, as many as are given, uint8 at the window's
                 size; none in the first segment.
         """
-        source, mask = self.pieces(segment.start, segment.stop), self.mask(segment)
+        source, mask = self._source.span(segment.start, segment.stop), self.mask(segment)
+        below = self.below(segment.start, segment.stop)
         given = made if len(made) else self._edited[0][None]
         carried = self._scene_hints(segment, source, made) if self._carries else None
         return Scene(
-            source=self._shrink(source),
+            source=self._shrink(below),
             mask=self._shrink_mask(mask),
             given={index: to_working(frame[None], self.size) for index, frame in enumerate(given)},
             references=self._references(segment),
             shown=self._hint(carried) if carried else None,
-            full=_filled(source, mask, carried) if carried else None,
+            full=_filled(below, mask, carried) if carried else None,
             trust=carried.trust if carried else None,
         )
 
@@ -190,7 +209,7 @@ class Workbench:
         return carried
 
     def _first_hints(self, segment: Segment, source: Frames) -> list[Carried]:
-        """In the first segment the same flow serves to learn and to generate."""
+        """In the first segment the same flow serves to learn and, where no layer lies below, to generate."""
         if self._first is None:
             looks = [*self._taught(segment, source), *self._alone(segment), self._relative(self._edited, segment)]
             self._first = self._carried(segment, source, looks, ())
@@ -214,8 +233,7 @@ class Workbench:
             for key in self._edited
             if key not in segment
         }
-        partial = {key - segment.start: region for key, region in self._partial.items()}
-        return carry(source, looks, self._on_step, far=far, made=made, partial=partial)
+        return carry(source, looks, self._on_step, far=far, made=made)
 
     def _hint(self, carried: Carried) -> Hint:
         trust = pad_frames(resize_weights(carried.trust, self.size), self.job.card.frame_step)
@@ -230,13 +248,12 @@ class Workbench:
 
     def _onward(self, key: int) -> Iterator[Image]:
         """The window's part of the frames from a key frame on."""
-        window = self.job.window
-        return (frame[window.at(index)] for index, frame in enumerate(self.job.source.rgb(key), key))
+        return (self._cut(frame, index) for index, frame in enumerate(self.job.source.rgb(key), key))
 
     def _backward(self, key: int) -> Iterator[Image]:
         """The same, backwards."""
         for stop in range(key + 1, 0, -BLOCK):
-            yield from self.pieces(max(stop - BLOCK, 0), stop)[::-1]
+            yield from self._source.span(max(stop - BLOCK, 0), stop)[::-1]
 
     # ---- pieces --------------------------------------------------------------------------------------------------
 
@@ -245,11 +262,10 @@ class Workbench:
         return {index - segment.start: to_working(image[None], self.size) for index, image in sorted(inside.items())}
 
     def _region(self, index: int) -> Mask:
-        region = self._cut(self.job.references[index].region, index)
-        return masks.resize_mask(region[None], self.size)
+        return masks.resize_mask(self._cut(self.layer.mask[index], index)[None], self.size)
 
     def _cut(self, frame: NDArray[_Value], index: int) -> NDArray[_Value]:
-        return frame[self.job.window.at(index)]
+        return frame[self.layer.window.at(index)]
 
     def _relative(self, images: Mapping[int, Image], segment: Segment) -> dict[int, Image]:
         return {index - segment.start: image for index, image in images.items()}
@@ -259,6 +275,30 @@ class Workbench:
 
     def _shrink_mask(self, mask: Mask) -> Mask:
         return pad_frames(masks.resize_mask(mask, self.size), self.job.card.frame_step)
+
+
+class _Pieces:
+    """A layer's window of a clip; what was just read is not read again."""
+
+    def __init__(self, layer: Layer, read: Read) -> None:
+        self._window, self._frames = layer.window, read
+        self._begun, self._kept = 0, list[Image]()
+
+    def span(self, start: int, stop: int) -> Frames:
+        """The window's part of the frames from ``start`` up to ``stop``, uint8 ``[F, H, W, 3]``."""
+        known = self._begun <= start < self._begun + len(self._kept)
+        kept = self._kept[start - self._begun : stop - self._begun] if known else []
+        begin = start + len(kept)
+        if begin < stop:
+            more = enumerate(self._frames(begin, stop), begin)
+            kept += [frame[self._window.at(index)].copy() for index, frame in more]
+            self._begun, self._kept = start, kept
+        return np.stack(kept)
+
+    def at(self, index: int) -> Image:
+        """The window's part of a frame."""
+        image: Image = self.span(index, index + 1)[0]
+        return image
 
 
 def _nearest(segment: Segment, key: int) -> int:

@@ -68,12 +68,12 @@ def _of_clip(
     efficiency: float | None, progress: PhaseProgress,
 ) -> dict[str, Any]:  # fmt: skip
     from loraedit.inputs import prepare
-    from loraedit.planning import lengths, open_skeleton
+    from loraedit.planning import lengths, open_skeleton, seen
 
     with open_skeleton(wanted.model) as card:
         on_mask, on_read = (_told(progress, phase) for phase in ("mask", "read"))
         job = prepare(source, first_frame, mask, references, wanted, None, None, on_mask, on_read, card=card)
-        return _measure(card, job.settings, job.source.size, job.window.size, lengths(job), job.area_px,
+        return _measure(card, job.settings, job.source.size, seen(job), lengths(job), job.area_px,
                         len(references), efficiency, progress)  # fmt: skip
 
 

@@ -54,16 +54,20 @@ class _Course:
     settings: TrainSettings
 
 
-def learn(run: Run, bench: Workbench) -> dict[str, Path]:
-    """One LoRA file per expert, trained now or found: the source first, then on from there with each reference."""
+def learn(run: Run, bench: Workbench, number: int) -> dict[str, Path]:
+    """A layer's LoRA file per expert, trained now or found: the source first, then on from there with each reference.
+
+    Args:
+        number: which layer it is, from 0.
+    """
     lessons = _Lessons(run, bench)
-    courses = _courses(run, lessons)
+    courses = _courses(run, bench, lessons)
     files = {}
     for expert in run.family.experts:
         if max(expert.low, run.settings.time_low or 0.0) < expert.high:
             files[expert.name] = _train_all(run, expert, courses, lessons)
-    losses = run.result.losses
-    run.result.paths |= {"lora" if name == "transformer" else f"lora_{name}": file for name, file in files.items()}
+    losses, which = run.result.losses, f"lora_{number}" if len(run.job.layers) > 1 else "lora"
+    run.result.paths |= {which if name == "transformer" else f"{which}_{name}": file for name, file in files.items()}
     if losses:
         run.result.paths["loss_curve"] = run.folder / "loss.png"
         loss_curve(run.result.paths["loss_curve"], list(range(1, len(losses) + 1)), losses)
@@ -86,7 +90,7 @@ class _Lessons:
     def __init__(self, run: Run, bench: Workbench) -> None:
         self._run, self._bench = run, bench
         segments = run.job.segments
-        references = run.job.references if run.settings.reference_steps else {}
+        references = bench.layer.references if run.settings.reference_steps else []
         self._shown = spread(segments, TAUGHT_SEGMENTS)
         self._asked = {index: next(each for each in segments if index in each) for index in sorted(references)}
         self._wanted = [each for each in segments if each in self._shown or each in self._asked.values()]
@@ -153,7 +157,7 @@ def _unchanged(pixels: Pixels) -> Pixels:
 # ---- training --------------------------------------------------------------------------------------------------------
 
 
-def _courses(run: Run, lessons: _Lessons) -> list[_Course]:
+def _courses(run: Run, bench: Workbench, lessons: _Lessons) -> list[_Course]:
     """The source, and then a course for each reference in the order in which they were given.
 
     So the LoRA that has learnt the source is the same whatever is edited, and one more reference goes on from the LoRA
@@ -161,7 +165,7 @@ def _courses(run: Run, lessons: _Lessons) -> list[_Course]:
     """
     settings, motion = run.settings.training(), lessons.motion
     courses = [_Course("motion", motion, [1.0] * len(motion), settings)]
-    order = [index for index in run.job.references if index in lessons.appearance]
+    order = [index for index in bench.layer.references if index in lessons.appearance]
     for count, steps in enumerate(run.settings.reference_courses(len(order)), 1):
         looks = [lessons.appearance[index] for index in order[:count]]
         weights = [1.0 / len(motion)] * len(motion) + [float(REFERENCE_SHARE)] * count

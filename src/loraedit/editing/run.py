@@ -48,7 +48,7 @@ class EditResult:
             to keep it; else read on demand from the run folder.
         paths: where things are: ``out`` if asked for, and in the run folder ``frames`` (lossless PNGs), ``sheet``,
             ``side_by_side`` (a video for watching), ``settings``, with a LoRA ``lora`` and ``loss_curve``, and the last
-            ``preview``.
+            ``preview``; with several objects ``lora_0`` and so on, one for each.
         seconds: time by phase.
         losses: training loss by step; empty if no LoRA was trained.
         reused: the phases whose result was found in the run folder or the store.
@@ -152,7 +152,7 @@ class Run:
             "settings": self.settings.model_dump(exclude={"store"}),  # no matter for the result
             "inputs": {
                 **input_hashes(job.source.fingerprint, job.source.fps, job.edited_first, job.edit_mask),
-                "references": {str(index): fingerprint(each.image) for index, each in job.references.items()},
+                "references": {str(index): fingerprint(image) for index, image in job.references.items()},
                 "reference_order": list(job.references),
                 "objects": {each.name: each.provenance(number) for number, each in enumerate(job.objects)},
                 "extra_loras": self.extra_keys(),

@@ -1,71 +1,79 @@
-"""Generation: segment by segment, each conditioned on the last frames of the one before, seams faded over."""
+"""A layer is generated segment by segment, each conditioned on the last frames of the one before, seams faded over."""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from loraedit import conditioning
 from loraedit.compose import composite, from_working, restore_detail
 from loraedit.conditioning import Sample
 from loraedit.distributed import together
+from loraedit.editing.pieces import keep_pieces
 from loraedit.editing.run import Run
 from loraedit.families.base import Encoded
-from loraedit.files import load_tensors, save_tensors, try_load_tensors
+from loraedit.files import save_tensors, try_load_tensors
 from loraedit.generate import sample
 from loraedit.masks import feather
 from loraedit.segments import Segment
-from loraedit.types import Frames, Image
+from loraedit.types import Frames
 from loraedit.working import Scene, Workbench
 
-__all__ = ["discard_pieces", "first_condition", "generate", "pieces"]
+__all__ = ["first_condition", "generate"]
 
 
-def generate(run: Run, bench: Workbench, loras: dict[str, Path]) -> None:
-    """Make the window's part of all frames; :func:`pieces` gives them."""
+def generate(run: Run, bench: Workbench, number: int, loras: dict[str, Path]) -> bool:
+    """Make a layer's window of all frames and keep its pieces; whether all latents were found.
+
+    Args:
+        number: which layer, from 0.
+        loras: LoRA file by expert.
+    """
     segments = run.job.segments
     ends = [after.start for after in segments[1:]] + [len(run.job.source)]
-    discard_pieces(run.folder)
-    tail: Frames = np.empty((0, bench.job.window.size.height, bench.job.window.size.width, 3), np.uint8)
+    tail: Frames = np.empty((0, *bench.first.shape), np.uint8)
     found = []
     for part, (segment, end) in enumerate(zip(segments, ends, strict=True)):
         scene = bench.scene(segment, _as_seen(run, bench, segment, tail[: segment.given]))
-        frames, reused = _make(run, bench, segment, scene, loras, part)
-        found.append(reused)
+        frames, reused = _make(run, bench, segment, scene, loras, number * len(segments) + part)
         if part == 0:
-            frames[0] = run.job.edited_first[run.job.window.at(0)]
+            frames[0] = bench.first
         frames[: len(tail)] = _faded(tail, frames[: len(tail)], segment.given)
-        _keep_pieces(run.folder, segment.start, frames[: end - segment.start])
+        keep_pieces(run.folder, number, segment.start, frames[: end - segment.start])
         tail = frames[end - segment.start :]
-    run.result.reused += ["sample"] if all(found) else []
+        found.append(reused)
+    return all(found)
 
 
 def first_condition(run: Run, bench: Workbench) -> Sample:
     """What the first segment is generated from."""
     segment = run.job.segments[0]
-    return _condition(run, bench, bench.scene(segment, bench.pieces(segment.start, segment.start + 1)[:0]))
+    return _condition(run, bench, bench.scene(segment, bench.first[None][:0]))
 
 
 def _make(
     run: Run, bench: Workbench, segment: Segment, scene: Scene, loras: dict[str, Path], part: int
 ) -> tuple[Frames, bool]:
     """The generated frames of a segment at the window's size, and whether their latents were found."""
-    condition, parts = _condition(run, bench, scene), len(run.job.segments)
+    condition, parts = _condition(run, bench, scene), _parts(run)
     ((key, encoded),) = run.encoded([condition], part, parts).items()
     latents, reused = _latents(run, key, encoded, loras, part)
     with run.phase("decode", part, parts):
-        generated = _decoded(run, latents, len(segment))
+        generated = _decoded(run, bench, latents, len(segment))
         if scene.full is None or scene.trust is None or not run.settings.detail:
             return generated, reused
-        blurred = _decoded(run, encoded.condition[-run.job.card.latent_channels :], len(segment))
+        blurred = _decoded(run, bench, encoded.condition[-run.job.card.latent_channels :], len(segment))
         return restore_detail(generated, scene.full, blurred, scene.trust), reused
+
+
+def _parts(run: Run) -> int:
+    """How many portions of the work there are."""
+    return len(run.job.layers) * len(run.job.segments)
 
 
 def _condition(run: Run, bench: Workbench, scene: Scene) -> Sample:
@@ -90,7 +98,7 @@ def _latents(run: Run, condition: str, encoded: Encoded, loras: dict[str, Path],
     if kept is None:
         guided = sampling.guidance > 1 and not run.job.card.embeds_guidance
         negative = run.family.embed_prompt("", run.device) if guided else None
-        with run.phase("sample", part, len(run.job.segments)) as on_step:
+        with run.phase("sample", part, _parts(run)) as on_step:
             look = run.previews.sampled if run.previews is not None and part == 0 else None
             latents = together(
                 partial(sample, extras=run.job.extras), run.family, encoded, negative, sampling, loras, run.device,
@@ -101,48 +109,25 @@ def _latents(run: Run, condition: str, encoded: Encoded, loras: dict[str, Path],
     return (latents, False) if kept is None else (kept["latents"], True)
 
 
-def _decoded(run: Run, latents: Tensor, frames: int) -> Frames:
+def _decoded(run: Run, bench: Workbench, latents: Tensor, frames: int) -> Frames:
     """The frames of latents at the window's size, so many of them."""
     pixels = run.family.decode(latents, run.device)
-    return from_working(pixels[:frames], run.job.window.size)
+    return from_working(pixels[:frames], bench.layer.window.size)
 
 
 # ---- from segment to segment -----------------------------------------------------------------------------------------
 
 
 def _as_seen(run: Run, bench: Workbench, segment: Segment, made: Frames) -> Frames:
-    """What was made as it will be seen: inside the mask, over the source."""
+    """What was made as it will be seen: inside the mask, over what lies below."""
     if not len(made):
         return made
     known = replace(segment, stop=segment.start + len(made))
     alpha = feather(bench.mask(known), run.settings.feather_px)
-    return composite(bench.pieces(known.start, known.stop), made, alpha)
+    return composite(bench.below(known.start, known.stop), made, alpha)
 
 
 def _faded(before: Frames, after: Frames, given: int) -> Frames:
     """The overlap of two segments: the given frames as they were, then one fades into the other."""
     share = np.clip((np.arange(len(before)) - given + 1) / (len(before) - given + 1), 0, 1)
     return composite(before, after, np.broadcast_to(share[:, None, None], before.shape[:3]).astype(np.float32))
-
-
-# ---- pieces on disk --------------------------------------------------------------------------------------------------
-
-
-def _pieces_folder(folder: Path) -> Path:
-    return folder / "cache" / "pieces"
-
-
-def _keep_pieces(folder: Path, start: int, frames: Frames) -> None:
-    path = _pieces_folder(folder) / f"{start:06d}.safetensors"
-    save_tensors(path, {"frames": torch.from_numpy(np.ascontiguousarray(frames))})
-
-
-def pieces(folder: Path) -> Iterator[Image]:
-    """The window's part of all frames in order, uint8 ``[h, w, 3]``."""
-    for path in sorted(_pieces_folder(folder).glob("*.safetensors")):
-        yield from load_tensors(path)[0]["frames"].numpy()
-
-
-def discard_pieces(folder: Path) -> None:
-    """They are as large as the clip, and quickly decoded again."""
-    shutil.rmtree(_pieces_folder(folder), ignore_errors=True)

@@ -4,6 +4,8 @@
     scenes    segment by segment: condition -> encode -> sample -> decode -> fade into the segment before
     finish    composite on the source's own frames -> write
 
+Several layers go through lessons and scenes one after the other, each on top of those before it.
+
 Each stage leaves files in the run folder, named by the content of all that they depend on. Running again with the same
 inputs finds those files and goes on where the last run stopped; another first frame, prompt or seed finds the motion
 LoRA of the same clip and mask. ``RUN/settings.json`` says what was used.
@@ -20,6 +22,7 @@ import torch
 
 from loraedit.editing.finish import finish
 from loraedit.editing.lessons import learn, prior
+from loraedit.editing.pieces import discard_pieces, rgb_up_to
 from loraedit.editing.preview import Previews
 from loraedit.editing.run import EditResult, Progress, Run
 from loraedit.editing.scenes import first_condition, generate
@@ -102,16 +105,9 @@ def _carry_out(run: Run, in_memory: bool) -> EditResult:
     """
     run.result.paths["settings"] = run.folder / SETTINGS_FILE
     write_json(run.result.paths["settings"], run.provenance())
-    bench = Workbench(run.job)
-    with run.phase("prepare") as on_step:
-        bench.trace(on_step)
-    if Previews.wanted(run):
-        priors = {expert.name: file for expert in run.family.experts if (file := prior(run, expert))}
-        run.previews = Previews(run, bench, first_condition(run, bench), priors)
-        if Previews.cheap(run):
-            run.previews.start()
-    loras = learn(run, bench) if run.settings.lora != "none" else {}
-    generate(run, bench, loras)
+    discard_pieces(run.folder)
+    found = [_make_layer(run, number) for number in range(len(run.job.layers))]
+    run.result.reused += ["sample"] if all(found) else []
     with run.phase("compose") as on_step:
         finish(run, in_memory, on_step)
     if run.settings.profile:
@@ -119,3 +115,23 @@ def _carry_out(run: Run, in_memory: bool) -> EditResult:
         run.result.paths["profile"] = run.folder / "profile.json"
         write_json(run.result.paths["profile"], run.profile.as_json())
     return run.result
+
+
+def _make_layer(run: Run, number: int) -> bool:
+    """Learn a layer, and generate it on top of those before it; whether all that is generated was found.
+
+    Args:
+        number: which one, from 0. The first has the previews.
+    """
+    bench = Workbench(run.job, run.job.layers[number])
+    with run.phase("prepare", number, len(run.job.layers)) as on_step:
+        bench.trace(on_step)
+    if number == 0 and Previews.wanted(run):
+        priors = {expert.name: file for expert in run.family.experts if (file := prior(run, expert))}
+        run.previews = Previews(run, bench, first_condition(run, bench), priors)
+        if Previews.cheap(run):
+            run.previews.start()
+    loras = learn(run, bench, number) if run.settings.lora != "none" else {}
+    found = generate(run, bench.over(rgb_up_to(run, number)) if number else bench, number, loras)
+    run.previews = None
+    return found

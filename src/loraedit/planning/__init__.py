@@ -5,7 +5,7 @@ from __future__ import annotations
 from loraedit.planning.cost import Cost, Shape, measure_cost
 from loraedit.planning.fitting import MARGIN_BYTES, fit, fits, parse_vram, spare
 from loraedit.planning.here import card_here
-from loraedit.planning.job import lengths, named, resources_for, told
+from loraedit.planning.job import lengths, named, resources_for, seen, told
 from loraedit.planning.plan import Plan, Work, make_plan, reference_flops, work_of
 from loraedit.planning.skeleton import known_names, open_skeleton
 
@@ -27,6 +27,7 @@ __all__ = [
     "parse_vram",
     "reference_flops",
     "resources_for",
+    "seen",
     "spare",
     "told",
     "work_of",

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import torch
 
+from loraedit.compose import working_size
 from loraedit.config import EditSettings, Resources
 from loraedit.errors import InputError
 from loraedit.inputs import Job
 from loraedit.planning.fitting import parse_vram
 from loraedit.planning.plan import make_plan, work_of
 from loraedit.ranks import processes
-from loraedit.types import OnStep, no_step
+from loraedit.types import OnStep, Size, no_step
 
-__all__ = ["lengths", "named", "resources_for", "told"]
+__all__ = ["lengths", "named", "resources_for", "seen", "told"]
 
 
 def resources_for(job: Job, device: torch.device, on_step: OnStep = no_step) -> Resources:
@@ -27,7 +28,8 @@ def resources_for(job: Job, device: torch.device, on_step: OnStep = no_step) -> 
     budget = parse_vram(settings.vram, device)
     if budget is None:
         return settings.resources(Resources())
-    work = work_of(job.card, settings, job.window.size, lengths(job), job.area_px, len(job.references))
+    references = sum(len(layer.references) for layer in job.layers)
+    work = work_of(job.card, settings, seen(job), lengths(job), job.area_px, references)
     plan = make_plan(job.card, settings.model, job.source.size, work, budget, settings.resources, on_step=on_step)
     if not plan.fits:
         raise InputError(plan.remedy())
@@ -47,9 +49,19 @@ def _shared(settings: EditSettings) -> Resources:
     return resources
 
 
+def seen(job: Job) -> Size:
+    """The window of a job that costs the model most, in pixels of the clip."""
+
+    def worked(window: Size) -> int:
+        size = working_size(window, job.area_px, job.card.multiple_px)
+        return size.height * size.width
+
+    return max((layer.window.size for layer in job.layers), key=worked)
+
+
 def lengths(job: Job) -> list[int]:
-    """How many frames each segment of a job has."""
-    return [len(segment) for segment in job.segments]
+    """How many frames each segment of a job has, in every layer."""
+    return [len(segment) for _ in job.layers for segment in job.segments]
 
 
 def told(resources: Resources) -> list[str]:
