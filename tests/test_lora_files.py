@@ -23,7 +23,7 @@ from loraedit.families import open_family
 from loraedit.families.base import Encoded, Family, batch
 from loraedit.families.card import NANO, read_card
 from loraedit.families.lora_names import diffusers_name, native_name, spread_flat_name
-from loraedit.lora import attach, lora_parameters, stack
+from loraedit.lora import attach, lora_parameters, merge, stack
 from loraedit.lora_files import read_lora, write_lora
 
 CPU = torch.device("cpu")
@@ -302,6 +302,11 @@ def test_a_lora_of_another_model_is_refused_and_of_a_sister_model_told(
     bad = {layer: (down * float("inf"), up) for layer, (down, up) in pairs.items()}
     with pytest.raises(ModelError, match="no numbers"):
         stack(transformer_of(nano), [(save_as("native", file, bad), 1.0)])
+    large = {layer: (down * 1e30, up * 1e30) for layer, (down, up) in pairs.items()}
+    transformer = transformer_of(nano)
+    stack(transformer, [(save_as("native", file, large), 1.0)])
+    with pytest.raises(ModelError, match="Give them less weight"):
+        merge(transformer)
 
 
 def test_a_file_is_described_by_its_header(pairs: Pairs, tmp_path: Path) -> None:

@@ -200,6 +200,24 @@ def test_plan_without_a_clip_or_a_size_is_refused() -> None:
     assert isinstance(done.exception, InputError) and "--size" in str(done.exception)
 
 
+@pytest.mark.parametrize(
+    ("size", "frames", "words"),
+    [("64x64", "99999999999999999999", "at most 250000 frames"), ("99999x99999", "1", "narrow or too large")],
+)
+def test_plan_refuses_what_no_clip_has_and_no_model_takes(size: str, frames: str, words: str) -> None:
+    done = run("plan", "--model", "nano", "--size", size, "--frames", frames)
+    assert isinstance(done.exception, InputError) and words in str(done.exception)
+
+
+def test_plan_counts_a_long_clip_in_segments() -> None:
+    reach = read_card(NANO).recipe.segment_frames
+    flops = []
+    for frames in (reach, 100 * reach):
+        done = run("plan", "--model", "nano", "--size", "64x64", "--frames", str(frames), "--json")
+        flops.append(json.loads(done.stdout)["sample_step_flops"])
+    assert flops[0] == flops[1]
+
+
 def test_what_waits_in_the_hosts_memory_counts_where_that_is_all_there_is() -> None:
     with open_skeleton("nano") as card:
         work = work_of(card, make_settings({}).resolved(card.recipe), SHAPE.size, [9], 64 * 64, 0)

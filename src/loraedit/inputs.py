@@ -171,7 +171,7 @@ def prepare(
     _check_tokens(settings, card)
     chosen = partial(choose_window, crop=settings.crop or "off", context=settings.context or 0.0)
     layers = layers_of({0: edited, **looks}, read, edit_mask, clip, chosen)
-    segments = _segments(len(clip), [each.window.size for each in layers], settings, card)
+    segments = cut_in_time(len(clip), [each.window.size for each in layers], _area_px(settings, card), settings, card)
     about = edited, edit_mask, looks, read
     return Job(clip, *about, settings, card, layers, segments, extras, (*notes, *told), out, run)
 
@@ -236,16 +236,26 @@ def _check_reached(indices: Sequence[int], edit_mask: MaskTube) -> None:
             raise InputError(f"The mask is black in frame {index}, so its reference cannot be used. Choose another.")
 
 
-def _segments(frames: int, seen: Sequence[Size], settings: EditSettings, card: ModelCard) -> list[Segment]:
-    """The clip in segments; neither they nor a frame are longer than the model's position codes reach.
+def cut_in_time(
+    frames: int, seen: Sequence[Size], area_px: int, settings: EditSettings, card: ModelCard
+) -> list[Segment]:
+    """A clip in segments; neither they nor a frame are longer than the model's position codes reach.
 
     Args:
         seen: the sizes of the windows.
+        area_px: that the model works at.
+
+    Raises:
+        InputError: the model cannot take frames of that shape or area.
     """
+    longest_px = card.max_positions * card.multiple_px
     for window in seen:
-        size = working_size(window, _area_px(settings, card), card.multiple_px)
-        if max(size.height, size.width) > card.max_positions * card.multiple_px:
-            raise InputError(f"A frame of {window} is too narrow for the model. Crop or pad the clip.")
+        size = working_size(window, area_px, card.multiple_px)
+        if max(size.height, size.width) > longest_px:
+            raise InputError(
+                f"A frame of {window} is too narrow or too large: at the model's size a side would have "
+                f"{max(size.height, size.width)} pixels, and at most {longest_px} can be. Crop or pad the clip."
+            )
     reach = (card.max_positions - 1) * card.temporal + 1
     longest = settings.segment_frames or frames
     return split(frames, max(min(longest, reach), card.frame_step + 1), card.frame_step, card.temporal)

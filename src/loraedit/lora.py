@@ -83,10 +83,17 @@ def merge(transformer: nn.Module) -> None:
     """Add all adapters to the float32 weights under them and take them off, in place; other layers stay as they are.
 
     Generation then runs plain layers. In float32 the sum loses nothing that counts; half precision would round it.
+
+    Raises:
+        ModelError: the sum overflows.
     """
     for name, module in list(transformer.named_modules()):
         if isinstance(module, LoraLayer) and module.get_base_layer().weight.dtype == torch.float32:
-            module.merge(safe_merge=True)  # into a new tensor: see families.loading
+            try:
+                module.merge(safe_merge=True)  # into a new tensor: see families.loading
+            except ValueError as error:
+                reason = "With the LoRAs the weights are so large that they are no longer numbers"
+                raise ModelError(f"{reason} in {name}. Give them less weight, or leave one out.") from error
             transformer.set_submodule(name, module.get_base_layer())
 
 

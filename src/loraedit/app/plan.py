@@ -80,11 +80,16 @@ def _of_clip(
 def _of_size(
     size: Size, frames: int, wanted: EditSettings, efficiency: float | None, progress: PhaseProgress
 ) -> dict[str, Any]:
+    from loraedit.inputs import cut_in_time
     from loraedit.planning import open_skeleton
+    from loraedit.video.decoding import MAX_FRAMES
 
+    if frames > MAX_FRAMES:
+        raise InputError(f"A clip has at most {MAX_FRAMES} frames, not {frames}. Plan for a shorter one.")
     with open_skeleton(wanted.model) as card:
-        area_px = round(size.height * size.width * wanted.area)
-        return _measure(card, wanted.resolved(card.recipe), size, size, [frames], area_px, 0, efficiency, progress)
+        area_px, settings = round(size.height * size.width * wanted.area), wanted.resolved(card.recipe)
+        lengths = [len(segment) for segment in cut_in_time(frames, [size], area_px, settings, card)]
+        return _measure(card, settings, size, size, lengths, area_px, 0, efficiency, progress)
 
 
 def _measure(
