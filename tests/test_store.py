@@ -71,6 +71,21 @@ def test_a_second_edit_of_a_clip_takes_no_training_step_and_is_the_same_as_witho
     assert kept(tmp_path / "shared") == kept(tmp_path / "alone")
 
 
+def test_what_was_trained_before_the_end_came_is_in_the_store_all_the_same(
+    checkpoint: Path, scene: Scene, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("loraedit.store.write_json", killed)  # the LoRA is there, its record is not
+        with pytest.raises(KeyboardInterrupt):
+            edit(scene, checkpoint, tmp_path / "run", store=str(place))
+    assert not list(place.glob("*.json"))
+    edit(scene, checkpoint, tmp_path / "run", store=str(place))
+    assert len(list(place.glob("*.json"))) == 1
+
+
 def test_references_go_on_from_what_has_been_learnt(
     checkpoint: Path, scene: Scene, place: Path, tmp_path: Path
 ) -> None:

@@ -248,10 +248,10 @@ def _train(
         }
         fit = partial(_fit, file=file, provenance=provenance)
         losses = together(fit, run.family, expert, extras, stage, course.settings, state, run.device, on_loss=on_loss)
-    _finish(state, losses)
     run.result.losses += losses
     seconds = (time.monotonic() - began) * len(losses) / fresh if fresh else 0.0  # a part may have been done before
     run.store.publish(file, Learnt(losses, seconds))
+    _finish(state, losses)  # last: what is finished is not published again
     run.log(event="trained", lora=file.stem, steps=fresh, start=start.stem if start else None)
 
 
