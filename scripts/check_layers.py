@@ -28,9 +28,10 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("edits", "extra_loras"),
     ("lora", "lora_files", "lora_layers"),
     ("families",),
+    ("carry",),
     ("lora_layer", "conditioning", "distributed", "memory", "results", "segments", "store", "tracking", "window"),
     ("masks",),
-    ("video", "mask_tube", "compose", "carry", "optical_flow", "flow", "config", "files", "locks", "devices"),
+    ("video", "mask_tube", "compose", "optical_flow", "flow", "config", "files", "locks", "devices"),
     ("types", "ranks", "errors", "version"),
 )
 DEPTH = {unit: depth for depth, units in enumerate(LAYERS) for unit in units}

@@ -6,6 +6,8 @@ import cv2
 import numpy as np
 
 from loraedit.carry import FarKey, carry, trace
+from loraedit.masks import dilate
+from loraedit.tracking.added import Things
 from loraedit.types import Frames, Image, Mask
 
 FRAMES, SIDE, THING = 7, 96, 36
@@ -102,3 +104,64 @@ def test_what_was_made_counts_less_than_what_the_user_edited() -> None:
     assert error(held_back.frames[3:4], TRUTH[3:4], where[None]) < 0.6 * error(
         fair.frames[3:4], TRUTH[3:4], where[None]
     )
+
+
+HAT = pattern(3, 12, 24)
+
+
+def with_hat(frames: Frames, step: int = 4) -> tuple[Frames, Mask]:
+    """The square with a hat on, over the ground, and where the hat is."""
+    hatted, where = frames.copy(), np.zeros((FRAMES, SIDE, SIDE), bool)
+    for index in range(FRAMES):
+        left = 16 + step * index
+        hatted[index, 18:30, left : left + 24] = HAT
+        where[index, 18:30, left : left + 24] = True
+    return hatted, where
+
+
+HATTED, HAT_AT = with_hat(TRUTH)
+LOOSE = dilate(WHERE | HAT_AT, 6)
+
+
+def test_what_is_added_beside_a_thing_goes_with_it_and_leaves_no_trail() -> None:
+    ridden, left_behind = (carry(SOURCE, [{0: HATTED[0]}], mask=mask)[0] for mask in (LOOSE, None))
+    assert error(ridden.frames, HATTED, HAT_AT) < 0.3 * error(left_behind.frames, HATTED, HAT_AT)
+    trail = HAT_AT[0] & ~HAT_AT[5] & ~WHERE[5]
+    assert error(ridden.frames[5], GROUND, trail) < 0.3 * error(left_behind.frames[5], GROUND, trail)
+    assert error(ridden.frames, HATTED, WHERE) < 1.1 * error(left_behind.frames, HATTED, WHERE)
+
+
+def test_what_was_added_goes_with_the_thing_into_a_stretch_far_from_its_key_frame() -> None:
+    onward, part = trace(iter(SOURCE), [3]), Things(SOURCE, LOOSE).part(0, HATTED[0])
+    far = {-3: FarKey(SOURCE[0], onward[3], part)}
+    stretch = carry(SOURCE[3:6], [{-3: HATTED[0]}], far=far, mask=LOOSE[3:6])[0]
+    bare = carry(SOURCE[3:6], [{-3: HATTED[0]}], far=far | {-3: FarKey(SOURCE[0], onward[3])}, mask=LOOSE[3:6])[0]
+    assert error(stretch.frames, HATTED[3:6], HAT_AT[3:6]) < 0.3 * error(bare.frames, HATTED[3:6], HAT_AT[3:6])
+
+
+def test_a_part_is_only_what_lies_beside_a_thing_that_moves() -> None:
+    things = Things(SOURCE, LOOSE)
+    part = things.part(0, HATTED[0])
+    assert part is not None
+    assert (part.where & HAT_AT[0]).sum() > 0.9 * HAT_AT[0].sum()
+    assert (part.thing & WHERE[0]).sum() > 0.9 * WHERE[0].sum()
+    assert things.part(0, TRUTH[0]) is None, "a new look of the thing itself adds nothing"
+    assert things.part(0, SOURCE[0]) is None
+    still = np.repeat(SOURCE[:1], FRAMES, 0)
+    assert Things(still, np.repeat(LOOSE[:1], FRAMES, 0)).part(0, HATTED[0]) is None
+    assert Things(SOURCE[:1], LOOSE[:1]).part(0, HATTED[0]) is None
+
+
+def test_a_thing_is_found_in_frames_that_are_large_and_behind_a_camera_that_pans() -> None:
+    """Looked at in a smaller size, the ground moving by 3 pixels and the thing by 4 more."""
+    ground, factor = pattern(4, SIDE, 2 * SIDE), 4
+    source, where = np.empty_like(SOURCE), WHERE
+    for index in range(FRAMES):
+        source[index] = ground[:, 3 * index : 3 * index + SIDE]
+        source[index][where[index]] = OLD.reshape(-1, 3)
+    size = (factor * SIDE, factor * SIDE)
+    large = np.stack([cv2.resize(frame, size, interpolation=cv2.INTER_CUBIC) for frame in source])
+    loose, truth = (np.repeat(np.repeat(each, factor, 1), factor, 2) for each in (LOOSE, where))
+    found = Things(large, loose).at(3)
+    assert found is not None and found.shape == size
+    assert (found & truth[3]).sum() > 0.8 * (found | truth[3]).sum()

@@ -85,7 +85,7 @@ def optical_flow(case: Case) -> Frames:
 
 def carried(case: Case) -> Frames:
     """What ``fill="carry"`` shows the model, without the model."""
-    return carry(case.source, [{0: case.truth[0]}])[0].frames
+    return carry(case.source, [{0: case.truth[0]}], mask=case.mask)[0].frames
 
 
 FROM_NOTHING: dict[str, Any] = {"steps": 60, "lr": 3e-3}

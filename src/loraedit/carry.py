@@ -4,6 +4,9 @@ The flow is that of the source, which is known in every frame, so it can be judg
 an edited one, every pixel takes those that explain the source best, short ones sooner than long ones, and where none
 does it is not trusted.
 
+What an edited frame adds beside a thing, over the background, has no motion of its own in the source: it is taken off
+before the rest is carried, and laid over it where the thing has gone (:mod:`loraedit.tracking.added`).
+
 A long clip is carried a stretch at a time. An edited frame outside of the stretch is a :class:`FarKey`: it enters with
 the way that leads to it, which :func:`trace` finds by walking there once.
 """
@@ -17,7 +20,8 @@ import cv2
 import numpy as np
 
 from loraedit.optical_flow import Field, FlowMeter, Grey, at, grid, misfit
-from loraedit.types import Frames, Image, OnStep, Pixels, Size, Weights, no_step
+from loraedit.tracking.added import Part, Things, ride
+from loraedit.types import Frames, Image, Mask, OnStep, Pixels, Size, Weights, no_step
 
 __all__ = ["Carried", "FarKey", "carry", "trace"]
 
@@ -55,10 +59,12 @@ class FarKey:
         source: the source in that frame, uint8 ``[H, W, 3]``.
         way: from the pixels of the nearest of the frames carried to, to the key frame; ``[h, w, 2]`` x and y, in
             shares of the frame's width and height, at any size.
+        part: what the edited frame adds beside a thing.
     """
 
     source: Image
     way: Field
+    part: Part | None = None
 
 
 def carry(
@@ -68,6 +74,7 @@ def carry(
     short_side: int = SHORT_SIDE,
     far: Mapping[int, FarKey] | None = None,
     made: Collection[int] = (),
+    mask: Mask | None = None,
 ) -> list[Carried]:
     """Carry edited frames along the motion of the source, several looks at once.
 
@@ -79,14 +86,15 @@ def carry(
         short_side: frames with a shorter side are enlarged before the flow is measured.
         far: the key frames outside of the source.
         made: the key frames that are not the user's, which count less.
+        mask: bool ``[F, H, W]``, a loose mask of the edited thing; without it, nothing is held to be added beside it.
 
     Returns:
         One clip for each look. Trust is a matter of the source alone: looks with the same indices have the same.
     """
     assert all(looks)
-    ways = _Ways(source, short_side, far or {})
+    ways, things = _Ways(source, short_side, far or {}), None if mask is None else Things(source, mask)
     sums = {frozenset(look): _Sums(source.shape[:3]) for look in looks}
-    colours = [np.zeros(source.shape, np.float32) for _ in looks]
+    sheets = [_Sheet(look, ways, things) for look in looks]
     keys = sorted(set().union(*looks))
     begun, steps = 0, [len(source) - (0 <= key < len(source)) for key in keys]
     for key, count in zip(keys, steps, strict=True):
@@ -99,12 +107,14 @@ def carry(
                 if key in indices:
                     each.total[index] += weight
                     each.trust[index] = np.maximum(each.trust[index], trust)
-            for look, colour in zip(looks, colours, strict=True):
-                if key in look:
-                    colour[index] += weight * at(look[key], positions)
+            for sheet in sheets:
+                if key in sheet.look:
+                    sheet.colour[index] += weight * at(sheet.ground[key], positions)
+                    if done % 2 == 0:
+                        sheet.lay(key, index, positions, float(np.exp(-doubt / TAU)) / length)
             on_step(begun + done // 2 + 1, sum(steps))
         begun += count
-    return [_carried(look, colour, sums[frozenset(look)]) for look, colour in zip(looks, colours, strict=True)]
+    return [_carried(sheet, sums[frozenset(sheet.look)]) for sheet in sheets]
 
 
 def trace(
@@ -151,11 +161,43 @@ class _Sums:
         self.trust = np.zeros(shape, np.float32)
 
 
-def _carried(look: Mapping[int, Image], colour: Pixels, sums: _Sums) -> Carried:
-    clip, trust = np.empty(colour.shape, np.uint8), sums.trust.copy()
-    for index, (summed, total) in enumerate(zip(colour, sums.total, strict=True)):
-        clip[index] = np.rint(summed / total).clip(0, 255)
-    for key, image in look.items():
+class _Sheet:
+    """A look on its way: the ground that the source's flow carries, and the parts that are laid over it."""
+
+    def __init__(self, look: Mapping[int, Image], ways: _Ways, things: Things | None) -> None:
+        self.look, self._things = look, things
+        self.parts = {key: part for key in look if (part := ways.part(key, look[key], things)) is not None}
+        self.ground = {key: ways.without(self.parts.get(key), key, look[key]) for key in look}
+        self.colour = np.zeros(ways.shape, np.float32)
+        self._over = np.zeros((*ways.shape[:3], 4), np.float32) if self.parts else None
+        self._total = np.full(ways.shape[0], 1e-9, np.float32)
+
+    def lay(self, key: int, index: int, positions: Field, weight: float) -> None:
+        """Lay what a key frame adds over a frame."""
+        if self._over is None:
+            return
+        self._total[index] += weight
+        part = self.parts.get(key)
+        thing = self._things.at(index) if part is not None and self._things is not None else None
+        if part is not None and (ridden := ride(part, self.look[key], thing, positions)) is not None:
+            colours, there = ridden
+            self._over[index] += (
+                weight * there[..., None] * np.concatenate([colours, np.ones_like(colours[..., :1])], -1)
+            )
+
+    def over(self, index: int, ground: Pixels) -> Pixels:
+        """A carried frame with the parts laid over it, float32 ``[H, W, 3]``."""
+        if self._over is None:
+            return ground
+        colours, there = np.split(self._over[index] / self._total[index], [3], -1)
+        return np.asarray(ground * (1 - there) + colours)
+
+
+def _carried(sheet: _Sheet, sums: _Sums) -> Carried:
+    clip, trust = np.empty(sheet.colour.shape, np.uint8), sums.trust.copy()
+    for index, (summed, total) in enumerate(zip(sheet.colour, sums.total, strict=True)):
+        clip[index] = np.rint(sheet.over(index, summed / total)).clip(0, 255)
+    for key, image in sheet.look.items():
         if 0 <= key < len(clip):
             clip[key], trust[key] = image, 1.0
     return Carried(clip, trust)
@@ -190,11 +232,24 @@ class _Ways:
         self._source, self._far = source, far
         self._meter = FlowMeter(Size(*source.shape[1:3]), short_side)
         self._greys = [self._meter.grey(frame) for frame in source]
+        self.shape = source.shape
 
     def key_frame(self, key: int) -> Image:
         """The source in a key frame."""
         image: Image = self._source[key] if 0 <= key < len(self._source) else self._far[key].source
         return image
+
+    def part(self, key: int, look: Image, things: Things | None) -> Part | None:
+        """What an edited key frame adds beside a thing: nothing if it is the source's own."""
+        if np.array_equal(look, self.key_frame(key)):
+            return None
+        if 0 <= key < len(self._source):
+            return things.part(key, look) if things is not None else None
+        return self._far[key].part
+
+    def without(self, part: Part | None, key: int, look: Image) -> Image:
+        """An edited key frame without what it adds."""
+        return look if part is None else np.where(part.where[..., None], self.key_frame(key), look)
 
     def back_to(self, key: int) -> Iterator[tuple[int, Field]]:
         """For every frame but ``key``, where each of its pixels lies in frame ``key``.

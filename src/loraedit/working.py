@@ -23,6 +23,7 @@ from loraedit.inputs import Job
 from loraedit.layers import Layer
 from loraedit.optical_flow import Field
 from loraedit.segments import Segment
+from loraedit.tracking.added import Part, Things
 from loraedit.types import Frames, Image, Mask, OnStep, Pixels, Weights, no_step
 
 __all__ = ["Lesson", "Read", "Scene", "Workbench"]
@@ -34,6 +35,9 @@ Read = Callable[[int, int | None], Iterator[Image]]
 
 BLOCK = 32
 """Frames read at once to go through a clip backwards."""
+
+AROUND = 16
+"""Frames before and after a key frame by which a thing in it is told from the background."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +107,7 @@ class Workbench:
         self._edited = {index: layer.look(index, frame) for index, frame in self._unedited.items()}
         self._carries = job.settings.fill == "carry" and job.settings.lora == "motion"
         self._ways: dict[int, dict[int, Field]] = {}
+        self._parts: dict[int, Part | None] = {}
         self._first: list[Carried] | None = None
 
     def over(self, below: Read) -> Workbench:
@@ -112,7 +117,7 @@ class Workbench:
             below: the source with those layers laid over it.
         """
         bench = copy(self)
-        bench._first = None
+        bench._first, bench._parts = None, {}
         bench._below = _Pieces(self.layer, below)
         bench._edited = {index: self.layer.look(index, bench._below.at(index)) for index in self._edited}
         return bench
@@ -128,8 +133,10 @@ class Workbench:
 
     def mask(self, segment: Segment) -> Mask:
         """The window's part of the mask of a segment, bool ``[F, H, W]``."""
-        frames = range(segment.start, segment.stop)
-        return self.layer.window.cut((self.layer.mask[index] for index in frames), segment.start)
+        return self._mask(segment.start, segment.stop)
+
+    def _mask(self, start: int, stop: int) -> Mask:
+        return self.layer.window.cut((self.layer.mask[index] for index in range(start, stop)), start)
 
     def trace(self, on_step: OnStep) -> None:
         """Find the ways from every segment to the key frames outside of it.
@@ -229,11 +236,19 @@ class Workbench:
         self, segment: Segment, source: Frames, looks: list[dict[int, Image]], made: Mapping[int, Image] | tuple[()]
     ) -> list[Carried]:
         far = {
-            key - segment.start: FarKey(self._unedited[key], self._ways[key][_nearest(segment, key)])
+            key - segment.start: FarKey(self._unedited[key], self._ways[key][_nearest(segment, key)], self._part(key))
             for key in self._edited
             if key not in segment
         }
-        return carry(source, looks, self._on_step, far=far, made=made)
+        return carry(source, looks, self._on_step, far=far, made=made, mask=self.mask(segment))
+
+    def _part(self, key: int) -> Part | None:
+        """What an edited frame adds beside a thing, for the segments that it is not in."""
+        if key not in self._parts:
+            start, stop = max(0, key - AROUND), min(len(self.layer.mask), key + AROUND + 1)
+            things = Things(self._source.span(start, stop), self._mask(start, stop))
+            self._parts[key] = things.part(key - start, self._edited[key])
+        return self._parts[key]
 
     def _hint(self, carried: Carried) -> Hint:
         trust = pad_frames(resize_weights(carried.trust, self.size), self.job.card.frame_step)

@@ -1,0 +1,214 @@
+"""Parts that an edit adds beside a thing: a hat, wings, a sail.
+
+At their place the source shows what lies behind, so the source's flow would leave them behind. They ride with the thing
+they are added to instead: by the one turn, scale and shift that takes most of the thing near them where it went.
+
+What belongs to the thing is what moves unlike the background, and what covers places that show something else at other
+times. What changed elsewhere was added.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from loraedit.optical_flow import Field, FlowMeter, at, grid
+from loraedit.tracking.motion import camera_motion, speed
+from loraedit.tracking.regions import grown, opened, shrunk
+from loraedit.types import Frames, Image, Mask, Pixels, Plane, Size, Weights
+
+__all__ = ["Part", "Things", "ride"]
+
+SIDE_PX = 224
+"""Frames with a longer shorter side are looked at in this size."""
+FLOW_SIDE_PX = 224
+"""Smaller ones are enlarged before flow is measured."""
+MOVED = 1.5 / 128
+"""Share of the shorter side by which a thing must move against the background to be told from it."""
+RIM = 4 / 128
+"""Share of the shorter side by which the thing is taken to be smaller than it looks: flow is smooth across outlines."""
+LEAST = 0.06
+"""Share of a thing's area from which on something beside it is a part that was added, and no rest of its outline."""
+CHANGED = 12.0
+"""Grey levels from which on an edited frame differs from the source's."""
+SAME = 16.0
+"""Grey levels up to which a place shows the same at another time."""
+OFTEN = 0.3
+"""Share of the other frames in which the background shows the same; a thing that covers it does not."""
+OFFSETS = (1, 2, 3, 4, 6, 8, 12)
+"""Frames away in which a thing's motion is looked for, nearest first."""
+POINTS = 4000
+"""Points of a thing that its motion is fitted to, at most."""
+ROUNDS = 15
+"""Times that the fit is repeated with less weight on what it does not explain."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """What an edited frame adds beside a thing.
+
+    Attributes:
+        where: bool ``[H, W]``, the part in the edited frame.
+        thing: bool ``[H, W]``, the thing that it rides with, in the same frame.
+    """
+
+    where: Plane
+    thing: Plane
+
+
+class Things:
+    """Tells the thing inside a mask from the background, frame by frame.
+
+    Args:
+        source: uint8 ``[F, H, W, 3]``.
+        mask: bool ``[F, H, W]``, a loose mask of the thing.
+    """
+
+    def __init__(self, source: Frames, mask: Mask) -> None:
+        self._full = Size(*source.shape[1:3])
+        factor = min(1.0, SIDE_PX / min(self._full.height, self._full.width))
+        self._size = (max(round(self._full.width * factor), 1), max(round(self._full.height * factor), 1))
+        self._source = np.stack([cv2.resize(frame, self._size, interpolation=cv2.INTER_AREA) for frame in source])
+        self._mask = np.stack([cv2.resize(plane.astype(np.uint8), self._size) for plane in mask]).astype(bool)
+        self._meter = FlowMeter(Size(*self._source.shape[1:3]), FLOW_SIDE_PX)
+        self._side = min(self._size)
+        self._known: dict[int, Plane | None] = {}
+
+    def part(self, index: int, look: Image) -> Part | None:
+        """What an edited frame adds beside the thing.
+
+        Args:
+            index: of the frame.
+            look: the edited frame, uint8 ``[H, W, 3]``.
+        """
+        edited, source = cv2.resize(look, self._size, interpolation=cv2.INTER_AREA), self._source[index]
+        changed = (_difference(edited, source, 0.7) > CHANGED) & self._mask[index]
+        if not changed.any() or (thing := self._small(index)) is None:
+            return None
+        beside = opened(changed & ~grown(thing, self._px(RIM / 2)), 1)
+        if beside.sum() < LEAST * thing.sum():
+            return None
+        return Part(self._large(changed & ~shrunk(thing, self._px(RIM))), self._large(thing))
+
+    def at(self, index: int) -> Plane | None:
+        """The thing in a frame, bool ``[H, W]``; None if it cannot be told from the background."""
+        thing = self._small(index)
+        return None if thing is None else self._large(thing)
+
+    def _small(self, index: int) -> Plane | None:
+        if index not in self._known:
+            moving = self._moving(index)
+            self._known[index] = None if moving is None else moving | (self._mask[index] & self._covers(index))
+        return self._known[index]
+
+    def _moving(self, index: int) -> Plane | None:
+        """What moves unlike the background, by the nearest frame that shows it."""
+        mask = self._mask[index]
+        for other in (index + sign * offset for offset in OFFSETS for sign in (1, -1)):
+            if not 0 <= other < len(self._source) or not mask.any():
+                continue
+            fast = cv2.GaussianBlur(speed(self._flow(index, other), self._still(index)), (0, 0), 0.7)
+            usual = np.quantile(fast[mask], 0.9)
+            if usual > MOVED * self._side:
+                return np.asarray((fast > 0.5 * usual) & mask)
+        return None
+
+    def _covers(self, index: int) -> Plane:
+        """What hides a place that shows something else in most other frames."""
+        same, here = np.zeros(self._source.shape[1:3]), grid(self._source[index])
+        for other in range(len(self._source)):
+            if other != index:
+                motion = self._cameras[other] @ np.linalg.inv(self._cameras[index])
+                there = at(self._source[other], _moved(motion[:2], here))
+                same += _difference(there, self._source[index], 1.0) < SAME
+        return np.asarray(same < OFTEN * (len(self._source) - 1))
+
+    @cached_property
+    def _cameras(self) -> list[NDArray[np.float64]]:
+        """The background's motion from the first frame to every other, ``[3, 3]``."""
+        cameras = [np.eye(3)]
+        for index in range(len(self._source) - 1):
+            step = camera_motion(self._flow(index, index + 1), self._still(index))
+            cameras.append(np.vstack([step, (0, 0, 1)]) @ cameras[-1])
+        return cameras
+
+    def _flow(self, index: int, other: int) -> Field:
+        one, two = (self._meter.grey(self._source[each]) for each in (index, other))
+        return self._meter.at_clip_size(self._meter.between(one, two))
+
+    def _still(self, index: int) -> Plane:
+        return ~grown(self._mask[index], 2)
+
+    def _px(self, share: float) -> int:
+        return max(1, round(share * self._side))
+
+    def _large(self, plane: Plane) -> Plane:
+        size = (self._full.width, self._full.height)
+        return np.asarray(cv2.resize(plane.astype(np.float32), size, interpolation=cv2.INTER_LINEAR) >= 0.5)
+
+
+def ride(part: Part, look: Image, thing: Plane | None, positions: Field) -> tuple[Pixels, Weights] | None:
+    """A part in another frame.
+
+    Args:
+        part: what ``look`` adds.
+        look: the edited frame, uint8 ``[H, W, 3]``.
+        thing: bool ``[H, W]``, the thing in the other frame; None if it is not known.
+        positions: where each pixel of the other frame lies in the edited one, ``[H, W, 2]``, by the source's flow.
+
+    Returns:
+        Colours float32 ``[H, W, 3]`` and how much of the part is there, ``[H, W]`` in [0, 1]; None where the thing
+        cannot be followed.
+    """
+    here = grid(part.where)
+    on = at(part.thing, positions) > 0.5
+    points = np.flatnonzero(on if thing is None else on & thing)
+    if len(points) < 30:
+        return None
+    points = points[:: -(-len(points) // POINTS)]
+    found, sources = positions.reshape(-1, 2)[points], here.reshape(-1, 2)[points]
+    away = cv2.distanceTransform((~part.where).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    near = np.exp(-at(away, found[None])[0] / (0.5 * np.sqrt(part.where.sum()) + 3))
+    back = here @ (motion := _similarity(sources, found, near))[:, :2].T + motion[:, 2]
+    soft = cv2.GaussianBlur(part.where.astype(np.float32), (0, 0), 0.5)
+    return at(look, back), at(soft, back) * _inside(back)
+
+
+def _inside(positions: Field) -> Plane:
+    """Where positions lie in the frame: beyond its edge there is nothing to see."""
+    height, width = positions.shape[:2]
+    x, y = positions[..., 0], positions[..., 1]
+    return np.asarray((x >= 0) & (y >= 0) & (x <= width - 1) & (y <= height - 1))
+
+
+def _similarity(points: Field, moved: Field, weights: Field) -> Field:
+    """The turn, scale and shift that takes most of the weight where it went, ``[2, 3]``: reweighted least squares."""
+    fitted, trusted = _fit(points, moved, weights), weights
+    for _ in range(ROUNDS):
+        miss = np.linalg.norm(points @ fitted[:, :2].T + fitted[:, 2] - moved, axis=-1)
+        trusted = weights / (1 + np.square(miss / max(float(np.median(miss)), 0.3)))
+        fitted = _fit(points, moved, trusted)
+    return fitted
+
+
+def _fit(points: Field, moved: Field, weights: Field) -> Field:
+    share = (weights / weights.sum())[:, None]
+    centre, target = (share * points).sum(0), (share * moved).sum(0)
+    (x, y), (u, v) = (points - centre).T, (moved - target).T
+    along, across = (share[:, 0] * (x * u + y * v)).sum(), (share[:, 0] * (x * v - y * u)).sum()
+    turn = np.array([[along, -across], [across, along]]) / ((share[:, 0] * (x * x + y * y)).sum() + 1e-6)
+    return np.asarray(np.column_stack([turn, target - turn @ centre]), np.float32)
+
+
+def _moved(motion: NDArray[np.floating], positions: Field) -> Field:
+    return np.asarray(positions @ motion[:2, :2].T + motion[:2, 2], np.float32)
+
+
+def _difference(one: NDArray[np.generic], other: Image, sigma: float) -> Field:
+    """The largest difference of a channel, over the surroundings of every pixel."""
+    apart = np.abs(one.astype(np.float32) - other).max(-1)
+    return np.asarray(cv2.GaussianBlur(apart, (0, 0), sigma), np.float32)
