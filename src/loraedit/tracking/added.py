@@ -31,14 +31,17 @@ MOVED = 1.5 / 128
 """Share of the shorter side by which a thing must move against the background to be told from it."""
 RIM = 4 / 128
 """Share of the shorter side by which the thing is taken to be smaller than it looks: flow is smooth across outlines."""
-LEAST = 0.06
-"""Share of a thing's area from which on something beside it is a part that was added, and no rest of its outline."""
+LEAST = 0.01
+"""Share of a thing's area from which on something beside it is a part that was added."""
 CHANGED = 12.0
 """Grey levels from which on an edited frame differs from the source's."""
 SAME = 16.0
 """Grey levels up to which a place shows the same at another time."""
-OFTEN = 0.3
-"""Share of the other frames in which the background shows the same; a thing that covers it does not."""
+OFTEN, NEARLY_ALWAYS = 0.3, 0.8
+"""Shares of the other frames: a place that shows the same in fewer than the one is a thing's, in more than the other
+the background's, even close to a thing that moves."""
+ON_THE_MEAN = 0.65
+"""What lies below a part shows the same in this share of the other frames; what is left over of a thing does not."""
 OFFSETS = (1, 2, 3, 4, 6, 8, 12)
 """Frames away in which a thing's motion is looked for, nearest first."""
 POINTS = 4000
@@ -89,10 +92,11 @@ class Things:
         changed = (_difference(edited, source, 0.7) > CHANGED) & self._mask[index]
         if not changed.any() or (thing := self._small(index)) is None:
             return None
-        beside = opened(changed & ~grown(thing, self._px(RIM / 2)), 1)
-        if beside.sum() < LEAST * thing.sum():
+        rim = self._px(RIM)
+        beside = opened(changed & ~thing, 1)
+        if beside.sum() < max(1.0, LEAST * thing.sum()) or self._same(index)[beside].mean() < ON_THE_MEAN:
             return None
-        return Part(self._large(changed & ~shrunk(thing, self._px(RIM))), self._large(thing))
+        return Part(self._large(changed & ~shrunk(thing, rim) & grown(beside, 2 * rim)), self._large(thing))
 
     def at(self, index: int) -> Plane | None:
         """The thing in a frame, bool ``[H, W]``; None if it cannot be told from the background."""
@@ -102,8 +106,14 @@ class Things:
     def _small(self, index: int) -> Plane | None:
         if index not in self._known:
             moving = self._moving(index)
-            self._known[index] = None if moving is None else moving | (self._mask[index] & self._covers(index))
+            self._known[index] = None if moving is None else self._whole(index, moving)
         return self._known[index]
+
+    def _whole(self, index: int, moving: Plane) -> Plane:
+        """The thing, of which flow shows what moves: with what stands still for now, without what moves close by."""
+        same = self._same(index)
+        certain = shrunk(moving, self._px(RIM)) | (self._mask[index] & (same < OFTEN))
+        return np.asarray(certain | (moving & (same < NEARLY_ALWAYS)))
 
     def _moving(self, index: int) -> Plane | None:
         """What moves unlike the background, by the nearest frame that shows it."""
@@ -117,15 +127,15 @@ class Things:
                 return np.asarray((fast > 0.5 * usual) & mask)
         return None
 
-    def _covers(self, index: int) -> Plane:
-        """What hides a place that shows something else in most other frames."""
-        same, here = np.zeros(self._source.shape[1:3]), grid(self._source[index])
+    def _same(self, index: int) -> Field:
+        """In what share of the other frames the background's place shows the same, ``[H, W]``."""
+        same, here = np.zeros(self._source.shape[1:3], np.float32), grid(self._source[index])
         for other in range(len(self._source)):
             if other != index:
                 motion = self._cameras[other] @ np.linalg.inv(self._cameras[index])
                 there = at(self._source[other], _moved(motion[:2], here))
                 same += _difference(there, self._source[index], 1.0) < SAME
-        return np.asarray(same < OFTEN * (len(self._source) - 1))
+        return same / np.float32(len(self._source) - 1)
 
     @cached_property
     def _cameras(self) -> list[NDArray[np.float64]]:
