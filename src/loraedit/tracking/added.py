@@ -17,16 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loraedit.optical_flow import Field, FlowMeter, at, grid
-from loraedit.tracking.motion import camera_motion, speed
+from loraedit.tracking.motion import camera_motion, moved, speed
 from loraedit.tracking.regions import grown, opened, shrunk
 from loraedit.types import Frames, Image, Mask, Pixels, Plane, Size, Weights
 
 __all__ = ["Part", "Things", "ride"]
 
 SIDE_PX = 224
-"""Frames with a longer shorter side are looked at in this size."""
-FLOW_SIDE_PX = 224
-"""Smaller ones are enlarged before flow is measured."""
+"""Frames with a longer shorter side are looked at in this size; smaller ones are enlarged before flow is measured."""
 MOVED = 1.5 / 128
 """Share of the shorter side by which a thing must move against the background to be told from it."""
 RIM = 4 / 128
@@ -62,6 +60,17 @@ class Part:
     where: Plane
     thing: Plane
 
+    @cached_property
+    def away(self) -> Field:
+        """How far every pixel is from the part, ``[H, W]`` in pixels."""
+        outside = (~self.where).astype(np.uint8)
+        return np.asarray(cv2.distanceTransform(outside, cv2.DIST_L2, cv2.DIST_MASK_PRECISE), np.float32)
+
+    @cached_property
+    def soft(self) -> Field:
+        """The part with a soft outline, ``[H, W]`` in [0, 1]."""
+        return np.asarray(cv2.GaussianBlur(self.where.astype(np.float32), (0, 0), 0.5), np.float32)
+
 
 class Things:
     """Tells the thing inside a mask from the background, frame by frame.
@@ -77,9 +86,10 @@ class Things:
         self._size = (max(round(self._full.width * factor), 1), max(round(self._full.height * factor), 1))
         self._source = np.stack([cv2.resize(frame, self._size, interpolation=cv2.INTER_AREA) for frame in source])
         self._mask = np.stack([cv2.resize(plane.astype(np.uint8), self._size) for plane in mask]).astype(bool)
-        self._meter = FlowMeter(Size(*self._source.shape[1:3]), FLOW_SIDE_PX)
+        self._meter = FlowMeter(Size(*self._source.shape[1:3]), SIDE_PX)
         self._side = min(self._size)
         self._known: dict[int, Plane | None] = {}
+        self._sames: dict[int, Field] = {}
 
     def part(self, index: int, look: Image) -> Part | None:
         """What an edited frame adds beside the thing.
@@ -129,13 +139,16 @@ class Things:
 
     def _same(self, index: int) -> Field:
         """In what share of the other frames the background's place shows the same, ``[H, W]``."""
+        if index in self._sames:
+            return self._sames[index]
         same, here = np.zeros(self._source.shape[1:3], np.float32), grid(self._source[index])
         for other in range(len(self._source)):
             if other != index:
                 motion = self._cameras[other] @ np.linalg.inv(self._cameras[index])
-                there = at(self._source[other], _moved(motion[:2], here))
+                there = at(self._source[other], np.asarray(moved(here, motion[:2]), np.float32))
                 same += _difference(there, self._source[index], 1.0) < SAME
-        return same / np.float32(len(self._source) - 1)
+        self._sames[index] = same / np.float32(len(self._source) - 1)
+        return self._sames[index]
 
     @cached_property
     def _cameras(self) -> list[NDArray[np.float64]]:
@@ -181,11 +194,9 @@ def ride(part: Part, look: Image, thing: Plane | None, positions: Field) -> tupl
         return None
     points = points[:: -(-len(points) // POINTS)]
     found, sources = positions.reshape(-1, 2)[points], here.reshape(-1, 2)[points]
-    away = cv2.distanceTransform((~part.where).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-    near = np.exp(-at(away, found[None])[0] / (0.5 * np.sqrt(part.where.sum()) + 3))
-    back = here @ (motion := _similarity(sources, found, near))[:, :2].T + motion[:, 2]
-    soft = cv2.GaussianBlur(part.where.astype(np.float32), (0, 0), 0.5)
-    return at(look, back), at(soft, back) * _inside(back)
+    near = np.exp(-at(part.away, found[None])[0] / (0.5 * np.sqrt(part.where.sum()) + 3))
+    back = np.asarray(moved(here, _similarity(sources, found, near)), np.float32)
+    return at(look, back), at(part.soft, back) * _inside(back)
 
 
 def _inside(positions: Field) -> Plane:
@@ -195,27 +206,23 @@ def _inside(positions: Field) -> Plane:
     return np.asarray((x >= 0) & (y >= 0) & (x <= width - 1) & (y <= height - 1))
 
 
-def _similarity(points: Field, moved: Field, weights: Field) -> Field:
+def _similarity(points: Field, found: Field, weights: Field) -> Field:
     """The turn, scale and shift that takes most of the weight where it went, ``[2, 3]``: reweighted least squares."""
-    fitted, trusted = _fit(points, moved, weights), weights
+    fitted, trusted = _fit(points, found, weights), weights
     for _ in range(ROUNDS):
-        miss = np.linalg.norm(points @ fitted[:, :2].T + fitted[:, 2] - moved, axis=-1)
+        miss = np.linalg.norm(moved(points, fitted) - found, axis=-1)
         trusted = weights / (1 + np.square(miss / max(float(np.median(miss)), 0.3)))
-        fitted = _fit(points, moved, trusted)
+        fitted = _fit(points, found, trusted)
     return fitted
 
 
-def _fit(points: Field, moved: Field, weights: Field) -> Field:
+def _fit(points: Field, found: Field, weights: Field) -> Field:
     share = (weights / weights.sum())[:, None]
-    centre, target = (share * points).sum(0), (share * moved).sum(0)
-    (x, y), (u, v) = (points - centre).T, (moved - target).T
+    centre, target = (share * points).sum(0), (share * found).sum(0)
+    (x, y), (u, v) = (points - centre).T, (found - target).T
     along, across = (share[:, 0] * (x * u + y * v)).sum(), (share[:, 0] * (x * v - y * u)).sum()
     turn = np.array([[along, -across], [across, along]]) / ((share[:, 0] * (x * x + y * y)).sum() + 1e-6)
     return np.asarray(np.column_stack([turn, target - turn @ centre]), np.float32)
-
-
-def _moved(motion: NDArray[np.floating], positions: Field) -> Field:
-    return np.asarray(positions @ motion[:2, :2].T + motion[:2, 2], np.float32)
 
 
 def _difference(one: NDArray[np.generic], other: Image, sigma: float) -> Field:

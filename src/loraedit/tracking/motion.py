@@ -6,11 +6,12 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from loraedit.optical_flow import Field, FlowMeter, at, grid, misfit
 from loraedit.types import Image, Plane, Size
 
-__all__ = ["Matcher", "Step", "camera", "camera_motion", "fit_similarity", "move", "speed"]
+__all__ = ["Matcher", "Step", "camera", "camera_motion", "fit_similarity", "move", "moved", "speed"]
 
 SLACK_PX, SLACK = 1.0, 0.05
 """Forward and backward flow agree if they miss each other by no more than this, and this share of their length."""
@@ -79,22 +80,27 @@ def fit_similarity(points: Field, moved: Field) -> Field | None:
     return np.asarray(fitted, np.float32)
 
 
-def camera_motion(flow: Field, still: Plane) -> Field:
+def camera_motion(flow: Field, still: Plane) -> NDArray[np.float64]:
     """The affine motion of the background, ``[2, 3]``, fitted where ``still`` holds; none if that is too little."""
     where, chosen = grid(flow), np.zeros(still.shape, np.bool_)
     chosen[2::6, 2::6] = still[2::6, 2::6]
-    points, moved = where[chosen], (where + flow)[chosen]
+    points, found = where[chosen], (where + flow)[chosen]
     fitted = None
     if len(points) >= 12:
         cv2.setRNGSeed(0)
-        fitted, _ = cv2.estimateAffine2D(points, moved, method=cv2.RANSAC, ransacReprojThreshold=1.0)
-    return np.eye(2, 3, dtype=np.float32) if fitted is None else np.asarray(fitted, np.float32)
+        fitted, _ = cv2.estimateAffine2D(points, found, method=cv2.RANSAC, ransacReprojThreshold=1.0)
+    return np.eye(2, 3) if fitted is None else np.asarray(fitted, np.float64)
 
 
 def camera(flow: Field, still: Plane) -> Field:
     """The motion of the background alone at every pixel, ``[H, W, 2]``."""
-    where, motion = grid(flow), camera_motion(flow, still).astype(np.float64)
-    return np.asarray(where @ motion[:, :2].T + motion[:, 2] - where, np.float32)
+    where = grid(flow)
+    return np.asarray(moved(where, camera_motion(flow, still)) - where, np.float32)
+
+
+def moved(points: NDArray[np.floating], motion: NDArray[np.floating]) -> NDArray[np.floating]:
+    """Where an affine motion ``[2, 3]`` takes points ``[..., 2]``."""
+    return np.asarray(points @ motion[:, :2].T + motion[:, 2])
 
 
 def speed(flow: Field, still: Plane) -> Field:
