@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,14 +13,21 @@ from benchmarks.propagation.cases import Case
 from loraedit.carry import carry
 from loraedit.masks import dilate
 from loraedit.optical_flow import FlowMeter, at, grid
-from loraedit.types import Frames, Mask, Size
+from loraedit.types import Frames, Image, Mask, Size
 
-__all__ = ["CHOICES", "METHODS", "ONE", "OURS", "PAPER", "Method"]
+__all__ = ["CARRIED", "CHOICES", "METHODS", "ONE", "OURS", "PAPER", "TWO", "Method"]
 
 
 OURS = "motion LoRA"
 ONE = "motion LoRA, one reference"
+TWO = "motion LoRA, two references"
 PAPER = "motion LoRA, the paper's recipe"
+CARRIED = {
+    OURS: "carried, no model",
+    ONE: "carried, no model, one reference",
+    TWO: "carried, no model, two references",
+}
+"""By method, what is carried of the same edited frames without the model."""
 
 
 @dataclass(frozen=True)
@@ -28,14 +35,15 @@ class Method:
     """A way to make the edited clip.
 
     Attributes:
-        make: from case and settings to frames ``[F, H, W, 3]``; None runs the package with ``settings``.
+        make: from a case and its edited frames by index, the first among them, to frames ``[F, H, W, 3]``; None runs
+            the package with ``settings``.
         settings: of :class:`loraedit.config.EditSettings`.
         references: at which parts of the clip, in (0, 1], an edited frame is given besides the first.
         tight: give the mask of what really changes instead of the loose one.
         against: the method that a choice is a change of.
     """
 
-    make: Callable[[Case], Frames] | None = None
+    make: Callable[[Case, Mapping[int, Image]], Frames] | None = None
     settings: dict[str, Any] = field(default_factory=dict)
     references: tuple[float, ...] = ()
     tight: bool = False
@@ -43,10 +51,10 @@ class Method:
 
     def run(self, case: Case, settings: dict[str, Any]) -> Frames:
         """The frames that it makes of a case; ``settings`` are for every method."""
-        if self.make is not None:
-            return laid_over(case, self.make(case))
         last = len(case.source) - 1
         references = {index: case.truth[index] for index in {round(part * last) for part in self.references}}
+        if self.make is not None:
+            return laid_over(case, self.make(case, {0: case.truth[0], **references}))
         mask = tight_mask(case) if self.tight else case.mask
         result = loraedit.edit(case.source, case.truth[0], mask, references=references, **{**settings, **self.settings})
         return result.clip.frames
@@ -65,27 +73,27 @@ def tight_mask(case: Case) -> Mask:
     return dilate(changed, 1)
 
 
-def held_still(case: Case) -> Frames:
+def held_still(case: Case, edited: Mapping[int, Image]) -> Frames:
     """The edited first frame, all the time."""
-    return np.repeat(case.truth[:1], len(case.source), 0)
+    return np.repeat(edited[0][None], len(case.source), 0)
 
 
-def optical_flow(case: Case) -> Frames:
+def optical_flow(case: Case, edited: Mapping[int, Image]) -> Frames:
     """The classical answer: the edited first frame along OpenCV's dense flow (DIS), frame by frame, then refined."""
     meter = FlowMeter(Size(*case.source.shape[1:3]))
     greys = [meter.grey(frame) for frame in case.source]
-    chained, frames = np.zeros((*greys[0].shape, 2), np.float32), [case.truth[0]]
+    chained, frames = np.zeros((*greys[0].shape, 2), np.float32), [edited[0]]
     for index in range(1, len(greys)):
         step = meter.between(greys[index], greys[index - 1])
         chained = step + at(chained, grid(step) + step)
         refined = meter.between(greys[index], greys[0], chained)
-        frames.append(np.rint(at(case.truth[0], grid(refined) + refined)).astype(np.uint8))
+        frames.append(np.rint(at(edited[0], grid(refined) + refined)).astype(np.uint8))
     return np.stack(frames)
 
 
-def carried(case: Case) -> Frames:
+def carried(case: Case, edited: Mapping[int, Image]) -> Frames:
     """What ``fill="carry"`` shows the model, without the model."""
-    return carry(case.source, [{0: case.truth[0]}], mask=case.mask)[0].frames
+    return carry(case.source, [edited], mask=case.mask)[0].frames
 
 
 FROM_NOTHING: dict[str, Any] = {"steps": 60, "lr": 3e-3}
@@ -95,16 +103,18 @@ _NAIVE: dict[str, Any] = {"lora": "naive", **FROM_NOTHING}
 _PAPER: dict[str, Any] = {"recipe": "paper", **FROM_NOTHING}
 
 METHODS: dict[str, Method] = {
-    "source unchanged": Method(lambda case: case.source),
+    "source unchanged": Method(lambda case, _: case.source),
     "first frame held still": Method(held_still),
     "optical flow (DIS)": Method(optical_flow),
-    "carried, no model": Method(carried),
+    CARRIED[OURS]: Method(carried),
     "no LoRA": Method(settings={"lora": "none"}),
     "naive LoRA": Method(settings=_NAIVE),
     PAPER: Method(settings=_PAPER),
     OURS: Method(),
     ONE: Method(references=(1.0,)),
-    "motion LoRA, two references": Method(references=(0.5, 1.0)),
+    CARRIED[ONE]: Method(carried, references=(1.0,)),
+    TWO: Method(references=(0.5, 1.0)),
+    CARRIED[TWO]: Method(carried, references=(0.5, 1.0)),
 }
 """The table's rows. "motion LoRA" is the package with its defaults."""
 

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image as PilImage
 
 from benchmarks.propagation.cases import KINDS, PER_KIND, make_case
-from benchmarks.propagation.methods import CHOICES, METHODS, ONE, OURS, PAPER
+from benchmarks.propagation.methods import CARRIED, CHOICES, METHODS, ONE, OURS, PAPER
 from benchmarks.tables import sections
 from loraedit.evaluate.metrics import Interval, paired_bootstrap
 from loraedit.families.card import NANO, read_card
@@ -98,6 +98,15 @@ def kind_table(scores: Scores) -> str:
     names = [name for name in METHODS if scores[name]]
     rows = [[name, *(f"{mean(scores, name, 'psnr', [kind]):.1f}" for kind in KINDS)] for name in names]
     return table(["PSNR, dB", *KINDS], rows)
+
+
+def model_table(scores: Scores) -> str:
+    """What the model adds to the edited frames that are carried, by kind and on all cases."""
+    rows = []
+    for name in (each for each in CARRIED if scores[each] and scores[CARRIED[each]]):
+        by_kind = [mean(scores, name, "psnr", [kind]) - mean(scores, CARRIED[name], "psnr", [kind]) for kind in KINDS]
+        rows.append([name, span(gain(scores, name, CARRIED[name])), *(f"{value:+.1f}" for value in by_kind)])
+    return table(["above the same carried, dB", "all", *KINDS], rows)
 
 
 def claims_table(scores: Scores) -> str:
@@ -184,7 +193,7 @@ def picture(path: Path, tasks: Sequence[Task], kind: str) -> None:
         if (task.kind, task.number) == (kind, 0) and task.name != "source unchanged" and file.exists():
             strips[task.name] = read_image(file)
     height, width = strips["source"].shape[:2]
-    label = 200
+    label = 230
     page = np.full((len(strips) * (height + 4), width + label, 3), 255, np.uint8)
     for row, (name, pixels) in enumerate(strips.items()):
         top = row * (height + 4)
@@ -224,6 +233,9 @@ largest difference to the source outside the mask, in grey levels.
 ## By kind
 
 {kind_table(scores)}
+## What the model adds to what the flow carries
+
+{model_table(scores)}
 ## The paper's claims
 
 {claims_table(scores)}

@@ -56,8 +56,8 @@ class Task:
     def result_file(self) -> Path:
         """Where its scores are kept; the picture lies beside it."""
         method = self.method
-        made_by = method.make.__code__.co_code.hex() if method.make else [method.settings, code_key()]
-        key = fingerprint(made_by, method.references, method.tight, cases_key(), self.kind, self.number)
+        made_by = method.make.__code__.co_code.hex() if method.make else method.settings
+        key = fingerprint(made_by, code_key(), method.references, method.tight, cases_key(), self.kind, self.number)
         return self.work / f"{self.kind}-{self.number}-{key}.json"
 
 

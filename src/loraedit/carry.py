@@ -94,10 +94,12 @@ def carry(
     assert all(looks)
     ways, things = _Ways(source, short_side, far or {}), None if mask is None else Things(source, mask)
     sums = {frozenset(look): _Sums(source.shape[:3]) for look in looks}
-    sheets = [_Sheet(look, ways, things) for look in looks]
+    known = {(key, id(image)): _Edited(key, image, ways, things) for look in looks for key, image in look.items()}
+    sheets = [_Sheet(source.shape, [known[key, id(image)] for key, image in look.items()]) for look in looks]
     keys = sorted(set().union(*looks))
     begun, steps = 0, [len(source) - (0 <= key < len(source)) for key in keys]
     for key, count in zip(keys, steps, strict=True):
+        edited = [each for each in known.values() if each.key == key]
         for done, (index, positions) in enumerate(ways.back_to(key)):
             error = misfit(source[index], at(ways.key_frame(key), positions))
             doubt, length = _made(index, key, keys, made) if key in made else (0.0, abs(index - key))
@@ -107,14 +109,16 @@ def carry(
                 if key in indices:
                     each.total[index] += weight
                     each.trust[index] = np.maximum(each.trust[index], trust)
-            for sheet in sheets:
-                if key in sheet.look:
-                    sheet.colour[index] += weight * at(sheet.ground[key], positions)
+            for frame in edited:
+                colour, overall = weight * at(frame.ground, positions), float(np.exp(-doubt / TAU)) / length
+                part = frame.ridden(index, positions) if done % 2 == 0 else None
+                for sheet in (each for each in sheets if frame in each.edited):
+                    sheet.colour[index] += colour
                     if done % 2 == 0:
-                        sheet.lay(key, index, positions, float(np.exp(-doubt / TAU)) / length)
+                        sheet.lay(index, part, overall)
             on_step(begun + done // 2 + 1, sum(steps))
         begun += count
-    return [_carried(sheet, sums[frozenset(sheet.look)]) for sheet in sheets]
+    return [_carried(sheet, sums[frozenset(look)]) for sheet, look in zip(sheets, looks, strict=True)]
 
 
 def trace(
@@ -161,26 +165,42 @@ class _Sums:
         self.trust = np.zeros(shape, np.float32)
 
 
+class _Edited:
+    """A key frame of one look or more: the ground that the source's flow carries, and what it adds beside a thing."""
+
+    def __init__(self, key: int, image: Image, ways: _Ways, things: Things | None) -> None:
+        self.key, self.image, self._things = key, image, things
+        self.part = self._added(ways)
+        self.ground = image if self.part is None else np.where(self.part.where[..., None], ways.key_frame(key), image)
+
+    def _added(self, ways: _Ways) -> Part | None:
+        if np.array_equal(self.image, ways.key_frame(self.key)):
+            return None
+        if self.key in ways.far:
+            return ways.far[self.key].part
+        return self._things.part(self.key, self.image) if self._things is not None else None
+
+    def ridden(self, index: int, positions: Field) -> tuple[Pixels, Weights] | None:
+        """What it adds, where its thing has gone in a frame, as :func:`ride` gives it."""
+        if self.part is None:
+            return None
+        return ride(self.part, self.image, None if self._things is None else self._things.at(index), positions)
+
+
 class _Sheet:
     """A look on its way: the ground that the source's flow carries, and the parts that are laid over it."""
 
-    def __init__(self, look: Mapping[int, Image], ways: _Ways, things: Things | None) -> None:
-        self.look, self._things = look, things
-        self.parts = {key: part for key in look if (part := ways.part(key, look[key], things)) is not None}
-        self.ground = {key: ways.without(self.parts.get(key), key, look[key]) for key in look}
-        self.colour = np.zeros(ways.shape, np.float32)
-        self._over = np.zeros((*ways.shape[:3], 4), np.float32) if self.parts else None
-        self._total = np.full(ways.shape[0], 1e-9, np.float32)
+    def __init__(self, shape: tuple[int, ...], edited: Sequence[_Edited]) -> None:
+        self.edited = edited
+        self.colour = np.zeros(shape, np.float32)
+        self._over = np.zeros((*shape[:3], 4), np.float32) if any(each.part for each in edited) else None
+        self._total = np.full(shape[0], 1e-9, np.float32)
 
-    def lay(self, key: int, index: int, positions: Field, weight: float) -> None:
-        """Lay what a key frame adds over a frame."""
-        if self._over is None:
-            return
+    def lay(self, index: int, part: tuple[Pixels, Weights] | None, weight: float) -> None:
+        """Lay what a key frame adds over a frame; None where it adds nothing."""
         self._total[index] += weight
-        part = self.parts.get(key)
-        thing = self._things.at(index) if part is not None and self._things is not None else None
-        if part is not None and (ridden := ride(part, self.look[key], thing, positions)) is not None:
-            colours, there = ridden
+        if self._over is not None and part is not None:
+            colours, there = part
             self._over[index] += (
                 weight * there[..., None] * np.concatenate([colours, np.ones_like(colours[..., :1])], -1)
             )
@@ -197,9 +217,9 @@ def _carried(sheet: _Sheet, sums: _Sums) -> Carried:
     clip, trust = np.empty(sheet.colour.shape, np.uint8), sums.trust.copy()
     for index, (summed, total) in enumerate(zip(sheet.colour, sums.total, strict=True)):
         clip[index] = np.rint(sheet.over(index, summed / total)).clip(0, 255)
-    for key, image in sheet.look.items():
-        if 0 <= key < len(clip):
-            clip[key], trust[key] = image, 1.0
+    for each in sheet.edited:
+        if 0 <= each.key < len(clip):
+            clip[each.key], trust[each.key] = each.image, 1.0
     return Carried(clip, trust)
 
 
@@ -229,27 +249,14 @@ class _Ways:
     """The ways from every frame back to a key frame: step by step, and then refined."""
 
     def __init__(self, source: Frames, short_side: int, far: Mapping[int, FarKey]) -> None:
-        self._source, self._far = source, far
+        self._source, self.far = source, far
         self._meter = FlowMeter(Size(*source.shape[1:3]), short_side)
         self._greys = [self._meter.grey(frame) for frame in source]
-        self.shape = source.shape
 
     def key_frame(self, key: int) -> Image:
         """The source in a key frame."""
-        image: Image = self._source[key] if 0 <= key < len(self._source) else self._far[key].source
+        image: Image = self._source[key] if 0 <= key < len(self._source) else self.far[key].source
         return image
-
-    def part(self, key: int, look: Image, things: Things | None) -> Part | None:
-        """What an edited key frame adds beside a thing: nothing if it is the source's own."""
-        if np.array_equal(look, self.key_frame(key)):
-            return None
-        if 0 <= key < len(self._source):
-            return things.part(key, look) if things is not None else None
-        return self._far[key].part
-
-    def without(self, part: Part | None, key: int, look: Image) -> Image:
-        """An edited key frame without what it adds."""
-        return look if part is None else np.where(part.where[..., None], self.key_frame(key), look)
 
     def back_to(self, key: int) -> Iterator[tuple[int, Field]]:
         """For every frame but ``key``, where each of its pixels lies in frame ``key``.
@@ -263,8 +270,8 @@ class _Ways:
         for order in orders:
             chain = _Chain(self._meter, self._meter.grey(self.key_frame(key)))
             for index in order:
-                if key in self._far and index == order[0]:
-                    chain.enter(self._greys[index], self._far[key].way)
+                if key in self.far and index == order[0]:
+                    chain.enter(self._greys[index], self.far[key].way)
                 else:
                     chain.go(self._greys[index])
                 for flow in (chain.flow, chain.refined()):

@@ -27,8 +27,8 @@ __all__ = [
     "working_size",
 ]
 
-DISAGREEMENT = 64.0
-"""Grey levels between generated and shown at which the weight of restored detail has fallen to 1 / e."""
+DISAGREEMENT = 32.0
+"""Grey levels between what was generated and what the model saw at which the weight of the latter is down to 1 / e."""
 
 _Value = TypeVar("_Value", bound=np.generic)
 
@@ -114,27 +114,27 @@ def resize_weights(weights: Weights, size: Size) -> Weights:
     return np.stack([cv2.resize(plane, (size.width, size.height)) for plane in small])
 
 
-def restore_detail(generated: Frames, shown: Frames, blurred: Frames, trust: Weights) -> Frames:
+def restore_detail(generated: Frames, carried: Frames, seen: Frames, trust: Weights) -> Frames:
     """Give generated frames back the detail that the model's size and its VAE cost.
 
-    What was shown to the model is known twice: as it was, and as it comes back from the model's size and VAE. Their
-    difference is the detail lost. It is added where the generated pixels agree with what came back, and where what
-    was shown is trusted::
+    What was carried is known twice: as it was, and as the model saw it, at its size and through its VAE. Where the
+    model has kept what it saw, the small difference between the two is its own inexactness: there what was carried is
+    taken as it was, as far as it is trusted. Where the model has made something else, that stays::
 
-        out = generated + w (shown - blurred),   w = trust exp(-(|generated - blurred| / s)^2)
+        out = generated + w (carried - generated),   w = trust exp(-(|generated - seen| / s)^2)
 
     Args:
         generated: uint8 ``[F, H, W, 3]``, at the source's size.
-        shown: uint8, what the model was shown.
-        blurred: uint8, the same after its round trip through the model's size and VAE.
+        carried: uint8, what the model's condition was made of.
+        seen: uint8, the condition as the VAE gives it back.
         trust: float32 ``[F, H, W]`` in [0, 1].
     """
     restored = np.empty_like(generated)
-    for index, (made, sharp, soft) in enumerate(zip(generated, shown, blurred, strict=True)):
-        made_f, soft_f = made.astype(np.float32), soft.astype(np.float32)
-        apart = cv2.GaussianBlur(np.abs(made_f - soft_f).mean(-1), (0, 0), 1.5)
+    for index, (made, sharp, soft) in enumerate(zip(generated, carried, seen, strict=True)):
+        made_f = made.astype(np.float32)
+        apart = cv2.GaussianBlur(np.abs(made_f - soft).mean(-1), (0, 0), 1.5)
         weight = trust[index] * np.exp(-np.square(apart / DISAGREEMENT))
-        restored[index] = np.rint(made_f + weight[..., None] * (sharp - soft_f)).clip(0, 255)
+        restored[index] = np.rint(made_f + weight[..., None] * (sharp - made_f))
     return restored
 
 

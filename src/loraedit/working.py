@@ -17,14 +17,14 @@ from numpy.typing import NDArray
 
 from loraedit import masks
 from loraedit.carry import Carried, FarKey, carry, trace
-from loraedit.compose import composite, pad_frames, resize_weights, to_uint8, to_working, working_size
-from loraedit.conditioning import FILL, Hint
+from loraedit.compose import pad_frames, resize_weights, to_working, working_size
+from loraedit.conditioning import Hint
 from loraedit.inputs import Job
 from loraedit.layers import Layer
 from loraedit.optical_flow import Field
 from loraedit.segments import Segment
 from loraedit.tracking.added import Part, Things
-from loraedit.types import Frames, Image, Mask, OnStep, Pixels, Weights, no_step
+from loraedit.types import Frames, Image, Mask, OnStep, Pixels, no_step
 
 __all__ = ["Lesson", "Read", "Scene", "Workbench"]
 
@@ -74,9 +74,7 @@ class Scene:
             or what the segment before has made.
         references: the user's further edited frames in this segment, likewise.
         shown: the edited key frames, carried; None if nothing is to be shown.
-        full: the same at the window's own size and the segment's own length: the source outside the mask, inside it
-            the edited key frames carried, grey where they are not trusted.
-        trust: how far ``full`` is trusted, float32 ``[F, H, W]`` in [0, 1].
+        carried: the same at the window's own size and the segment's own length.
     """
 
     source: Pixels
@@ -84,8 +82,7 @@ class Scene:
     given: dict[int, Pixels]
     references: dict[int, Pixels]
     shown: Hint | None
-    full: Frames | None
-    trust: Weights | None
+    carried: Carried | None
 
 
 class Workbench:
@@ -176,18 +173,16 @@ class Workbench:
             made: its first frames as the segment before has made them, as many as are given, uint8 at the window's
                 size; none in the first segment.
         """
-        source, mask = self._source.span(segment.start, segment.stop), self.mask(segment)
-        below = self.below(segment.start, segment.stop)
+        source = self._source.span(segment.start, segment.stop)
         given = made if len(made) else self._edited[0][None]
         carried = self._scene_hints(segment, source, made) if self._carries else None
         return Scene(
-            source=self._shrink(below),
-            mask=self._shrink_mask(mask),
+            source=self._shrink(self.below(segment.start, segment.stop)),
+            mask=self._shrink_mask(self.mask(segment)),
             given={index: to_working(frame[None], self.size) for index, frame in enumerate(given)},
             references=self._references(segment),
             shown=self._hint(carried) if carried else None,
-            full=_filled(below, mask, carried) if carried else None,
-            trust=carried.trust if carried else None,
+            carried=carried,
         )
 
     def anchor(self, edited: bool) -> Pixels:
@@ -319,9 +314,3 @@ class _Pieces:
 def _nearest(segment: Segment, key: int) -> int:
     """The frame of a segment that is nearest to a key frame outside of it."""
     return segment.start if key < segment.start else segment.stop - 1
-
-
-def _filled(source: Frames, mask: Mask, carried: Carried) -> Frames:
-    """The source, and inside the mask what was carried there, grey where it is not trusted."""
-    grey = np.full_like(source, to_uint8(np.array([FILL], np.float32)))
-    return np.where(mask[..., None], composite(grey, carried.frames, carried.trust), source)

@@ -65,10 +65,10 @@ def _make(
     latents, reused = _latents(run, key, encoded, loras, part)
     with run.phase("decode", part, parts):
         generated = _decoded(run, bench, latents, len(segment))
-        if scene.full is None or scene.trust is None or not run.settings.detail:
+        if scene.carried is None or not run.settings.detail:
             return generated, reused
-        blurred = _decoded(run, bench, encoded.condition[-run.job.card.latent_channels :], len(segment))
-        return restore_detail(generated, scene.full, blurred, scene.trust), reused
+        seen = _decoded(run, bench, encoded.condition[-run.job.card.latent_channels :], len(segment))
+        return restore_detail(generated, scene.carried.frames, seen, scene.carried.trust), reused
 
 
 def _parts(run: Run) -> int:

@@ -19,12 +19,13 @@ from numpy.typing import NDArray
 from loraedit.optical_flow import Field, FlowMeter, at, grid
 from loraedit.tracking.motion import camera_motion, moved, speed
 from loraedit.tracking.regions import grown, opened, shrunk
+from loraedit.tracking.scale import Scale
 from loraedit.types import Frames, Image, Mask, Pixels, Plane, Size, Weights
 
 __all__ = ["Part", "Things", "ride"]
 
-SIDE_PX = 224
-"""Frames with a longer shorter side are looked at in this size; smaller ones are enlarged before flow is measured."""
+FLOW_SIDE_PX = 224
+"""Frames whose shorter side is less are enlarged before flow is measured."""
 MOVED = 1.5 / 128
 """Share of the shorter side by which a thing must move against the background to be told from it."""
 RIM = 4 / 128
@@ -81,13 +82,11 @@ class Things:
     """
 
     def __init__(self, source: Frames, mask: Mask) -> None:
-        self._full = Size(*source.shape[1:3])
-        factor = min(1.0, SIDE_PX / min(self._full.height, self._full.width))
-        self._size = (max(round(self._full.width * factor), 1), max(round(self._full.height * factor), 1))
-        self._source = np.stack([cv2.resize(frame, self._size, interpolation=cv2.INTER_AREA) for frame in source])
-        self._mask = np.stack([cv2.resize(plane.astype(np.uint8), self._size) for plane in mask]).astype(bool)
-        self._meter = FlowMeter(Size(*self._source.shape[1:3]), SIDE_PX)
-        self._side = min(self._size)
+        self._scale = Scale.of(Size(*source.shape[1:3]))
+        self._source = np.stack([self._scale.image(frame) for frame in source])
+        self._mask = np.stack([self._scale.plane(plane) for plane in mask])
+        self._meter = FlowMeter(Size(*self._source.shape[1:3]), FLOW_SIDE_PX)
+        self._side = min(self._scale.small)
         self._known: dict[int, Plane | None] = {}
         self._sames: dict[int, Field] = {}
 
@@ -98,7 +97,7 @@ class Things:
             index: of the frame.
             look: the edited frame, uint8 ``[H, W, 3]``.
         """
-        edited, source = cv2.resize(look, self._size, interpolation=cv2.INTER_AREA), self._source[index]
+        edited, source = self._scale.image(look), self._source[index]
         changed = (_difference(edited, source, 0.7) > CHANGED) & self._mask[index]
         if not changed.any() or (thing := self._small(index)) is None:
             return None
@@ -106,12 +105,12 @@ class Things:
         beside = opened(changed & ~thing, 1)
         if beside.sum() < max(1.0, LEAST * thing.sum()) or self._same(index)[beside].mean() < ON_THE_MEAN:
             return None
-        return Part(self._large(changed & ~shrunk(thing, rim) & grown(beside, 2 * rim)), self._large(thing))
+        return Part(self._scale.back(changed & ~shrunk(thing, rim) & grown(beside, 2 * rim)), self._scale.back(thing))
 
     def at(self, index: int) -> Plane | None:
         """The thing in a frame, bool ``[H, W]``; None if it cannot be told from the background."""
         thing = self._small(index)
-        return None if thing is None else self._large(thing)
+        return None if thing is None else self._scale.back(thing)
 
     def _small(self, index: int) -> Plane | None:
         if index not in self._known:
@@ -169,10 +168,6 @@ class Things:
     def _px(self, share: float) -> int:
         return max(1, round(share * self._side))
 
-    def _large(self, plane: Plane) -> Plane:
-        size = (self._full.width, self._full.height)
-        return np.asarray(cv2.resize(plane.astype(np.float32), size, interpolation=cv2.INTER_LINEAR) >= 0.5)
-
 
 def ride(part: Part, look: Image, thing: Plane | None, positions: Field) -> tuple[Pixels, Weights] | None:
     """A part in another frame.
@@ -194,7 +189,7 @@ def ride(part: Part, look: Image, thing: Plane | None, positions: Field) -> tupl
         return None
     points = points[:: -(-len(points) // POINTS)]
     found, sources = positions.reshape(-1, 2)[points], here.reshape(-1, 2)[points]
-    near = np.exp(-at(part.away, found[None])[0] / (0.5 * np.sqrt(part.where.sum()) + 3))
+    near = np.exp(-at(part.away, found[None])[0] / (np.sqrt(part.where.sum()) + 3))
     back = np.asarray(moved(here, _similarity(sources, found, near)), np.float32)
     return at(look, back), at(part.soft, back) * _inside(back)
 
