@@ -61,6 +61,26 @@ def test_several_looks_are_carried_the_same_way() -> None:
     assert error(plain.frames, SOURCE, WHERE) < 12
 
 
+def test_what_an_edit_left_alone_is_the_sources_own_and_not_carried() -> None:
+    shimmer = np.random.default_rng(3).integers(-12, 13, SOURCE.shape)
+    source = (np.clip(SOURCE, 20, 235) + shimmer).astype(np.uint8)
+    look = np.where(WHERE[0, ..., None], TRUTH[0], source[0])
+    edited, unedited = carry(source, [{0: look}, {0: source[0]}])
+    beside = ~dilate(WHERE, 8)
+    beside[0] = False
+    assert error(edited.frames, source, beside) < 0.4 * error(unedited.frames, source, beside)
+
+
+def test_a_faint_change_is_carried_as_a_change() -> None:
+    """The thing is lit more and more; the edit makes it a little bluer."""
+    light = np.linspace(0, 40, FRAMES)[:, None, None, None].astype(np.uint8)
+    source = np.clip(SOURCE, 40, 180) + light
+    blue = np.where(WHERE[..., None], np.array([0, 0, 10], np.uint8), np.uint8(0))
+    carried = carry(source, [{0: source[0] + blue[0]}])[0].frames
+    inner = ~dilate(~WHERE, 6)
+    assert error(carried, source + blue, inner) < 0.5 * error(carry(source, [{0: source[0]}])[0].frames, source, inner)
+
+
 def test_what_comes_into_view_is_not_trusted_until_a_frame_shows_it() -> None:
     source = SOURCE.copy()
     source[4:] = pattern(9, SIDE, SIDE)  # another scene altogether

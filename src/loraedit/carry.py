@@ -4,6 +4,9 @@ The flow is that of the source, which is known in every frame, so it can be judg
 an edited one, every pixel takes those that explain the source best, short ones sooner than long ones, and where none
 does it is not trusted.
 
+Where an edit changed little, the change is carried and not the picture: the source has the pixels themselves in every
+frame, as sharp and as lit as they are there. So what lies around an edited thing inside a loose mask stays as it was.
+
 What an edited frame adds beside a thing, over the background, has no motion of its own in the source: it is taken off
 before the rest is carried, and laid over it where the thing has gone (:mod:`loraedit.tracking.added`).
 
@@ -36,6 +39,10 @@ DOUBT = 60.0
 
 HANDICAP = 3 * TAU
 """Grey levels by which the way back to a frame that was made is held to be worse than it is: the user's frames win."""
+
+
+LITTLE = 24.0
+"""Grey levels of change at which the weight of the source's own pixel has fallen to 1 / e."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +117,8 @@ def carry(
                     each.total[index] += weight
                     each.trust[index] = np.maximum(each.trust[index], trust)
             for frame in edited:
-                colour, overall = weight * at(frame.ground, positions), float(np.exp(-doubt / TAU)) / length
+                colour = weight * frame.carried(source[index], positions, trust)
+                overall = float(np.exp(-doubt / TAU)) / length
                 part = frame.ridden(index, positions) if done % 2 == 0 else None
                 for sheet in (each for each in sheets if frame in each.edited):
                     sheet.colour[index] += colour
@@ -170,15 +178,31 @@ class _Edited:
 
     def __init__(self, key: int, image: Image, ways: _Ways, things: Things | None) -> None:
         self.key, self.image, self._things = key, image, things
+        self._unedited = np.array_equal(image, ways.key_frame(key))
         self.part = self._added(ways)
-        self.ground = image if self.part is None else np.where(self.part.where[..., None], ways.key_frame(key), image)
+        source = ways.key_frame(key)
+        self._ground = image if self.part is None else np.where(self.part.where[..., None], source, image)
+        self._change: Pixels = self._ground.astype(np.float32) - source
+        apart = cv2.GaussianBlur(np.abs(self._change).max(-1), (0, 0), 1.0)
+        self._little = np.exp(-np.square(apart / LITTLE))
 
     def _added(self, ways: _Ways) -> Part | None:
-        if np.array_equal(self.image, ways.key_frame(self.key)):
+        if self._unedited:
             return None
         if self.key in ways.far:
             return ways.far[self.key].part
         return self._things.part(self.key, self.image) if self._things is not None else None
+
+    def carried(self, frame: Image, positions: Field, trust: Weights) -> Pixels:
+        """Its ground at positions, float32 ``[H, W, 3]``; where the edit changed little, ``frame`` with the change.
+
+        The source's own frame is carried as it is: a LoRA that learnt from the answer would learn nothing.
+        """
+        ground = at(self._ground, positions)
+        if self._unedited:
+            return ground
+        share = (trust * at(self._little, positions))[..., None]
+        return np.asarray(ground + share * (frame + at(self._change, positions) - ground))
 
     def ridden(self, index: int, positions: Field) -> tuple[Pixels, Weights] | None:
         """What it adds, where its thing has gone in a frame, as :func:`ride` gives it."""
