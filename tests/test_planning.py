@@ -32,6 +32,7 @@ from loraedit.planning import (
     measure_cost,
     open_skeleton,
     parse_vram,
+    reference_flops,
     work_of,
 )
 from loraedit.planning.cards import GraphicsCard
@@ -131,6 +132,18 @@ def test_the_14b_model_takes_3e15_operations_a_step(depths: tuple[int, int], mon
     low, high = depths
     block = (counts[1] - counts[0]) / (high - low)
     assert counts[0] + (40 - low) * block == pytest.approx(3.04e15, rel=0.002)
+
+
+@pytest.mark.parametrize(("zone", "share"), [(Size(480, 832), 1 / 3), (Size(240, 416), 1 / 10)])
+def test_an_edit_costs_a_third_of_the_reference_recipe_and_a_tenth_in_a_quarter_of_the_frame(
+    zone: Size, share: float
+) -> None:
+    frame = Size(480, 832)
+    with open_skeleton("wan2.1-i2v-14b-480p") as card:
+        settings = make_settings({"model": "wan2.1-i2v-14b-480p"}).resolved(card.recipe)
+        work = work_of(card, settings, zone, [49], zone.height * zone.width, 0)
+        plan = make_plan(card, "wan2.1-i2v-14b-480p", frame, work, None, settings.resources)
+        assert plan.total_flops <= share * reference_flops(card, Shape(49, frame))
 
 
 def test_the_choice_is_the_first_that_fits() -> None:
