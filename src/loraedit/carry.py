@@ -28,8 +28,14 @@ from loraedit.types import Frames, Image, Mask, OnStep, Pixels, Size, Weights, n
 
 __all__ = ["Carried", "FarKey", "carry", "trace"]
 
-SHORT_SIDE = 224
+SHORT_SIDE = 320
 """Frames smaller than this are enlarged before the flow is measured; DIS matches patches of 8 pixels."""
+
+SMOOTHNESS = 5.0
+"""Of the flow: things turn and bend, and enlarged frames have gentle slopes for it to be weighed against."""
+
+SURROUNDINGS = 0.7
+"""Radius (sigma) in pixels over which the source is compared: no more than takes the edge off noise."""
 
 TAU = 8.0
 """Grey levels of difference in the source over which one way back loses to another of the same length."""
@@ -108,7 +114,7 @@ def carry(
     for key, count in zip(keys, steps, strict=True):
         edited = [each for each in known.values() if each.key == key]
         for done, (index, positions) in enumerate(ways.back_to(key)):
-            error = misfit(source[index], at(ways.key_frame(key), positions))
+            error = misfit(source[index], at(ways.key_frame(key), positions), SURROUNDINGS)
             doubt, length = _made(index, key, keys, made) if key in made else (0.0, abs(index - key))
             weight = (np.exp(-(error + np.float32(doubt)) / TAU)[..., None] + np.float32(1e-6)) / length
             trust = np.exp(-np.square(error / DOUBT))
@@ -147,7 +153,7 @@ def trace(
     """
     walk, ways, last = iter(frames), {}, max(stops, default=0)
     key = next(walk)
-    meter = FlowMeter(Size(*key.shape[:2]), short_side)
+    meter = FlowMeter(Size(*key.shape[:2]), short_side, SMOOTHNESS)
     chain = _Chain(meter, meter.grey(key))
     for away in range(1, last + 1):
         frame = next(walk)
@@ -274,7 +280,7 @@ class _Ways:
 
     def __init__(self, source: Frames, short_side: int, far: Mapping[int, FarKey]) -> None:
         self._source, self.far = source, far
-        self._meter = FlowMeter(Size(*source.shape[1:3]), short_side)
+        self._meter = FlowMeter(Size(*source.shape[1:3]), short_side, SMOOTHNESS)
         self._greys = [self._meter.grey(frame) for frame in source]
 
     def key_frame(self, key: int) -> Image:
@@ -306,7 +312,7 @@ def _better(meter: FlowMeter, frame: Image, key: Image, chained: Field, refined:
     """Of two ways from a frame to a key frame, the one that explains each pixel of the frame better."""
     here, errors = grid(frame), []
     for flow in (chained, refined):
-        errors.append(misfit(frame, at(key, here + meter.at_clip_size(flow))))
+        errors.append(misfit(frame, at(key, here + meter.at_clip_size(flow)), SURROUNDINGS))
     take = cv2.resize((errors[1] < errors[0]).astype(np.float32), chained.shape[1::-1]) > 0.5
     return np.asarray(np.where(take[..., None], refined, chained), np.float32)
 

@@ -20,12 +20,14 @@ class FlowMeter:
     Args:
         size: of the frames.
         short_side: frames with a shorter side than this are enlarged to it.
+        smoothness: how much a smooth flow counts beside one that matches colours and their slopes; 20 is OpenCV's own.
     """
 
-    def __init__(self, size: Size, short_side: int = 0) -> None:
+    def __init__(self, size: Size, short_side: int = 0, smoothness: float = 20.0) -> None:
         self._size, self._factor = (size.width, size.height), max(1.0, short_side / min(size.height, size.width))
         self._dis = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
         self._dis.setFinestScale(0 if self._factor > 1 else 1)
+        self._dis.setVariationalRefinementAlpha(smoothness)
 
     def grey(self, image: Image) -> Grey:
         """A frame ``[H, W, 3]`` as flow is measured on it: ``[H', W']``."""
@@ -56,7 +58,7 @@ def at(values: NDArray[np.generic], positions: Field) -> Field:
     return np.asarray(cv2.remap(values.astype(np.float32), x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE))
 
 
-def misfit(one: Image, other: Field) -> Field:
-    """Mean absolute difference of the surroundings of every pixel, ``[H, W]`` in grey levels."""
+def misfit(one: Image, other: Field, sigma: float = 1.0) -> Field:
+    """Mean absolute difference of the surroundings of every pixel, ``[H, W]`` in grey levels; ``sigma`` in pixels."""
     difference = np.abs(one.astype(np.float32) - other).mean(-1)
-    return np.asarray(cv2.GaussianBlur(difference, (0, 0), 1.0), np.float32)
+    return np.asarray(cv2.GaussianBlur(difference, (0, 0), sigma), np.float32)
