@@ -38,6 +38,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "segments",
         "store",
         "tracking",
+        "ways",
         "window",
     ),
     ("masks",),

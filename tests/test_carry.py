@@ -5,10 +5,11 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from loraedit.carry import FarKey, carry, trace
+from loraedit.carry import carry
 from loraedit.masks import dilate
 from loraedit.tracking.added import Things
 from loraedit.types import Frames, Image, Mask
+from loraedit.ways import FarKey, trace
 
 FRAMES, SIDE, THING = 7, 96, 36
 
@@ -65,10 +66,12 @@ def test_what_an_edit_left_alone_is_the_sources_own_and_not_carried() -> None:
     shimmer = np.random.default_rng(3).integers(-12, 13, SOURCE.shape)
     source = (np.clip(SOURCE, 20, 235) + shimmer).astype(np.uint8)
     look = np.where(WHERE[0, ..., None], TRUTH[0], source[0])
-    edited, unedited = carry(source, [{0: look}, {0: source[0]}])
+    edited, unedited, later = carry(source, [{0: look}, {0: source[0]}, {0: source[0], FRAMES - 1: TRUTH[-1]}])
     beside = ~dilate(WHERE, 8)
     beside[0] = False
     assert error(edited.frames, source, beside) < 0.4 * error(unedited.frames, source, beside)
+    beside[-1] = False
+    assert error(later.frames, source, beside) < 0.4 * error(unedited.frames, source, beside)
 
 
 def test_a_faint_change_is_carried_as_a_change() -> None:

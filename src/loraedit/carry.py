@@ -10,32 +10,24 @@ frame, as sharp and as lit as they are there. So what lies around an edited thin
 What an edited frame adds beside a thing, over the background, has no motion of its own in the source: it is taken off
 before the rest is carried, and laid over it where the thing has gone (:mod:`loraedit.tracking.added`).
 
-A long clip is carried a stretch at a time. An edited frame outside of the stretch is a :class:`FarKey`: it enters with
-the way that leads to it, which :func:`trace` finds by walking there once.
+A long clip is carried a stretch at a time. An edited frame outside of the stretch, a :class:`~loraedit.ways.FarKey`,
+enters with the way that leads to it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 
-from loraedit.optical_flow import Field, FlowMeter, Grey, at, grid, misfit
+from loraedit.optical_flow import Field, at, misfit
 from loraedit.tracking.added import Part, Things, ride
-from loraedit.types import Frames, Image, Mask, OnStep, Pixels, Size, Weights, no_step
+from loraedit.types import Frames, Image, Mask, OnStep, Pixels, Weights, no_step
+from loraedit.ways import SHORT_SIDE, SURROUNDINGS, FarKey, Ways
 
-__all__ = ["Carried", "FarKey", "carry", "trace"]
-
-SHORT_SIDE = 320
-"""Frames smaller than this are enlarged before the flow is measured; DIS matches patches of 8 pixels."""
-
-SMOOTHNESS = 5.0
-"""Of the flow: things turn and bend, and enlarged frames have gentle slopes for it to be weighed against."""
-
-SURROUNDINGS = 0.7
-"""Radius (sigma) in pixels over which the source is compared: no more than takes the edge off noise."""
+__all__ = ["Carried", "carry"]
 
 TAU = 8.0
 """Grey levels of difference in the source over which one way back loses to another of the same length."""
@@ -45,7 +37,6 @@ DOUBT = 60.0
 
 HANDICAP = 3 * TAU
 """Grey levels by which the way back to a frame that was made is held to be worse than it is: the user's frames win."""
-
 
 LITTLE = 24.0
 """Grey levels of change at which the weight of the source's own pixel has fallen to 1 / e."""
@@ -62,22 +53,6 @@ class Carried:
 
     frames: Frames
     trust: Weights
-
-
-@dataclass(frozen=True)
-class FarKey:
-    """A key frame before or after the frames that are carried to.
-
-    Attributes:
-        source: the source in that frame, uint8 ``[H, W, 3]``.
-        way: from the pixels of the nearest of the frames carried to, to the key frame; ``[h, w, 2]`` x and y, in
-            shares of the frame's width and height, at any size.
-        part: what the edited frame adds beside a thing.
-    """
-
-    source: Image
-    way: Field
-    part: Part | None = None
 
 
 def carry(
@@ -105,64 +80,52 @@ def carry(
         One clip for each look. Trust is a matter of the source alone: looks with the same indices have the same.
     """
     assert all(looks)
-    ways, things = _Ways(source, short_side, far or {}), None if mask is None else Things(source, mask)
+    ways, things = Ways(source, short_side, far or {}), None if mask is None else Things(source, mask)
     sums = {frozenset(look): _Sums(source.shape[:3]) for look in looks}
-    known = {(key, id(image)): _Edited(key, image, ways, things) for look in looks for key, image in look.items()}
-    sheets = [_Sheet(source.shape, [known[key, id(image)] for key, image in look.items()]) for look in looks]
+    known: dict[tuple[int, int, bool], _Edited] = {}
+    sheets = [_Sheet(source.shape, _key_frames(look, ways, things, known)) for look in looks]
     keys = sorted(set().union(*looks))
-    begun, steps = 0, [len(source) - (0 <= key < len(source)) for key in keys]
-    for key, count in zip(keys, steps, strict=True):
-        edited = [each for each in known.values() if each.key == key]
+    total = sum(len(source) - (0 <= key < len(source)) for key in keys)
+    for done, step in enumerate(_steps(source, ways, keys, made), 1):
+        for indices, each in sums.items():
+            if step.key in indices:
+                each.add(step)
+        for edited in known.values():
+            if edited.key == step.key:
+                edited.onto([sheet for sheet in sheets if edited in sheet.edited], source[step.index], step)
+        on_step((done + 1) // 2, total)
+    return [_carried(sheet, sums[frozenset(look)]) for sheet, look in zip(sheets, looks, strict=True)]
+
+
+@dataclass(frozen=True)
+class _Step:
+    """One of the two ways from a frame back to a key frame.
+
+    Attributes:
+        positions: where each pixel of frame ``index`` lies in frame ``key``, ``[H, W, 2]``.
+        weight: how much it counts beside other ways, ``[H, W, 1]``.
+        trust: how well it explains the source, ``[H, W]`` in [0, 1].
+        share: how much the key frame counts for the frame as a whole; None with the second way, not to count twice.
+    """
+
+    key: int
+    index: int
+    positions: Field
+    weight: Weights
+    trust: Weights
+    share: float | None
+
+
+def _steps(source: Frames, ways: Ways, keys: Sequence[int], made: Collection[int]) -> Iterator[_Step]:
+    """All ways from all frames to all key frames, two of each in turn."""
+    for key in keys:
         for done, (index, positions) in enumerate(ways.back_to(key)):
             error = misfit(source[index], at(ways.key_frame(key), positions), SURROUNDINGS)
             doubt, length = _made(index, key, keys, made) if key in made else (0.0, abs(index - key))
             weight = (np.exp(-(error + np.float32(doubt)) / TAU)[..., None] + np.float32(1e-6)) / length
             trust = np.exp(-np.square(error / DOUBT))
-            for indices, each in sums.items():
-                if key in indices:
-                    each.total[index] += weight
-                    each.trust[index] = np.maximum(each.trust[index], trust)
-            for frame in edited:
-                colour = weight * frame.carried(source[index], positions, trust)
-                overall = float(np.exp(-doubt / TAU)) / length
-                part = frame.ridden(index, positions) if done % 2 == 0 else None
-                for sheet in (each for each in sheets if frame in each.edited):
-                    sheet.colour[index] += colour
-                    if done % 2 == 0:
-                        sheet.lay(index, part, overall)
-            on_step(begun + done // 2 + 1, sum(steps))
-        begun += count
-    return [_carried(sheet, sums[frozenset(look)]) for sheet, look in zip(sheets, looks, strict=True)]
-
-
-def trace(
-    frames: Iterable[Image], stops: Collection[int], on_step: OnStep = no_step, short_side: int = SHORT_SIDE
-) -> dict[int, Field]:
-    """The ways to a key frame from frames far away, found by walking there frame by frame.
-
-    At every stop the way is refined where that explains the source better, so that small errors do not add up.
-
-    Args:
-        frames: uint8 ``[H, W, 3]``: the key frame, and then one frame after the other away from it.
-        stops: how many frames away from the key frame the way is asked for, each at least 1.
-        on_step: told (frames done, frames in all).
-        short_side: frames with a shorter side are enlarged before the flow is measured.
-
-    Returns:
-        By stop, the way as a :class:`FarKey` takes it, its short side at most ``SHORT_SIDE``.
-    """
-    walk, ways, last = iter(frames), {}, max(stops, default=0)
-    key = next(walk)
-    meter = FlowMeter(Size(*key.shape[:2]), short_side, SMOOTHNESS)
-    chain = _Chain(meter, meter.grey(key))
-    for away in range(1, last + 1):
-        frame = next(walk)
-        chain.go(meter.grey(frame))
-        if away in stops:
-            chain.flow = _better(meter, frame, key, chain.flow, chain.refined())
-            ways[away] = _small(chain.flow)
-        on_step(away, last)
-    return ways
+            share = float(np.exp(-doubt / TAU)) / length if done % 2 == 0 else None
+            yield _Step(key, index, positions, weight, trust, share)
 
 
 def _made(index: int, key: int, keys: Sequence[int], made: Collection[int]) -> tuple[float, int]:
@@ -178,43 +141,67 @@ class _Sums:
         self.total = np.full((*shape, 1), 1e-9, np.float32)
         self.trust = np.zeros(shape, np.float32)
 
+    def add(self, step: _Step) -> None:
+        self.total[step.index] += step.weight
+        self.trust[step.index] = np.maximum(self.trust[step.index], step.trust)
+
 
 class _Edited:
-    """A key frame of one look or more: the ground that the source's flow carries, and what it adds beside a thing."""
+    """A key frame of one look or more: the ground that the source's flow carries, and what it adds beside a thing.
 
-    def __init__(self, key: int, image: Image, ways: _Ways, things: Things | None) -> None:
-        self.key, self.image, self._things = key, image, things
-        self._unedited = np.array_equal(image, ways.key_frame(key))
-        self.part = self._added(ways)
+    Args:
+        taught: the look is the source's own. It is carried as it is then: a LoRA that learnt from the answer would
+            learn nothing.
+    """
+
+    def __init__(self, key: int, image: Image, taught: bool, ways: Ways, things: Things | None) -> None:
+        self.key, self.image, self._taught, self._things = key, image, taught, things
+        self.part = None if taught else self._added(ways)
         source = ways.key_frame(key)
         self._ground = image if self.part is None else np.where(self.part.where[..., None], source, image)
         self._change: Pixels = self._ground.astype(np.float32) - source
         apart = cv2.GaussianBlur(np.abs(self._change).max(-1), (0, 0), 1.0)
         self._little = np.exp(-np.square(apart / LITTLE))
 
-    def _added(self, ways: _Ways) -> Part | None:
-        if self._unedited:
-            return None
+    def _added(self, ways: Ways) -> Part | None:
         if self.key in ways.far:
             return ways.far[self.key].part
         return self._things.part(self.key, self.image) if self._things is not None else None
 
-    def carried(self, frame: Image, positions: Field, trust: Weights) -> Pixels:
-        """Its ground at positions, float32 ``[H, W, 3]``; where the edit changed little, ``frame`` with the change.
+    def onto(self, sheets: Sequence[_Sheet], frame: Image, step: _Step) -> None:
+        """Lay it on sheets, by one way from a frame of the source."""
+        colour = step.weight * self._carried(frame, step)
+        for sheet in sheets:
+            sheet.colour[step.index] += colour
+        if step.share is not None:
+            laid = self._ridden(step) if self.part is not None else None
+            for sheet in sheets:
+                sheet.lay(step.index, laid, step.share)
 
-        The source's own frame is carried as it is: a LoRA that learnt from the answer would learn nothing.
-        """
-        ground = at(self._ground, positions)
-        if self._unedited:
+    def _carried(self, frame: Image, step: _Step) -> Pixels:
+        """Its ground where the way leads, float32 ``[H, W, 3]``; where it changed little, ``frame`` with the change."""
+        ground = at(self._ground, step.positions)
+        if self._taught:
             return ground
-        share = (trust * at(self._little, positions))[..., None]
-        return np.asarray(ground + share * (frame + at(self._change, positions) - ground))
+        little = (step.trust * at(self._little, step.positions))[..., None]
+        return np.asarray(ground + little * (frame + at(self._change, step.positions) - ground))
 
-    def ridden(self, index: int, positions: Field) -> tuple[Pixels, Weights] | None:
-        """What it adds, where its thing has gone in a frame, as :func:`ride` gives it."""
-        if self.part is None:
-            return None
-        return ride(self.part, self.image, None if self._things is None else self._things.at(index), positions)
+    def _ridden(self, step: _Step) -> tuple[Pixels, Weights] | None:
+        """What it adds, where its thing has gone, as :func:`ride` gives it."""
+        assert self.part is not None
+        thing = None if self._things is None else self._things.at(step.index)
+        return ride(self.part, self.image, thing, step.positions)
+
+
+def _key_frames(
+    look: Mapping[int, Image], ways: Ways, things: Things | None, known: dict[tuple[int, int, bool], _Edited]
+) -> list[_Edited]:
+    """The key frames of a look; those that looks have in common are known already."""
+    taught = all(np.array_equal(image, ways.key_frame(key)) for key, image in look.items())
+    for key, image in look.items():
+        if (key, id(image), taught) not in known:
+            known[key, id(image), taught] = _Edited(key, image, taught, ways, things)
+    return [known[key, id(image), taught] for key, image in look.items()]
 
 
 class _Sheet:
@@ -251,82 +238,3 @@ def _carried(sheet: _Sheet, sums: _Sums) -> Carried:
         if 0 <= each.key < len(clip):
             clip[each.key], trust[each.key] = each.image, 1.0
     return Carried(clip, trust)
-
-
-class _Chain:
-    """The way from the frame reached so far back to a key frame: a flow that grows step by step."""
-
-    def __init__(self, meter: FlowMeter, key: Grey) -> None:
-        self._meter, self._key, self._last = meter, key, key
-        self.flow: Field = np.zeros((*key.shape, 2), np.float32)
-
-    def go(self, frame: Grey) -> None:
-        """One frame on."""
-        step = self._meter.between(frame, self._last)
-        self.flow = step + at(self.flow, grid(step) + step)
-        self._last = frame
-
-    def enter(self, frame: Grey, way: Field) -> None:
-        """Begin in a frame from which the way is known."""
-        self.flow, self._last = _large(way, self.flow.shape), frame
-
-    def refined(self) -> Field:
-        """The way measured in one leap, the chained one being the first guess."""
-        return self._meter.between(self._last, self._key, self.flow)
-
-
-class _Ways:
-    """The ways from every frame back to a key frame: step by step, and then refined."""
-
-    def __init__(self, source: Frames, short_side: int, far: Mapping[int, FarKey]) -> None:
-        self._source, self.far = source, far
-        self._meter = FlowMeter(Size(*source.shape[1:3]), short_side, SMOOTHNESS)
-        self._greys = [self._meter.grey(frame) for frame in source]
-
-    def key_frame(self, key: int) -> Image:
-        """The source in a key frame."""
-        image: Image = self._source[key] if 0 <= key < len(self._source) else self.far[key].source
-        return image
-
-    def back_to(self, key: int) -> Iterator[tuple[int, Field]]:
-        """For every frame but ``key``, where each of its pixels lies in frame ``key``.
-
-        Yields:
-            (frame index, positions ``[H, W, 2]`` x and y in pixels), twice for each frame.
-        """
-        last = len(self._greys)
-        orders = [range(max(key + 1, 0), last)] if key < last else []
-        orders += [range(min(key, last) - 1, -1, -1)] if key > 0 else []
-        for order in orders:
-            chain = _Chain(self._meter, self._meter.grey(self.key_frame(key)))
-            for index in order:
-                if key in self.far and index == order[0]:
-                    chain.enter(self._greys[index], self.far[key].way)
-                else:
-                    chain.go(self._greys[index])
-                for flow in (chain.flow, chain.refined()):
-                    yield index, grid(self._source[index]) + self._meter.at_clip_size(flow)
-
-
-def _better(meter: FlowMeter, frame: Image, key: Image, chained: Field, refined: Field) -> Field:
-    """Of two ways from a frame to a key frame, the one that explains each pixel of the frame better."""
-    here, errors = grid(frame), []
-    for flow in (chained, refined):
-        errors.append(misfit(frame, at(key, here + meter.at_clip_size(flow)), SURROUNDINGS))
-    take = cv2.resize((errors[1] < errors[0]).astype(np.float32), chained.shape[1::-1]) > 0.5
-    return np.asarray(np.where(take[..., None], refined, chained), np.float32)
-
-
-def _small(flow: Field) -> Field:
-    """A flow in pixels as shares of the frame, and no larger than it has to be kept."""
-    height, width = flow.shape[:2]
-    scale = min(1.0, SHORT_SIDE / min(height, width))
-    size = max(round(width * scale), 1), max(round(height * scale), 1)
-    shares = np.asarray(flow / np.array([width, height], np.float32), np.float32)
-    return np.asarray(cv2.resize(shares, size, interpolation=cv2.INTER_AREA), np.float32)
-
-
-def _large(way: Field, shape: tuple[int, ...]) -> Field:
-    """The opposite of :func:`_small`."""
-    height, width = shape[:2]
-    return np.asarray(cv2.resize(way, (width, height)) * np.array([width, height], np.float32), np.float32)

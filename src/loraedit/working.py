@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loraedit import masks
-from loraedit.carry import Carried, FarKey, carry, trace
+from loraedit.carry import Carried, carry
 from loraedit.compose import pad_frames, resize_weights, to_working, working_size
 from loraedit.conditioning import Hint
 from loraedit.inputs import Job
@@ -25,6 +25,7 @@ from loraedit.optical_flow import Field
 from loraedit.segments import Segment
 from loraedit.tracking.added import Part, Things
 from loraedit.types import Frames, Image, Mask, OnStep, Pixels, no_step
+from loraedit.ways import FarKey, trace
 
 __all__ = ["Lesson", "Read", "Scene", "Workbench"]
 
