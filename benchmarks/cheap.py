@@ -12,7 +12,6 @@ import argparse
 import json
 import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from functools import cache
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -23,10 +22,9 @@ from rich.progress import Progress
 import loraedit
 from benchmarks.propagation.cases import KINDS, make_case
 from benchmarks.propagation.page import span, table
-from benchmarks.propagation.run import cases_key, score, start_worker
+from benchmarks.propagation.run import cases_key, code_key, score, start_worker
 from loraedit.config import Recipe, make_settings
 from loraedit.evaluate.metrics import Interval, paired_bootstrap
-from loraedit.families.card import NANO, read_card
 from loraedit.files import fingerprint, write_json
 from loraedit.planning import Shape, make_plan, open_skeleton, reference_flops, work_of
 from loraedit.types import Size
@@ -63,16 +61,9 @@ MODEL, FRAME, FRAMES = "wan2.1-i2v-14b-480p", Size(480, 832), 49
 Scores = dict[str, dict[tuple[str, int], dict[str, float]]]
 
 
-@cache
-def nano_key() -> str:
-    """Fingerprint of nano and its prior."""
-    priors = [path.read_bytes() for path in sorted((NANO / "prior").glob("*.safetensors"))]
-    return fingerprint(read_card(NANO).fingerprint(), read_card(NANO).recipe.model_dump(exclude_unset=True), *priors)
-
-
 def result_file(work: Path, kind: str, number: int, name: str) -> Path:
     """Where the scores of a recipe on a case are kept."""
-    return work / f"{kind}-{number}-{fingerprint(nano_key(), cases_key(), RECIPES[name])}.json"
+    return work / f"{kind}-{number}-{fingerprint(code_key(), cases_key(), RECIPES[name])}.json"
 
 
 def carry_out(kind: str, number: int, name: str, path: Path) -> None:

@@ -10,7 +10,6 @@ Results are kept, so the run can be stopped and continued.
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -23,13 +22,13 @@ from rich.console import Console
 from rich.table import Table
 
 import loraedit
-from benchmarks.ablation import parse_settings
+from benchmarks.keeping import kept, parse_settings
 from benchmarks.propagation.cases import KINDS, Case, make_case
 from benchmarks.propagation.run import code_key
 from benchmarks.tables import put_table
 from loraedit.app.progress import quiet_libraries
 from loraedit.evaluate import metrics
-from loraedit.files import fingerprint, write_json
+from loraedit.files import fingerprint
 from loraedit.types import Frames, Mask
 
 SIDE = 128
@@ -82,10 +81,12 @@ def scores(number: int, way: str, settings: dict[str, Any], work: Path) -> dict[
     large, own = WAYS[way]
     settings = {**settings, **own}
     path = work / f"{number}-{fingerprint(code_key(), number, large, settings)}.json"
-    if not path.exists():
+
+    def make() -> dict[str, float]:
         case = make_case(KINDS[number % len(KINDS)], number // len(KINDS), height=SIDE, width=SIDE)
-        write_json(path, carry_out(embedded(case, number) if large else case, settings))
-    found: dict[str, float] = json.loads(path.read_text())
+        return carry_out(embedded(case, number) if large else case, settings)
+
+    found: dict[str, float] = kept(path, make)
     return found
 
 

@@ -33,6 +33,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.keeping import kept
 from benchmarks.propagation.cases import make_case
 from benchmarks.tables import put_table
 from loraedit.files import write_json
@@ -161,11 +162,14 @@ def in_own_process(function: Callable[..., Any], *arguments: Any) -> Any:
 def edited(kind: str, frames: int, mask: str, steps: int, work: Path) -> dict[str, Any]:
     """What an edit took, from disk or now."""
     path = work / f"{kind}-{frames}" / f"took-{mask}-{steps}.json"
-    if not path.exists():
+
+    def make() -> dict[str, Any]:
         in_own_process(make_clips, kind, frames, work)
-        write_json(path, in_own_process(carry_out, kind, frames, mask, steps, work))
-    took: dict[str, Any] = json.loads(path.read_text())
-    return took
+        took: dict[str, Any] = in_own_process(carry_out, kind, frames, mask, steps, work)
+        return took
+
+    found: dict[str, Any] = kept(path, make)
+    return found
 
 
 # ---- measures ----------------------------------------------------------------------------------------------------

@@ -12,7 +12,6 @@ continued.
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -24,11 +23,13 @@ from rich.console import Console
 from rich.table import Table
 
 import loraedit
+from benchmarks.keeping import kept
 from benchmarks.propagation.cases import KINDS, PER_KIND, Case, make_case
+from benchmarks.propagation.run import code_key
 from benchmarks.tables import put_table
 from loraedit.app.progress import quiet_libraries
 from loraedit.evaluate import metrics
-from loraedit.files import fingerprint, write_json
+from loraedit.files import fingerprint
 from loraedit.tracking import mask_from_edit
 from loraedit.types import Clip, Frames, Mask
 
@@ -79,14 +80,15 @@ def quality(case: Case, frames: Frames) -> dict[str, float]:
     return {name: metrics.psnr(frames[1:], case.truth[1:], place[1:]) for name, place in places.items()}
 
 
-def kept(case: Case, mask: Mask, made: bool, work: Path) -> dict[str, float]:
+def edited(case: Case, mask: Mask, made: bool, work: Path) -> dict[str, float]:
     """The quality of an edit, from disk or now."""
-    path = work / f"{case.name}-{fingerprint(mask.shape, np.packbits(mask).tobytes())}.json"
-    if not path.exists():
+    path = work / f"{case.name}-{fingerprint(code_key(), mask.shape, np.packbits(mask).tobytes())}.json"
+
+    def make() -> dict[str, float]:
         given = None if made else mask
-        edited = loraedit.edit(Clip(case.source, Fraction(10)), case.truth[0], given).clip.frames
-        write_json(path, quality(case, edited))
-    found: dict[str, float] = json.loads(path.read_text())
+        return quality(case, loraedit.edit(Clip(case.source, Fraction(10)), case.truth[0], given).clip.frames)
+
+    found: dict[str, float] = kept(path, make)
     return found
 
 
@@ -101,7 +103,7 @@ def edit_lines(kinds: list[str], work: Path) -> Iterator[list[str]]:
     rows = []
     for kind in kinds:
         case = make_case(kind, 0)
-        boxed, made = kept(case, case.mask, False, work), kept(case, made_mask(case), True, work)
+        boxed, made = edited(case, case.mask, False, work), edited(case, made_mask(case), True, work)
         rows.append([boxed["thing"], made["thing"], boxed["box"], made["box"]])
         yield edit_line(case.name, rows[-1])
     yield edit_line("mean", np.mean(rows, axis=0).tolist())
