@@ -20,12 +20,14 @@ import numpy as np
 from rich.progress import Progress
 
 import loraedit
+from benchmarks.keeping import result_key
 from benchmarks.propagation.cases import KINDS, make_case
 from benchmarks.propagation.page import span, table
-from benchmarks.propagation.run import cases_key, code_key, score, start_worker
+from benchmarks.propagation.run import start_worker
+from benchmarks.propagation.scoring import score
 from loraedit.config import Recipe, make_settings
 from loraedit.evaluate.metrics import Interval, paired_bootstrap
-from loraedit.files import fingerprint, write_json
+from loraedit.files import write_json
 from loraedit.planning import Shape, make_plan, open_skeleton, reference_flops, work_of
 from loraedit.types import Size
 
@@ -63,15 +65,15 @@ Scores = dict[str, dict[tuple[str, int], dict[str, float]]]
 
 def result_file(work: Path, kind: str, number: int, name: str) -> Path:
     """Where the scores of a recipe on a case are kept."""
-    return work / f"{kind}-{number}-{fingerprint(code_key(), cases_key(), RECIPES[name])}.json"
+    return work / f"{kind}-{number}-{result_key(RECIPES[name])}.json"
 
 
 def carry_out(kind: str, number: int, name: str, path: Path) -> None:
     """Run a recipe on a case, and keep its scores."""
     case, start = make_case(kind, number), time.monotonic()
     result = loraedit.edit(case.source, case.truth[0], case.mask, **RECIPES[name])
-    scores = {**score(result.clip.frames, case), "steps": len(result.losses)}
-    write_json(path, {**scores, "seconds": round(time.monotonic() - start, 2)})
+    seconds = round(time.monotonic() - start, 2)
+    write_json(path, {**score(result.clip.frames, case), "steps": len(result.losses), "seconds": seconds})
 
 
 def run_all(work: Path, cases: int, workers: int) -> Scores:

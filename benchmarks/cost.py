@@ -1,6 +1,6 @@
 """Cost against frames, area, rank and steps, measured on nano: a plot, and how fast each grows.
 
-    python -m benchmarks.cost [--kept .cache/cost.json] [--page docs/benchmark.md] [--plot docs/benchmark/cost.png]
+    python -m benchmarks.cost [--work .cache/cost] [--page docs/benchmark.md] [--plot docs/benchmark/cost.png]
 
 Every point is kept as soon as it is measured; the same command goes on from there. The exponent is that of the power
 law through the points: 1 is linear. Attention grows with the square of the tokens, so frames and area go from 1 to 2 as
@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
+from benchmarks.keeping import result_key
 from benchmarks.speed.work import CPU, make_work
 from benchmarks.tables import put_section
 from loraedit.training import Stage, train
@@ -97,12 +98,12 @@ def section(found: dict[str, Any], plot: str) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kept", type=Path, default=Path(".cache/cost.json"))
+    parser.add_argument("--work", type=Path, default=Path(".cache/cost"))
     parser.add_argument("--page", type=Path)
     parser.add_argument("--plot", type=Path, default=Path("docs/benchmark/cost.png"))
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    found = measure(arguments.kept)
+    found = measure(arguments.work / f"{result_key(Path(__file__).read_bytes())}.json")
     draw(found, arguments.plot)
     print(json.dumps({axis: round(exponent(points), 2) for axis, points in found.items()}))
     if arguments.page is not None:

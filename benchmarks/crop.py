@@ -22,13 +22,11 @@ from rich.console import Console
 from rich.table import Table
 
 import loraedit
-from benchmarks.keeping import kept, parse_settings
+from benchmarks.keeping import kept, parse_settings, result_key
 from benchmarks.propagation.cases import KINDS, Case, make_case
-from benchmarks.propagation.run import code_key
 from benchmarks.tables import put_table
 from loraedit.app.progress import quiet_libraries
 from loraedit.evaluate import metrics
-from loraedit.files import fingerprint
 from loraedit.types import Frames, Mask
 
 SIDE = 128
@@ -80,7 +78,7 @@ def scores(number: int, way: str, settings: dict[str, Any], work: Path) -> dict[
     """The scores of a case edited in one way, from disk or now."""
     large, own = WAYS[way]
     settings = {**settings, **own}
-    path = work / f"{number}-{fingerprint(code_key(), number, large, settings)}.json"
+    path = work / f"{number}-{result_key(Path(__file__).read_bytes(), number, large, settings)}.json"
 
     def make() -> dict[str, float]:
         case = make_case(KINDS[number % len(KINDS)], number // len(KINDS), height=SIDE, width=SIDE)

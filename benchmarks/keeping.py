@@ -4,12 +4,38 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from loraedit.files import write_json
+import loraedit
+from loraedit.families.card import NANO, read_card
+from loraedit.files import fingerprint, write_json
 
-__all__ = ["kept", "parse_settings"]
+__all__ = ["kept", "parse_settings", "result_key"]
+
+UNUSED = ("app", "batch", "nano", "report.py", "web")
+"""Parts of the package on which no frame and no score depends; nano's weights are looked at by themselves."""
+TABLES = ("export.py", "page.py", "rows.py", "run.py")
+"""Parts of ``benchmarks.propagation`` on which no result depends: each is kept by its own settings."""
+
+
+def result_key(*of: object) -> str:
+    """What tells a result from all others: the code and weights that edits, cases and scores depend on, and ``of``.
+
+    Args:
+        of: settings, and where a benchmark's own code counts, its bytes.
+    """
+    return fingerprint(_code_key(), *of)
+
+
+@cache
+def _code_key() -> str:
+    package, cases = Path(loraedit.__file__).parent, Path(__file__).parent / "propagation"
+    files = [path for path in sorted(package.rglob("*.py")) if path.relative_to(package).parts[0] not in UNUSED]
+    files += [path for path in sorted(cases.glob("*.py")) if path.name not in TABLES]
+    card, priors = read_card(NANO), sorted((NANO / "prior").glob("*.safetensors"))
+    return fingerprint(card.fingerprint(), card.recipe.model_dump(), *(path.read_bytes() for path in files + priors))
 
 
 def kept(path: Path, make: Callable[[], Any]) -> Any:

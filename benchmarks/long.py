@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.keeping import kept
+from benchmarks.keeping import kept, result_key
 from benchmarks.propagation.cases import make_case
 from benchmarks.tables import put_table
 from loraedit.files import write_json
@@ -139,7 +139,9 @@ def carry_out(kind: str, frames: int, mask: str, steps: int, work: Path) -> dict
     about = json.loads((folder / "about.json").read_text())
     hasty = {"steps": min(steps, 5), "sampling_steps": 4} if kind == "hd" else {"steps": steps}
     given = about["mask"] if mask == "given" else None
-    result = loraedit.edit(folder / about["source"], folder / "edited.png", given, run=folder / f"run-{mask}", **hasty)
+    result = loraedit.edit(
+        folder / about["source"], folder / "edited.png", given, run=folder / f"run-{mask}-{steps}", **hasty
+    )
     return {
         "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         "seconds": time.monotonic() - started,
@@ -232,13 +234,14 @@ def segment_borders(frames: int) -> tuple[list[range], int]:
     return [range(two.start + two.given - 1, one.stop) for one, two in pairs], len(segments[0])
 
 
-def measures(kind: str, frames: int, work: Path) -> dict[str, str]:
+def measures(kind: str, frames: int, steps: int, work: Path) -> dict[str, str]:
     """Drift, seams and quality of an edit that was made."""
     from loraedit.evaluate.metrics import psnr
 
     folder = work / f"{kind}-{frames}"
     result, truth = (
-        np.stack(list(open_footage(path).rgb())) for path in (folder / "run-given/frames", folder / "truth.mkv")
+        np.stack(list(open_footage(path).rgb()))
+        for path in (folder / f"run-given-{steps}/frames", folder / "truth.mkv")
     )
     region = np.stack([plane[..., 0] > 127 for plane in open_footage(folder / "region.mkv").rgb()])
     region = np.broadcast_to(region, (frames, *region.shape[1:]))
@@ -263,10 +266,10 @@ def rows(tests: list[str], steps: int, work: Path) -> Iterator[tuple[str, str, s
     if "still" in tests:
         took = edited("still", 300, "given", steps, work)
         yield "still", "exact outside the mask", str(took["outside_exact"])
-        yield from (("still", *measure) for measure in measures("still", 300, work).items())
+        yield from (("still", *measure) for measure in measures("still", 300, steps, work).items())
     if "moving" in tests:
         edited("moving", 100, "given", steps, work)
-        yield from (("moving", *measure) for measure in measures("moving", 100, work).items())
+        yield from (("moving", *measure) for measure in measures("moving", 100, steps, work).items())
     if "memory" in tests:
         peaks = [edited("still", frames, "given", steps, work)["peak_mb"] for frames in (60, 300)]
         yield "memory", "60 frames", f"{peaks[0]:.0f} MB"
@@ -286,7 +289,7 @@ def main() -> None:
     options = parser.parse_args()
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     table, by_test = Table("test", "measure", "value"), dict[str, list[list[str]]]()
-    for test, *row in rows(options.tests, options.steps, options.work):
+    for test, *row in rows(options.tests, options.steps, options.work / result_key(Path(__file__).read_bytes())):
         print(test, *row, flush=True)
         table.add_row(test, *row)
         by_test.setdefault(test, []).append(row)

@@ -23,13 +23,11 @@ from rich.console import Console
 from rich.table import Table
 
 import loraedit
-from benchmarks.keeping import kept
+from benchmarks.keeping import kept, result_key
 from benchmarks.propagation.cases import KINDS, PER_KIND, Case, make_case
-from benchmarks.propagation.run import code_key
 from benchmarks.tables import put_table
 from loraedit.app.progress import quiet_libraries
 from loraedit.evaluate import metrics
-from loraedit.files import fingerprint
 from loraedit.tracking import mask_from_edit
 from loraedit.types import Clip, Frames, Mask
 
@@ -82,7 +80,7 @@ def quality(case: Case, frames: Frames) -> dict[str, float]:
 
 def edited(case: Case, mask: Mask, made: bool, work: Path) -> dict[str, float]:
     """The quality of an edit, from disk or now."""
-    path = work / f"{case.name}-{fingerprint(code_key(), mask.shape, np.packbits(mask).tobytes())}.json"
+    path = work / f"{case.name}-{result_key(Path(__file__).read_bytes(), mask.shape, np.packbits(mask).tobytes())}.json"
 
     def make() -> dict[str, float]:
         given = None if made else mask

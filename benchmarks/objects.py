@@ -22,14 +22,12 @@ from rich.console import Console
 from rich.table import Table
 
 import loraedit
-from benchmarks.keeping import kept, parse_settings
+from benchmarks.keeping import kept, parse_settings, result_key
 from benchmarks.propagation.cases import PER_KIND, edited, make_case, scenes
 from benchmarks.propagation.render import render
-from benchmarks.propagation.run import code_key
 from benchmarks.tables import put_table
 from loraedit.app.progress import quiet_libraries
 from loraedit.evaluate import metrics
-from loraedit.files import fingerprint
 from loraedit.masks import box_regions
 from loraedit.types import Frames, Image, Mask
 
@@ -107,7 +105,7 @@ def rows_of(number: int, settings: dict[str, Any]) -> list[dict[str, Any]]:
 
 def kept_rows(number: int, settings: dict[str, Any], work: Path) -> list[dict[str, Any]]:
     """The figures of a case, from disk or now."""
-    path = work / f"{number}-{fingerprint(code_key(), number, settings)}.json"
+    path = work / f"{number}-{result_key(Path(__file__).read_bytes(), number, settings)}.json"
     rows: list[dict[str, Any]] = kept(path, lambda: rows_of(number, settings))
     return rows
 

@@ -1,4 +1,4 @@
-"""What is compared: simple ways to carry an edit, ablations of the method, the method, and its choices one by one."""
+"""How an edited clip is made of a case: by the package, and in simpler ways."""
 
 from __future__ import annotations
 
@@ -15,19 +15,10 @@ from loraedit.masks import dilate
 from loraedit.optical_flow import FlowMeter, at, grid
 from loraedit.types import Frames, Image, Mask, Size
 
-__all__ = ["CARRIED", "CHOICES", "METHODS", "ONE", "OURS", "PAPER", "TWO", "Method"]
-
+__all__ = ["OURS", "Method", "best_of_carried", "carried", "held_still", "optical_flow", "unchanged"]
 
 OURS = "motion LoRA"
-ONE = "motion LoRA, one reference"
-TWO = "motion LoRA, two references"
-PAPER = "motion LoRA, the paper's recipe"
-CARRIED = {
-    OURS: "carried, no model",
-    ONE: "carried, no model, one reference",
-    TWO: "carried, no model, two references",
-}
-"""By method, what is carried of the same edited frames without the model."""
+"""The package with its defaults."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +64,11 @@ def tight_mask(case: Case) -> Mask:
     return dilate(changed, 1)
 
 
+def unchanged(case: Case, _: Mapping[int, Image]) -> Frames:
+    """The source."""
+    return case.source
+
+
 def held_still(case: Case, edited: Mapping[int, Image]) -> Frames:
     """The edited first frame, all the time."""
     return np.repeat(edited[0][None], len(case.source), 0)
@@ -102,53 +98,3 @@ def best_of_carried(case: Case, edited: Mapping[int, Image]) -> Frames:
     nearest = np.abs(ways.astype(np.int16) - case.truth).sum(-1).argmin(0)
     best: Frames = np.take_along_axis(ways, nearest[None, ..., None], 0)[0]
     return best
-
-
-FROM_NOTHING: dict[str, Any] = {"steps": 60, "lr": 3e-3}
-"""Without a prior a LoRA needs more and larger steps than the recipe has."""
-
-_NAIVE: dict[str, Any] = {"lora": "naive", **FROM_NOTHING}
-_PAPER: dict[str, Any] = {"recipe": "paper", **FROM_NOTHING}
-
-METHODS: dict[str, Method] = {
-    "source unchanged": Method(lambda case, _: case.source),
-    "first frame held still": Method(held_still),
-    "optical flow (DIS)": Method(optical_flow),
-    CARRIED[OURS]: Method(carried),
-    "no LoRA": Method(settings={"lora": "none"}),
-    "naive LoRA": Method(settings=_NAIVE),
-    PAPER: Method(settings=_PAPER),
-    OURS: Method(),
-    ONE: Method(references=(1.0,)),
-    CARRIED[ONE]: Method(carried, references=(1.0,)),
-    "the same, chosen by the truth": Method(best_of_carried, references=(1.0,)),
-    TWO: Method(references=(0.5, 1.0)),
-    CARRIED[TWO]: Method(carried, references=(0.5, 1.0)),
-}
-"""The table's rows. "motion LoRA" is the package with its defaults."""
-
-CHOICES: dict[str, Method] = {
-    "prior alone, no fit": Method(settings={"steps": 0}),
-    "half the steps": Method(settings={"steps": 15}),
-    "twice the steps": Method(settings={"steps": 60}),
-    "no prior": Method(settings={"prior": False, **FROM_NOTHING}),
-    "no prior, grey fill": Method(settings={"prior": False, "fill": "grey", **FROM_NOTHING}),
-    "grey fill": Method(settings={"fill": "grey"}),
-    "no detail restored": Method(settings={"detail": False}),
-    "tight mask": Method(tight=True),
-    "tight mask, the paper's recipe": Method(settings=_PAPER, tight=True, against=PAPER),
-    "twice the steps, the paper's recipe": Method(settings={**_PAPER, "steps": 120}, against=PAPER),
-    "twice the steps, naive LoRA": Method(settings={**_NAIVE, "steps": 120}, against="naive LoRA"),
-    "loss alike everywhere": Method(settings={"edit_weight": 1.0}),
-    "one look": Method(settings={"looks": 1}),
-    "high noise alone (t > 0.6)": Method(settings={"time_low": 0.6}),
-    "attention alone, no prior": Method(settings={"targets": "attention", "prior": False, **FROM_NOTHING}),
-    "rank 4, no prior": Method(settings={"rank": 4, "prior": False, **FROM_NOTHING}),
-    "half the learning rate": Method(settings={"lr": 5e-4}),
-    "twice the learning rate": Method(settings={"lr": 2e-3}),
-    "kept zone held in step": Method(settings={"hold": True}),
-    "start from noise alone": Method(settings={"strength": 1.0}),
-    "one reference, not trained": Method(settings={"reference_steps": 0}, references=(1.0,), against=ONE),
-    "one reference, an anchor too": Method(settings={"anchors": True}, references=(1.0,), against=ONE),
-}
-"""One thing changed at a time."""

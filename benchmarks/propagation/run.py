@@ -14,7 +14,6 @@ import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
-from functools import cache
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -22,13 +21,13 @@ from typing import Any
 import numpy as np
 from rich.progress import Progress, TimeElapsedColumn, TimeRemainingColumn
 
-import loraedit
-from benchmarks.propagation.cases import KINDS, PER_KIND, Case, make_case
-from benchmarks.propagation.methods import CHOICES, METHODS, Method
+from benchmarks.keeping import result_key
+from benchmarks.propagation.cases import KINDS, PER_KIND, make_case
+from benchmarks.propagation.methods import Method
+from benchmarks.propagation.rows import CHOICES, METHODS
+from benchmarks.propagation.scoring import score
 from loraedit.app.progress import quiet_libraries
-from loraedit.evaluate import metrics
-from loraedit.families.card import NANO, read_card
-from loraedit.files import fingerprint, write_json
+from loraedit.files import write_json
 from loraedit.types import Frames, Image
 from loraedit.video import write_image
 
@@ -36,8 +35,6 @@ __all__ = ["Task", "main", "strip"]
 
 MOMENTS = (0, 4, 8, 12, 16)
 """The frames of a picture of a case."""
-UNUSED = ("app", "config.py", "errors.py", "evaluate", "inputs.py", "nano", "report.py", "results.py", "video")
-"""Parts of the package that do not change what an edit looks like."""
 
 
 @dataclass(frozen=True)
@@ -56,43 +53,9 @@ class Task:
     def result_file(self) -> Path:
         """Where its scores are kept; the picture lies beside it."""
         method = self.method
-        made_by = method.make.__code__.co_code.hex() if method.make else method.settings
-        key = fingerprint(made_by, code_key(), method.references, method.tight, cases_key(), self.kind, self.number)
+        made_by = method.make.__name__ if method.make else method.settings
+        key = result_key(made_by, method.references, method.tight, self.kind, self.number)
         return self.work / f"{self.kind}-{self.number}-{key}.json"
-
-
-@cache
-def code_key() -> str:
-    """Fingerprint of the code and weights that an edit depends on."""
-    root = Path(loraedit.__file__).parent
-    files = [path for path in sorted(root.rglob("*.py")) if path.relative_to(root).parts[0] not in UNUSED]
-    card = read_card(NANO)
-    priors = [path.read_bytes() for path in sorted((NANO / "prior").glob("*.safetensors"))]
-    return fingerprint(card.fingerprint(), card.recipe.model_dump(), *priors, *(path.read_bytes() for path in files))
-
-
-@cache
-def cases_key() -> str:
-    """Fingerprint of the code that makes the cases and the scores."""
-    here = Path(__file__).parent
-    names = ("textures", "solids", "render", "things", "motion", "cases")
-    files = [*(here / f"{name}.py" for name in names), Path(metrics.__file__)]
-    return fingerprint(*(path.read_bytes() for path in files))
-
-
-def score(frames: Frames, case: Case) -> dict[str, float]:
-    """All measures of a result, over the frames after the first."""
-    got, truth, source, mask, region = (x[1:] for x in (frames, case.truth, case.source, case.mask, case.region))
-    return {
-        "psnr": metrics.psnr(got, truth, region),
-        "psnr_mask": metrics.psnr(got, truth, mask),
-        "psnr_border": metrics.psnr(got, truth, metrics.border(mask, 3)),
-        "ssim": metrics.ssim(got, truth, region),
-        "nearer": metrics.nearer_to_truth(got, truth, source, region),
-        "flow": metrics.flow_similarity(frames, case.source, case.mask),
-        "flicker": metrics.flicker(frames, case.source, case.mask),
-        "outside": float(metrics.outside_difference(frames, case.source, case.mask)),
-    }
 
 
 def carry_out(task: Task) -> dict[str, Any]:
@@ -100,7 +63,8 @@ def carry_out(task: Task) -> dict[str, Any]:
     case = make_case(task.kind, task.number)
     start = time.monotonic()
     frames = task.method.run(case, {})
-    scores = {**score(frames, case), "seconds": round(time.monotonic() - start, 2)}
+    seconds = round(time.monotonic() - start, 2)
+    scores = {**score(frames, case), "seconds": seconds}
     path = task.result_file()
     write_image(path.with_suffix(".png"), strip(frames))
     write_json(path, scores)
