@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
+import pytest
 
 from loraedit.carry import carry
 from loraedit.masks import dilate
+from loraedit.optical_flow import FlowMeter
 from loraedit.tracking.added import Things
-from loraedit.types import Frames, Image, Mask
+from loraedit.types import Frames, Image, Mask, Size
 from loraedit.ways import FarKey, trace
 
 FRAMES, SIDE, THING = 7, 96, 36
@@ -60,6 +62,23 @@ def test_several_looks_are_carried_the_same_way() -> None:
     assert np.array_equal(edited.frames, carry(SOURCE, [{0: TRUTH[0]}])[0].frames)
     assert np.array_equal(edited.trust, plain.trust)
     assert error(plain.frames, SOURCE, WHERE) < 12
+
+
+def test_a_look_is_carried_the_same_way_whatever_goes_beside_it() -> None:
+    """A frame that was made counts by how far the user's frames of its own look are."""
+    look = {0: TRUTH[0], 2: SOURCE[2]}
+    alone, beside = (carry(SOURCE, looks, made=(2,))[0] for looks in ([look], [look, look | {FRAMES - 1: TRUTH[-1]}]))
+    assert np.array_equal(alone.frames, beside.frames) and np.array_equal(alone.trust, beside.trust)
+
+
+@pytest.mark.parametrize("shape", [(1, 40), (40, 1), (1, 1), (2, 300), (16, 700)])
+def test_thin_frames_are_carried_too(shape: tuple[int, int]) -> None:
+    source = np.random.default_rng(0).integers(0, 256, (3, *shape, 3), np.uint8)
+    mask = np.zeros((3, *shape), np.bool_)
+    mask[:, 0, 0] = True
+    look = np.where(mask[0][..., None], 255 - source[0], source[0])
+    assert np.array_equal(carry(source, [{0: look}], mask=mask)[0].frames[0], look)
+    assert max(FlowMeter(Size(*shape), 320).grey(look).shape) <= 4 * 320
 
 
 def test_what_an_edit_left_alone_is_the_sources_own_and_not_carried() -> None:

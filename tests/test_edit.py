@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -214,6 +215,18 @@ def test_a_long_clip_is_made_in_segments(checkpoint: Path, tmp_path: Path, setti
     assert not (run / "cache/pieces").exists()
     again = edit(scene, checkpoint, **call)
     assert again.reused[-1] == "sample" and np.array_equal(again.clip.frames, frames)
+
+
+def test_segments_in_which_nothing_is_edited_are_neither_learnt_nor_made(checkpoint: Path, tmp_path: Path) -> None:
+    """The thing leaves after five frames, and comes back in the last one."""
+    scene, run = make_scene(frames=36, width=80), tmp_path / "run"
+    mask = scene.mask.copy()
+    mask[5:35] = False
+    result = edit(replace(scene, mask=mask), checkpoint, steps=1, segment_frames=9, run=run, crop="off", fill="carry")
+    frames = result.clip.frames
+    assert len(list((run / "cache").glob("latents-*"))) == 2
+    assert np.array_equal(frames[~mask], scene.source[~mask])
+    assert all((frames[index] != scene.source[index])[mask[index]].mean() > 0.5 for index in (1, 2, 3, 4, 35))
 
 
 def test_a_segment_that_is_longer_than_the_clip_changes_nothing(checkpoint: Path, scene: Scene) -> None:

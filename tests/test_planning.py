@@ -224,11 +224,22 @@ def test_plan_refuses_what_no_clip_has_and_no_model_takes(size: str, frames: str
 
 def test_plan_counts_a_long_clip_in_segments() -> None:
     reach = read_card(NANO).recipe.segment_frames
-    flops = []
+    flops, disk = [], []
     for frames in (reach, 100 * reach):
         done = run("plan", "--model", "nano", "--size", "64x64", "--frames", str(frames), "--json")
         flops.append(json.loads(done.stdout)["sample_step_flops"])
+        disk.append(json.loads(done.stdout)["disk_bytes"])
     assert flops[0] == flops[1]
+    assert disk[1] - disk[0] > 99 * reach * 64 * 64 * 3 * 4  # source, result, mask and pieces
+
+
+def test_a_model_that_reads_the_guidance_itself_is_run_once_a_step() -> None:
+    passes = []
+    for model in ("hunyuanvideo-i2v", "wan2.1-i2v-14b-480p"):
+        with open_skeleton(model) as card:
+            settings = make_settings({"model": model, "sampling_steps": 20, "guidance": 5.0}).resolved(card.recipe)
+            passes.append(work_of(card, settings, SHAPE.size, [9], 64 * 64, 0).passes)
+    assert passes == [20, 40]
 
 
 def test_what_waits_in_the_hosts_memory_counts_where_that_is_all_there_is() -> None:

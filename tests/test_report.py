@@ -71,6 +71,14 @@ def test_side_by_side_puts_the_source_left_and_the_result_right() -> None:
     assert (joined[:, 8:12] == 255).all()
 
 
+@pytest.mark.parametrize("size", [(20, 9000), (17000, 6)])
+def test_side_by_side_reduces_what_no_player_shows(size: tuple[int, int]) -> None:
+    source = np.zeros((*size, 3), np.uint8)
+    joined = report.side_by_side(source, source + np.uint8(200))
+    assert joined.shape[0] <= report.SIDE_MAX_PX and joined.shape[1] <= 2 * report.SIDE_MAX_PX + 8
+    assert (joined[:, 0] == 0).all() and (joined[:, -1] == 200).all()
+
+
 def test_side_by_side_and_the_sheet_refuse_what_differs() -> None:
     with pytest.raises(ShapeError, match="same height and width"):
         report.side_by_side(grey_clip(1)[0], grey_clip(1, height=4)[0])

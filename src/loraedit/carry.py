@@ -81,20 +81,20 @@ def carry(
     """
     assert all(looks)
     ways, things = Ways(source, short_side, far or {}), None if mask is None else Things(source, mask)
-    sums = {frozenset(look): _Sums(source.shape[:3]) for look in looks}
+    counts = {frozenset(look): _Count(source.shape[:3], frozenset(look), made) for look in looks}
     known: dict[tuple[int, int, bool], _Edited] = {}
-    sheets = [_Sheet(source.shape, _key_frames(look, ways, things, known)) for look in looks]
+    sheets = [_Sheet(source.shape, _key_frames(look, ways, things, known), counts[frozenset(look)]) for look in looks]
     keys = sorted(set().union(*looks))
     total = sum(len(source) - (0 <= key < len(source)) for key in keys)
-    for done, step in enumerate(_steps(source, ways, keys, made), 1):
-        for indices, each in sums.items():
+    for done, step in enumerate(_steps(source, ways, keys), 1):
+        for indices, count in counts.items():
             if step.key in indices:
-                each.add(step)
+                count.add(step)
         for edited in known.values():
             if edited.key == step.key:
                 edited.onto([sheet for sheet in sheets if edited in sheet.edited], source[step.index], step)
         on_step((done + 1) // 2, total)
-    return [_carried(sheet, sums[frozenset(look)]) for sheet, look in zip(sheets, looks, strict=True)]
+    return [_carried(sheet) for sheet in sheets]
 
 
 @dataclass(frozen=True)
@@ -103,46 +103,56 @@ class _Step:
 
     Attributes:
         positions: where each pixel of frame ``index`` lies in frame ``key``, ``[H, W, 2]``.
-        weight: how much it counts beside other ways, ``[H, W, 1]``.
+        error: what it leaves unexplained of the source, ``[H, W]`` in grey levels.
         trust: how well it explains the source, ``[H, W]`` in [0, 1].
-        share: how much the key frame counts for the frame as a whole; None with the second way, not to count twice.
+        leap: whether it is the second of the two.
     """
 
     key: int
     index: int
     positions: Field
-    weight: Weights
+    error: Weights
     trust: Weights
-    share: float | None
+    leap: bool
 
 
-def _steps(source: Frames, ways: Ways, keys: Sequence[int], made: Collection[int]) -> Iterator[_Step]:
+def _steps(source: Frames, ways: Ways, keys: Sequence[int]) -> Iterator[_Step]:
     """All ways from all frames to all key frames, two of each in turn."""
     for key in keys:
         for done, (index, positions) in enumerate(ways.back_to(key)):
             error = misfit(source[index], at(ways.key_frame(key), positions), SURROUNDINGS)
-            doubt, length = _made(index, key, keys, made) if key in made else (0.0, abs(index - key))
-            weight = (np.exp(-(error + np.float32(doubt)) / TAU)[..., None] + np.float32(1e-6)) / length
-            trust = np.exp(-np.square(error / DOUBT))
-            share = float(np.exp(-doubt / TAU)) / length if done % 2 == 0 else None
-            yield _Step(key, index, positions, weight, trust, share)
+            yield _Step(key, index, positions, error, np.exp(-np.square(error / DOUBT)), done % 2 == 1)
 
 
-def _made(index: int, key: int, keys: Sequence[int], made: Collection[int]) -> tuple[float, int]:
-    """How much worse a way to a frame that was made is than it looks, and how long: that frame came from the user's."""
-    users = [abs(index - other) for other in keys if other not in made]
-    return HANDICAP, max(1, min(users, default=abs(index - key)))
+class _Count:
+    """How much each way back counts for looks that have the same key frames, and what that sums to.
 
+    Args:
+        keys: the key frames.
+        made: those that are not the user's. A way to one of them is held to be worse than it looks, and as long as the
+            shortest to one of the user's: it came from there.
 
-class _Sums:
-    """What is added up over all ways back that a look has."""
+    Attributes:
+        weight: of the pixels on the way that was added last, ``[H, W, 1]``.
+        share: how much its key frame counts for the frame as a whole; None with the second way, not to count twice.
+        total: the sum of all weights, ``[F, H, W, 1]``.
+        trust: the most on any way, ``[F, H, W]``.
+    """
 
-    def __init__(self, shape: tuple[int, ...]) -> None:
+    def __init__(self, shape: tuple[int, ...], keys: Collection[int], made: Collection[int]) -> None:
+        self._made, self._users = made, [key for key in keys if key not in made]
+        self.weight: Weights = np.zeros((*shape[1:], 1), np.float32)
+        self.share: float | None = None
         self.total = np.full((*shape, 1), 1e-9, np.float32)
         self.trust = np.zeros(shape, np.float32)
 
     def add(self, step: _Step) -> None:
-        self.total[step.index] += step.weight
+        doubt, length = 0.0, abs(step.index - step.key)
+        if step.key in self._made:
+            doubt, length = HANDICAP, max(1, min((abs(step.index - key) for key in self._users), default=length))
+        self.weight = (np.exp(-(step.error + np.float32(doubt)) / TAU)[..., None] + np.float32(1e-6)) / length
+        self.share = None if step.leap else float(np.exp(-doubt / TAU)) / length
+        self.total[step.index] += self.weight
         self.trust[step.index] = np.maximum(self.trust[step.index], step.trust)
 
 
@@ -170,13 +180,12 @@ class _Edited:
 
     def onto(self, sheets: Sequence[_Sheet], frame: Image, step: _Step) -> None:
         """Lay it on sheets, by one way from a frame of the source."""
-        colour = step.weight * self._carried(frame, step)
+        carried = self._carried(frame, step)
+        laid = self._ridden(step) if self.part is not None and not step.leap else None
         for sheet in sheets:
-            sheet.colour[step.index] += colour
-        if step.share is not None:
-            laid = self._ridden(step) if self.part is not None else None
-            for sheet in sheets:
-                sheet.lay(step.index, laid, step.share)
+            sheet.colour[step.index] += sheet.count.weight * carried
+            if sheet.count.share is not None:
+                sheet.lay(step.index, laid, sheet.count.share)
 
     def _carried(self, frame: Image, step: _Step) -> Pixels:
         """Its ground where the way leads, float32 ``[H, W, 3]``; where it changed little, ``frame`` with the change."""
@@ -207,8 +216,8 @@ def _key_frames(
 class _Sheet:
     """A look on its way: the ground that the source's flow carries, and the parts that are laid over it."""
 
-    def __init__(self, shape: tuple[int, ...], edited: Sequence[_Edited]) -> None:
-        self.edited = edited
+    def __init__(self, shape: tuple[int, ...], edited: Sequence[_Edited], count: _Count) -> None:
+        self.edited, self.count = edited, count
         self.colour = np.zeros(shape, np.float32)
         self._over = np.zeros((*shape[:3], 4), np.float32) if any(each.part for each in edited) else None
         self._total = np.full(shape[0], 1e-9, np.float32)
@@ -230,9 +239,9 @@ class _Sheet:
         return np.asarray(ground * (1 - there) + colours)
 
 
-def _carried(sheet: _Sheet, sums: _Sums) -> Carried:
-    clip, trust = np.empty(sheet.colour.shape, np.uint8), sums.trust.copy()
-    for index, (summed, total) in enumerate(zip(sheet.colour, sums.total, strict=True)):
+def _carried(sheet: _Sheet) -> Carried:
+    clip, trust = np.empty(sheet.colour.shape, np.uint8), sheet.count.trust.copy()
+    for index, (summed, total) in enumerate(zip(sheet.colour, sheet.count.total, strict=True)):
         clip[index] = np.rint(sheet.over(index, summed / total)).clip(0, 255)
     for each in sheet.edited:
         if 0 <= each.key < len(clip):

@@ -14,6 +14,7 @@ import numpy as np
 from loraedit.edits import changed
 from loraedit.mask_tube import MaskTube
 from loraedit.results import KeptObject
+from loraedit.segments import Segment
 from loraedit.types import Footage, Image, Plane
 from loraedit.window import Window
 
@@ -36,6 +37,10 @@ class Layer:
     window: Window
     looks: dict[int, Image]
     parts: dict[int, Plane] = field(default_factory=dict)
+
+    def edits(self, segment: Segment) -> bool:
+        """Whether anything is edited in a segment."""
+        return any(self.mask.box(index) for index in range(segment.start, segment.stop))
 
     @property
     def references(self) -> list[int]:
@@ -83,7 +88,6 @@ def _layer(
     else need be edited, what is changed within its mask, so that it does not undo what lies below.
     """
     shared = {index: image for index, image in edited.items() if not index or each.mask.box(index)}
-    own = dict(sorted(each.looks.items()))
     parts = {index: each.mask[index] | ~edit_mask[index] for index in shared}
-    parts |= {index: each.mask[index] & changed(image, source, index) for index, image in own.items()}
-    return Layer(each.mask, window, shared | own, parts)
+    parts |= {index: each.mask[index] & changed(image, source, index) for index, image in each.looks.items()}
+    return Layer(each.mask, window, shared | each.looks, parts)

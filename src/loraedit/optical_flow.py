@@ -13,28 +13,39 @@ __all__ = ["Field", "FlowMeter", "Grey", "at", "grid", "misfit"]
 Field = NDArray[np.float32]  # [H, W] values, or [H, W, 2] x and y in pixels
 Grey = NDArray[np.uint8]  # [H, W]
 
+LONGEST = 4
+"""Frames are enlarged until they are this many times as long as their short side is to be: thin ones not as much."""
+
+LEAST_PX = 16
+"""No side is shorter when the flow is measured; DIS refuses less than its patches."""
+
 
 class FlowMeter:
     """Measures flow between frames of one size, enlarged first if they are small: DIS matches patches of 8 pixels.
 
     Args:
         size: of the frames.
-        short_side: frames with a shorter side than this are enlarged to it.
+        short_side: frames with a shorter side than this are enlarged to it; thin ones until they are
+            ``LONGEST * short_side`` long.
         smoothness: how much a smooth flow counts beside one that matches colours and their slopes; 20 is OpenCV's own.
     """
 
     def __init__(self, size: Size, short_side: int = 0, smoothness: float = 20.0) -> None:
-        self._size, self._factor = (size.width, size.height), max(1.0, short_side / min(size.height, size.width))
+        short, long = sorted((size.height, size.width))
+        factor = max(1.0, min(short_side / short, LONGEST * short_side / long))
+        self._size = (size.width, size.height)
+        self._measured = (max(round(size.width * factor), LEAST_PX), max(round(size.height * factor), LEAST_PX))
+        self._enlarged = self._measured != self._size
         self._dis = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
-        self._dis.setFinestScale(0 if self._factor > 1 else 1)
+        self._dis.setFinestScale(0 if self._enlarged else 1)
         self._dis.setVariationalRefinementAlpha(smoothness)
 
     def grey(self, image: Image) -> Grey:
         """A frame ``[H, W, 3]`` as flow is measured on it: ``[H', W']``."""
-        size = (round(self._size[0] * self._factor), round(self._size[1] * self._factor))
-        enlarge = cv2.INTER_CUBIC if self._factor > 1 else cv2.INTER_NEAREST
         grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
-        return np.asarray(cv2.resize(grey, size, interpolation=enlarge), np.uint8)
+        if self._enlarged:
+            grey = cv2.resize(grey, self._measured, interpolation=cv2.INTER_CUBIC)
+        return np.asarray(grey, np.uint8)
 
     def between(self, one: Grey, other: Grey, first_guess: Field | None = None) -> Field:
         """``[H', W', 2]``: from each pixel of one :meth:`grey` frame to where it lies in the other."""
@@ -43,7 +54,8 @@ class FlowMeter:
 
     def at_clip_size(self, flow: Field) -> Field:
         """A flow ``[H', W', 2]`` at the frames' own size and in their pixels, ``[H, W, 2]``."""
-        return np.asarray(cv2.resize(flow, self._size, interpolation=cv2.INTER_AREA) / np.float32(self._factor))
+        factors = np.divide(self._measured, self._size, dtype=np.float32)
+        return np.asarray(cv2.resize(flow, self._size, interpolation=cv2.INTER_AREA) / factors, np.float32)
 
 
 def grid(like: NDArray[np.generic]) -> Field:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -27,6 +28,7 @@ OVERLAY_STRENGTH = 0.45
 PAPER_RGB = (255, 255, 255)
 INK_RGB = (40, 40, 40)
 GAP_PX = 6
+SIDE_MAX_PX = 2048
 TITLE_PX = 30
 LABEL_PX = 22
 GUTTER_PX = 84
@@ -102,13 +104,15 @@ def _tint(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
 def side_by_side(source: Image, result: Image, *, gap_px: int = 8) -> Image:
     """Join two frames, the source on the left and the result on the right of a white gap.
 
+    Large ones are reduced first, to what players show and H.264 can hold.
+
     Args:
         source: ``[H, W, 3]`` uint8.
         result: ``[H, W, 3]`` uint8.
         gap_px: width of the gap.
 
     Returns:
-        ``[H, 2 * W + gap_px, 3]`` uint8.
+        ``[h, 2 * w + gap_px, 3]`` uint8; ``h`` and ``w`` are ``H`` and ``W`` if neither is over ``SIDE_MAX_PX``.
 
     Raises:
         ShapeError: if the two differ in height or width.
@@ -117,6 +121,12 @@ def side_by_side(source: Image, result: Image, *, gap_px: int = 8) -> Image:
         raise ShapeError(
             f"Source and result must have the same height and width: "
             f"the source is {list(source.shape)}, the result {list(result.shape)}."
+        )
+    share = SIDE_MAX_PX / max(source.shape[:2])
+    if share < 1:
+        size = max(1, round(source.shape[1] * share)), max(1, round(source.shape[0] * share))
+        source, result = (
+            np.asarray(cv2.resize(each, size, interpolation=cv2.INTER_AREA), np.uint8) for each in (source, result)
         )
     return np.concatenate([source, np.full((len(source), gap_px, 3), 255, np.uint8), result], axis=1)
 

@@ -108,7 +108,7 @@ class KeptObject:
     Attributes:
         name: its name.
         mask: where it was edited.
-        looks: its edited frames by frame index, uint8 ``[H, W, 3]``.
+        looks: its edited frames by frame index, uint8 ``[H, W, 3]``, in the order in which they are learnt.
         prompt: what was said of it, which stands in the prompt of the edit too.
     """
 
@@ -124,7 +124,8 @@ class KeptObject:
             number: its place among all, from 0.
         """
         looks = {str(index): fingerprint(image) for index, image in sorted(self.looks.items())}
-        return {"number": number, "mask": self.mask.fingerprint, "references": looks, "prompt": self.prompt}
+        about = {"number": number, "mask": self.mask.fingerprint, "references": looks, "prompt": self.prompt}
+        return {**about, "reference_order": list(self.looks)}
 
 
 @dataclass(frozen=True)
@@ -360,7 +361,8 @@ def _named_objects(provenance: dict[str, Any]) -> list[tuple[int, str, dict[str,
 def _read_object_of(folder: Path, number: int, name: str, record: dict[str, Any]) -> KeptObject:
     place = object_folder(folder, number)
     mask = MaskTube(frame[..., 0] > 127 for frame in open_footage(place / "mask").rgb())
-    looks = {int(index): read_image(_reference_file(place, int(index))) for index in record["references"]}
+    order = record.get("reference_order", sorted(int(index) for index in record["references"]))
+    looks = {index: read_image(_reference_file(place, index)) for index in order}
     return KeptObject(name, mask, looks, record["prompt"])
 
 
@@ -377,7 +379,7 @@ def _check_hashes(folder: Path, finished: Finished, result: dict[str, Any]) -> N
         if fingerprint(finished.references[index]) != name:
             raise damaged(folder, f"references/{index:05d}.png is not what the edit was made from")
     for each, (number, _, record) in zip(finished.objects, _named_objects(finished.provenance), strict=True):
-        if each.provenance(number) != record:
+        if each.provenance(number) != {"reference_order": list(each.looks), **record}:
             raise damaged(folder, f"objects/{number} is not what the edit was made from")
     if finished.result.fingerprint != result.get("frames"):
         raise damaged(folder, "frames/ is not what the edit wrote")

@@ -74,7 +74,7 @@ def _of_clip(
         on_mask, on_read = (_told(progress, phase) for phase in ("mask", "read"))
         job = prepare(source, first_frame, mask, references, wanted, None, None, on_mask, on_read, card=card)
         return _measure(card, job.settings, job.source.size, seen(job), lengths(job), job.area_px,
-                        len(references), efficiency, progress)  # fmt: skip
+                        len(references), efficiency, progress, len(job.source))  # fmt: skip
 
 
 def _of_size(
@@ -89,12 +89,12 @@ def _of_size(
     with open_skeleton(wanted.model) as card:
         area_px, settings = round(size.height * size.width * wanted.area), wanted.resolved(card.recipe)
         lengths = [len(segment) for segment in cut_in_time(frames, [size], area_px, settings, card)]
-        return _measure(card, settings, size, size, lengths, area_px, 0, efficiency, progress)
+        return _measure(card, settings, size, size, lengths, area_px, 0, efficiency, progress, frames)
 
 
 def _measure(
     card: Any, settings: EditSettings, frame: Size, window: Size, frames: list[int], area_px: int, references: int,
-    efficiency: float | None, progress: PhaseProgress,
+    efficiency: float | None, progress: PhaseProgress, clip_frames: int,
 ) -> dict[str, Any]:  # fmt: skip
     """The plan as JSON values, with the reference recipe's count."""
     from loraedit.compose import working_size
@@ -104,7 +104,7 @@ def _measure(
 
     device = find_device(settings.device)
     budget, told = parse_vram(settings.vram, device), _told(progress, "plan")
-    work = work_of(card, settings, window, frames, area_px, references)
+    work = work_of(card, settings, window, frames, area_px, references, clip_frames)
     rate = efficiency or EFFICIENCY
     found = make_plan(card, settings.model, frame, work, budget, settings.resources, rate, told)
     whole_px = min(int(card.settings.area_px), frame.height * frame.width)

@@ -78,7 +78,7 @@ def learn(run: Run, bench: Workbench, number: int) -> dict[str, Path]:
 
 
 class _Lessons:
-    """The samples of some segments spread over the clip, and of all references.
+    """The samples of some of the segments in which something is edited, spread over the clip, and of all references.
 
     They are made a segment at a time: once for their keys, and once more to be encoded, if something is to be trained.
 
@@ -91,7 +91,7 @@ class _Lessons:
         self._run, self._bench = run, bench
         segments = run.job.segments
         references = bench.layer.references if run.settings.reference_steps else []
-        self._shown = spread(segments, TAUGHT_SEGMENTS)
+        self._shown = spread([each for each in segments if bench.layer.edits(each)], TAUGHT_SEGMENTS)
         self._asked = {index: next(each for each in segments if index in each) for index in sorted(references)}
         self._wanted = [each for each in segments if each in self._shown or each in self._asked.values()]
         self._encoded: dict[str, Encoded] = {}

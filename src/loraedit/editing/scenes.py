@@ -39,8 +39,7 @@ def generate(run: Run, bench: Workbench, number: int, loras: dict[str, Path]) ->
     tail: Frames = np.empty((0, *bench.first.shape), np.uint8)
     found = []
     for part, (segment, end) in enumerate(zip(segments, ends, strict=True)):
-        scene = bench.scene(segment, _as_seen(run, bench, segment, tail[: segment.given]))
-        frames, reused = _make(run, bench, segment, scene, loras, number * len(segments) + part)
+        frames, reused = _made(run, bench, segment, tail, loras, number * len(segments) + part)
         if part == 0:
             frames[0] = bench.first
         frames[: len(tail)] = _faded(tail, frames[: len(tail)], segment.given)
@@ -48,6 +47,20 @@ def generate(run: Run, bench: Workbench, number: int, loras: dict[str, Path]) ->
         tail = frames[end - segment.start :]
         found.append(reused)
     return all(found)
+
+
+def _made(
+    run: Run, bench: Workbench, segment: Segment, tail: Frames, loras: dict[str, Path], part: int
+) -> tuple[Frames, bool]:
+    """The frames of a segment, and whether nothing had to be sampled for them: where nothing is edited, as they are.
+
+    Args:
+        tail: what the segment before has made of its first frames.
+    """
+    if not bench.layer.edits(segment):
+        return bench.below(segment.start, segment.stop), True
+    scene = bench.scene(segment, _as_seen(run, bench, segment, tail[: segment.given]))
+    return _make(run, bench, segment, scene, loras, part)
 
 
 def first_condition(run: Run, bench: Workbench) -> Sample:

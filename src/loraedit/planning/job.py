@@ -29,7 +29,7 @@ def resources_for(job: Job, device: torch.device, on_step: OnStep = no_step) -> 
     if budget is None:
         return settings.resources(Resources())
     references = sum(len(layer.references) for layer in job.layers)
-    work = work_of(job.card, settings, seen(job), lengths(job), job.area_px, references)
+    work = work_of(job.card, settings, seen(job), lengths(job), job.area_px, references, len(job.source))
     plan = make_plan(job.card, settings.model, job.source.size, work, budget, settings.resources, on_step=on_step)
     if not plan.fits:
         raise InputError(plan.remedy())
@@ -60,8 +60,8 @@ def seen(job: Job) -> Size:
 
 
 def lengths(job: Job) -> list[int]:
-    """How many frames each segment of a job has, in every layer."""
-    return [len(segment) for _ in job.layers for segment in job.segments]
+    """How many frames each segment has that is generated, in every layer."""
+    return [len(segment) for layer in job.layers for segment in job.segments if layer.edits(segment)]
 
 
 def told(resources: Resources) -> list[str]:

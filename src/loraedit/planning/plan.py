@@ -25,7 +25,8 @@ __all__ = [
 ]
 
 REFERENCE_TRAIN_STEPS, REFERENCE_SAMPLING_STEPS = 100, 30
-"""LoRA-Edit's own recipe, on the whole frame, with guidance: two forward passes a sampling step."""
+"""LoRA-Edit's own recipe, on the whole frame, with guidance: two forward passes a sampling step, one where the model
+reads the guidance itself."""
 FLOAT = 4
 
 
@@ -41,6 +42,8 @@ class Work:
         samples: clips to encode.
         reference_samples: edited frames to train on.
         segments: how many times a clip of this length is generated.
+        clip_frames: of the whole clip, or a few more.
+        guided: whether a sampling step takes a second forward pass, without the prompt.
     """
 
     shape: Shape
@@ -50,11 +53,13 @@ class Work:
     samples: int = 1
     reference_samples: int = 0
     segments: int = 1
+    clip_frames: int = 0
+    guided: bool = False
 
     @property
     def passes(self) -> int:
         """Forward passes of the sampling."""
-        return self.segments * self.sampling.sampling_steps * (2 if self.sampling.guidance > 1 else 1)
+        return self.segments * self.sampling.sampling_steps * (2 if self.guided else 1)
 
 
 @dataclass(frozen=True)
@@ -179,37 +184,48 @@ def make_plan(
 
 
 def work_of(
-    card: ModelCard, settings: EditSettings, window: Size, frames: list[int], area_px: int, references: int
-) -> Work:
+    card: ModelCard, settings: EditSettings, window: Size, frames: list[int], area_px: int, references: int,
+    clip_frames: int | None = None,
+) -> Work:  # fmt: skip
     """What an edit does.
 
     Args:
         settings: resolved.
         window: what the model sees of a frame, in pixels of the clip.
-        frames: of each segment of the clip.
+        frames: of each segment that is generated.
         area_px: to work at.
         references: edited frames besides the first.
+        clip_frames: of the whole clip; those of the segments together if not given.
     """
     shape = Shape(padded_length(max(frames), card.frame_step), working_size(window, area_px, card.multiple_px))
     training = settings.training()
     steps = training.steps + sum(settings.reference_courses(references))
     training = training.model_copy(update={"steps": steps if settings.lora != "none" else 0})
-    return Work(shape, training, settings.sampling(), len(card.experts), settings.looks or 1, references, len(frames))
+    sampling = settings.sampling()
+    return Work(
+        shape, training, sampling, len(card.experts), settings.looks or 1, references, len(frames),
+        clip_frames or sum(frames), sampling.guidance > 1 and not card.embeds_guidance,
+    )  # fmt: skip
 
 
 def reference_flops(card: ModelCard, whole: Shape, on_step: OnStep = no_step) -> int:
     """Of training and sampling by the reference recipe: the whole frame, rank 16, blocks computed again."""
     settings = TrainSettings(steps=REFERENCE_TRAIN_STEPS, rank=16, lr=1e-4)
     costs = measure_cost(card, whole, settings, Resources(checkpointing=True), on_step)
-    passes = 2 * REFERENCE_SAMPLING_STEPS
+    passes = REFERENCE_SAMPLING_STEPS * (1 if card.embeds_guidance else 2)
     return len(card.experts) * REFERENCE_TRAIN_STEPS * costs["train"].flops + passes * costs["sample"].flops
 
 
 def _disk_bytes(card: ModelCard, frame: Size, work: Work) -> int:
-    """The most that a run folder holds: pictures as raw pixels, latents, velocities, LoRA and moments in float32."""
+    """The most that a run folder holds.
+
+    That is pictures as raw pixels, and in float32 latents, the velocities of one segment, LoRA and moments.
+    """
     f, h, w = work.shape.latent(card)
     cells = f * h * w * FLOAT
-    pictures = 4 * work.shape.frames * frame.height * frame.width * 3
-    kept = work.sampling.sampling_steps * card.latent_channels * cells
-    encoded = (work.samples + 1) * (2 * card.latent_channels + card.temporal) * cells
+    pictures = 4 * work.clip_frames * frame.height * frame.width * 3
+    kept = (work.sampling.sampling_steps + work.segments) * card.latent_channels * cells
+    encoded = (
+        (work.samples + work.reference_samples + work.segments) * (2 * card.latent_channels + card.temporal) * cells
+    )
     return pictures + kept + encoded + work.experts * 4 * lora_bytes(card, work.train)

@@ -23,6 +23,9 @@ __all__ = ["MAX_FRAMES", "MAX_PIXELS", "METADATA_ERRORS", "Decoder", "damaged"]
 MAX_PIXELS = 1 << 26
 """Pixels of a frame; 8192x8192."""
 
+MAX_SIDE = 1 << 14
+"""Pixels of its longer side; OpenCV moves pixels by 15 bits."""
+
 MAX_FRAMES = 250_000
 """Frames of a clip; more than two hours at 30 a second."""
 
@@ -146,7 +149,7 @@ class Decoder:
         stream = streams[0]
         if stream.codec_context is None:
             raise damaged(path, "its codec is not known", 0)
-        if stream.width * stream.height > MAX_PIXELS:
+        if stream.width * stream.height > MAX_PIXELS or max(stream.width, stream.height) > MAX_SIDE:
             size = Size(stream.height, stream.width)
             raise InputError(f"{path} is {size}, too large to decode safely. Scale the video down.")
         stream.thread_type, stream.thread_count = "AUTO", min(_MOST_THREADS, os.cpu_count() or 1)
