@@ -1,4 +1,4 @@
-"""Fail if an import in src/loraedit runs upward, or if a file there has grown too long.
+"""Fail if an import in src/loraedit runs upward, or if a file there or beside it has grown too long.
 
     python scripts/check_layers.py [PACKAGE_FOLDER]
 
@@ -14,6 +14,7 @@ from pathlib import Path
 
 PACKAGE = "loraedit"
 MAX_LINES = 400
+BESIDE = ("benchmarks", "examples", "pretrain", "scripts", "tests")
 
 # From top to bottom. A name stands for a module or for a whole sub-package.
 LAYERS: tuple[tuple[str, ...], ...] = (
@@ -91,7 +92,9 @@ def length_problems(path: Path) -> Iterator[str]:
 def main(root: Path) -> int:
     """Print every problem; return the exit status."""
     files = sorted(root.rglob("*.py"))
-    problems = [text for path in files for text in (*import_problems(path, root), *length_problems(path))]
+    beside = [path for folder in BESIDE for path in sorted(Path(folder).rglob("*.py"))]
+    problems = [text for path in files for text in import_problems(path, root)]
+    problems += [text for path in (*files, *beside) for text in length_problems(path)]
     for text in problems:
         print(text)
     return 1 if problems else 0

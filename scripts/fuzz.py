@@ -30,7 +30,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from scripts import trial  # isort: skip (it brings the tests' helpers into reach)
 from forked import SERVER, Child, start
-from fuzz_cases import make_case, make_kit
+from fuzz_cases import make_case
+from fuzz_kit import make_kit
 
 MOST_S = 20.0
 """Of a case, from start to end; time in the queue for a core is not counted."""

@@ -6,7 +6,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from fuzz_cases import make_case, make_kit
+from fuzz_cases import make_case
+from fuzz_kit import make_kit
 
 from loraedit.app import cli
 from scripts.fuzz import contents, left_over
