@@ -174,7 +174,7 @@ def bar_plot(path: Path, scores: Scores) -> None:
         values = [mean(scores, name, "psnr", [kind]) for kind in KINDS]
         right.bar(np.arange(len(KINDS)) + width * (index - len(shown) / 2 + 0.5), values, width, label=name)
     right.set_xticks(range(len(KINDS)), KINDS, rotation=30)
-    right.legend(fontsize=7, ncols=2)
+    right.legend(fontsize=7, ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1.0), frameon=False)
     for axes in (left, right):
         axes.spines[["top", "right"]].set_visible(False)
     figure.tight_layout()
