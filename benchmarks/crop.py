@@ -16,14 +16,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from rich.console import Console
 from rich.table import Table
 
 import loraedit
 from benchmarks.keeping import kept, parse_settings, result_key
-from benchmarks.propagation.cases import KINDS, Case, make_case
+from benchmarks.propagation.cases import KINDS, Case, make_case, scenes
+from benchmarks.propagation.render import Scene, render
 from benchmarks.tables import put_table
 from loraedit.app.progress import quiet_libraries
 from loraedit.evaluate import metrics
@@ -39,25 +39,29 @@ WAYS: dict[str, tuple[bool, dict[str, Any]]] = {
 """Whether the case lies in a large frame, and the settings."""
 
 
-def embedded(case: Case, seed: int) -> Case:
-    """A case in a frame of four times its area, round it a still picture of soft noise that its edges pass into."""
-    rng = np.random.default_rng((31, seed))
-    y, x = (int(rng.integers(0, SIDE + 1)) for _ in range(2))
-    rough = rng.integers(0, 256, (12, 12, 3), np.uint8)
-    ground = cv2.resize(rough, (2 * SIDE, 2 * SIDE), interpolation=cv2.INTER_CUBIC)
+def embedded(case: Case, number: int) -> Case:
+    """The case in a frame of four times its area: the same scene, of which the camera sees more, somewhere in it."""
+    x, y = (int(each) for each in np.random.default_rng((31, number)).integers(0, SIDE + 1, 2))
+    inner = np.s_[:, y : y + SIDE, x : x + SIDE]
+    pair = scenes(case.kind, number // len(KINDS), len(case.source))
+    source, truth = (render(widened(scene, x / SIDE, y / SIDE), 2 * SIDE, 2 * SIDE).frames for scene in pair)
+    mask, region = np.zeros((2, *source.shape[:3]), np.bool_)
+    source[inner], truth[inner], mask[inner], region[inner] = case.source, case.truth, case.mask, case.region
+    return replace(case, source=source, truth=truth, mask=mask, region=region)
 
-    def framed(frames: Frames) -> Frames:
-        large = np.repeat(ground[None], len(frames), 0)
-        large[:, y : y + SIDE, x : x + SIDE] = frames
-        return large
 
-    def within(mask: Mask) -> Mask:
-        large = np.zeros((len(mask), 2 * SIDE, 2 * SIDE), np.bool_)
-        large[:, y : y + SIDE, x : x + SIDE] = mask
-        return large
+def widened(scene: Scene, x: float, y: float) -> Scene:
+    """The scene under a camera that sees twice as much.
 
-    pictures = {name: framed(getattr(case, name)) for name in ("source", "truth")}
-    return replace(case, **pictures, **{name: within(getattr(case, name)) for name in ("mask", "region")})
+    Args:
+        x: how far from the left the old frame begins, in its widths.
+        y: how far from the top, in its heights.
+    """
+    camera = scene.camera * (1, 1, 2)
+    camera[:, :2] += scene.camera[:, 2:] * (0.5 - x, 0.5 - y)
+    shift, half = np.array([x, y, 0, 0, 0, 0]), np.array([0.5, 0.5, 0.5, 1, 1, 1])
+    things = tuple(replace(thing, path=(thing.path + shift) * half) for thing in scene.things)
+    return replace(scene, camera=camera, things=things)
 
 
 def carry_out(case: Case, settings: dict[str, Any]) -> dict[str, float]:
