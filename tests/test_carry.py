@@ -8,8 +8,8 @@ import pytest
 
 from loraedit.carry import carry
 from loraedit.masks import dilate
-from loraedit.optical_flow import FlowMeter
-from loraedit.tracking.added import Things
+from loraedit.optical_flow import FlowMeter, grid
+from loraedit.tracking.added import Part, Things, ride
 from loraedit.types import Frames, Image, Mask, Size
 from loraedit.ways import FarKey, trace
 
@@ -207,3 +207,29 @@ def test_a_thing_is_found_in_frames_that_are_large_and_behind_a_camera_that_pans
     found = Things(large, loose).at(3)
     assert found is not None and found.shape == size
     assert (found & truth[3]).sum() > 0.8 * (found | truth[3]).sum()
+
+
+def test_a_part_is_not_seen_where_its_thing_falls_apart() -> None:
+    """Of limbs, cloth and a turning back no turn, scale and shift tells where something beside them goes."""
+    thing, beside = np.zeros((2, SIDE, SIDE), np.bool_)
+    thing[40:80, 30:70], beside[28:40, 40:60] = True, True
+    look, part = pattern(9, SIDE, SIDE), Part(beside, beside, thing)
+    together = grid(thing) - np.float32(3)
+    apart = together + np.random.default_rng(0).normal(0, 6, together.shape).astype(np.float32)
+    (_, followed), (_, lost) = (ride(part, look, None, positions) or (None, None) for positions in (together, apart))
+    assert followed is not None and lost is not None
+    assert followed[33:41, 45:61].min() > 0.9 and lost.max() == 0
+
+
+def test_a_part_is_told_from_a_slow_things_trail_by_the_frames_whose_mask_lies_elsewhere() -> None:
+    """The thing comes down slowly from where its hat is now."""
+    ground, count = pattern(6, 2 * SIDE, SIDE), 17
+    source, mask = np.repeat(ground[None], count, 0), np.zeros((count, 2 * SIDE, SIDE), np.bool_)
+    for index in range(count):
+        top = 30 + 3 * index
+        source[index, top : top + THING, 30 : 30 + THING] = OLD.reshape(THING, THING, 3)
+        mask[index, top - 18 : top + THING + 6, 24 : 36 + THING] = True
+    hatted, top = source[8].copy(), 30 + 3 * 8
+    hatted[top - 12 : top, 36:60] = HAT
+    part = Things(source, mask).part(8, hatted)
+    assert part is not None and part.where[top - 10 : top - 2, 38:58].all()

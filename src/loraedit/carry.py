@@ -168,7 +168,7 @@ class _Edited:
         self.key, self.image, self._taught, self._things = key, image, taught, things
         self.part = None if taught else self._added(ways)
         source = ways.key_frame(key)
-        self._ground = image if self.part is None else np.where(self.part.where[..., None], source, image)
+        self._ground = image if self.part is None else np.where(self.part.clear[..., None], source, image)
         self._change: Pixels = self._ground.astype(np.float32) - source
         apart = cv2.GaussianBlur(np.abs(self._change).max(-1), (0, 0), 1.0)
         self._little = np.exp(-np.square(apart / LITTLE))

@@ -39,12 +39,19 @@ SAME = 16.0
 OFTEN, NEARLY_ALWAYS = 0.3, 0.8
 """Shares of the other frames: a place that shows the same in fewer than the one is a thing's, in more than the other
 the background's, even close to a thing that moves."""
+CLEAR = 10
+"""How much more a frame counts for this in which the place lies outside of the mask, where there can be no thing."""
 ON_THE_MEAN = 0.65
 """What lies below a part shows the same in this share of the other frames; what is left over of a thing does not."""
 OFFSETS = (1, 2, 3, 4, 6, 8, 12)
 """Frames away in which a thing's motion is looked for, nearest first."""
 POINTS = 4000
 """Points of a thing that its motion is fitted to, at most."""
+FOLLOWED = 0.02
+"""Share of the shorter side up to which a point of a thing is taken to go with the rest."""
+TRUSTED = (0.3, 0.5)
+"""Shares of a thing's points near a part that go with the rest: up to the one the part is not seen, from the other on
+it is seen as it was."""
 ROUNDS = 15
 """Times that the fit is repeated with less weight on what it does not explain."""
 
@@ -55,10 +62,12 @@ class Part:
 
     Attributes:
         where: bool ``[H, W]``, the part in the edited frame.
+        clear: bool ``[H, W]``, what of it lies over the background, and not over the thing.
         thing: bool ``[H, W]``, the thing that it rides with, in the same frame.
     """
 
     where: Plane
+    clear: Plane
     thing: Plane
 
     @cached_property
@@ -105,7 +114,9 @@ class Things:
         beside = opened(changed & ~thing, 1)
         if beside.sum() < max(1.0, LEAST * thing.sum()) or self._same(index)[beside].mean() < ON_THE_MEAN:
             return None
-        return Part(self._scale.back(changed & ~shrunk(thing, rim) & grown(beside, 2 * rim)), self._scale.back(thing))
+        where = changed & ~shrunk(thing, rim) & grown(beside, 2 * rim)
+        clear = where & (self._same(index) >= OFTEN)
+        return Part(*(self._scale.back(each) for each in (where, clear, thing)))
 
     def at(self, index: int) -> Plane | None:
         """The thing in a frame, bool ``[H, W]``; None if it cannot be told from the background."""
@@ -137,16 +148,19 @@ class Things:
         return None
 
     def _same(self, index: int) -> Field:
-        """In what share of the other frames the background's place shows the same, ``[H, W]``."""
+        """In what share of the other frames that show the background's place it shows the same, ``[H, W]``."""
         if index in self._sames:
             return self._sames[index]
-        same, here = np.zeros(self._source.shape[1:3], np.float32), grid(self._source[index])
+        (same, seen), here = np.zeros((2, *self._source.shape[1:3]), np.float32), grid(self._source[index])
         for other in range(len(self._source)):
             if other != index:
                 motion = self._cameras[other] @ np.linalg.inv(self._cameras[index])
-                there = at(self._source[other], np.asarray(moved(here, motion[:2]), np.float32))
-                same += _difference(there, self._source[index], 1.0) < SAME
-        self._sames[index] = same / np.float32(len(self._source) - 1)
+                places = np.asarray(moved(here, motion[:2]), np.float32)
+                covered = at(self._mask[other].astype(np.float32), places) > 0.01
+                counts = _inside(places) * np.where(covered, 1, CLEAR).astype(np.float32)
+                same += counts * (_difference(at(self._source[other], places), self._source[index], 1.0) < SAME)
+                seen += counts
+        self._sames[index] = same / np.maximum(seen, np.float32(1))
         return self._sames[index]
 
     @cached_property
@@ -190,8 +204,11 @@ def ride(part: Part, look: Image, thing: Plane | None, positions: Field) -> tupl
     points = points[:: -(-len(points) // POINTS)]
     found, sources = positions.reshape(-1, 2)[points], here.reshape(-1, 2)[points]
     near = np.exp(-at(part.away, found[None])[0] / (np.sqrt(part.where.sum()) + 3))
-    back = np.asarray(moved(here, _similarity(sources, found, near)), np.float32)
-    return at(look, back), at(part.soft, back) * _inside(back)
+    motion = _similarity(sources, found, near)
+    miss = np.linalg.norm(moved(sources, motion) - found, axis=-1)
+    followed = float(near[miss < FOLLOWED * min(part.where.shape)].sum() / near.sum())
+    back = np.asarray(moved(here, motion), np.float32)
+    return at(look, back), at(part.soft, back) * _inside(back) * np.float32(np.interp(followed, TRUSTED, (0, 1)))
 
 
 def _inside(positions: Field) -> Plane:
