@@ -38,6 +38,9 @@ DOUBT = 60.0
 HANDICAP = 3 * TAU
 """Grey levels by which the way back to a frame that was made is held to be worse than it is: the user's frames win."""
 
+RETURN = 0.1
+"""How much more of a part is seen from frame to frame once its thing was lost: what fits by chance does not flash."""
+
 LITTLE = 24.0
 """Grey levels of change at which the weight of the source's own pixel has fallen to 1 / e."""
 
@@ -167,6 +170,7 @@ class _Edited:
     def __init__(self, key: int, image: Image, taught: bool, ways: Ways, things: Things | None) -> None:
         self.key, self.image, self._taught, self._things = key, image, taught, things
         self.part = None if taught else self._added(ways)
+        self._followed = {True: 1.0, False: 1.0}  # ahead of it, and before it
         source = ways.key_frame(key)
         self._ground = image if self.part is None else np.where(self.part.clear[..., None], source, image)
         self._change: Pixels = self._ground.astype(np.float32) - source
@@ -199,7 +203,13 @@ class _Edited:
         """What it adds, where its thing has gone, as :func:`ride` gives it."""
         assert self.part is not None
         thing = None if self._things is None else self._things.at(step.index)
-        return ride(self.part, self.image, thing, step.positions)
+        ridden = ride(self.part, self.image, thing, step.positions)
+        if ridden is None:
+            return None
+        colours, there, followed = ridden
+        ahead = step.index > self.key
+        self._followed[ahead] = min(followed, self._followed[ahead] + RETURN)
+        return colours, there * np.float32(self._followed[ahead])
 
 
 def _key_frames(

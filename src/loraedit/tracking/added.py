@@ -183,7 +183,7 @@ class Things:
         return max(1, round(share * self._side))
 
 
-def ride(part: Part, look: Image, thing: Plane | None, positions: Field) -> tuple[Pixels, Weights] | None:
+def ride(part: Part, look: Image, thing: Plane | None, positions: Field) -> tuple[Pixels, Weights, float] | None:
     """A part in another frame.
 
     Args:
@@ -193,8 +193,8 @@ def ride(part: Part, look: Image, thing: Plane | None, positions: Field) -> tupl
         positions: where each pixel of the other frame lies in the edited one, ``[H, W, 2]``, by the source's flow.
 
     Returns:
-        Colours float32 ``[H, W, 3]`` and how much of the part is there, ``[H, W]`` in [0, 1]; None where the thing
-        cannot be followed.
+        Colours float32 ``[H, W, 3]``, how much of the part is there, ``[H, W]`` in [0, 1], and how far its thing can be
+        followed, 0 to 1; None where there is no thing to follow.
     """
     here = grid(part.where)
     on = at(part.thing, positions) > 0.5
@@ -208,7 +208,7 @@ def ride(part: Part, look: Image, thing: Plane | None, positions: Field) -> tupl
     miss = np.linalg.norm(moved(sources, motion) - found, axis=-1)
     followed = float(near[miss < FOLLOWED * min(part.where.shape)].sum() / near.sum())
     back = np.asarray(moved(here, motion), np.float32)
-    return at(look, back), at(part.soft, back) * _inside(back) * np.float32(np.interp(followed, TRUSTED, (0, 1)))
+    return at(look, back), at(part.soft, back) * _inside(back), float(np.interp(followed, TRUSTED, (0, 1)))
 
 
 def _inside(positions: Field) -> Plane:
