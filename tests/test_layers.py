@@ -133,7 +133,7 @@ def test_an_edit_without_objects_is_one_layer_of_the_frames_as_they_are() -> Non
 
 def test_references_of_an_object_are_learnt_in_the_order_in_which_they_are_given(checkpoint: Path) -> None:
     scene, (square, _) = two_things()
-    looks = {4: square["references"][4], 2: scene.source[2] // 2}  # type: ignore[index]
+    looks = {4: scene.source[4] // 2, 2: scene.source[2] // 2}
     job = job_of(scene, checkpoint, [{**square, "references": looks}])
     assert job.layers[0].references == [4, 2]
     assert job.objects[0].provenance(0)["reference_order"] == [4, 2]

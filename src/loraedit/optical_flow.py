@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from loraedit.types import Image, Size
 
-__all__ = ["Field", "FlowMeter", "Grey", "at", "grid", "misfit"]
+__all__ = ["Field", "FlowMeter", "Grey", "at", "enlargement", "grid", "misfit"]
 
 Field = NDArray[np.float32]  # [H, W] values, or [H, W, 2] x and y in pixels
 Grey = NDArray[np.uint8]  # [H, W]
@@ -31,8 +31,7 @@ class FlowMeter:
     """
 
     def __init__(self, size: Size, short_side: int = 0, smoothness: float = 20.0) -> None:
-        short, long = sorted((size.height, size.width))
-        factor = max(1.0, min(short_side / short, LONGEST * short_side / long))
+        factor = enlargement(size, short_side)
         self._size = (size.width, size.height)
         self._measured = (max(round(size.width * factor), LEAST_PX), max(round(size.height * factor), LEAST_PX))
         self._enlarged = self._measured != self._size
@@ -56,6 +55,12 @@ class FlowMeter:
         """A flow ``[H', W', 2]`` at the frames' own size and in their pixels, ``[H, W, 2]``."""
         factors = np.divide(self._measured, self._size, dtype=np.float32)
         return np.asarray(cv2.resize(flow, self._size, interpolation=cv2.INTER_AREA) / factors, np.float32)
+
+
+def enlargement(size: Size, short_side: int) -> float:
+    """The factor, at least 1, by which frames are enlarged to a shorter side; thin ones by less, see ``LONGEST``."""
+    short, long = sorted((size.height, size.width))
+    return max(1.0, min(short_side / short, LONGEST * short_side / long))
 
 
 def grid(like: NDArray[np.generic]) -> Field:

@@ -124,8 +124,13 @@ class KeptObject:
             number: its place among all, from 0.
         """
         looks = {str(index): fingerprint(image) for index, image in sorted(self.looks.items())}
-        about = {"number": number, "mask": self.mask.fingerprint, "references": looks, "prompt": self.prompt}
-        return {**about, "reference_order": list(self.looks)}
+        return {
+            "number": number,
+            "mask": self.mask.fingerprint,
+            "references": looks,
+            "reference_order": list(self.looks),
+            "prompt": self.prompt,
+        }
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ def generate(run: Run, bench: Workbench, number: int, loras: dict[str, Path]) ->
     tail: Frames = np.empty((0, *bench.first.shape), np.uint8)
     found = []
     for part, (segment, end) in enumerate(zip(segments, ends, strict=True)):
-        frames, reused = _made(run, bench, segment, tail, loras, number * len(segments) + part)
+        frames, reused = _frames(run, bench, segment, tail, loras, number * len(segments) + part)
         if part == 0:
             frames[0] = bench.first
         frames[: len(tail)] = _faded(tail, frames[: len(tail)], segment.given)
@@ -49,7 +49,7 @@ def generate(run: Run, bench: Workbench, number: int, loras: dict[str, Path]) ->
     return all(found)
 
 
-def _made(
+def _frames(
     run: Run, bench: Workbench, segment: Segment, tail: Frames, loras: dict[str, Path], part: int
 ) -> tuple[Frames, bool]:
     """The frames of a segment, and whether nothing had to be sampled for them: where nothing is edited, as they are.
@@ -109,7 +109,7 @@ def _latents(run: Run, condition: str, encoded: Encoded, loras: dict[str, Path],
     steps = path.with_suffix("")
     kept = try_load_tensors(path, ("latents",))
     if kept is None:
-        guided = sampling.guidance > 1 and not run.job.card.embeds_guidance
+        guided = run.job.card.guided(sampling.guidance)
         negative = run.family.embed_prompt("", run.device) if guided else None
         with run.phase("sample", part, _parts(run)) as on_step:
             look = run.previews.sampled if run.previews is not None and part == 0 else None

@@ -100,6 +100,10 @@ class ModelCard(BaseModel):
         config: dict[str, Any] = read_json(self.folder / component / "config.json")
         return config
 
+    def guided(self, guidance: float) -> bool:
+        """Whether a sampling step takes a second forward pass, without the prompt, at this guidance scale."""
+        return guidance > 1 and not self.embeds_guidance
+
     def prior(self, expert: str) -> Path:
         """The LoRA file that a fit of this expert may start from."""
         return prior_file(self.folder, expert)

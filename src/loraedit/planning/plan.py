@@ -204,7 +204,7 @@ def work_of(
     sampling = settings.sampling()
     return Work(
         shape, training, sampling, len(card.experts), settings.looks or 1, references, len(frames),
-        clip_frames or sum(frames), sampling.guidance > 1 and not card.embeds_guidance,
+        clip_frames or sum(frames), card.guided(sampling.guidance),
     )  # fmt: skip
 
 

@@ -7,15 +7,13 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from loraedit.optical_flow import enlargement
 from loraedit.types import Image, Plane, Size
 
 __all__ = ["Scale"]
 
 SHORTEST, LONGEST = 176, 232
 """The shorter side, in pixels, up to which small frames are enlarged, and down to which large ones are reduced."""
-
-THIN = 4
-"""Frames are enlarged until they are this many times as long as ``SHORTEST``; thin ones no more."""
 
 
 @dataclass(frozen=True)
@@ -35,9 +33,8 @@ class Scale:
     @classmethod
     def of(cls, size: Size) -> Scale:
         """The scale for a clip of this size."""
-        short, long = sorted((size.height, size.width))
-        enlarged = max(1.0, min(SHORTEST / short, THIN * SHORTEST / long))
-        return cls(size.height, size.width, enlarged if short < LONGEST else LONGEST / short)
+        short = min(size.height, size.width)
+        return cls(size.height, size.width, enlargement(size, SHORTEST) if short < LONGEST else LONGEST / short)
 
     @property
     def small(self) -> tuple[int, int]:
