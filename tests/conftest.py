@@ -19,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import numpy as np
 import pytest
 
+from loraedit.config import PAPER, Recipe
 from loraedit.types import Clip, Frames, Image, Mask
 
 if TYPE_CHECKING:
@@ -30,11 +31,10 @@ VARIANTS = {
     "plain": {},
     "nano-like": {"temporal": 2, "euler": True},
 }
-CARD = {
-    "area_px": 1024,
-    "text_tokens": 8,
-    "recipe": {"steps": 6, "rank": 2, "lr": 1e-3, "sampling_steps": 3, "guidance": 1.0},
-}
+METHOD = {"edit_weight", "looks", "fill", "detail", "strength"}
+PAPERS_METHOD, OWN_METHOD = PAPER.model_dump(include=METHOD), Recipe().model_dump(include=METHOD)
+SHORT = {"steps": 6, "rank": 2, "lr": 1e-3, "sampling_steps": 3, "guidance": 1.0}
+CARD = {"area_px": 1024, "text_tokens": 8, "recipe": {**PAPERS_METHOD, **SHORT}}
 HOSTILE_PROMPT = """</p><img src="http://127.0.0.1:9/a.png"><script>document.title = 'run'</script>"""
 
 

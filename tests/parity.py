@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import make_scene
+from conftest import PAPERS_METHOD, make_scene
 from PIL import Image
 from tiny_hunyuan import save_tiny_hunyuan
 from tiny_hunyuan15 import save_tiny_hunyuan15
@@ -33,7 +33,7 @@ from loraedit.types import Frames, Pixels
 
 CPU = torch.device("cpu")
 PROMPT = "a red coat"
-RECIPE = {"steps": 2, "rank": 2, "lr": 1e-3, "sampling_steps": 2, "guidance": 1.0}
+RECIPE = {**PAPERS_METHOD, "steps": 2, "rank": 2, "lr": 1e-3, "sampling_steps": 2, "guidance": 1.0}
 
 
 @dataclass(frozen=True)

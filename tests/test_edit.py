@@ -11,10 +11,11 @@ from pathlib import Path
 import forked
 import numpy as np
 import pytest
-from conftest import Scene, make_scene
+from conftest import OWN_METHOD, Scene, make_scene
 
 import loraedit
 from loraedit.editing import EditResult
+from loraedit.exporting import export
 from loraedit.types import Clip
 from loraedit.video import read_clip, read_image, write_clip, write_footage, write_image
 
@@ -72,6 +73,24 @@ def test_a_reference_adds_as_many_steps_and_changes_the_result(checkpoint: Path,
     with_it = edit(scene, checkpoint, steps=3, references={4: look})
     assert (len(without.losses), len(with_it.losses)) == (3, 6)
     assert not np.array_equal(without.clip.frames, with_it.clip.frames)
+
+
+def test_an_expert_for_noise_above_the_start_is_not_trained(
+    checkpoints: dict[str, Path], scene: Scene, tmp_path: Path
+) -> None:
+    """What large models do by default; a start from noise alone later trains the one that is missing."""
+    place, asked = tmp_path / "run", {"steps": 1, "store": "none"}
+    low = edit(scene, checkpoints["wan22"], run=place, **{**OWN_METHOD, **asked})
+    assert low.outside_exact and len(low.losses) == 1
+    assert [path.name for path in export(place, tmp_path / "x.safetensors", "comfyui")] == ["x-low.safetensors"]
+    edit(scene, checkpoints["wan22"], run=place, **{**OWN_METHOD, **asked, "strength": 1.0})
+    assert [path.name for path in export(place, tmp_path / "y.safetensors", "comfyui")] == [
+        "y-high.safetensors", "y-low.safetensors",
+    ]  # fmt: skip
+    log = [json.loads(line) for line in (place / "log.jsonl").read_text().splitlines()]
+    assert [each["lora"].split("-")[1] for each in log if each["event"] == "trained"] == [
+        "transformer_2", "transformer",
+    ]  # fmt: skip
 
 
 def test_looks_train_on_recoloured_clips_too(checkpoint: Path, scene: Scene) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from conftest import Scene
+from conftest import OWN_METHOD, Scene
 from diffusers.pipelines.ltx2.connectors import LTX2TextConnectors
 from parity import check_edit
 from tiny import distinct_models
@@ -141,6 +141,18 @@ def test_what_a_token_model_cannot_be_shown_is_refused(published: dict[str, Path
         edit(anchors=True, references={4: scene.edited_first})
     with pytest.raises(InputError, match="Give --strength below 1"):
         edit(fill="carry", strength=1.0)
+
+
+def test_a_token_model_starts_from_what_is_carried_by_default(published: dict[str, Path], scene: Scene) -> None:
+    made, other = (
+        loraedit.edit(
+            scene.source, scene.edited_first, scene.mask, model=str(published[TOKENS]),
+            **{**OWN_METHOD, "steps": 1, "sampling_steps": 12, "detail": False, **settings},
+        )
+        for settings in ({}, {"strength": 0.6})
+    )  # fmt: skip
+    assert made.outside_exact
+    assert not np.array_equal(made.clip.frames, other.clip.frames)
 
 
 def test_a_first_last_frame_model_reads_both_ends_of_the_condition(published: dict[str, Path]) -> None:

@@ -12,6 +12,7 @@ from loraedit.errors import InputError
 from loraedit.types import Codec
 
 __all__ = [
+    "PAPER",
     "Crop",
     "EditSettings",
     "Fill",
@@ -148,9 +149,9 @@ class Resources(_Settings):
 class Recipe(_Settings):
     """A model's own defaults, from its card. See :class:`EditSettings`.
 
-    The defaults here are the paper's but for a quarter of its training steps at three times its learning rate, and 20
-    sampling steps in place of 30. ``benchmarks/cheap.py`` measures on nano what that costs in quality, and counts what
-    it saves on a large model; no large model has been trained with it yet.
+    The defaults here take a quarter of the paper's training steps and 20 of its 30 sampling steps, and show the model
+    the edited frames as the source's motion carries them. ``benchmarks/cheap.py`` measures on nano what each of that is
+    worth, and counts what it saves on a large model; no large model has been trained with it yet.
     """
 
     steps: Steps = 25
@@ -161,16 +162,16 @@ class Recipe(_Settings):
     batch: Count = 1
     rank: Rank = 16
     targets: Targets = "all"
-    lr: Rate = 3e-4
-    edit_weight: Factor = 1.0
-    looks: Count = 1
+    lr: Rate = 1e-4
+    edit_weight: Factor = 4.0
+    looks: Count = 6
     time_low: Level = 0.0
     prior: bool = False
-    fill: Fill = "grey"
-    detail: bool = False
+    fill: Fill = "carry"
+    detail: bool = True
     anchors: bool = False
     hold: bool = False
-    strength: Strength = 1.0
+    strength: Strength = 0.8
     crop: Crop = "auto"
     context: Context = 0.25
     segment_frames: Length = 81
@@ -179,9 +180,14 @@ class Recipe(_Settings):
 
     def as_in_the_paper(self) -> Recipe:
         """The paper's choices of method; how long, how fast and how to sample are the card's own, if it says so."""
-        plain = Recipe(crop="off", steps=100, lr=1e-4, sampling_steps=30)
         names = ("steps", "reference_steps", "rank", "lr", "segment_frames", "sampling_steps", "guidance")
-        return plain.model_copy(update={name: getattr(self, name) for name in names if name in self.model_fields_set})
+        return PAPER.model_copy(update={name: getattr(self, name) for name in names if name in self.model_fields_set})
+
+
+PAPER = Recipe(
+    steps=100, lr=1e-4, edit_weight=1.0, looks=1, fill="grey", detail=False, strength=1.0, crop="off", sampling_steps=30
+)
+"""LoRA-Edit's own recipe."""
 
 
 class EditSettings(_Settings):

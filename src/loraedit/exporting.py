@@ -23,7 +23,8 @@ __all__ = ["Precision", "convert", "describe", "export"]
 Precision = Literal["keep", "fp32", "bf16", "fp16"]
 
 DTYPES = {"keep": None, "fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-NOISES = ("high", "low")
+EXPERTS = {"transformer": "high", "transformer_2": "low"}
+"""For which noise the transformers of a model with two are; of these a run may have needed the second alone."""
 
 
 @unusable_paths_refused()
@@ -75,8 +76,8 @@ def export(source: Path, out: Path, form: str, precision: str = "keep") -> list[
 
 def _told_apart(files: Sequence[Path]) -> list[str]:
     """What tells the LoRA files of a run apart, which are named ``COURSE-EXPERT-KEY``, each object's together."""
-    experts = {file.stem.split("-")[1] for file in files}
-    noises = [f"-{noise}" for noise in NOISES] if len(experts) > 1 else [""]
+    experts = sorted({file.stem.split("-")[1] for file in files})
+    noises = [""] if experts == ["transformer"] else [f"-{EXPERTS[expert]}" for expert in experts]
     objects = len(files) // len(noises)
     return [f"-{number}{noise}" if objects > 1 else noise for number in range(objects) for noise in noises]
 

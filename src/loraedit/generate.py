@@ -25,7 +25,7 @@ from loraedit.memory import place
 from loraedit.ranks import leads
 from loraedit.types import OnStep, no_step
 
-__all__ = ["Held", "initial_noise", "sample"]
+__all__ = ["Held", "initial_noise", "sample", "start_at"]
 
 OnEstimate = Callable[[Tensor, int, int], None]
 """Called after each step with (what the latents will become, as this step has it, steps done, steps in all)."""
@@ -81,7 +81,7 @@ def sample(
     if sampling.guidance > 1 and negative is not None:
         unconditional = replace(condition, **{name: value.to(device) for name, value in negative.items()})
     scheduler = family.scheduler(sampling.sampling_steps, noise.shape, device)
-    first, levels = _schedule(scheduler, sampling.strength)
+    first, levels = start_at(scheduler, sampling.strength)
     latents = noise if first == 0 else add_noise(shown, noise, levels[0])
     loader = _Experts(
         family, loras, extras, device, sampling.step_cache, tokens_of(family.card, condition.condition.shape[1:]), held
@@ -114,8 +114,12 @@ def _check_finite(values: Tensor) -> None:
         raise InputError("Generation gave values that are no numbers. Lower --lr and train again, or lower --guidance.")
 
 
-def _schedule(scheduler: Any, strength: float) -> tuple[int, list[float]]:
-    """The first step at or under a noise level (the last one if there is none), and the level before each, then 0."""
+def start_at(scheduler: Any, strength: float) -> tuple[int, list[float]]:
+    """Let a scheduler begin with the first step at or under a noise level, or with the last if there is none.
+
+    Returns:
+        The step, and the noise level before each from there on, then 0.
+    """
     levels = [float(timestep) / TIMESTEPS for timestep in scheduler.timesteps]
     first = next((index for index, level in enumerate(levels) if level <= strength), len(levels) - 1)
     scheduler.set_begin_index(first)

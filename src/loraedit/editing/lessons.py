@@ -57,6 +57,8 @@ class _Course:
 def learn(run: Run, bench: Workbench, number: int) -> dict[str, Path]:
     """A layer's LoRA file per expert, trained now or found: the source first, then on from there with each reference.
 
+    An expert for noise above all that is sampled, or below all that is to be trained on, gets none.
+
     Args:
         number: which layer it is, from 0.
     """
@@ -64,7 +66,7 @@ def learn(run: Run, bench: Workbench, number: int) -> dict[str, Path]:
     courses = _courses(run, bench, lessons)
     files = {}
     for expert in run.family.experts:
-        if max(expert.low, run.settings.time_low or 0.0) < expert.high:
+        if expert.serves(run.settings.time_low or 0.0, run.settings.strength or 1.0):
             files[expert.name] = _train_all(run, expert, courses, lessons)
     losses, which = run.result.losses, f"lora_{number}" if len(run.job.layers) > 1 else "lora"
     run.result.paths |= {which if name == "transformer" else f"{which}_{name}": file for name, file in files.items()}

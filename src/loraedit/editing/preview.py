@@ -49,6 +49,7 @@ class Previews:
 
     def __init__(self, run: Run, bench: Workbench, condition: Sample, loras: dict[str, Path]) -> None:
         self.run, self.loras = run, loras
+        self._first = next(each for each in run.family.experts if each.serves(0.0, run.settings.strength or 1.0))
         segment = run.job.segments[0]
         self.mask = bench.mask(segment)
         self.source = Clip(bench.below(segment.start, segment.stop), run.job.source.fps)
@@ -79,7 +80,7 @@ class Previews:
 
     def trained(self, expert: Expert, transformer: Any, done: int, total: int) -> None:
         """A look in training, if one is due after so many steps; of the expert that generation starts with."""
-        if self._due(done, total) and expert == self.run.family.experts[0]:
+        if self._due(done, total) and expert == self._first:
             transformer.eval()
             self._write(self._sampled({}, Held(expert, transformer)), f"train-{done:06d}")
             transformer.train()

@@ -6,17 +6,19 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+import torch
+
 from loraedit.compose import padded_length, working_size
-from loraedit.config import EditSettings, Resources, SamplingSettings, TrainSettings
+from loraedit.config import PAPER, EditSettings, Resources, TrainSettings
+from loraedit.families import open_family
 from loraedit.families.card import ModelCard
+from loraedit.generate import start_at
 from loraedit.planning.cards import CARDS, EFFICIENCY, HOST_BANDWIDTH, GraphicsCard
 from loraedit.planning.cost import Cost, Shape, lora_bytes, measure_cost
 from loraedit.planning.fitting import MARGIN_BYTES, fit, fits
 from loraedit.types import OnStep, Size, no_step
 
 __all__ = [
-    "REFERENCE_SAMPLING_STEPS",
-    "REFERENCE_TRAIN_STEPS",
     "Plan",
     "Work",
     "make_plan",
@@ -24,9 +26,6 @@ __all__ = [
     "work_of",
 ]
 
-REFERENCE_TRAIN_STEPS, REFERENCE_SAMPLING_STEPS = 100, 30
-"""LoRA-Edit's own recipe, on the whole frame, with guidance: two forward passes a sampling step, one where the model
-reads the guidance itself."""
 FLOAT = 4
 
 
@@ -37,7 +36,7 @@ class Work:
     Attributes:
         shape: what the model sees.
         train: settings of the training; its steps count for one expert, references included.
-        sampling: settings of the sampling.
+        sampling_steps: that are taken, which is fewer than asked for where sampling starts from what is shown.
         experts: transformers that are trained.
         samples: clips to encode.
         reference_samples: edited frames to train on.
@@ -48,7 +47,7 @@ class Work:
 
     shape: Shape
     train: TrainSettings
-    sampling: SamplingSettings
+    sampling_steps: int
     experts: int = 1
     samples: int = 1
     reference_samples: int = 0
@@ -59,7 +58,7 @@ class Work:
     @property
     def passes(self) -> int:
         """Forward passes of the sampling."""
-        return self.segments * self.sampling.sampling_steps * (2 if self.guided else 1)
+        return self.segments * self.sampling_steps * (2 if self.guided else 1)
 
 
 @dataclass(frozen=True)
@@ -201,19 +200,27 @@ def work_of(
     training = settings.training()
     steps = training.steps + sum(settings.reference_courses(references))
     training = training.model_copy(update={"steps": steps if settings.lora != "none" else 0})
-    sampling = settings.sampling()
+    sampling, family = settings.sampling(), open_family(card)
+    latent = (card.latent_channels, *shape.latent(card))
+    _, levels = start_at(family.scheduler(sampling.sampling_steps, latent, torch.device("cpu")), sampling.strength)
+    trained = [each for each in family.experts if each.serves(training.time_low, sampling.strength)]
+    carried = settings.fill == "carry" and settings.lora == "motion"  # the clip as it is, seen from both its ends
+    samples = training.looks + carried if settings.lora != "none" else 0
     return Work(
-        shape, training, sampling, len(card.experts), settings.looks or 1, references, len(frames),
+        shape, training, len(levels) - 1, len(trained), samples, references, len(frames),
         clip_frames or sum(frames), card.guided(sampling.guidance),
     )  # fmt: skip
 
 
 def reference_flops(card: ModelCard, whole: Shape, on_step: OnStep = no_step) -> int:
-    """Of training and sampling by the reference recipe: the whole frame, rank 16, blocks computed again."""
-    settings = TrainSettings(steps=REFERENCE_TRAIN_STEPS, rank=16, lr=1e-4)
+    """Of training and sampling by LoRA-Edit's own recipe: the whole frame, with guidance, blocks computed again.
+
+    Guidance takes two forward passes a sampling step, but one where the model reads it.
+    """
+    settings = TrainSettings(steps=PAPER.steps, rank=PAPER.rank, lr=PAPER.lr)
     costs = measure_cost(card, whole, settings, Resources(checkpointing=True), on_step)
-    passes = REFERENCE_SAMPLING_STEPS * (1 if card.embeds_guidance else 2)
-    return len(card.experts) * REFERENCE_TRAIN_STEPS * costs["train"].flops + passes * costs["sample"].flops
+    passes = PAPER.sampling_steps * (1 if card.embeds_guidance else 2)
+    return len(card.experts) * PAPER.steps * costs["train"].flops + passes * costs["sample"].flops
 
 
 def _disk_bytes(card: ModelCard, frame: Size, work: Work) -> int:
@@ -224,7 +231,7 @@ def _disk_bytes(card: ModelCard, frame: Size, work: Work) -> int:
     f, h, w = work.shape.latent(card)
     cells = f * h * w * FLOAT
     pictures = 4 * work.clip_frames * frame.height * frame.width * 3
-    kept = (work.sampling.sampling_steps + work.segments) * card.latent_channels * cells
+    kept = (work.sampling_steps + work.segments) * card.latent_channels * cells
     encoded = (
         (work.samples + work.reference_samples + work.segments) * (2 * card.latent_channels + card.temporal) * cells
     )
