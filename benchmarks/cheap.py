@@ -37,6 +37,7 @@ FULL, DEFAULT, LONGER, GREY = (
     "default, the reference's steps",
     "default's steps, the reference's method",
 )
+OWN = "nano's own recipe"
 RATE = 3e-3
 """Of nano without a prior, as in ``benchmarks.propagation``, where large models have the paper's."""
 
@@ -53,13 +54,24 @@ RECIPES: dict[str, dict[str, Any]] = {
     DEFAULT: _of(Recipe()),
     LONGER: {**_of(Recipe()), **_STEPS},
     GREY: {**_of(PAPER), **{name: getattr(Recipe(), name) for name in (*_STEPS, "crop")}},
-    "nano's own recipe": {},
+    OWN: {},
     "prior, 0 steps": {"steps": 0},
     "prior, 10 steps": {"steps": 10},
     "prior, until learned, at most 100 steps": {"steps": 100, "check_every": 5},
     "no prior, 60 steps": {**_of(Recipe()), "steps": 60},
 }
-"""Settings by name."""
+"""What is learnt, and how long; settings by name."""
+
+SAMPLING: dict[str, tuple[str, dict[str, Any]]] = {
+    "10 steps, the reference's recipe": (FULL, {**RECIPES[FULL], "sampling_steps": 10}),
+    "5 steps": (OWN, {"sampling_steps": 5}),
+    "10 steps": (OWN, {"sampling_steps": 10}),
+    "40 steps": (OWN, {"sampling_steps": 40}),
+    "step cache at 0.05": (OWN, {"step_cache": 0.05}),
+    "step cache at 0.2": (OWN, {"step_cache": 0.2}),
+}
+"""How it is sampled: the recipe that it is a change of, and settings, by name."""
+EVERY = RECIPES | {name: settings for name, (_, settings) in SAMPLING.items()}
 
 MODEL, FRAME, FRAMES = "wan2.1-i2v-14b-480p", Size(480, 832), 49
 
@@ -68,13 +80,13 @@ Scores = dict[str, dict[tuple[str, int], dict[str, float]]]
 
 def result_file(work: Path, kind: str, number: int, name: str) -> Path:
     """Where the scores of a recipe on a case are kept."""
-    return work / f"{kind}-{number}-{result_key(RECIPES[name])}.json"
+    return work / f"{kind}-{number}-{result_key(EVERY[name])}.json"
 
 
 def carry_out(kind: str, number: int, name: str, path: Path) -> None:
     """Run a recipe on a case, and keep its scores."""
     case, start = make_case(kind, number), time.monotonic()
-    result = loraedit.edit(case.source, case.truth[0], case.mask, **RECIPES[name])
+    result = loraedit.edit(case.source, case.truth[0], case.mask, **EVERY[name])
     seconds = round(time.monotonic() - start, 2)
     write_json(path, {**score(result.clip.frames, case), "steps": len(result.losses), "seconds": seconds})
 
@@ -85,7 +97,7 @@ def run_all(work: Path, cases: int, workers: int) -> Scores:
     Args:
         workers: processes; with none, what is there is read.
     """
-    every = [(kind, number, name) for number in range(cases) for kind in KINDS for name in RECIPES]
+    every = [(kind, number, name) for number in range(cases) for kind in KINDS for name in EVERY]
     paths = {each: result_file(work, *each) for each in every}
     missing = {each: path for each, path in paths.items() if not path.exists() and workers}
     with (
@@ -97,8 +109,8 @@ def run_all(work: Path, cases: int, workers: int) -> Scores:
             future.result()
             progress.advance(bar)
     whole = [(kind, number) for number in range(cases) for kind in KINDS]
-    whole = [case for case in whole if all(paths[*case, name].exists() for name in RECIPES)]
-    return {name: {case: json.loads(paths[*case, name].read_text()) for case in whole} for name in RECIPES}
+    whole = [case for case in whole if all(paths[*case, name].exists() for name in EVERY)]
+    return {name: {case: json.loads(paths[*case, name].read_text()) for case in whole} for name in EVERY}
 
 
 def above(scores: Scores, name: str, base: str) -> Interval:
@@ -109,13 +121,20 @@ def above(scores: Scores, name: str, base: str) -> Interval:
 def quality_table(scores: Scores) -> str:
     """Every recipe with its quality and its steps."""
     rows = []
-    for name, row in scores.items():
+    for name in RECIPES:
+        row = scores[name]
         values = {each: float(np.mean([case[each] for case in row.values()])) for each in ("psnr", "nearer", "steps")}
         rows.append([
             name, f"{values['steps']:.0f}", f"{values['psnr']:.2f}", f"{100 * values['nearer']:.0f} %",
             "" if name == FULL else span(above(scores, name, FULL)),
         ])  # fmt: skip
     return table(["recipe", "training steps", "PSNR, dB", "nearer to truth", "above full cost, dB"], rows)
+
+
+def sampling_table(scores: Scores) -> str:
+    """Every way of sampling beside the recipe that it is a change of."""
+    rows = [[name, base, span(above(scores, name, base))] for name, (base, _) in SAMPLING.items()]
+    return table(["sampling", "of", "above it, dB"], rows)
 
 
 def cost_table() -> str:
@@ -162,6 +181,9 @@ Fewer steps alone change it by {span(above(scores, GREY, FULL))} dB with the ref
 {span(above(scores, DEFAULT, LONGER))} dB with the default's. nano is tiny and these clips are procedural: that
 the same holds for a large model is an inference from this, not a measurement. `--recipe paper` is the full-cost one.
 
+## Sampling
+
+{sampling_table(scores)}
 ## The prior
 
 With the prior and 10 steps against 60 steps without it, all else alike: {span(prior)} dB. Only nano brings a prior; a

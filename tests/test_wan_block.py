@@ -16,7 +16,7 @@ from torch.nn.functional import rms_norm, scaled_dot_product_attention
 
 from loraedit import devices
 from loraedit.config import SamplingSettings
-from loraedit.families import wan_attention, wan_feed
+from loraedit.families import wan_attention, wan_feed, wan_rows
 from loraedit.families.base import Encoded, Family, batch
 from loraedit.generate import sample
 from loraedit.lora import _inject, as_autocast, attach, lora_parameters, merge, save_lora
@@ -74,8 +74,10 @@ def test_attention_and_its_gradients_are_those_of_torch(
         torch.testing.assert_close(ours, theirs)
 
 
+@pytest.mark.parametrize("rows", [1024, 3])
 @pytest.mark.parametrize("words", [0, 5])
-def test_attention_without_gradients_says_the_same(words: int) -> None:
+def test_attention_without_gradients_says_the_same(words: int, rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wan_rows, "ROWS", rows)
     with torch.random.fork_rng():
         torch.manual_seed(0)
         layer = WanAttention(24, heads=3, dim_head=8, cross_attention_dim_head=8 if words else None).requires_grad_(
@@ -84,10 +86,12 @@ def test_attention_without_gradients_says_the_same(words: int) -> None:
         x, text = torch.randn(2, 7, 24), torch.randn(2, words, 24)
     layer.to(torch.float64)
     wan_attention.write_out_attention(layer)
-    context = (text.double(),) if words else (None,)
-    taught = layer(x.double(), *context, None, None)
+    angles = _double(1, 7, 1, 4).detach()
+    turn = None if words else tuple(of(angles).repeat_interleave(2, -1) for of in (torch.cos, torch.sin))
+    given = x.double(), text.double() if words else None, None, turn
+    taught = layer(*given)
     with torch.inference_mode():
-        torch.testing.assert_close(layer(x.double(), *context, None, None), taught)
+        torch.testing.assert_close(layer(*given), taught)
 
 
 def test_the_table_of_scores_is_never_there_as_a_whole() -> None:
@@ -103,6 +107,7 @@ def test_the_feed_forward_and_its_gradients_are_those_of_diffusers(
     rows: int, tile: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(wan_feed, "ROWS", rows)
+    monkeypatch.setattr(wan_rows, "ROWS", rows)
     monkeypatch.setattr(wan_feed, "TILE", tile)
     layers = FeedForward(6, inner_dim=10, activation_fn="gelu-approximate").double().requires_grad_(False)
     _inject(LoraConfig(r=2, lora_alpha=4, target_modules=["proj", "2"]), layers, "default")
@@ -113,6 +118,8 @@ def test_the_feed_forward_and_its_gradients_are_those_of_diffusers(
     for run in (lambda: wan_feed.feed(layers, x), lambda: layers(x)):
         fed = run()
         found.append([fed, *torch.autograd.grad((fed * weight).sum(), (x, *adapter))])
+    with torch.no_grad():
+        torch.testing.assert_close(wan_feed.feed(layers, x), found[0][0])
     for ours, theirs in zip(*found, strict=True):
         torch.testing.assert_close(ours, theirs)
 

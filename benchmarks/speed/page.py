@@ -7,16 +7,25 @@ from typing import Any
 TITLES = {"train": "A training step", "sample": "A sampling step"}
 
 
-def section(figures: dict[str, Any]) -> str:
-    """Markdown: a table for each kind of step, and ours as a share of the fastest other."""
-    frames, height, width = figures["latents"]
+def section(figures: list[dict[str, Any]]) -> str:
+    """Markdown: a table for each size and kind of step, and ours as a share of the fastest other."""
+    first = figures[0]
     lines = [
         "## Speed beside others",
         "",
-        f"The same work in one process: nano's transformer, latents of {frames} x {height} x {width}, batch 1, a LoRA "
-        f"of rank 16 on every linear, inputs encoded beforehand for all, {figures['threads']} thread; medians of "
-        f"{figures['rounds']} rounds in which all take turns. Made by `python -m benchmarks.speed.run`.",
+        "The same work in one process: nano's transformer, batch 1, a LoRA of rank 16 on every linear, inputs encoded "
+        f"beforehand for all, {first['threads']} thread ({first['processor']}); medians of "
+        f"{first['rounds']} rounds in which all take turns. Ratios of time depend on the processor: the faster it "
+        "multiplies matrices, the more the rest counts. Of the peak in sampling nano's weights, which nobody can do "
+        f"without, are {first['weights'] / 1e6:.1f} MB. Made by `python -m benchmarks.speed.run`.",
     ]
+    for each in figures:
+        lines += _tables(each)
+    return "\n".join(lines) + "\n\n"
+
+
+def _tables(figures: dict[str, Any]) -> list[str]:
+    lines = ["", "### Latents of {} x {} x {}".format(*figures["latents"])]
     for what, title in TITLES.items():
         rows = figures[what]
         ours = rows["loraedit"]
@@ -32,4 +41,4 @@ def section(figures: dict[str, Any]) -> str:
             f"Against the fastest of them, {name}: {ours['seconds'] / other['seconds']:.2f} of the time, "
             f"{ours['bytes'] / other['bytes']:.2f} of the memory.",
         ]
-    return "\n".join(lines) + "\n\n"
+    return lines

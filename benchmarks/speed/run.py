@@ -32,6 +32,8 @@ from benchmarks.speed.work import Contender, Steps, make_work
 from benchmarks.tables import put_section
 
 WARM_UP = 2
+SIZES = [(9, 16), (17, 32)]
+"""Latent frames and cells a side: a window of the benchmark's cases, and one with eight times the tokens."""
 
 
 def contenders(work: Any, folder: Path) -> list[Contender]:
@@ -91,7 +93,7 @@ def in_turns(work: Steps, steps: int) -> Iterator[None]:
 def peak_bytes(contender: Contender, what: str) -> int:
     """Weights and what is trained, and the most that a step allocates on top."""
     model: nn.Module = getattr(contender, f"{what}_model")
-    held = sum(value.nbytes for value in (*model.parameters(), *model.buffers()))
+    held = held_bytes(model)
     held += 2 * sum(value.nbytes for value in model.parameters() if value.requires_grad) * (what == "train")
     profiled = profile(activities=[ProfilerActivity.CPU], profile_memory=True)
     done = iter(range(1, WARM_UP + 3))
@@ -112,12 +114,29 @@ def peak_bytes(contender: Contender, what: str) -> int:
     return held + peak
 
 
+def processor() -> str:
+    """Its name, and whether it multiplies matrices of bfloat16 in one instruction."""
+    found = torch.cpu.get_capabilities()
+    return f"{found['cpu_name']}, {'with' if found.get('amx_bf16') else 'without'} AMX"
+
+
+def held_bytes(model: nn.Module) -> int:
+    """Of all that a model holds."""
+    return sum(value.nbytes for value in (*model.parameters(), *model.buffers()))
+
+
 def measure(model: str, frames: int, side: int, rounds: int) -> dict[str, Any]:
     """All figures of all contenders."""
     work = make_work(model, frames, side, WARM_UP + rounds + 1)
-    figures: dict[str, Any] = {"latents": [frames, side, side], "threads": torch.get_num_threads(), "rounds": rounds}
+    figures: dict[str, Any] = {
+        "latents": [frames, side, side],
+        "threads": torch.get_num_threads(),
+        "processor": processor(),
+        "rounds": rounds,
+    }
     with tempfile.TemporaryDirectory() as folder:
         found = contenders(work, Path(folder))
+        figures["weights"] = held_bytes(found[0].sample_model)
         for what in ("train", "sample"):
             taken = seconds(found, what, rounds)
             figures[what] = {
@@ -134,14 +153,16 @@ def measure(model: str, frames: int, side: int, rounds: int) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="nano")
-    parser.add_argument("--frames", type=int, default=9, help="latent frames")
-    parser.add_argument("--side", type=int, default=16, help="latent cells a side")
+    parser.add_argument(
+        "--latents", type=int, nargs=2, action="append", metavar=("FRAMES", "SIDE"), help="latent frames, cells a side"
+    )
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--page", type=Path, help="write the figures into this page, between its markers")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    figures = measure(arguments.model, arguments.frames, arguments.side, arguments.rounds)
+    sizes = arguments.latents or SIZES
+    figures = [measure(arguments.model, frames, side, arguments.rounds) for frames, side in sizes]
     print(json.dumps(figures, indent=1))
     if arguments.page is not None:
         put_section(arguments.page, "speed", section(figures))

@@ -215,11 +215,12 @@ class WanFamily:
         """v_theta of noisy latents ``[B, c, f, h, w]`` at timesteps ``[B]`` (1000 t), float32."""
         dtype = transformer.dtype  # of the layers; some modulation tables stay float32
         hidden, timestep = self._input(latents, timestep, condition.condition)
+        hidden = hidden.to(dtype)  # what it was before is let go of
         image = condition.image
         if image is not None and self.card.image_frames > 1:  # the embedder takes the frames as rows of the batch
             image = image.reshape(len(image) * self.card.image_frames, -1, image.shape[2])
         output: Tensor = transformer(
-            hidden_states=hidden.to(dtype),
+            hidden_states=hidden,
             timestep=timestep,
             encoder_hidden_states=condition.text.to(dtype),
             encoder_hidden_states_image=None if image is None else image.to(dtype),

@@ -16,6 +16,8 @@ import torch
 from diffusers.models.transformers.transformer_wan import WanAttention, WanAttnProcessor
 from torch import Tensor
 
+from loraedit.families.wan_rows import by_rows
+
 __all__ = ["write_out_attention"]
 
 TILE = 2**19
@@ -62,12 +64,27 @@ def _taught(attn: Any, hidden_states: Tensor, context: Tensor, turn: Tensor | No
 
 
 def _untaught(attn: Any, hidden_states: Tensor, context: Tensor, turn: Tensor | None) -> Tensor:
-    """The same without: nothing that a layer gives is kept beside what comes of it."""
-    about = attn.norm_q.eps, turn, attn.heads
-    q = _ready_query(attn.to_q(hidden_states), attn.norm_q.weight, *about)
-    k = _ready_key(attn.to_k(context), attn.norm_k.weight, *about)
-    v = _split(attn.to_v(context), attn.heads, q.dtype)
-    return _join(_mixed(q, k, v, _bounded(q, k))[0], attn.heads)
+    """The same without: nothing that a layer gives is kept beside what comes of it, which takes the place of q."""
+    heads, eps = attn.heads, attn.norm_q.eps
+
+    def query(rows: slice) -> Tensor:
+        return _ready_query(attn.to_q(hidden_states[:, rows]), attn.norm_q.weight, eps, _of(turn, rows), heads)
+
+    def key(rows: slice) -> Tensor:
+        return _ready_key(attn.to_k(context[:, rows]), attn.norm_k.weight, eps, _of(turn, rows), heads)
+
+    def value(rows: slice) -> Tensor:
+        given: Tensor = attn.to_v(context[:, rows])
+        return _split(given, heads, given.dtype)
+
+    q, k, v = (by_rows(make, of.shape[1]) for make, of in ((query, hidden_states), (key, context), (value, context)))
+    _mixed(q, k, v, _bounded(q, k), q)
+    del k, v
+    return _join(q, heads)
+
+
+def _of(turn: Tensor | None, rows: slice) -> Tensor | None:
+    return None if turn is None else turn[:, rows]
 
 
 class _Attention(torch.autograd.Function):
@@ -110,9 +127,9 @@ class _Attention(torch.autograd.Function):
         return of_query, of_key, _join(of_v.mT, heads), *[None] * 5
 
 
-def _mixed(q: Tensor, k: Tensor, v: Tensor, bounded: bool) -> tuple[Tensor, Tensor]:
-    """O and s."""
-    mixed, sums = torch.empty_like(q), q.new_empty(*q.shape[:2], 1)
+def _mixed(q: Tensor, k: Tensor, v: Tensor, bounded: bool, out: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """O, which may take the place of q, and s."""
+    mixed, sums = torch.empty_like(q) if out is None else out, q.new_empty(*q.shape[:2], 1)
     for here, rows in _tiles(q, k):
         _mix(q[here, rows], k[here], v[here], mixed[here, rows], sums[here, rows], bounded)
     return mixed.div_(sums), sums

@@ -47,6 +47,7 @@ def _block(
     shift, scale, gate, fed_shift, fed_scale, fed_gate = modulation if temb.ndim == 4 else modulation.unsqueeze(2)
     attended = block.attn1(_modulated(hidden_states, scale, shift, block.norm1.eps), None, None, rotary_emb)
     hidden_states = _gated(hidden_states, attended, gate)
+    del attended
     hidden_states = hidden_states + block.attn2(_normed(hidden_states, block.norm2), encoder_hidden_states, None, None)
     fed = feed(block.ffn, _modulated(hidden_states, fed_scale, fed_shift, block.norm3.eps))
     return _gated(hidden_states, fed, fed_gate)

@@ -16,13 +16,14 @@ from diffusers.models.attention import FeedForward
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from loraedit.families.wan_rows import by_rows
 from loraedit.lora_layer import Adapted, LoraLinear
 
 __all__ = ["feed"]
 
 _ONEDNN: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
 ROWS = 1024
-"""So many rows at a time."""
+"""So many rows at a time where a gradient is asked for."""
 TILE = 2**16
 """So many values at a time between the two products: some such tables in float32 lie in a core's own cache."""
 SLOPE = 2 * math.sqrt(2 / math.pi)
@@ -36,8 +37,7 @@ def feed(layers: FeedForward, x: Tensor) -> Tensor:
     assert isinstance(first, GELU)
     fed: Tensor
     if not torch.is_grad_enabled():
-        fed = second(_activated(first, x))
-        return fed
+        return by_rows(lambda rows: second(_activated(first, x[:, rows])), x.shape[1])
     adapted = [each.parts(x) for each in (first.proj, second) if isinstance(each, LoraLinear)]
     parts = [part for each in adapted if each is not None for part in each]
     if len(parts) < 2 * len(Adapted._fields) or first.approximate != "tanh":
