@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -81,6 +82,15 @@ def _generation_in_float32() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("loraedit.generate.autocasts", lambda _: False)
         yield
+
+
+@pytest.fixture
+def coarse_flow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Flow is measured on small frames as they are: how well they are carried is not what is tested."""
+    from loraedit import working
+
+    for name in ("carry", "trace"):
+        monkeypatch.setattr(working, name, partial(getattr(working, name), short_side=0))
 
 
 @pytest.fixture

@@ -75,6 +75,7 @@ def test_a_reference_adds_as_many_steps_and_changes_the_result(checkpoint: Path,
     assert not np.array_equal(without.clip.frames, with_it.clip.frames)
 
 
+@pytest.mark.usefixtures("coarse_flow")
 def test_an_expert_for_noise_above_the_start_is_not_trained(
     checkpoints: dict[str, Path], scene: Scene, tmp_path: Path
 ) -> None:
@@ -97,6 +98,7 @@ def test_looks_train_on_recoloured_clips_too(checkpoint: Path, scene: Scene) -> 
     assert edit(scene, checkpoint, steps=3, looks=3).losses != edit(scene, checkpoint, steps=3, looks=1).losses
 
 
+@pytest.mark.usefixtures("coarse_flow")
 def test_carried_frames_change_what_is_generated_and_naive_ignores_them(checkpoint: Path, scene: Scene) -> None:
     grey, carried, detailed, naive, naive_grey = (
         edit(scene, checkpoint, steps=2, **settings).clip.frames
@@ -163,6 +165,7 @@ def test_a_prior_that_is_not_there_and_no_steps_without_one_are_refused(checkpoi
         edit(scene, checkpoint, steps=0)
 
 
+@pytest.mark.usefixtures("coarse_flow")
 def test_the_papers_recipe_changes_the_method_and_leaves_the_models_pace(checkpoint: Path, scene: Scene) -> None:
     settings = {"fill": "carry", "detail": True, "looks": 3, "edit_weight": 5.0}
     paper = edit(scene, checkpoint, recipe="paper", steps=3)
@@ -218,6 +221,7 @@ def test_a_damaged_file_of_a_run_is_made_again(checkpoint: Path, scene: Scene, t
 @pytest.mark.parametrize(
     "settings", [{"anchors": True}, {"fill": "carry", "detail": True, "looks": 3}, {"lora": "naive"}]
 )
+@pytest.mark.usefixtures("coarse_flow")
 def test_a_long_clip_is_made_in_segments(checkpoint: Path, tmp_path: Path, settings: dict[str, object]) -> None:
     """Every frame is made, the outside stays, and a second run finds everything that was made segment by segment."""
     scene, run = make_scene(frames=22, height=64, width=72), tmp_path / "run"
@@ -236,6 +240,7 @@ def test_a_long_clip_is_made_in_segments(checkpoint: Path, tmp_path: Path, setti
     assert again.reused[-1] == "sample" and np.array_equal(again.clip.frames, frames)
 
 
+@pytest.mark.usefixtures("coarse_flow")
 def test_segments_in_which_nothing_is_edited_are_neither_learnt_nor_made(checkpoint: Path, tmp_path: Path) -> None:
     """The thing leaves after five frames, and comes back in the last one."""
     scene, run = make_scene(frames=24, height=64, width=72), tmp_path / "run"

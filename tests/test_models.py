@@ -143,6 +143,7 @@ def test_what_a_token_model_cannot_be_shown_is_refused(published: dict[str, Path
         edit(fill="carry", strength=1.0)
 
 
+@pytest.mark.usefixtures("coarse_flow")
 def test_a_token_model_starts_from_what_is_carried_by_default(published: dict[str, Path], scene: Scene) -> None:
     made, other = (
         loraedit.edit(

@@ -244,6 +244,7 @@ def test_a_model_that_reads_the_guidance_itself_is_run_once_a_step() -> None:
 
 
 @pytest.mark.parametrize("strength", [1.0, 0.8])
+@pytest.mark.usefixtures("coarse_flow")
 def test_what_is_planned_is_what_is_done(checkpoints: dict[str, Path], scene: Scene, strength: float) -> None:
     """With two experts, of which a start below the noise of one leaves that out."""
     model, done = checkpoints["wan22"], dict[str, int]()

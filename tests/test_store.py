@@ -103,6 +103,7 @@ def test_references_go_on_from_what_has_been_learnt(
     assert list(repetition.job.references) == [4, 2] and repetition.job.settings.store == "none"
 
 
+@pytest.mark.usefixtures("coarse_flow")
 def test_the_motion_of_a_long_clip_is_taught_alike_whatever_is_edited(checkpoint: Path) -> None:
     scene, taught = make_scene(frames=9), []
     settings = make_settings({"model": str(checkpoint), "segment_frames": 5, "crop": "off", "fill": "carry"})
