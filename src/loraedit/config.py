@@ -47,6 +47,10 @@ Share = Annotated[float, Field(gt=0.0, le=1.0)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 
 
+NEARLY_NOISE = 0.97
+"""The strength that leaves a distilled LoRA all of its few steps but the one from noise alone."""
+
+
 class _Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -318,7 +322,8 @@ class EditSettings(_Settings):
         """
         defaults = recipe.as_in_the_paper() if self.recipe == "paper" else recipe
         if self.distilled:
-            defaults = defaults.model_copy(update={"sampling_steps": self.distilled, "guidance": 1.0})
+            few = {"sampling_steps": self.distilled, "guidance": 1.0, "strength": max(defaults.strength, NEARLY_NOISE)}
+            defaults = defaults.model_copy(update=few)
         missing = {name: value for name, value in defaults.model_dump().items() if getattr(self, name) is None}
         settled = self.model_copy(update=missing)
         longer = settled.steps if settled.reference_steps is None else settled.reference_steps
