@@ -50,6 +50,7 @@ def test_attention_and_its_gradients_are_those_of_torch(
     tile: int, size: float, words: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(wan_attention, "TILE", tile)
+    monkeypatch.setattr(wan_attention, "LEAST_ROWS", 1)
     query, weight = _double(2, 7, 24), _double(2, 7, 24, seed=1)
     key, value = _double(2, words or 7, 24, seed=2), _double(2, words or 7, 24, seed=3)
     norms = [_double(24, seed=seed).detach().abs() * size for seed in (4, 5)]

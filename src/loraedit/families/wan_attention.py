@@ -22,6 +22,8 @@ __all__ = ["write_out_attention"]
 
 TILE = 2**19
 """So many scores are there at a time: a megabyte in bfloat16, which a core's own cache holds."""
+LEAST_ROWS = 224
+"""Of fewer queries at a time, the products are slow."""
 SAFE = 96.0
 """Powers of two up to here, and sums and products of them, are well within what bfloat16 and float32 hold."""
 
@@ -77,10 +79,10 @@ def _untaught(attn: Any, hidden_states: Tensor, context: Tensor, turn: Tensor | 
         given: Tensor = attn.to_v(context[:, rows])
         return _split(given, heads, given.dtype)
 
-    q, k, v = (by_rows(make, of.shape[1]) for make, of in ((query, hidden_states), (key, context), (value, context)))
-    _mixed(q, k, v, _bounded(q, k), q)
-    del k, v
-    return _join(q, heads)
+    q, k = by_rows(query, hidden_states.shape[1]), by_rows(key, context.shape[1])
+    bounded, columns = _bounded(q, k), k.mT.contiguous()
+    del k
+    return _join(_mixed(q, columns, by_rows(value, context.shape[1]), bounded, q)[0], heads)
 
 
 def _of(turn: Tensor | None, rows: slice) -> Tensor | None:
@@ -108,7 +110,7 @@ class _Attention(torch.autograd.Function):
         ctx.about = eps, turn, heads
         q, k, v = _ready(query, key, value, query_weight, key_weight, *ctx.about)
         ctx.bounded = _bounded(q, k)
-        mixed, sums = _mixed(q, k, v, ctx.bounded)
+        mixed, sums = _mixed(q, k.mT.contiguous(), v, ctx.bounded)
         joined = _join(mixed, heads)
         ctx.save_for_backward(query, key, value, query_weight, key_weight, joined, sums)
         return joined
@@ -127,17 +129,17 @@ class _Attention(torch.autograd.Function):
         return of_query, of_key, _join(of_v.mT, heads), *[None] * 5
 
 
-def _mixed(q: Tensor, k: Tensor, v: Tensor, bounded: bool, out: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """O, which may take the place of q, and s."""
+def _mixed(q: Tensor, columns: Tensor, v: Tensor, bounded: bool, out: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """O, which may take the place of q, and s; of k^T, which is laid out so once for all tiles."""
     mixed, sums = torch.empty_like(q) if out is None else out, q.new_empty(*q.shape[:2], 1)
-    for here, rows in _tiles(q, k):
-        _mix(q[here, rows], k[here], v[here], mixed[here, rows], sums[here, rows], bounded)
+    for here, rows in _tiles(q, v):
+        _mix(q[here, rows], columns[here], v[here], mixed[here, rows], sums[here, rows], bounded)
     return mixed.div_(sums), sums
 
 
-def _mix(query: Tensor, key: Tensor, value: Tensor, mixed: Tensor, sums: Tensor, bounded: bool) -> None:
+def _mix(query: Tensor, columns: Tensor, value: Tensor, mixed: Tensor, sums: Tensor, bounded: bool) -> None:
     """Fill in E v and s of a tile."""
-    powers = _powers(query, key, bounded)
+    powers = _powers(query, columns, bounded)
     torch.sum(powers, -1, keepdim=True, out=sums)
     torch.matmul(powers, value, out=mixed)
 
@@ -148,13 +150,14 @@ def _attention_gradient(
     """Of q, and those of k and v transposed, by dO / s and O; for scores as exponents of two, 1 / log 2 of it."""
     of_q, of_k, of_v = torch.empty_like(q), k.new_zeros(k.mT.shape), v.new_zeros(v.mT.shape)
     centred = torch.cat([shared, -(shared * mixed).sum(-1, keepdim=True)], -1)
-    with_one = torch.cat([v, torch.ones_like(v[..., :1])], -1)
+    with_one = torch.cat([v.mT, torch.ones_like(v.mT[:, :1])], 1)
+    columns = k.mT.contiguous()
     for here, rows in _tiles(q, k):
-        powers = _powers(q[here, rows], k[here], bounded)
-        of_v[here].add_(shared[here, rows].mT @ powers)  # powers.mT @ shared would copy the tile
-        of_scores = powers.mul_(centred[here, rows] @ with_one[here].mT)
+        powers = _powers(q[here, rows], columns[here], bounded)
+        of_v[here].baddbmm_(shared[here, rows].mT, powers)  # powers.mT @ shared would copy the tile
+        of_scores = powers.mul_(centred[here, rows] @ with_one[here])
         torch.matmul(of_scores, k[here], out=of_q[here, rows])
-        of_k[here].add_(q[here, rows].mT @ of_scores)
+        of_k[here].baddbmm_(q[here, rows].mT, of_scores)
         del powers, of_scores
     return of_q, of_k, of_v
 
@@ -230,18 +233,18 @@ def _bounded(query: Tensor, key: Tensor) -> bool:
     return float((longest[0] * longest[1]).max()) < SAFE
 
 
-def _powers(query: Tensor, key: Tensor, bounded: bool) -> Tensor:
-    """2^(q k^T), each row up to a factor if scores may be large."""
-    scores = query @ key.mT
+def _powers(query: Tensor, columns: Tensor, bounded: bool) -> Tensor:
+    """2^(q k^T) of k^T, each row up to a factor if scores may be large."""
+    scores = query @ columns
     if not bounded:
         scores.sub_(scores.amax(-1, keepdim=True))
     return scores.exp2_()
 
 
-def _tiles(query: Tensor, key: Tensor) -> Iterator[tuple[slice, slice]]:
+def _tiles(query: Tensor, value: Tensor) -> Iterator[tuple[slice, slice]]:
     """Where in ``[B H, L, D]`` the queries of each tile lie: several heads, or some rows of one."""
-    (heads, rows, _), columns = query.shape, key.shape[1]
-    together, length = max(1, TILE // (rows * columns)), max(1, TILE // columns)
+    (heads, rows, _), columns = query.shape, value.shape[1]
+    together, length = max(1, TILE // (rows * columns)), max(LEAST_ROWS, TILE // columns)
     for head in range(0, heads, together):
         for row in range(0, rows, length):
             yield slice(head, head + together), slice(row, row + length)
