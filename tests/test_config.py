@@ -30,13 +30,6 @@ def test_a_start_from_what_is_shown_needs_something_to_be_shown() -> None:
     assert [make_settings(values).resolved(own).strength for values in asked] == [0.7, 1.0, 1.0, 1.0, 0.5]
 
 
-def test_a_distilled_lora_has_nearly_all_of_its_steps() -> None:
-    own = RECIPE.model_copy(update={"fill": "carry", "strength": 0.7})
-    asked = ({}, {"strength": 0.8}, {"fill": "grey"}, {"recipe": "paper", "fill": "carry"})
-    strengths = [make_settings({"distilled": 4, **values}).resolved(own).strength for values in asked]
-    assert strengths == [0.97, 0.8, 1.0, 1.0]
-
-
 def test_the_sampling_settings_do_not_decide_the_lora() -> None:
     first = make_settings({}).resolved(RECIPE).training()
     assert make_settings({"seed": 4, "prompt": "x", "sampling_steps": 3}).resolved(RECIPE).training() == first

@@ -84,7 +84,10 @@ def test_an_expert_for_noise_above_the_start_is_not_trained(
     low = edit(scene, checkpoints["wan22"], run=place, **{**OWN_METHOD, **asked})
     assert low.outside_exact and len(low.losses) == 1
     assert [path.name for path in export(place, tmp_path / "x.safetensors", "comfyui")] == ["x-low.safetensors"]
-    edit(scene, checkpoints["wan22"], run=place, **{**OWN_METHOD, **asked, "strength": 1.0})
+    whole = edit(scene, checkpoints["wan22"], run=place, **{**OWN_METHOD, **asked, "strength": 1.0})
+    assert (low.paths["lora"], whole.paths["lora"].stem[:18]) == (
+        whole.paths["lora_transformer_2"], "motion-transformer",
+    )  # fmt: skip
     assert [path.name for path in export(place, tmp_path / "y.safetensors", "comfyui")] == [
         "y-high.safetensors", "y-low.safetensors",
     ]  # fmt: skip
@@ -123,7 +126,7 @@ def test_every_choice_of_sampling_and_references_changes_the_result(checkpoint: 
 
 
 def test_a_low_strength_stays_near_what_is_shown(checkpoint: Path, scene: Scene) -> None:
-    """At strength 1 nothing but noise is started from; near 0 the one step left hardly moves the condition."""
+    """At strength 1 nothing but noise is started from; near 0 the steps hardly move the condition."""
     shown, noise = (
         edit(scene, checkpoint, lora="none", sampling_steps=8, strength=strength, seed=1).clip.frames
         for strength in (0.05, 1.0)

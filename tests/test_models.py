@@ -18,8 +18,10 @@ from tiny import distinct_models
 from typer.testing import CliRunner
 
 import loraedit
+from loraedit import generate
 from loraedit.app.cli import app
 from loraedit.conditioning import inference_condition, motion_sample
+from loraedit.config import SamplingSettings
 from loraedit.errors import InputError, ModelError
 from loraedit.families import known, open_family
 from loraedit.families.base import batch
@@ -27,6 +29,7 @@ from loraedit.families.card import read_card, resolve_model
 from loraedit.families.known import Component, KnownModel, known_model, known_models, usual_settings
 from loraedit.families.wan_layout import check_shapes
 from loraedit.masks import pack_token_mask
+from loraedit.planning import known_names, open_skeleton
 from loraedit.types import Pixels
 
 CPU = torch.device("cpu")
@@ -144,6 +147,30 @@ def test_what_a_token_model_cannot_be_shown_is_refused(published: dict[str, Path
 
 
 @pytest.mark.usefixtures("coarse_flow")
+@pytest.mark.usefixtures("coarse_flow")
+@pytest.mark.parametrize("lora", ["motion", "naive", "none"])
+def test_the_default_method_runs_on_every_kind_of_model(every: dict[str, Path], lora: str, scene: Scene) -> None:
+    for name, folder in every.items():
+        asked = {**OWN_METHOD, "lora": lora, "steps": 1, "sampling_steps": 2}
+        made = loraedit.edit(scene.source, scene.edited_first, scene.mask, model=str(folder), **asked)
+        assert made.outside_exact, name
+        assert len(made.losses) == (lora != "none"), name
+
+
+@pytest.mark.parametrize("strength", [1.0, 0.8, 0.3])
+@pytest.mark.parametrize("name", [name for name in known_names() if "14b-720p" not in name])
+def test_so_many_sampling_steps_are_taken_at_or_below_the_strength(name: str, strength: float) -> None:
+    with open_skeleton(name) as card:
+        family = open_family(card)
+        for steps in (1, 3, 20):
+            sampling = SamplingSettings(sampling_steps=steps, guidance=1.0, strength=strength)
+            schedule = generate._schedule(family, sampling, (card.latent_channels, 3, 8, 8), CPU)
+            *levels, last = schedule.levels
+            assert len(levels) == len(schedule.timesteps) == steps and last == 0.0
+            assert strength >= levels[0] >= levels[-1] > 0.0
+            assert steps == 1 or levels[0] > max(levels[-1], 0.7 * strength)
+
+
 def test_a_token_model_starts_from_what_is_carried_by_default(published: dict[str, Path], scene: Scene) -> None:
     made, other = (
         loraedit.edit(

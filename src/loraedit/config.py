@@ -47,10 +47,6 @@ Share = Annotated[float, Field(gt=0.0, le=1.0)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 
 
-NEARLY_NOISE = 0.97
-"""The strength that leaves a distilled LoRA all of its few steps but the one from noise alone."""
-
-
 class _Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -94,7 +90,7 @@ class SamplingSettings(_Settings):
     """What decides how a clip is sampled.
 
     Attributes:
-        sampling_steps: denoising steps.
+        sampling_steps: denoising steps, all of them taken at or below the strength.
         guidance: classifier-free guidance scale; 1 or less is off.
         seed: decides the noise.
         strength: noise level to start from; below 1 the condition's own latents shine through the noise.
@@ -322,8 +318,7 @@ class EditSettings(_Settings):
         """
         defaults = recipe.as_in_the_paper() if self.recipe == "paper" else recipe
         if self.distilled:
-            few = {"sampling_steps": self.distilled, "guidance": 1.0, "strength": max(defaults.strength, NEARLY_NOISE)}
-            defaults = defaults.model_copy(update=few)
+            defaults = defaults.model_copy(update={"sampling_steps": self.distilled, "guidance": 1.0})
         missing = {name: value for name, value in defaults.model_dump().items() if getattr(self, name) is None}
         settled = self.model_copy(update=missing)
         longer = settled.steps if settled.reference_steps is None else settled.reference_steps
@@ -331,9 +326,13 @@ class EditSettings(_Settings):
         if most is not None:
             longer = min(longer or 0, most)
             settled = settled.model_copy(update={"steps": min(settled.steps or 0, most)})
-        shown = settled.fill == "carry" and settled.lora == "motion"  # else there is nothing to start from but noise
-        strength = settled.strength if shown or self.strength is not None else 1.0
+        strength = settled.strength if settled.carries or self.strength is not None else 1.0
         return settled.model_copy(update={"reference_steps": longer, "strength": strength})
+
+    @property
+    def carries(self) -> bool:
+        """Whether edited frames are shown inside the mask; else there is nothing to start from but noise."""
+        return self.fill == "carry" and self.lora == "motion"
 
     @property
     def budget_s(self) -> float:

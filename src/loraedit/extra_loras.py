@@ -20,7 +20,15 @@ from loraedit.errors import InputError, ModelError
 from loraedit.families.card import ModelCard
 from loraedit.files import hash_file
 
-__all__ = ["ExtraLora", "check_extras", "distilled_steps", "for_expert", "parse_extra", "settle_distilled"]
+__all__ = [
+    "ExtraLora",
+    "check_extras",
+    "distilled_steps",
+    "for_expert",
+    "parse_extra",
+    "settle_distilled",
+    "unused_extras",
+]
 
 NOISES = ("high", "low")
 NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?"
@@ -105,6 +113,17 @@ def check_extras(extras: Sequence[ExtraLora], card: ModelCard) -> list[str]:
         if left_out:
             notes.append(f"{len(left_out)} layers of '{extra.path.name}' are not in this model and do nothing in it.")
     return notes
+
+
+def unused_extras(extras: Sequence[ExtraLora], settings: EditSettings, card: ModelCard) -> list[str]:
+    """A sentence on each that is for higher noise than sampling starts from."""
+    strength = settings.strength or 1.0
+    return [
+        f"'{each.path.name}' is for high noise, above {card.boundary:g}, but sampling starts at {strength:g}: it does "
+        "nothing. Give --strength 1 to use it."
+        for each in extras
+        if each.noise == NOISES[0] and strength < card.boundary
+    ]
 
 
 def _shapes(folder: Path) -> dict[str, tuple[int, ...]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -25,7 +26,7 @@ from loraedit.memory import place
 from loraedit.ranks import leads
 from loraedit.types import OnStep, no_step
 
-__all__ = ["Held", "initial_noise", "sample", "start_at"]
+__all__ = ["Held", "experts_asked", "initial_noise", "sample"]
 
 OnEstimate = Callable[[Tensor, int, int], None]
 """Called after each step with (what the latents will become, as this step has it, steps done, steps in all)."""
@@ -80,15 +81,15 @@ def sample(
     unconditional = None
     if sampling.guidance > 1 and negative is not None:
         unconditional = replace(condition, **{name: value.to(device) for name, value in negative.items()})
-    scheduler = family.scheduler(sampling.sampling_steps, noise.shape, device)
-    first, levels = start_at(scheduler, sampling.strength)
-    latents = noise if first == 0 else add_noise(shown, noise, levels[0])
+    schedule = _schedule(family, sampling, noise.shape, device)
+    scheduler, levels = schedule.scheduler, schedule.levels
+    latents = noise if sampling.strength == 1 else add_noise(shown, noise, levels[0])
     loader = _Experts(
         family, loras, extras, device, sampling.step_cache, tokens_of(family.card, condition.condition.shape[1:]), held
     )
     estimate = latents
-    for index, timestep in enumerate(scheduler.timesteps[first:]):
-        if held is not None and held.expert != loader.expert_at(float(timestep)):
+    for index, timestep in enumerate(schedule.timesteps):
+        if held is not None and held.expert != _expert_at(family, float(timestep)):
             return estimate.float().cpu()
         kept = steps_folder / f"{index:04d}.safetensors"
         velocity = None if sampling.step_cache else _kept_velocity(kept)
@@ -114,16 +115,49 @@ def _check_finite(values: Tensor) -> None:
         raise InputError("Generation gave values that are no numbers. Lower --lr and train again, or lower --guidance.")
 
 
-def start_at(scheduler: Any, strength: float) -> tuple[int, list[float]]:
-    """Let a scheduler begin with the first step at or under a noise level, or with the last if there is none.
+@dataclass(frozen=True)
+class _Schedule:
+    """The steps of a sampling.
 
-    Returns:
-        The step, and the noise level before each from there on, then 0.
+    Attributes:
+        scheduler: set to begin with the first of them.
+        timesteps: of each.
+        levels: the noise level before each, then 0.
     """
-    levels = [float(timestep) / TIMESTEPS for timestep in scheduler.timesteps]
-    first = next((index for index, level in enumerate(levels) if level <= strength), len(levels) - 1)
+
+    scheduler: Any
+    timesteps: list[Tensor]
+    levels: list[float]
+
+
+def _schedule(family: Family, sampling: SamplingSettings, shape: Sequence[int], device: torch.device) -> _Schedule:
+    """As many steps as are asked for, at or below the strength: the last ones of the shortest schedule with so many."""
+    steps = sampling.sampling_steps
+
+    def below(total: int) -> int:
+        timesteps = family.scheduler(total, shape, device).timesteps
+        return sum(float(timestep) / TIMESTEPS <= sampling.strength for timestep in timesteps)
+
+    total = steps + bisect_left(range(steps, max(steps, TIMESTEPS)), steps, key=below)
+    scheduler = family.scheduler(total, shape, device)
+    first = len(scheduler.timesteps) - max(1, min(steps, below(total)))
     scheduler.set_begin_index(first)
-    return first, [*levels[first:], 0.0]
+    timesteps = list(scheduler.timesteps[first:])
+    return _Schedule(scheduler, timesteps, [*(float(each) / TIMESTEPS for each in timesteps), 0.0])
+
+
+def experts_asked(family: Family, sampling: SamplingSettings) -> tuple[Expert, ...]:
+    """The experts that a sampling asks, in this order."""
+    if len(family.experts) == 1:
+        return family.experts
+    anything = (family.card.latent_channels, 1, 1, 1)  # no model with two has a schedule that depends on the shape
+    timesteps = _schedule(family, sampling, anything, torch.device("cpu")).timesteps
+    return tuple(dict.fromkeys(_expert_at(family, float(timestep)) for timestep in timesteps))
+
+
+def _expert_at(family: Family, timestep: float) -> Expert:
+    """The expert that serves a timestep."""
+    return next(each for each in family.experts if each.low * TIMESTEPS <= timestep)
 
 
 def _kept_velocity(path: Path) -> Tensor | None:
@@ -167,12 +201,8 @@ class _Experts:
         with transformer.cache_context(what) if self.step_cache else nullcontext():
             return self.family.velocity(transformer, latents[None], timestep[None], batch([condition]))[0]
 
-    def expert_at(self, timestep: float) -> Expert:
-        """The expert that serves a timestep."""
-        return next(e for e in self.family.experts if e.low * TIMESTEPS <= timestep)
-
     def _at(self, timestep: float) -> Any:
-        expert = self.expert_at(timestep)
+        expert = _expert_at(self.family, timestep)
         if self.transformer is None or expert != self.expert:
             self.transformer = None
             self.transformer = self.family.load_transformer(expert, self.device)

@@ -29,7 +29,7 @@ from loraedit.edits import (
     union,
 )
 from loraedit.errors import InputError
-from loraedit.extra_loras import ExtraLora, check_extras, parse_extra, settle_distilled
+from loraedit.extra_loras import ExtraLora, check_extras, parse_extra, settle_distilled, unused_extras
 from loraedit.families.card import ModelCard, read_card, resolve_model
 from loraedit.files import real
 from loraedit.layers import Layer, layers_of
@@ -169,6 +169,8 @@ def prepare(
     settings = settings.model_copy(update={"prompt": joint_prompt(settings.prompt, read)}).resolved(card.recipe)
     _check_prior(settings, card)
     _check_tokens(settings, card)
+    _check_levels(settings)
+    notes += unused_extras(extras, settings, card)
     chosen = partial(choose_window, crop=settings.crop or "off", context=settings.context or 0.0)
     layers = layers_of({0: edited, **looks}, read, edit_mask, clip, chosen)
     segments = cut_in_time(len(clip), [each.window.size for each in layers], _area_px(settings, card), settings, card)
@@ -281,10 +283,20 @@ def _check_tokens(settings: EditSettings, card: ModelCard) -> None:
             f"'{card.folder}' keeps {card.temporal} frames at a time or none of them, so a single frame cannot be "
             "given whole. Leave --anchors out."
         )
-    if settings.fill == "carry" and settings.strength == 1.0:
+    if settings.carries and settings.strength == 1.0:
         raise InputError(
             f"'{card.folder}' is shown nothing inside the mask, so carried frames can only be what sampling starts "
             "from. Give --strength below 1 (0.8, say), or --fill grey."
+        )
+
+
+def _check_levels(settings: EditSettings) -> None:
+    """Some of the noise levels that are trained on are sampled."""
+    low, strength = settings.time_low or 0.0, settings.strength or 1.0
+    if settings.lora != "none" and low >= strength:
+        raise InputError(
+            f"Training on noise levels above {low:g} teaches nothing that is used, as sampling starts at {strength:g}. "
+            "Lower --time-low, or raise --strength."
         )
 
 

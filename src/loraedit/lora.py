@@ -66,9 +66,9 @@ def lora_parameters(transformer: nn.Module) -> Iterator[tuple[str, nn.Parameter]
 
 
 def as_autocast(transformer: nn.Module) -> None:
-    """Turn the frozen float32 products to bfloat16, in place: the same bytes as autocast makes of them."""
+    """Turn the frozen float32 linears to bfloat16, in place: the same bytes as autocast makes of them."""
     for module in transformer.modules():
-        frozen = isinstance(module, (nn.Linear, nn.Conv3d)) and not module.weight.requires_grad
+        frozen = isinstance(module, nn.Linear) and not module.weight.requires_grad
         if frozen and module.weight.dtype == torch.float32:
             module.to(torch.bfloat16)
 

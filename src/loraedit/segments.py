@@ -36,6 +36,10 @@ class Segment:
         return self.start <= frame < self.stop
 
 
+TAUGHT_SEGMENTS = 4
+"""The most segments of a clip that are learnt from; each costs as much memory and encoding as a short clip."""
+
+
 def split(frames: int, longest: int, step: int, temporal: int) -> list[Segment]:
     """Segments of one length that cover a clip, evenly spread.
 

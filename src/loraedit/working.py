@@ -103,7 +103,7 @@ class Workbench:
         self._source = self._below = _Pieces(layer, job.source.rgb)
         self._unedited = {index: self._source.at(index) for index in layer.looks}
         self._edited = {index: layer.look(index, frame) for index, frame in self._unedited.items()}
-        self._carries = job.settings.fill == "carry" and job.settings.lora == "motion"
+        self._carries = job.settings.carries
         self._ways: dict[int, dict[int, Field]] = {}
         self._parts: dict[int, Part | None] = {}
         self._first: list[Carried] | None = None

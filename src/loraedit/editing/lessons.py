@@ -21,10 +21,11 @@ from loraedit.editing.run import Run
 from loraedit.extra_loras import for_expert
 from loraedit.families.base import Encoded, Expert, Family
 from loraedit.files import fingerprint, save_tensors, try_load_tensors
+from loraedit.generate import experts_asked
 from loraedit.lora import save_lora, stack
 from loraedit.ranks import leads
 from loraedit.report import loss_curve
-from loraedit.segments import Segment, spread
+from loraedit.segments import TAUGHT_SEGMENTS, Segment, spread
 from loraedit.store import Learnt
 from loraedit.training import Stage, train
 from loraedit.types import Pixels
@@ -35,9 +36,6 @@ __all__ = ["learn", "prior"]
 
 REFERENCE_SHARE = 9
 """A reference is drawn this many times as often as the source clip, as in the paper's second stage."""
-
-TAUGHT_SEGMENTS = 4
-"""The most segments of a clip that are learnt from; each costs as much memory and encoding as a short clip."""
 
 FINISHED = "finished"
 """In the state of a training that is over."""
@@ -57,7 +55,7 @@ class _Course:
 def learn(run: Run, bench: Workbench, number: int) -> dict[str, Path]:
     """A layer's LoRA file per expert, trained now or found: the source first, then on from there with each reference.
 
-    An expert for noise above all that is sampled, or below all that is to be trained on, gets none.
+    An expert that sampling never asks, or that serves no noise level that is to be trained on, gets none.
 
     Args:
         number: which layer it is, from 0.
@@ -65,11 +63,12 @@ def learn(run: Run, bench: Workbench, number: int) -> dict[str, Path]:
     lessons = _Lessons(run, bench)
     courses = _courses(run, bench, lessons)
     files = {}
-    for expert in run.family.experts:
-        if expert.serves(run.settings.time_low or 0.0, run.settings.strength or 1.0):
+    for expert in experts_asked(run.family, run.settings.sampling()):
+        if (run.settings.time_low or 0.0) < expert.high:
             files[expert.name] = _train_all(run, expert, courses, lessons)
     losses, which = run.result.losses, f"lora_{number}" if len(run.job.layers) > 1 else "lora"
-    run.result.paths |= {which if name == "transformer" else f"{which}_{name}": file for name, file in files.items()}
+    for order, (name, file) in enumerate(files.items()):
+        run.result.paths[f"{which}_{name}" if order else which] = file
     if losses:
         run.result.paths["loss_curve"] = run.folder / "loss.png"
         loss_curve(run.result.paths["loss_curve"], list(range(1, len(losses) + 1)), losses)

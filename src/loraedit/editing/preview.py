@@ -22,7 +22,7 @@ from loraedit.config import SamplingSettings
 from loraedit.editing.run import Run
 from loraedit.families.base import Expert
 from loraedit.files import write_bytes
-from loraedit.generate import Held, sample
+from loraedit.generate import Held, experts_asked, sample
 from loraedit.mask_tube import MaskTube
 from loraedit.masks import feather
 from loraedit.ranks import processes
@@ -49,7 +49,7 @@ class Previews:
 
     def __init__(self, run: Run, bench: Workbench, condition: Sample, loras: dict[str, Path]) -> None:
         self.run, self.loras = run, loras
-        self._first = next(each for each in run.family.experts if each.serves(0.0, run.settings.strength or 1.0))
+        self._first = experts_asked(run.family, self._sampling())[0]
         segment = run.job.segments[0]
         self.mask = bench.mask(segment)
         self.source = Clip(bench.below(segment.start, segment.stop), run.job.source.fps)

@@ -79,10 +79,6 @@ class Expert:
     low: float
     high: float
 
-    def serves(self, lowest: float, highest: float) -> bool:
-        """Whether a noise level between two is one of its own."""
-        return max(self.low, lowest) < self.high and self.low <= highest
-
 
 class Family(Protocol):
     """A loaded family; each method loads what it needs and frees it again.

@@ -84,5 +84,7 @@ class Ltx2Family(LtxFamily):
             config.get("base_shift", 0.95),
             config.get("max_shift", 2.05),
         )
+        if steps == 1:
+            scheduler.register_to_config(shift_terminal=None)  # one step has no last one beside the first to move
         scheduler.set_timesteps(sigmas=np.linspace(1.0, 1 / steps, steps), mu=shift, device=device)
         return scheduler

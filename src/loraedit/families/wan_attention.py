@@ -23,7 +23,7 @@ __all__ = ["write_out_attention"]
 TILE = 2**19
 """So many scores are there at a time: a megabyte in bfloat16, which a core's own cache holds."""
 LEAST_ROWS = 224
-"""Of fewer queries at a time, the products are slow."""
+"""But so many queries at least, whatever that takes: of fewer the products are slow."""
 SAFE = 96.0
 """Powers of two up to here, and sums and products of them, are well within what bfloat16 and float32 hold."""
 

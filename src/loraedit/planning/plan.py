@@ -6,16 +6,15 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-import torch
-
 from loraedit.compose import padded_length, working_size
-from loraedit.config import PAPER, EditSettings, Resources, TrainSettings
+from loraedit.config import PAPER, EditSettings, Resources, SamplingSettings, TrainSettings
 from loraedit.families import open_family
 from loraedit.families.card import ModelCard
-from loraedit.generate import start_at
+from loraedit.generate import experts_asked
 from loraedit.planning.cards import CARDS, EFFICIENCY, HOST_BANDWIDTH, GraphicsCard
 from loraedit.planning.cost import Cost, Shape, lora_bytes, measure_cost
 from loraedit.planning.fitting import MARGIN_BYTES, fit, fits
+from loraedit.segments import TAUGHT_SEGMENTS
 from loraedit.types import OnStep, Size, no_step
 
 __all__ = [
@@ -36,7 +35,7 @@ class Work:
     Attributes:
         shape: what the model sees.
         train: settings of the training; its steps count for one expert, references included.
-        sampling_steps: that are taken, which is fewer than asked for where sampling starts from what is shown.
+        sampling: settings of the sampling.
         experts: transformers that are trained.
         samples: clips to encode.
         reference_samples: edited frames to train on.
@@ -47,7 +46,7 @@ class Work:
 
     shape: Shape
     train: TrainSettings
-    sampling_steps: int
+    sampling: SamplingSettings
     experts: int = 1
     samples: int = 1
     reference_samples: int = 0
@@ -58,7 +57,7 @@ class Work:
     @property
     def passes(self) -> int:
         """Forward passes of the sampling."""
-        return self.segments * self.sampling_steps * (2 if self.guided else 1)
+        return self.segments * self.sampling.sampling_steps * (2 if self.guided else 1)
 
 
 @dataclass(frozen=True)
@@ -200,14 +199,12 @@ def work_of(
     training = settings.training()
     steps = training.steps + sum(settings.reference_courses(references))
     training = training.model_copy(update={"steps": steps if settings.lora != "none" else 0})
-    sampling, family = settings.sampling(), open_family(card)
-    latent = (card.latent_channels, *shape.latent(card))
-    _, levels = start_at(family.scheduler(sampling.sampling_steps, latent, torch.device("cpu")), sampling.strength)
-    trained = [each for each in family.experts if each.serves(training.time_low, sampling.strength)]
-    carried = settings.fill == "carry" and settings.lora == "motion"  # the clip as it is, seen from both its ends
-    samples = training.looks + carried if settings.lora != "none" else 0
+    sampling = settings.sampling()
+    trained = [each for each in experts_asked(open_family(card), sampling) if training.time_low < each.high]
+    taught = min(len(frames), TAUGHT_SEGMENTS) * (1 + settings.carries)  # carried from one end and from both
+    samples = taught + training.looks - 1 if settings.lora != "none" else 0
     return Work(
-        shape, training, len(levels) - 1, len(trained), samples, references, len(frames),
+        shape, training, sampling, len(trained), samples, references, len(frames),
         clip_frames or sum(frames), card.guided(sampling.guidance),
     )  # fmt: skip
 
@@ -231,7 +228,7 @@ def _disk_bytes(card: ModelCard, frame: Size, work: Work) -> int:
     f, h, w = work.shape.latent(card)
     cells = f * h * w * FLOAT
     pictures = 4 * work.clip_frames * frame.height * frame.width * 3
-    kept = (work.sampling_steps + work.segments) * card.latent_channels * cells
+    kept = (work.sampling.sampling_steps + work.segments) * card.latent_channels * cells
     encoded = (
         (work.samples + work.reference_samples + work.segments) * (2 * card.latent_channels + card.temporal) * cells
     )
