@@ -260,7 +260,7 @@ class EditSettings(_Settings):
         None, description="The most frames that are made at once; a longer clip is made in overlapping segments."
     )
     area: Share = Field(1.0, description="Work at this share of the model's frame area: cheaper, and less detail.")
-    sampling_steps: Count | None = Field(None, description="Denoising steps.")
+    sampling_steps: Count | None = Field(None, description="Denoising steps, all from --strength on.")
     guidance: Scale | None = Field(None, description="Classifier-free guidance scale; up to 1 is off.")
     extra_lora: tuple[str, ...] = Field(
         (), description="A LoRA to generate with as well, FILE[:WEIGHT][:high|low]; may be given several times."
