@@ -97,6 +97,14 @@ def test_an_expert_for_noise_above_the_start_is_not_trained(
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize(("time_low", "words"), [(0.9, "above 0.9 teaches nothing"), (0.85, "above 0.85 teaches")])
+def test_training_on_levels_that_are_never_sampled_is_refused(
+    checkpoint: Path, scene: Scene, time_low: float, words: str
+) -> None:
+    with pytest.raises(loraedit.InputError, match=words):
+        edit(scene, checkpoint, fill="carry", strength=0.8, time_low=time_low)
+
+
 def test_looks_train_on_recoloured_clips_too(checkpoint: Path, scene: Scene) -> None:
     assert edit(scene, checkpoint, steps=3, looks=3).losses != edit(scene, checkpoint, steps=3, looks=1).losses
 

@@ -16,11 +16,12 @@ from tiny import distinct_models
 
 from loraedit.compose import to_float, to_uint8
 from loraedit.conditioning import inference_condition
-from loraedit.config import SamplingSettings
+from loraedit.config import PAPER, SamplingSettings, make_settings
+from loraedit.errors import InputError
 from loraedit.families import open_family
 from loraedit.families.base import Encoded, Family, batch
 from loraedit.families.card import NANO, read_card
-from loraedit.generate import initial_noise, sample
+from loraedit.generate import experts_trained, initial_noise, sample
 from loraedit.lora import attach, lora_parameters
 from loraedit.types import Frames
 
@@ -104,6 +105,20 @@ def test_sampler_equals_diffusers_own_pipeline(
         max_sequence_length=family.card.settings.text_tokens, **last,
     ).frames[0]  # fmt: skip
     assert np.abs((pixels + 1) / 2 - theirs).max() < 1e-4
+
+
+def test_the_experts_that_are_trained_are_those_that_sampling_asks(checkpoints: dict[str, Path]) -> None:
+    family = open_family(read_card(checkpoints["wan22"]))
+
+    def trained(**settings: float) -> list[str]:
+        return [each.name for each in experts_trained(family, make_settings(settings).resolved(PAPER))]
+
+    assert trained() == ["transformer", "transformer_2"]
+    assert trained(time_low=0.95) == ["transformer"]
+    assert trained(strength=0.8) == trained(strength=0.91, sampling_steps=4) == ["transformer_2"]
+    assert trained(sampling_steps=1) == ["transformer"]
+    with pytest.raises(InputError, match=r"No noise level above 0\.9 is sampled"):
+        trained(time_low=0.9, strength=0.91, sampling_steps=4)
 
 
 def test_two_experts_meet_at_the_boundary(checkpoints: dict[str, Path]) -> None:

@@ -13,7 +13,7 @@ import torch
 from diffusers.hooks.first_block_cache import FirstBlockCacheConfig
 from torch import Tensor
 
-from loraedit.config import SamplingSettings
+from loraedit.config import EditSettings, SamplingSettings
 from loraedit.devices import autocasts, training_precision
 from loraedit.distributed import split_tokens
 from loraedit.errors import InputError
@@ -26,7 +26,7 @@ from loraedit.memory import place
 from loraedit.ranks import leads
 from loraedit.types import OnStep, no_step
 
-__all__ = ["Held", "experts_asked", "initial_noise", "sample"]
+__all__ = ["Held", "experts_asked", "experts_trained", "initial_noise", "sample"]
 
 OnEstimate = Callable[[Tensor, int, int], None]
 """Called after each step with (what the latents will become, as this step has it, steps done, steps in all)."""
@@ -83,7 +83,7 @@ def sample(
         unconditional = replace(condition, **{name: value.to(device) for name, value in negative.items()})
     schedule = _schedule(family, sampling, noise.shape, device)
     scheduler, levels = schedule.scheduler, schedule.levels
-    latents = noise if sampling.strength == 1 else add_noise(shown, noise, levels[0])
+    latents = noise if schedule.whole else add_noise(shown, noise, levels[0])
     loader = _Experts(
         family, loras, extras, device, sampling.step_cache, tokens_of(family.card, condition.condition.shape[1:]), held
     )
@@ -123,27 +123,35 @@ class _Schedule:
         scheduler: set to begin with the first of them.
         timesteps: of each.
         levels: the noise level before each, then 0.
+        whole: whether it begins with noise alone.
     """
 
     scheduler: Any
     timesteps: list[Tensor]
     levels: list[float]
+    whole: bool
 
 
 def _schedule(family: Family, sampling: SamplingSettings, shape: Sequence[int], device: torch.device) -> _Schedule:
-    """As many steps as are asked for, at or below the strength: the last ones of the shortest schedule with so many."""
+    """As many steps as are asked for, at or below the strength: the last ones of the shortest schedule with so many.
+
+    A single step is always the one from noise alone. Where not even a schedule of ``TIMESTEPS`` steps has so many
+    there, as with a tiny strength, those that it has are taken.
+    """
     steps = sampling.sampling_steps
 
     def below(total: int) -> int:
         timesteps = family.scheduler(total, shape, device).timesteps
         return sum(float(timestep) / TIMESTEPS <= sampling.strength for timestep in timesteps)
 
-    total = steps + bisect_left(range(steps, max(steps, TIMESTEPS)), steps, key=below)
+    total, first = steps, 0
+    if sampling.strength < 1 and steps > 1:
+        total += bisect_left(range(steps, max(steps, TIMESTEPS)), steps, key=below)
+        first = total - max(1, min(steps, below(total)))
     scheduler = family.scheduler(total, shape, device)
-    first = len(scheduler.timesteps) - max(1, min(steps, below(total)))
     scheduler.set_begin_index(first)
     timesteps = list(scheduler.timesteps[first:])
-    return _Schedule(scheduler, timesteps, [*(float(each) / TIMESTEPS for each in timesteps), 0.0])
+    return _Schedule(scheduler, timesteps, [*(float(each) / TIMESTEPS for each in timesteps), 0.0], first == 0)
 
 
 def experts_asked(family: Family, sampling: SamplingSettings) -> tuple[Expert, ...]:
@@ -153,6 +161,19 @@ def experts_asked(family: Family, sampling: SamplingSettings) -> tuple[Expert, .
     anything = (family.card.latent_channels, 1, 1, 1)  # no model with two has a schedule that depends on the shape
     timesteps = _schedule(family, sampling, anything, torch.device("cpu")).timesteps
     return tuple(dict.fromkeys(_expert_at(family, float(timestep)) for timestep in timesteps))
+
+
+def experts_trained(family: Family, settings: EditSettings) -> tuple[Expert, ...]:
+    """Those of them that serve noise levels that are to be trained on.
+
+    Raises:
+        InputError: there are none.
+    """
+    low = settings.time_low or 0.0
+    trained = tuple(each for each in experts_asked(family, settings.sampling()) if low < each.high)
+    if not trained:
+        raise InputError(f"No noise level above {low:g} is sampled. Lower --time-low, or raise --strength.")
+    return trained
 
 
 def _expert_at(family: Family, timestep: float) -> Expert:

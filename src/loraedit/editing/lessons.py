@@ -21,7 +21,7 @@ from loraedit.editing.run import Run
 from loraedit.extra_loras import for_expert
 from loraedit.families.base import Encoded, Expert, Family
 from loraedit.files import fingerprint, save_tensors, try_load_tensors
-from loraedit.generate import experts_asked
+from loraedit.generate import experts_trained
 from loraedit.lora import save_lora, stack
 from loraedit.ranks import leads
 from loraedit.report import loss_curve
@@ -63,9 +63,8 @@ def learn(run: Run, bench: Workbench, number: int) -> dict[str, Path]:
     lessons = _Lessons(run, bench)
     courses = _courses(run, bench, lessons)
     files = {}
-    for expert in experts_asked(run.family, run.settings.sampling()):
-        if (run.settings.time_low or 0.0) < expert.high:
-            files[expert.name] = _train_all(run, expert, courses, lessons)
+    for expert in experts_trained(run.family, run.settings):
+        files[expert.name] = _train_all(run, expert, courses, lessons)
     losses, which = run.result.losses, f"lora_{number}" if len(run.job.layers) > 1 else "lora"
     for order, (name, file) in enumerate(files.items()):
         run.result.paths[f"{which}_{name}" if order else which] = file

@@ -79,7 +79,7 @@ class Previews:
                 self._write(self._sampled(self.loras, None), name)
 
     def trained(self, expert: Expert, transformer: Any, done: int, total: int) -> None:
-        """A look in training, if one is due after so many steps; of the expert that generation starts with."""
+        """A look in training, if one is due after so many steps; of the expert that a look starts with."""
         if self._due(done, total) and expert == self._first:
             transformer.eval()
             self._write(self._sampled({}, Held(expert, transformer)), f"train-{done:06d}")

@@ -35,7 +35,7 @@ __all__ = ["EditResult", "Progress", "Run"]
 Progress = Callable[[str, int, int, str], None]
 """Called with (phase, done, total, note); done equals total when a phase ends."""
 
-STAGE_FORMAT = 3
+STAGE_FORMAT = 4
 """Goes into every key; raise it when a stage's result changes, so that old files are not taken for new ones."""
 
 

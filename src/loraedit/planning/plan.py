@@ -10,7 +10,7 @@ from loraedit.compose import padded_length, working_size
 from loraedit.config import PAPER, EditSettings, Resources, SamplingSettings, TrainSettings
 from loraedit.families import open_family
 from loraedit.families.card import ModelCard
-from loraedit.generate import experts_asked
+from loraedit.generate import experts_trained
 from loraedit.planning.cards import CARDS, EFFICIENCY, HOST_BANDWIDTH, GraphicsCard
 from loraedit.planning.cost import Cost, Shape, lora_bytes, measure_cost
 from loraedit.planning.fitting import MARGIN_BYTES, fit, fits
@@ -200,7 +200,7 @@ def work_of(
     steps = training.steps + sum(settings.reference_courses(references))
     training = training.model_copy(update={"steps": steps if settings.lora != "none" else 0})
     sampling = settings.sampling()
-    trained = [each for each in experts_asked(open_family(card), sampling) if training.time_low < each.high]
+    trained = experts_trained(open_family(card), settings) if settings.lora != "none" else ()
     taught = min(len(frames), TAUGHT_SEGMENTS) * (1 + settings.carries)  # carried from one end and from both
     samples = taught + training.looks - 1 if settings.lora != "none" else 0
     return Work(
