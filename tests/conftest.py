@@ -89,8 +89,8 @@ def coarse_flow(monkeypatch: pytest.MonkeyPatch) -> None:
     """Flow is measured on small frames as they are: how well they are carried is not what is tested."""
     from loraedit import working
 
-    for name in ("carry", "trace"):
-        monkeypatch.setattr(working, name, partial(getattr(working, name), short_side=0))
+    monkeypatch.setattr(working, "SHORT_SIDE", 0)
+    monkeypatch.setattr(working, "trace", partial(working.trace, short_side=0))
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ from loraedit.optical_flow import Field
 from loraedit.segments import Segment
 from loraedit.tracking.added import Part, Things
 from loraedit.types import Frames, Image, Mask, OnStep, Pixels, no_step
-from loraedit.ways import FarKey, trace
+from loraedit.ways import SHORT_SIDE, FarKey, trace
 
 __all__ = ["Lesson", "Read", "Scene", "Workbench"]
 
@@ -107,6 +107,13 @@ class Workbench:
         self._ways: dict[int, dict[int, Field]] = {}
         self._parts: dict[int, Part | None] = {}
         self._first: list[Carried] | None = None
+        self._sketches = False
+
+    def sketch(self) -> Workbench:
+        """The same for a first look: small frames are not enlarged for the flow, nothing is told apart or learnt."""
+        bench = copy(self)
+        bench._first, bench._sketches = None, True
+        return bench
 
     def over(self, below: Read) -> Workbench:
         """The same for generating on top of other layers.
@@ -214,8 +221,8 @@ class Workbench:
     def _first_hints(self, segment: Segment, source: Frames) -> list[Carried]:
         """In the first segment the same flow serves to learn and, where no layer lies below, to generate."""
         if self._first is None:
-            looks = [*self._taught(segment, source), *self._alone(segment), self._relative(self._edited, segment)]
-            self._first = self._carried(segment, source, looks, ())
+            taught = [] if self._sketches else [*self._taught(segment, source), *self._alone(segment)]
+            self._first = self._carried(segment, source, [*taught, self._relative(self._edited, segment)], ())
         return self._first
 
     def _taught(self, segment: Segment, source: Frames) -> list[dict[int, Image]]:
@@ -236,7 +243,9 @@ class Workbench:
             for key in self._edited
             if key not in segment
         }
-        return carry(source, looks, self._on_step, far=far, made=made, mask=self.mask(segment))
+        if self._sketches:
+            return carry(source, looks, self._on_step, 0, far, made)
+        return carry(source, looks, self._on_step, SHORT_SIDE, far, made, self.mask(segment))
 
     def _part(self, key: int) -> Part | None:
         """What an edited frame adds beside a thing, for the segments that it is not in."""

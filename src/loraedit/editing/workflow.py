@@ -128,7 +128,7 @@ def _make_layer(run: Run, number: int) -> bool:
         bench.trace(on_step)
     if number == 0 and Previews.wanted(run):
         priors = {expert.name: file for expert in run.family.experts if (file := prior(run, expert))}
-        run.previews = Previews(run, bench, first_condition(run, bench), priors)
+        run.previews = Previews(run, bench, first_condition(run, bench.sketch()), priors)
         if Previews.cheap(run):
             run.previews.start()
     loras = learn(run, bench, number) if run.settings.lora != "none" else {}
