@@ -12,7 +12,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from loraedit.errors import InputError
 from loraedit.ranks import processes
 
-__all__ = ["autocasts", "find_device", "training_attention", "training_precision"]
+__all__ = ["autocasts", "computed_in", "find_device", "training_attention", "training_precision"]
 
 
 def find_device(name: str | None) -> torch.device:
@@ -40,6 +40,11 @@ def autocasts(device: torch.device) -> bool:
         return True
     has = torch.cpu.get_capabilities()
     return bool(has.get("avx512_bf16") or has.get("amx_bf16"))
+
+
+def computed_in(kind: str, otherwise: torch.dtype) -> torch.dtype:
+    """What products are computed in on a kind of device: as autocast says, where it is on."""
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else otherwise
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from typing import Any, Literal, get_args
 import torch
 
 from loraedit.errors import InputError
+from loraedit.extra_loras import NOISES
 from loraedit.families.lora_names import native_name
 from loraedit.files import METADATA_KEY
 from loraedit.inputs import check_apart, unusable_paths_refused
@@ -23,7 +24,7 @@ __all__ = ["Precision", "convert", "describe", "export"]
 Precision = Literal["keep", "fp32", "bf16", "fp16"]
 
 DTYPES = {"keep": None, "fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-EXPERTS = {"transformer": "high", "transformer_2": "low"}
+EXPERTS = dict(zip(("transformer", "transformer_2"), NOISES, strict=True))
 """For which noise the transformers of a model with two are; of these a run may have needed the second alone."""
 
 

@@ -21,6 +21,7 @@ from loraedit.families.card import ModelCard
 from loraedit.files import hash_file
 
 __all__ = [
+    "NOISES",
     "ExtraLora",
     "check_extras",
     "distilled_steps",

@@ -140,15 +140,19 @@ def _schedule(family: Family, sampling: SamplingSettings, shape: Sequence[int], 
     """
     steps = sampling.sampling_steps
 
-    def below(total: int) -> int:
-        timesteps = family.scheduler(total, shape, device).timesteps
-        return sum(float(timestep) / TIMESTEPS <= sampling.strength for timestep in timesteps)
+    def built(total: int) -> Any:
+        return family.scheduler(total, shape, device)
 
-    total, first = steps, 0
-    if sampling.strength < 1 and steps > 1:
-        total += bisect_left(range(steps, max(steps, TIMESTEPS)), steps, key=below)
-        first = total - max(1, min(steps, below(total)))
-    scheduler = family.scheduler(total, shape, device)
+    def below(scheduler: Any) -> int:
+        return sum(float(timestep) / TIMESTEPS <= sampling.strength for timestep in scheduler.timesteps)
+
+    if sampling.strength == 1 or steps == 1:
+        scheduler, first = built(steps), 0
+    else:
+        totals = range(steps, max(steps, TIMESTEPS))
+        total = steps + bisect_left(totals, steps, key=lambda total: below(built(total)))
+        scheduler = built(total)
+        first = total - max(1, min(steps, below(scheduler)))
     scheduler.set_begin_index(first)
     timesteps = list(scheduler.timesteps[first:])
     return _Schedule(scheduler, timesteps, [*(float(each) / TIMESTEPS for each in timesteps), 0.0], first == 0)

@@ -9,6 +9,8 @@ from peft.tuners.lora import Linear
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
+from loraedit.devices import computed_in
+
 __all__ = ["LAYERS", "Adapted", "LoraLinear"]
 
 
@@ -65,8 +67,7 @@ class LoraLinear(Linear):
     def parts(self, x: Tensor) -> Adapted | None:
         """What it computes of an input, if that is one adapter over a product in the weights' own precision."""
         base: Any = self.base_layer
-        kind = x.device.type
-        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
+        dtype = computed_in(x.device.type, x.dtype)
         plain = type(base) is nn.Linear and not hasattr(base, "_diffusers_hook") and base.weight.dtype == dtype
         names = [name for name in self.active_adapters if name in self.lora_A]
         if not plain or len(names) != 1 or self.disable_adapters or self.merged or torch.compiler.is_compiling():

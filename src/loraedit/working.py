@@ -158,7 +158,7 @@ class Workbench:
             def on_walk(done: int, total: int, order: int = order) -> None:
                 on_step(order * total + done, len(walks) * total)
 
-            ways = trace(frames, {abs(stop - key) for stop in stops}, on_walk)
+            ways = trace(frames, {abs(stop - key) for stop in stops}, on_walk, SHORT_SIDE)
             self._ways.setdefault(key, {}).update({stop: ways[abs(stop - key)] for stop in stops})
 
     def lesson(self, segment: Segment) -> Lesson:

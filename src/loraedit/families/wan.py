@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from loraedit.compose import to_uint8
 from loraedit.conditioning import Sample
 from loraedit.config import Resources, Targets
+from loraedit.devices import computed_in
 from loraedit.families.base import Encoded, Expert
 from loraedit.families.loading import (
     compute_dtype,
@@ -215,8 +216,7 @@ class WanFamily:
         """v_theta of noisy latents ``[B, c, f, h, w]`` at timesteps ``[B]`` (1000 t), float32."""
         dtype = transformer.dtype  # of the layers; some modulation tables stay float32
         hidden, timestep = self._input(latents, timestep, condition.condition)
-        kind = hidden.device.type  # the patches are cut in what autocast computes in; what was before is let go of
-        hidden = hidden.to(torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else dtype)
+        hidden = hidden.to(computed_in(hidden.device.type, dtype))  # as autocast would; what was before is let go of
         image = condition.image
         if image is not None and self.card.image_frames > 1:  # the embedder takes the frames as rows of the batch
             image = image.reshape(len(image) * self.card.image_frames, -1, image.shape[2])

@@ -197,14 +197,15 @@ def work_of(
     """
     shape = Shape(padded_length(max(frames), card.frame_step), working_size(window, area_px, card.multiple_px))
     training = settings.training()
-    steps = training.steps + sum(settings.reference_courses(references))
-    training = training.model_copy(update={"steps": steps if settings.lora != "none" else 0})
-    sampling = settings.sampling()
-    trained = experts_trained(open_family(card), settings) if settings.lora != "none" else ()
-    taught = min(len(frames), TAUGHT_SEGMENTS) * (1 + settings.carries)  # carried from one end and from both
-    samples = taught + training.looks - 1 if settings.lora != "none" else 0
+    sampling, steps, experts, samples = settings.sampling(), 0, 0, 0
+    if settings.lora != "none":
+        steps = training.steps + sum(settings.reference_courses(references))
+        experts = len(experts_trained(open_family(card), settings))
+        taught = min(len(frames), TAUGHT_SEGMENTS) * (1 + settings.carries)  # carried from one end and from both
+        samples = taught + training.looks - 1
+    training = training.model_copy(update={"steps": steps})
     return Work(
-        shape, training, sampling, len(trained), samples, references, len(frames),
+        shape, training, sampling, experts, samples, references, len(frames),
         clip_frames or sum(frames), card.guided(sampling.guidance),
     )  # fmt: skip
 
