@@ -9,7 +9,7 @@ MODELS ?=
 EXAMPLE := examples/pedestrian
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test web-check batch-check chaos fuzz check format gpu-check bench bench-quick bench-speed cheap nano clean
+.PHONY: help setup demo test test-avx2 web-check batch-check chaos fuzz check format gpu-check bench bench-quick bench-speed cheap nano clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,6 +32,10 @@ demo: $(STAMP)  ## edit the example clip with the built-in model
 
 test: $(STAMP)  ## run the tests, one process a core
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist worksteal
+
+test-avx2: $(STAMP)  ## the tests of the CPU kernels, as on a CPU without AVX-512
+	ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto \
+	  tests/test_wan_block.py tests/test_wan.py tests/test_training.py tests/test_memory.py
 
 web-check: $(STAMP)  ## the page: several people, killed servers, accessibility (needs Chromium and npm)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/check_web.py

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import WanTransformer3DModel
+from diffusers.models.activations import GELU
 from diffusers.models.attention import FeedForward
 from diffusers.models.transformers.transformer_wan import WanAttention
 from parity import CPU
@@ -194,6 +195,21 @@ def test_bfloat16_moves_the_result_by_little(family: Family, monkeypatch: pytest
     rough = sample(family, condition, None, settings, *about, tmp_path / "rough", lambda *_: None)
     error = float((rough - exact).square().mean().sqrt() / exact.std())
     assert 0 < error < 0.03
+
+
+def test_a_cpu_without_the_fused_step_gets_the_same_from_plain_layers(monkeypatch: pytest.MonkeyPatch) -> None:
+    layer = GELU(8, 16, approximate="tanh").to(torch.bfloat16)
+    x = torch.randn(2, 5, 8, generator=torch.Generator().manual_seed(0)).to(torch.bfloat16)
+
+    def refused(*_: object) -> Tensor:
+        raise RuntimeError("could not create a primitive descriptor for a matmul primitive")
+
+    with torch.no_grad(), monkeypatch.context() as patch:
+        patch.setattr(wan_feed, "_fused_gelu", refused)
+        wan_feed._fuses_gelu.cache_clear()
+        assert not wan_feed._fuses_gelu()
+        assert torch.equal(wan_feed._activated(layer, x), layer(x))
+    wan_feed._fuses_gelu.cache_clear()
 
 
 def test_gradients_in_bfloat16_point_where_the_exact_ones_do(family: Family, monkeypatch: pytest.MonkeyPatch) -> None:

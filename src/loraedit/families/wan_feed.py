@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import torch
@@ -21,7 +22,6 @@ from loraedit.lora_layer import Adapted, LoraLinear
 
 __all__ = ["feed"]
 
-_ONEDNN: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
 ROWS = 1024
 """So many rows at a time where a gradient is asked for."""
 TILE = 2**16
@@ -48,14 +48,31 @@ def feed(layers: FeedForward, x: Tensor) -> Tensor:
 
 
 def _activated(layer: GELU, x: Tensor) -> Tensor:
-    """The first product and the activation; in bfloat16 as one step of oneDNN, whose GELU is fast."""
+    """Computes the first product and the activation; in bfloat16 as one step of oneDNN, where this CPU has it."""
     proj = layer.proj
-    activated: Tensor
-    if type(proj) is nn.Linear and proj.weight.dtype == x.dtype == torch.bfloat16 and _ONEDNN:
-        activated = torch.ops.mkldnn._linear_pointwise(x, proj.weight, proj.bias, "gelu", [], layer.approximate)
-    else:
-        activated = layer(x)
+    fused = type(proj) is nn.Linear and proj.weight.dtype == x.dtype == torch.bfloat16 and _fuses_gelu()
+    activated: Tensor = _fused_gelu(x, proj.weight, proj.bias, layer.approximate) if fused else layer(x)
     return activated
+
+
+def _fused_gelu(x: Tensor, weight: Tensor, bias: Tensor | None, approximate: str) -> Tensor:
+    fused: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "gelu", [], approximate)
+    return fused
+
+
+@cache
+def _fuses_gelu() -> bool:
+    """Returns whether oneDNN has the fused step in bfloat16 here.
+
+    torch has no public query that knows what oneDNN may use (a CPU without AVX-512, ``ONEDNN_MAX_CPU_ISA``, a build
+    without oneDNN), so the step is tried once on a tiny input.
+    """
+    try:
+        square = torch.ones(2, 2, dtype=torch.bfloat16)
+        _fused_gelu(square, square, None, "tanh")
+    except (AttributeError, NotImplementedError, RuntimeError):
+        return False
+    return True
 
 
 class _Taught(torch.autograd.Function):
