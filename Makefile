@@ -35,7 +35,7 @@ test: $(STAMP)  ## run the tests, one process a core
 
 test-avx2: $(STAMP)  ## the tests of the CPU kernels, as on a CPU without AVX-512
 	ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto \
-	  tests/test_wan_block.py tests/test_wan.py tests/test_training.py tests/test_memory.py
+	  tests/families/test_wan_cpu.py tests/families/test_wan.py tests/training tests/runtime
 
 web-check: $(STAMP)  ## the page: several people, killed servers, accessibility (needs Chromium and npm)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/check_web.py

@@ -25,10 +25,10 @@ from benchmarks.propagation.cases import KINDS, make_case
 from benchmarks.propagation.page import span, table
 from benchmarks.propagation.run import start_worker
 from benchmarks.propagation.scoring import score
-from loraedit.config import PAPER, Recipe, make_settings
 from loraedit.evaluate.metrics import Interval, paired_bootstrap
-from loraedit.files import write_json
 from loraedit.planning import Shape, make_plan, open_skeleton, reference_flops, work_of
+from loraedit.settings.edit import PAPER, Recipe, make_settings
+from loraedit.storage.files import write_json
 from loraedit.types import Size
 
 FULL, DEFAULT, LONGER, GREY, SHORT = (

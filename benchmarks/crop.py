@@ -25,7 +25,7 @@ from benchmarks.keeping import kept, parse_settings, result_key
 from benchmarks.propagation.cases import KINDS, Case, make_case, scenes
 from benchmarks.propagation.render import Scene, render
 from benchmarks.tables import put_table
-from loraedit.app.progress import quiet_libraries
+from loraedit.cli.progress import quiet_libraries
 from loraedit.evaluate import metrics
 from loraedit.types import Frames, Mask
 

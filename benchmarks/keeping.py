@@ -10,7 +10,7 @@ from typing import Any
 
 import loraedit
 from loraedit.families.card import NANO, read_card
-from loraedit.files import fingerprint, write_json
+from loraedit.storage.files import fingerprint, write_json
 
 __all__ = ["kept", "parse_settings", "result_key"]
 

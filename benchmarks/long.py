@@ -36,7 +36,7 @@ from rich.table import Table
 from benchmarks.keeping import kept, result_key
 from benchmarks.propagation.cases import make_case
 from benchmarks.tables import put_table
-from loraedit.files import write_json
+from loraedit.storage.files import write_json
 from loraedit.types import Frames, Image, Mask
 from loraedit.video import open_footage, write_footage, write_image
 
@@ -130,7 +130,7 @@ def carry_out(kind: str, frames: int, mask: str, steps: int, work: Path) -> dict
     import torch
 
     import loraedit
-    from loraedit.app.progress import quiet_libraries
+    from loraedit.cli.progress import quiet_libraries
 
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
@@ -226,7 +226,7 @@ def seams(frames: Frames, truth: Frames, inside: Mask, borders: list[range]) -> 
 def segment_borders(frames: int) -> tuple[list[range], int]:
     """Where one segment hands over to the next (indices of the earlier frames), and how long the first one is."""
     from loraedit.families.card import NANO, read_card
-    from loraedit.segments import split
+    from loraedit.job.segments import split
 
     card = read_card(NANO)
     segments = split(frames, card.recipe.segment_frames, card.frame_step, card.temporal)

@@ -26,7 +26,7 @@ import loraedit
 from benchmarks.keeping import kept, result_key
 from benchmarks.propagation.cases import KINDS, PER_KIND, Case, make_case
 from benchmarks.tables import put_table
-from loraedit.app.progress import quiet_libraries
+from loraedit.cli.progress import quiet_libraries
 from loraedit.evaluate import metrics
 from loraedit.tracking import mask_from_edit
 from loraedit.types import Clip, Frames, Mask

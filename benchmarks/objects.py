@@ -26,9 +26,9 @@ from benchmarks.keeping import kept, parse_settings, result_key
 from benchmarks.propagation.cases import PER_KIND, edited, make_case, scenes
 from benchmarks.propagation.render import render
 from benchmarks.tables import put_table
-from loraedit.app.progress import quiet_libraries
+from loraedit.cli.progress import quiet_libraries
 from loraedit.evaluate import metrics
-from loraedit.masks import box_regions
+from loraedit.masks.shaping import box_regions
 from loraedit.types import Frames, Image, Mask
 
 ALLOWED_DB = 0.5

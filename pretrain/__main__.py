@@ -7,7 +7,7 @@ from pathlib import Path
 
 from diffusers import AutoencoderKLWan
 
-from loraedit.files import write_json
+from loraedit.storage.files import write_json
 from pretrain.assemble import NANO, assemble
 from pretrain.footage import measure
 from pretrain.prior import PRIOR_CLIPS, PRIOR_SIZE, PRIOR_TRAINING, train_prior

@@ -22,7 +22,7 @@ import torch
 from diffusers import AutoencoderKLWan
 from torch import Tensor
 
-from loraedit.files import write_json
+from loraedit.storage.files import write_json
 from pretrain.photos import photo_folders
 from pretrain.textures import Image
 from pretrain.vae import decode, encode, psnr, sample_clip, to_tensor

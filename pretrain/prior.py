@@ -22,19 +22,19 @@ from rich.progress import track
 from safetensors.torch import load_file
 from torch import Tensor
 
-from loraedit.carry import carry
-from loraedit.compose import to_float
-from loraedit.conditioning import Hint, Sample, inference_condition
-from loraedit.config import Resources, TrainSettings
-from loraedit.devices import find_device, training_precision
+from loraedit.diffusion.samples import Hint, Sample, inference_condition
 from loraedit.families import open_family
 from loraedit.families.base import Encoded, Family, batch
 from loraedit.families.card import read_card
-from loraedit.files import save_tensors, write_json
-from loraedit.lora import save_lora
-from loraedit.masks import box_regions, dilate
+from loraedit.lora.adapter import save_lora
+from loraedit.masks.shaping import box_regions, dilate
+from loraedit.propagation.carry import carry
+from loraedit.runtime.devices import find_device, training_precision
+from loraedit.settings.edit import Resources, TrainSettings
+from loraedit.storage.files import save_tensors, write_json
 from loraedit.training import Stage, train
 from loraedit.types import Mask, Weights, no_step
+from loraedit.video.scaling import to_float
 from pretrain.clips import EDITS, edited_twin, render, sample_scene
 from pretrain.photos import photos
 from pretrain.textures import Image

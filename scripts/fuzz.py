@@ -38,9 +38,9 @@ MOST_S = 20.0
 MOST_KB = 2 * 1024**2
 """Of a process's memory at its largest, in kilobytes."""
 PRELOADED = [
-    "loraedit.app.cli", "loraedit.batch.jobs", "loraedit.editing", "loraedit.evaluate", "loraedit.exporting",
-    "loraedit.families.inventory", "loraedit.families.wan", "loraedit.masking", "loraedit.planning",
-    "loraedit.repeating",
+    "loraedit.cli.main", "loraedit.batch.jobs", "loraedit.editing", "loraedit.evaluate", "loraedit.lora.export",
+    "loraedit.families.inventory", "loraedit.families.wan", "loraedit.mask_maker.make", "loraedit.planning",
+    "loraedit.editing.repeat",
 ]  # fmt: skip
 """Modules that every case finds imported."""
 GLANCE_S = 0.02

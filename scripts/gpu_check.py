@@ -26,19 +26,19 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
-from loraedit.app.progress import quiet_libraries
-from loraedit.config import Resources
-from loraedit.devices import autocasts, find_device, training_attention, training_precision
+from loraedit.cli.progress import quiet_libraries
+from loraedit.diffusion.flow_matching import flow_matching_loss
 from loraedit.errors import LoraEditError
 from loraedit.families import open_family
 from loraedit.families.base import TIMESTEPS, Encoded, Family, batch
 from loraedit.families.card import NANO, ModelCard, read_card, resolve_model
-from loraedit.flow import flow_matching_loss
-from loraedit.lora import attach, lora_parameters
-from loraedit.memory import checkpoints_kept, place
+from loraedit.lora.adapter import attach, lora_parameters
 from loraedit.planning.cost import Shape
 from loraedit.planning.fitting import LADDER
 from loraedit.planning.job import named
+from loraedit.runtime.devices import autocasts, find_device, training_attention, training_precision
+from loraedit.runtime.memory import checkpoints_kept, place
+from loraedit.settings.edit import Resources
 from loraedit.types import Size
 
 LEVELS = {

@@ -15,7 +15,8 @@ from loraedit.types import Clip
 from loraedit.video import write_clip, write_image
 
 os.environ["HF_HUB_OFFLINE"] = "1"
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+TESTS = Path(__file__).parents[1] / "tests"
+sys.path[:0] = [str(TESTS / "support"), str(TESTS)]
 
 
 def write_inputs(folder: Path, frames: int) -> None:

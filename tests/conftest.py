@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import json
 import os
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -14,12 +13,11 @@ from typing import TYPE_CHECKING
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ["LORAEDIT_STORE"] = "none"  # a test finds what it has made itself
-sys.path.insert(0, str(Path(__file__).parent))
 
 import numpy as np
 import pytest
 
-from loraedit.config import PAPER, Recipe
+from loraedit.settings.edit import PAPER, Recipe
 from loraedit.types import Clip, Frames, Image, Mask
 
 if TYPE_CHECKING:
@@ -79,14 +77,14 @@ def _no_waiting_for_disks() -> Iterator[None]:
 def _generation_in_float32() -> Iterator[None]:
     """What is compared with other code is compared exactly; `test_wan_block.py` has generation in bfloat16."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("loraedit.generate.autocasts", lambda _: False)
+        patch.setattr("loraedit.sampling.sampler.autocasts", lambda _: False)
         yield
 
 
 @pytest.fixture
 def coarse_flow(monkeypatch: pytest.MonkeyPatch) -> None:
     """Flow is measured on small frames as they are: how well they are carried is not what is tested."""
-    monkeypatch.setattr("loraedit.working.SHORT_SIDE", 0)
+    monkeypatch.setattr("loraedit.editing.segment_inputs.SHORT_SIDE", 0)
 
 
 @pytest.fixture

@@ -34,7 +34,7 @@ from benchmarks.propagation.textures import (
     wrapped,
 )
 from benchmarks.propagation.things import ADDED, THINGS, extent
-from loraedit.masks import box_regions
+from loraedit.masks.shaping import box_regions
 from loraedit.types import Frames, Mask
 
 __all__ = ["KINDS", "PER_KIND", "Case", "all_cases", "case_ids", "make_case", "scenes"]

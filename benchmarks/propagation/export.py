@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.propagation.cases import KINDS, Case, case_ids, make_case
-from loraedit.masks import to_picture
+from loraedit.masks.reading import to_picture
 from loraedit.types import Clip
 from loraedit.video import DEFAULT_FPS, write_clip, write_image
 

@@ -10,9 +10,9 @@ import numpy as np
 
 import loraedit
 from benchmarks.propagation.cases import Case
-from loraedit.carry import carry
-from loraedit.masks import dilate
-from loraedit.optical_flow import FlowMeter, at, grid
+from loraedit.masks.shaping import dilate
+from loraedit.optical_flow.dis import FlowMeter, at, grid
+from loraedit.propagation.carry import carry
 from loraedit.types import Frames, Image, Mask, Size
 
 __all__ = ["OURS", "Method", "best_of_carried", "carried", "held_still", "optical_flow", "unchanged"]
@@ -28,7 +28,7 @@ class Method:
     Attributes:
         make: from a case and its edited frames by index, the first among them, to frames ``[F, H, W, 3]``; None runs
             the package with ``settings``.
-        settings: of :class:`loraedit.config.EditSettings`.
+        settings: of :class:`loraedit.settings.edit.EditSettings`.
         references: at which parts of the clip, in (0, 1], an edited frame is given besides the first.
         tight: give the mask of what really changes instead of the loose one.
         against: the method that a choice is a change of.

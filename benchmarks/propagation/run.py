@@ -26,8 +26,8 @@ from benchmarks.propagation.cases import KINDS, PER_KIND, make_case
 from benchmarks.propagation.methods import Method
 from benchmarks.propagation.rows import CHOICES, METHODS
 from benchmarks.propagation.scoring import score
-from loraedit.app.progress import quiet_libraries
-from loraedit.files import write_json
+from loraedit.cli.progress import quiet_libraries
+from loraedit.storage.files import write_json
 from loraedit.types import Frames, Image
 from loraedit.video import write_image
 

@@ -20,19 +20,19 @@ from diffusers.training_utils import compute_density_for_timestep_sampling
 from peft import LoraConfig, inject_adapter_in_model
 
 from benchmarks.speed.work import CPU, LR, RANK, Contender, Work
-from loraedit.devices import autocasts
 from loraedit.families.base import batch
 from loraedit.families.lora_names import native_name
 from loraedit.families.wan_layout import diffusers_name
-from loraedit.generate import sample
-from loraedit.lora import as_autocast, attach, save_lora
+from loraedit.lora.adapter import as_autocast, attach, save_lora
+from loraedit.runtime.devices import autocasts
+from loraedit.sampling.sampler import sample
 from loraedit.training import Stage, train
 
 __all__ = ["diffsynth", "loraedit", "plain"]
 
 
 def loraedit(work: Work, folder: Path) -> Contender:
-    """:func:`loraedit.training.train` and :func:`loraedit.generate.sample` as an edit calls them."""
+    """:func:`loraedit.training.train` and :func:`loraedit.sampling.sampler.sample` as an edit calls them."""
     lora = _lora_file(work, folder)
     expert = work.family.experts[0]
     sizes = work.transformer(), work.transformer()

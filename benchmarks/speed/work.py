@@ -9,10 +9,10 @@ import torch
 from diffusers import WanTransformer3DModel
 from torch import Tensor, nn
 
-from loraedit.config import SamplingSettings, TrainSettings
 from loraedit.families import open_family
 from loraedit.families.base import Encoded, Family
 from loraedit.families.card import read_card, resolve_model
+from loraedit.settings.edit import SamplingSettings, TrainSettings
 
 RANK = 16
 LR = 1e-3

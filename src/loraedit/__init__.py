@@ -13,20 +13,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from loraedit.errors import (
-    CacheError,
-    InputError,
-    LoraEditError,
-    ModelError,
-    ShapeError,
-)
+from loraedit.errors import CacheError, InputError, LoraEditError, ModelError, ShapeError
 from loraedit.version import __version__
 
 if TYPE_CHECKING:
     from loraedit.editing import EditResult, Progress
-    from loraedit.edits import ImageLike
-    from loraedit.inputs import ClipLike
-    from loraedit.masks import MaskSpec
+    from loraedit.job.edits import ImageLike
+    from loraedit.job.prepare import ClipLike
+    from loraedit.masks.reading import MaskSpec
 
 __all__ = [
     "CacheError",
@@ -68,7 +62,7 @@ def edit(
         run: the run folder with caches, LoRA, log and the lossless result; the same call again continues or reuses
             it. By default beside ``out``; without either, a passing folder is used and removed.
         progress: called with (phase, done, total, note).
-        **settings: any field of :class:`loraedit.config.EditSettings`, such as ``prompt``, ``model``, ``seed``.
+        **settings: any field of :class:`loraedit.settings.edit.EditSettings`, such as ``prompt``, ``model``, ``seed``.
 
     Returns:
         The edited clip with paths, losses and times. The clip is in memory if the source was, or if there is no run
@@ -79,9 +73,9 @@ def edit(
         ModelError: the checkpoint cannot be used.
         CacheError: a file of the run folder is damaged.
     """
-    from loraedit.config import make_settings
-    from loraedit.edits import object_of
-    from loraedit.inputs import prepare
+    from loraedit.job.edits import object_of
+    from loraedit.job.prepare import prepare
+    from loraedit.settings.edit import make_settings
 
     job = prepare(
         source,

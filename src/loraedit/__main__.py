@@ -1,3 +1,3 @@
-from loraedit.app.cli import main
+from loraedit.cli.main import main
 
 main()

@@ -1,7 +1,7 @@
 """The errors that loraedit raises, one tree.
 
 Every message is one or more plain sentences: what is wrong, what was expected, and how to mend it.
-Only the applications (``loraedit.app``) turn an error into text and an exit code.
+Only the applications (``loraedit.cli``) turn an error into text and an exit code.
 """
 
 __all__ = [

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from loraedit.batch.jobs import BatchJob, folder_of
-from loraedit.config import EditSettings, make_settings
-from loraedit.edits import read_edit
 from loraedit.errors import LoraEditError
-from loraedit.inputs import prepare
-from loraedit.results import Kept
+from loraedit.job.edits import read_edit
+from loraedit.job.prepare import prepare
+from loraedit.runs.folder import Kept
+from loraedit.settings.edit import EditSettings, make_settings
 from loraedit.tracking.changes import changed_region, name_of_frame
 from loraedit.tracking.trackers import open_tracker
 from loraedit.types import Footage, OnStep

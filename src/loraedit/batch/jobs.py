@@ -13,10 +13,10 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from loraedit.batch.places import fetch, is_url, stamp
-from loraedit.config import EditSettings, Seed
-from loraedit.edits import object_of
 from loraedit.errors import InputError
-from loraedit.files import check_plain, fingerprint, real
+from loraedit.job.edits import object_of
+from loraedit.settings.edit import EditSettings, Seed
+from loraedit.storage.files import check_plain, fingerprint, real
 
 __all__ = ["BatchFile", "BatchJob", "folder_of", "read_jobs"]
 
@@ -102,9 +102,9 @@ class BatchJob:
         first_frame: the edited first frame.
         mask: or a box, or None for an automatic one.
         references: edited frames by frame index.
-        objects: things that are edited at once, as :func:`loraedit.edits.object_of` takes them.
+        objects: things that are edited at once, as :func:`loraedit.job.edits.object_of` takes them.
         out: the result's name in the job's folder.
-        settings: of :class:`loraedit.config.EditSettings`.
+        settings: of :class:`loraedit.settings.edit.EditSettings`.
         place: clip, look and seed in the grid.
     """
 
@@ -121,7 +121,7 @@ class BatchJob:
     place: dict[str, str] = field(default_factory=dict)
 
     def inputs(self) -> dict[str, Any]:
-        """The inputs as :func:`loraedit.inputs.prepare` takes them, on this machine.
+        """The inputs as :func:`loraedit.job.prepare.prepare` takes them, on this machine.
 
         Raises:
             InputError: one cannot be fetched.

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from loraedit.errors import InputError
-from loraedit.files import cache_folder, fingerprint, hash_file
+from loraedit.storage.files import cache_folder, fingerprint, hash_file
 
 __all__ = ["Depot", "fetch", "is_url", "stamp"]
 

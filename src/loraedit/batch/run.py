@@ -17,8 +17,8 @@ from loraedit.batch.places import Depot
 from loraedit.batch.schedule import Event, Pool, Queue, work_through
 from loraedit.batch.work import OUTCOME_FILE, EditTask, read_outcome
 from loraedit.errors import InputError
-from loraedit.files import write_text
-from loraedit.locks import sole_user
+from loraedit.storage.files import write_text
+from loraedit.storage.locks import sole_user
 from loraedit.types import OnStep, no_step
 
 __all__ = ["BatchResult", "run_batch"]

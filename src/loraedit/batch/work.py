@@ -18,9 +18,9 @@ from PIL import Image as PilImage
 from loraedit.batch.jobs import BatchJob, folder_of
 from loraedit.batch.local import Report
 from loraedit.batch.places import Depot
-from loraedit.config import make_settings
-from loraedit.files import read_json, write_bytes, write_json
-from loraedit.inputs import prepare
+from loraedit.job.prepare import prepare
+from loraedit.settings.edit import make_settings
+from loraedit.storage.files import read_json, write_bytes, write_json
 from loraedit.types import Footage
 
 __all__ = ["OUTCOME_FILE", "EditTask", "read_outcome"]

@@ -8,8 +8,8 @@ import numpy as np
 
 from loraedit.editing.pieces import discard_pieces, exact
 from loraedit.editing.run import Run
-from loraedit.report import contact_sheet, side_by_side
-from loraedit.results import Finished, Kept, in_memory, keep_frames, write_finished
+from loraedit.runs.folder import Finished, Kept, in_memory, keep_frames, write_finished
+from loraedit.runs.pictures import contact_sheet, side_by_side
 from loraedit.types import Footage, OnStep, Stored
 from loraedit.video import to_rgb, write_footage
 

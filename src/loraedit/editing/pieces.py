@@ -10,15 +10,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from loraedit.compose import lay_over
 from loraedit.editing.run import Run
-from loraedit.files import load_tensors, save_tensors
-from loraedit.layers import Layer
-from loraedit.mask_tube import MaskTube
-from loraedit.masks import feather
+from loraedit.editing.segment_inputs import Read
+from loraedit.job.targets import Layer
+from loraedit.job.window import Window
+from loraedit.masks.compositing import lay_over
+from loraedit.masks.shaping import feather
+from loraedit.masks.tube import MaskTube
+from loraedit.storage.files import load_tensors, save_tensors
 from loraedit.types import Frames, Image, Stored, Weights
-from loraedit.window import Window
-from loraedit.working import Read
 
 __all__ = ["discard_pieces", "exact", "keep_pieces", "rgb_up_to"]
 

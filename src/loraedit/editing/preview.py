@@ -16,19 +16,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from loraedit.compose import composite, from_working
-from loraedit.conditioning import Sample
-from loraedit.config import SamplingSettings
+from loraedit.diffusion.samples import Sample
 from loraedit.editing.run import Run
+from loraedit.editing.segment_inputs import Workbench
 from loraedit.families.base import Expert
-from loraedit.files import write_bytes
-from loraedit.generate import Held, experts_asked, sample
-from loraedit.mask_tube import MaskTube
-from loraedit.masks import feather
-from loraedit.ranks import processes
-from loraedit.report import contact_sheet
+from loraedit.masks.compositing import composite
+from loraedit.masks.shaping import feather
+from loraedit.masks.tube import MaskTube
+from loraedit.runs.pictures import contact_sheet
+from loraedit.runtime.ranks import processes
+from loraedit.sampling.sampler import Held, experts_asked, sample
+from loraedit.settings.edit import SamplingSettings
+from loraedit.storage.files import write_bytes
 from loraedit.types import Clip, no_step
-from loraedit.working import Workbench
+from loraedit.video.scaling import from_working
 
 __all__ = ["Previews"]
 

@@ -12,18 +12,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from loraedit.captions import captioned
-from loraedit.conditioning import Sample
-from loraedit.config import Resources
-from loraedit.devices import find_device
+from loraedit.diffusion.samples import Sample
+from loraedit.editing.captions import captioned
 from loraedit.editing.profiling import Profile
 from loraedit.families import open_family
 from loraedit.families.base import Encoded
-from loraedit.files import fingerprint, save_tensors, try_load_tensors
-from loraedit.inputs import Job
+from loraedit.job.prepare import Job
 from loraedit.planning import resources_for, told
-from loraedit.results import RUN_FORMAT, input_hashes
-from loraedit.store import Learnt, open_store
+from loraedit.runs.folder import RUN_FORMAT, input_hashes
+from loraedit.runtime.devices import find_device
+from loraedit.settings.edit import Resources
+from loraedit.storage.files import fingerprint, save_tensors, try_load_tensors
+from loraedit.storage.lora_store import Learnt, open_store
 from loraedit.types import Footage, OnStep
 from loraedit.version import versions
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loraedit.errors import ModelError
-from loraedit.files import read_json
+from loraedit.storage.files import read_json
 from loraedit.types import Frames
 
 if TYPE_CHECKING:

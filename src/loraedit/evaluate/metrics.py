@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loraedit.errors import InputError, ShapeError
-from loraedit.masks import dilate
-from loraedit.optical_flow import Field, FlowMeter, at, grid
+from loraedit.masks.shaping import dilate
+from loraedit.optical_flow.dis import Field, FlowMeter, at, grid
 from loraedit.types import Frames, Image, Mask, Plane, Size
 
 __all__ = [

@@ -10,9 +10,9 @@ from typing import Any
 from loraedit.evaluate import metrics
 from loraedit.evaluate.encoder import ImageEncoder, check_image_encoder
 from loraedit.evaluate.page import Row, report_page
-from loraedit.files import write_json, write_text
-from loraedit.locks import sole_user
-from loraedit.results import Finished, check_run, damaged, read_finished
+from loraedit.runs.folder import Finished, check_run, damaged, read_finished
+from loraedit.storage.files import write_json, write_text
+from loraedit.storage.locks import sole_user
 
 __all__ = ["MEASURES", "Evaluation", "Measure", "evaluate_run"]
 
@@ -152,7 +152,7 @@ def _with_encoder(finished: Finished, folder: Path | None) -> dict[str, float]:
     """The similarities, if there is an image encoder."""
     if folder is None:
         return {}
-    from loraedit.devices import find_device
+    from loraedit.runtime.devices import find_device
 
     embed, result = ImageEncoder(folder, find_device(None)), finished.result
     return {

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from loraedit.config import Resources
 from loraedit.families.model_card import ModelCard
+from loraedit.settings.edit import Resources
 
 if TYPE_CHECKING:
     from loraedit.families.base import Family

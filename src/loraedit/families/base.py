@@ -9,9 +9,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from loraedit.conditioning import Sample
-from loraedit.config import Resources, Targets
+from loraedit.diffusion.samples import Sample
 from loraedit.families.model_card import ModelCard
+from loraedit.settings.edit import Resources, Targets
 from loraedit.types import OnStep, Pixels
 
 __all__ = ["TIMESTEPS", "Encoded", "Expert", "Family", "batch", "tokens_of"]

@@ -13,9 +13,9 @@ from typing import Any
 from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 
-from loraedit import files
 from loraedit.errors import ModelError
 from loraedit.families.model_card import CARD_FILE, CardFile
+from loraedit.storage import files
 
 __all__ = [
     "AGAIN",

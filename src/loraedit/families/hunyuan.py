@@ -16,11 +16,11 @@ from diffusers import AutoencoderKLHunyuanVideo, HunyuanVideoImageToVideoPipelin
 from PIL import Image
 from torch import Tensor
 
-from loraedit.compose import to_uint8
 from loraedit.families.base import Encoded
 from loraedit.families.loading import free, load_pipeline
 from loraedit.families.one_mask import Fields, OneMaskFamily, shown_where_kept
 from loraedit.types import Pixels
+from loraedit.video.scaling import to_uint8
 
 __all__ = ["DOUBLE_BLOCK", "HunyuanFamily", "forward_with_kept_tokens"]
 

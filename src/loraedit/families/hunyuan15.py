@@ -23,13 +23,13 @@ from transformers import (
     T5EncoderModel,
 )
 
-from loraedit.compose import to_uint8
-from loraedit.config import Targets
 from loraedit.families.base import Encoded
 from loraedit.families.hunyuan import DOUBLE_BLOCK
 from loraedit.families.loading import compute_dtype, load_component, loading
 from loraedit.families.one_mask import Fields, OneMaskFamily
+from loraedit.settings.edit import Targets
 from loraedit.types import Pixels
+from loraedit.video.scaling import to_uint8
 
 __all__ = ["Hunyuan15Family"]
 

@@ -13,12 +13,12 @@ import torch
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
-from loraedit.config import Resources
 from loraedit.errors import ModelError
 from loraedit.families.folder import AGAIN
 from loraedit.families.model_card import ModelCard
-from loraedit.files import read_json
-from loraedit.memory import place_encoder
+from loraedit.runtime.memory import place_encoder
+from loraedit.settings.edit import Resources
+from loraedit.storage.files import read_json
 
 __all__ = [
     "compute_dtype",

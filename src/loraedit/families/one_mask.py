@@ -20,13 +20,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from loraedit.conditioning import FILL, Sample
-from loraedit.config import Resources, Targets
+from loraedit.diffusion.samples import FILL, Sample
 from loraedit.families.base import Encoded, Expert
 from loraedit.families.loading import compute_dtype, load_component, load_part, load_scheduler, loading
 from loraedit.families.model_card import ModelCard
-from loraedit.masks import pack_keep_mask
-from loraedit.memory import tile
+from loraedit.masks.packing import pack_keep_mask
+from loraedit.runtime.memory import tile
+from loraedit.settings.edit import Resources, Targets
 from loraedit.types import Mask, OnStep, Pixels
 
 __all__ = ["Fields", "OneMaskFamily", "shown_where_kept"]

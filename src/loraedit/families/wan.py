@@ -19,10 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
-from loraedit.compose import to_uint8
-from loraedit.conditioning import Sample
-from loraedit.config import Resources, Targets
-from loraedit.devices import computed_in
+from loraedit.diffusion.samples import Sample
 from loraedit.families.base import Encoded, Expert
 from loraedit.families.loading import (
     compute_dtype,
@@ -36,11 +33,14 @@ from loraedit.families.loading import (
 from loraedit.families.lora_names import WAN_LINEARS, native_name
 from loraedit.families.model_card import ModelCard
 from loraedit.families.single_file import load_single_file
-from loraedit.families.wan_block import write_out
+from loraedit.families.wan_cpu.block import write_out
 from loraedit.families.wan_layout import SCALES, diffusers_name
-from loraedit.masks import pack_keep_mask, pack_token_mask
-from loraedit.memory import tile
+from loraedit.masks.packing import pack_keep_mask, pack_token_mask
+from loraedit.runtime.devices import computed_in
+from loraedit.runtime.memory import tile
+from loraedit.settings.edit import Resources, Targets
 from loraedit.types import Mask, OnStep, Pixels
+from loraedit.video.scaling import to_uint8
 
 __all__ = ["WanFamily"]
 

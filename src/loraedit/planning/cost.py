@@ -17,18 +17,18 @@ import transformers
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from loraedit.config import Resources, TrainSettings
+from loraedit.diffusion.flow_matching import flow_matching_loss
 from loraedit.families import open_family
 from loraedit.families.base import Encoded, Family, batch, tokens_of
 from loraedit.families.model_card import ModelCard
-from loraedit.files import cache_folder, fingerprint, read_json, write_json
-from loraedit.flow import flow_matching_loss
-from loraedit.lora import attach, lora_parameters, match_precision
-from loraedit.memory import blocks, tile
+from loraedit.lora.adapter import attach, lora_parameters, match_precision
 from loraedit.planning.depth import from_few_blocks
 from loraedit.planning.encoders import encode_once, encoders
 from loraedit.planning.meter import Meter, card_attention
 from loraedit.planning.skeleton import HALF, build, component_config, without_contents
+from loraedit.runtime.memory import blocks, tile
+from loraedit.settings.edit import Resources, TrainSettings
+from loraedit.storage.files import cache_folder, fingerprint, read_json, write_json
 from loraedit.training.loop import make_optimizer
 from loraedit.types import OnStep, Size, no_step
 
@@ -180,7 +180,7 @@ def _adapted(family: Family, lora: dict[str, Any]) -> Any:
 
 
 def _with_weights(measured: dict[str, int], card: ModelCard, lora: dict[str, Any], resources: Resources) -> Cost:
-    """Add the weights, as :func:`loraedit.memory.place` leaves them."""
+    """Add the weights, as :func:`loraedit.runtime.memory.place` leaves them."""
     weights, passing = _weights(card, lora), 0
     file = card.files.get(card.experts[0])
     quantised = file is not None and file.path.suffix == ".gguf"  # it stays as it is in the file

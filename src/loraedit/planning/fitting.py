@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 import torch
 
-from loraedit.config import Resources
 from loraedit.errors import InputError
 from loraedit.planning.cost import Cost
+from loraedit.settings.edit import Resources
 
 __all__ = ["MARGIN_BYTES", "fit", "fits", "parse_vram", "spare"]
 

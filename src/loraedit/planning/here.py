@@ -7,8 +7,8 @@ import time
 
 import torch
 
-from loraedit.devices import autocasts
 from loraedit.planning.cards import GraphicsCard
+from loraedit.runtime.devices import autocasts
 
 __all__ = ["card_here"]
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import torch
 
-from loraedit.compose import working_size
-from loraedit.config import EditSettings, Resources
 from loraedit.errors import InputError
-from loraedit.inputs import Job
+from loraedit.job.prepare import Job
 from loraedit.planning.fitting import parse_vram
 from loraedit.planning.plan import make_plan, work_of
-from loraedit.ranks import processes
+from loraedit.runtime.ranks import processes
+from loraedit.settings.edit import EditSettings, Resources
 from loraedit.types import OnStep, Size, no_step
+from loraedit.video.scaling import working_size
 
 __all__ = ["lengths", "named", "resources_for", "seen", "told"]
 

@@ -6,16 +6,16 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from loraedit.compose import padded_length, working_size
-from loraedit.config import PAPER, EditSettings, Resources, SamplingSettings, TrainSettings
 from loraedit.families import open_family
 from loraedit.families.card import ModelCard
-from loraedit.generate import experts_trained
+from loraedit.job.segments import TAUGHT_SEGMENTS
 from loraedit.planning.cards import CARDS, EFFICIENCY, HOST_BANDWIDTH, GraphicsCard
 from loraedit.planning.cost import Cost, Shape, lora_bytes, measure_cost
 from loraedit.planning.fitting import MARGIN_BYTES, fit, fits
-from loraedit.segments import TAUGHT_SEGMENTS
+from loraedit.sampling.sampler import experts_trained
+from loraedit.settings.edit import PAPER, EditSettings, Resources, SamplingSettings, TrainSettings
 from loraedit.types import OnStep, Size, no_step
+from loraedit.video.scaling import padded_length, working_size
 
 __all__ = [
     "Plan",

@@ -18,7 +18,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from loraedit.errors import ModelError
 from loraedit.families.card import NANO, ModelCard, read_configuration
 from loraedit.families.known import KnownModel, known_models
-from loraedit.files import read_json, write_json
+from loraedit.storage.files import read_json, write_json
 
 __all__ = ["build", "component_config", "known_names", "open_skeleton", "without_contents"]
 

@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loraedit.errors import InputError
-from loraedit.masks import box_regions
-from loraedit.optical_flow import Field, at, grid
+from loraedit.masks.shaping import box_regions
+from loraedit.optical_flow.dis import Field, at, grid
 from loraedit.tracking.base import Hints, Planes, Tracker
 from loraedit.tracking.changes import changed_region, name_of_frame
 from loraedit.tracking.embedded import FlowTracker, track_small

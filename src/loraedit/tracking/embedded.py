@@ -15,7 +15,7 @@ from itertools import pairwise
 import numpy as np
 
 from loraedit.errors import InputError
-from loraedit.optical_flow import Field, at, grid, misfit
+from loraedit.optical_flow.dis import Field, at, grid, misfit
 from loraedit.tracking.base import Hints, Planes
 from loraedit.tracking.colours import Colours
 from loraedit.tracking.hints import corrected, seed_from_hints

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from loraedit.optical_flow import Field, FlowMeter, at, grid, misfit
+from loraedit.optical_flow.dis import Field, FlowMeter, at, grid, misfit
 from loraedit.types import Image, Plane, Size
 
 __all__ = ["Matcher", "Step", "camera", "camera_motion", "fit_similarity", "move", "moved", "speed"]

@@ -16,9 +16,9 @@ import transformers
 from torch import Tensor
 from torch.nn import functional as nnf
 
-from loraedit.devices import find_device
 from loraedit.errors import InputError, ModelError
-from loraedit.files import read_json
+from loraedit.runtime.devices import find_device
+from loraedit.storage.files import read_json
 from loraedit.tracking.base import Hints, Planes, Point
 from loraedit.tracking.view import View
 from loraedit.types import Image, OnStep, Plane, Size, no_step

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from loraedit.optical_flow import enlargement
+from loraedit.optical_flow.dis import enlargement
 from loraedit.types import Image, Plane, Size
 
 __all__ = ["Scale"]

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from loraedit.errors import InputError, ModelError
-from loraedit.files import read_json
+from loraedit.storage.files import read_json
 from loraedit.tracking.base import Tracker
 from loraedit.tracking.embedded import FlowTracker
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from functools import cached_property
 
-from loraedit.optical_flow import Field
+from loraedit.optical_flow.dis import Field
 from loraedit.tracking.motion import Matcher, Step
 from loraedit.tracking.scale import Scale
 from loraedit.types import Footage, Image, Size

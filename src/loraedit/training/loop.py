@@ -17,14 +17,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from loraedit.config import TrainSettings
-from loraedit.devices import autocasts, training_attention, training_precision
-from loraedit.distributed import add_up, split_tokens
+from loraedit.diffusion.flow_matching import add_noise, flow_matching_loss
 from loraedit.errors import InputError
 from loraedit.families.base import TIMESTEPS, Encoded, Expert, Family, batch, tokens_of
-from loraedit.flow import add_noise, flow_matching_loss
-from loraedit.lora import as_autocast, attach, load_lora, lora_parameters
-from loraedit.memory import checkpoints_kept, place
+from loraedit.lora.adapter import as_autocast, attach, load_lora, lora_parameters
+from loraedit.runtime.devices import autocasts, training_attention, training_precision
+from loraedit.runtime.distributed import add_up, split_tokens
+from loraedit.runtime.memory import checkpoints_kept, place
+from loraedit.settings.edit import TrainSettings
 from loraedit.training.state import load_state, save_state
 from loraedit.training.stopping import after_step, held_out_loss, last_step, rate
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from loraedit.files import save_tensors, try_load_tensors
-from loraedit.ranks import leads
+from loraedit.runtime.ranks import leads
+from loraedit.storage.files import save_tensors, try_load_tensors
 
 __all__ = ["TrainState", "load_state", "save_state"]
 

@@ -10,11 +10,11 @@ from math import ceil
 import torch
 from torch import Tensor, nn
 
-from loraedit.config import TrainSettings
-from loraedit.devices import training_precision
-from loraedit.distributed import agreed
+from loraedit.diffusion.flow_matching import add_noise, flow_matching_loss
 from loraedit.families.base import TIMESTEPS, Encoded, Expert, Family, batch
-from loraedit.flow import add_noise, flow_matching_loss
+from loraedit.runtime.devices import training_precision
+from loraedit.runtime.distributed import agreed
+from loraedit.settings.edit import TrainSettings
 from loraedit.training.state import TrainState
 
 __all__ = ["after_step", "held_out_loss", "last_step", "rate", "settles"]

@@ -16,7 +16,7 @@ from PIL import ExifTags
 from PIL import Image as PilImage
 
 from loraedit.errors import InputError
-from loraedit.files import check_plain
+from loraedit.storage.files import check_plain
 from loraedit.types import Image, Stored
 from loraedit.video.facts import Turn
 from loraedit.video.pixels import Layout, layout_of, stored_pixels, to_rgb

@@ -19,8 +19,19 @@ import numpy as np
 from av.video.frame import VideoFrame
 
 from loraedit.errors import InputError
-from loraedit.files import check_plain
-from loraedit.types import Clip, Footage, Image, OnStep, Origin, Size, Stored, frame_hash, joint_hash, no_step
+from loraedit.storage.files import check_plain
+from loraedit.types import (
+    Clip,
+    Footage,
+    Image,
+    OnStep,
+    Origin,
+    Size,
+    Stored,
+    frame_hash,
+    joint_hash,
+    no_step,
+)
 from loraedit.video.decoding import Decoder, damaged
 from loraedit.video.facts import Shown, Turn, average_rate, origin_of, shown
 from loraedit.video.images import IMAGE_SUFFIXES, read_stored

@@ -15,7 +15,7 @@ import av
 import numpy as np
 
 from loraedit.errors import InputError
-from loraedit.files import real
+from loraedit.storage.files import real
 from loraedit.types import Clip, Codec, Footage, Origin, Stored
 from loraedit.video.encoding import write_video
 from loraedit.video.formats import OUTPUTS, choose_kind, is_container

@@ -14,8 +14,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from loraedit.config import EditSettings
-from loraedit.files import fingerprint
+from loraedit.settings.edit import EditSettings
+from loraedit.storage.files import fingerprint
 from loraedit.web.drafts import Draft
 
 __all__ = ["as_text", "child_command", "child_environment", "edit_commands", "mask_command", "mask_key", "plan_command"]

@@ -6,9 +6,9 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from loraedit.config import EditSettings, make_settings
 from loraedit.errors import InputError
-from loraedit.files import read_json, write_json
+from loraedit.settings.edit import EditSettings, make_settings
+from loraedit.storage.files import read_json, write_json
 from loraedit.web.store import CLIP_ID, IMAGE_ID, Store
 
 __all__ = ["MASK_KEY", "Draft", "load_draft", "offered_settings", "parse_draft", "save_draft"]

@@ -20,8 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from loraedit.files import read_json, write_json
-from loraedit.locks import take_lock
+from loraedit.storage.files import read_json, write_json
+from loraedit.storage.locks import take_lock
 
 __all__ = ["Job", "Lock", "State"]
 

@@ -20,10 +20,10 @@ from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
 
 from loraedit.errors import InputError, LoraEditError
-from loraedit.web.desk import Desk, Office
 from loraedit.web.guard import Guard, person_of
 from loraedit.web.jobs import Lock
 from loraedit.web.options import WebOptions
+from loraedit.web.session import Desk, Office
 
 __all__ = ["make_app", "run_server"]
 

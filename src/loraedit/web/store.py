@@ -24,7 +24,7 @@ import av
 from PIL import Image as PilImage
 
 from loraedit.errors import InputError
-from loraedit.files import read_json, write_json
+from loraedit.storage.files import read_json, write_json
 from loraedit.types import Clip, Image
 from loraedit.video import open_footage, read_clip, read_image, write_part
 

@@ -1,0 +1,138 @@
+"""``loraedit doctor``: what this machine has, and what it can run."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from importlib.metadata import version
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from loraedit.cli.progress import PhaseProgress, quiet_libraries
+from loraedit.types import Size
+
+__all__ = ["doctor"]
+
+PACKAGES = ("torch", "diffusers", "transformers", "peft", "accelerate", "safetensors", "av", "numpy")
+ENCODERS = {
+    "h264": "libx264", "h265": "libx265", "av1": "libsvtav1", "prores": "prores_ks", "ffv1": "ffv1", "png": "png",
+}  # fmt: skip
+FRAMES = 49
+"""Length of the clip that models are tried with, at their own size."""
+
+
+def doctor(
+    json_output: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Say what this machine has, which weights are found, and what it can run; nothing is downloaded."""
+    quiet_libraries("diffusers", "transformers")
+    with PhaseProgress(Console(stderr=True), 2.0) as progress:
+        found = {
+            "machine": _machine(), "devices": _devices(), "versions": {name: version(name) for name in PACKAGES},
+            "codecs": _codecs(), "models": _models(progress),
+        }  # fmt: skip
+    if json_output:
+        typer.echo(json.dumps(found))
+    else:
+        _show(Console(), found)
+
+
+def _machine() -> dict[str, Any]:
+    pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else None
+    return {
+        "system": platform.platform(), "python": platform.python_version(), "cores": os.cpu_count(),
+        "memory_bytes": pages,
+    }  # fmt: skip
+
+
+def _devices() -> list[dict[str, Any]]:
+    """The accelerators that torch can use."""
+    import torch
+
+    if not torch.accelerator.is_available():
+        return []
+    kind = torch.accelerator.current_accelerator()
+    assert kind is not None
+    devices = []
+    for index in range(torch.accelerator.device_count()):
+        row: dict[str, Any] = {"device": f"{kind.type}:{index}", "name": kind.type, "memory_bytes": None}
+        if kind.type == "cuda":
+            facts = torch.cuda.get_device_properties(index)
+            row |= {"name": facts.name, "memory_bytes": facts.total_memory}
+        devices.append(row)
+    return devices
+
+
+def _codecs() -> dict[str, bool]:
+    """Which values of --codec this build of FFmpeg can write."""
+    import av
+
+    return {name: encoder in av.codecs_available for name, encoder in ENCODERS.items()}
+
+
+def _models(progress: PhaseProgress) -> list[dict[str, Any]]:
+    """The models whose weights are here, each with how it would run, or with what is wrong with it."""
+    from loraedit.families.card import NANO
+    from loraedit.families.inventory import state_in_cache
+    from loraedit.families.known import known_models
+
+    rows = [{"model": "nano", "folder": str(NANO), "problem": None, **_run_of("nano", Size(64, 64), progress)}]
+    for known in known_models():
+        found = state_in_cache(known)
+        if found is not None:
+            size = Size(known.height, known.width)
+            run = _run_of(known.id, size, progress) if found.problem is None else {}
+            rows.append({"model": known.id, "folder": str(found.folder), "problem": found.problem, **run})
+    return rows
+
+
+def _run_of(model: str, size: Size, progress: PhaseProgress) -> dict[str, Any]:
+    """How a clip of the model's own size runs on the best device."""
+    from loraedit.planning import make_plan, named, open_skeleton, parse_vram, work_of
+    from loraedit.runtime.devices import find_device
+    from loraedit.settings.edit import make_settings
+
+    device = find_device(None)
+    with open_skeleton(model) as card:
+        settings = make_settings({"model": model}).resolved(card.recipe)
+        work = work_of(card, settings, size, [FRAMES], size.height * size.width, 0)
+        plan = make_plan(
+            card, model, size, work, parse_vram("auto", device), settings.resources,
+            on_step=lambda done, total: progress("plan", done, total, model),
+        )  # fmt: skip
+    return {
+        "device": str(device),
+        "frames": FRAMES,
+        "size": str(work.shape.size),
+        "fits": plan.fits if plan.budget is not None else None,
+        "peak_bytes": max(cost.peak_bytes for cost in plan.costs.values()),
+        "means": named(plan.resources) if plan.budget is not None else "",
+    }
+
+
+def _show(console: Console, found: dict[str, Any]) -> None:
+    machine = found["machine"]
+    memory = f"{machine['memory_bytes'] / 1e9:.0f} GB" if machine["memory_bytes"] else "unknown"
+    console.print(f"{machine['system']}, {machine['cores']} cores, {memory} of memory, Python {machine['python']}")
+    for row in found["devices"]:
+        size = f", {row['memory_bytes'] / 1e9:.0f} GB" if row["memory_bytes"] else ""
+        console.print(f"{row['device']}: {row['name']}{size}")
+    if not found["devices"]:
+        console.print("No graphics card that torch can use: nano runs, and the large models cannot.")
+    console.print(", ".join(f"{name} {number}" for name, number in found["versions"].items()), highlight=False)
+    console.print("Codecs: " + ", ".join(name if there else f"no {name}" for name, there in found["codecs"].items()))
+    table = Table("Model found", "Clip", "Device", "Needs GB", "Runs", "Means")
+    for row in (row for row in found["models"] if row["problem"] is None):
+        runs = {True: "yes", False: "not at this size", None: "yes" if row["model"] == "nano" else "too slow"}
+        table.add_row(
+            row["model"], f"{row['frames']} frames, {row['size']}", row["device"], f"{row['peak_bytes'] / 1e9:.3g}",
+            runs[row["fits"]], row["means"] or "none needed",
+        )  # fmt: skip
+    console.print(table)
+    for row in (row for row in found["models"] if row["problem"] is not None):
+        console.print(f"{row['model']} cannot be used: {row['problem']}", highlight=False, markup=False)
+    console.print("'loraedit models' lists all that can be fetched, 'loraedit plan' says what an edit with one needs.")

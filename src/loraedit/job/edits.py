@@ -1,0 +1,246 @@
+"""What an edit is made of besides the first frame: edited frames, and objects with masks and edited frames."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from loraedit.errors import InputError, ShapeError
+from loraedit.masks.reading import MaskSpec, read_mask
+from loraedit.masks.shaping import loosen
+from loraedit.masks.tube import MaskTube
+from loraedit.runs.folder import KeptObject
+from loraedit.types import Footage, Image, Plane, Size
+from loraedit.video import read_image
+from loraedit.video.scaling import resize_frames, to_float, to_uint8
+
+__all__ = [
+    "EditObject",
+    "ImageLike",
+    "changed",
+    "check_objects",
+    "joint_prompt",
+    "object_of",
+    "parse_object",
+    "parse_references",
+    "read_edit",
+    "read_object",
+    "union",
+]
+
+ImageLike = str | Path | NDArray[Any]
+
+OBJECT_FORM = "NAME:mask=PATH,reference=K=PNG,prompt=TEXT"
+OBJECT_FIELDS = ("name", "mask", "references", "prompt")
+
+
+@dataclass(frozen=True)
+class EditObject:
+    """One of several things that are edited at once, as the user gave it.
+
+    Attributes:
+        name: what messages call it; each has another one.
+        mask: where it is edited, as :func:`loraedit.masks.reading.read_mask` takes it.
+        references: edited frames by frame index, of which this object alone is learnt.
+        prompt: what is said of it, joined to the prompt of the edit.
+    """
+
+    name: str
+    mask: MaskSpec
+    references: Mapping[int, ImageLike] = field(default_factory=dict)
+    prompt: str = ""
+
+
+# ---- from text -------------------------------------------------------------------------------------------------------
+
+
+def parse_references(texts: Sequence[str]) -> dict[int, Path]:
+    """Texts ``K=PATH`` as paths by frame index.
+
+    Raises:
+        InputError: a text is not of that form, or an index is given twice.
+    """
+    references: dict[int, Path] = {}
+    for text in texts:
+        match = re.fullmatch(r"(-?\d{1,9})=(.+)", text, re.DOTALL)
+        if match is None:
+            raise InputError(f"Reference '{text}' is not of the form K=EDITED_K.png, K being a frame index from 0.")
+        index = int(match[1])
+        if index in references:
+            raise InputError(f"There are two references for frame {index}. Give one for each frame.")
+        references[index] = Path(match[2])
+    return references
+
+
+def parse_object(text: str) -> EditObject:
+    """``NAME:mask=PATH,reference=K=PNG,prompt=TEXT``, the keys in any order, ``reference`` several times.
+
+    A comma parts two keys only where ``KEY=`` follows it at once, so boxes and prompts may hold commas.
+
+    Raises:
+        InputError: it is not of that form, a key is unknown or given twice, or there is no mask.
+    """
+    name, colon, rest = text.partition(":")
+    pairs = [part.partition("=") for part in re.split(r",(?=[A-Za-z_-]+=)", rest)]
+    if not colon or not all(between for _, between, _ in pairs):
+        raise InputError(f"Object '{text}' is not of the form {OBJECT_FORM}.")
+    given: dict[str, list[str]] = {"mask": [], "reference": [], "prompt": []}
+    for key, _, value in pairs:
+        if key not in given:
+            raise InputError(f"Object '{name}' has the unknown key '{key}'. Known are mask, reference and prompt.")
+        if key != "reference" and given[key]:
+            raise InputError(f"Object '{name}' has two values for {key}. Give one.")
+        given[key].append(value)
+    if not any(given["mask"]):
+        raise InputError(f"Object '{name}' has no mask. Expected {OBJECT_FORM}.")
+    return EditObject(name, given["mask"][0], parse_references(given["reference"]), "".join(given["prompt"]))
+
+
+def object_of(given: Mapping[str, Any]) -> EditObject:
+    """An object from values by name: ``name``, ``mask`` and, if there are any, ``references`` and ``prompt``.
+
+    Raises:
+        InputError: a name is unknown, or the name or mask is missing.
+    """
+    unknown = [key for key in given if key not in OBJECT_FIELDS]
+    if unknown:
+        raise InputError(f"An object has no '{unknown[0]}'. Known are {', '.join(OBJECT_FIELDS)}.")
+    missing = [key for key in ("name", "mask") if given.get(key) is None]
+    if missing:
+        named = f" '{given['name']}'" if given.get("name") else ""
+        raise InputError(f"An object{named} has no {missing[0]}. Give each a name and a mask.")
+    return EditObject(
+        str(given["name"]), given["mask"], dict(given.get("references") or {}), str(given.get("prompt", ""))
+    )
+
+
+# ---- read and checked ------------------------------------------------------------------------------------------------
+
+
+def read_edit(image: ImageLike, size: Size, fit: bool, what: str) -> Image:
+    """An edited frame, uint8 ``[H, W, 3]``, read if need be.
+
+    Args:
+        size: the clip's.
+        fit: resize a frame of another size.
+        what: how to name it in a message.
+
+    Raises:
+        InputError: it cannot be read, or has another size.
+    """
+    pixels: Image = read_image(Path(image)) if isinstance(image, str | Path) else np.asarray(image)
+    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[-1] != 3 or 0 in pixels.shape:
+        raise InputError(f"{what} is {pixels.dtype} {list(pixels.shape)}. Expected uint8 [H, W, 3].")
+    given = Size(pixels.shape[0], pixels.shape[1])
+    if given == size:
+        return pixels
+    if not fit:
+        raise ShapeError(
+            f"{what} is {given}, but the clip is {size}. Give it the clip's size, or add --fit to resize it."
+        )
+    fitted: Image = to_uint8(resize_frames(to_float(pixels[None]), size))[0]
+    return fitted
+
+
+def check_objects(objects: Sequence[EditObject], mask: MaskSpec | None, references: Mapping[int, ImageLike]) -> None:
+    """What can be said of objects before anything is read.
+
+    Raises:
+        InputError: they cannot be told apart, have no masks of their own, or something is given twice.
+    """
+    automatic = mask is None or (isinstance(mask, str) and mask == "auto")
+    if objects and not automatic:
+        raise InputError("With --object every object has a mask of its own. Leave --mask out.")
+    names = [each.name for each in objects]
+    for each in objects:
+        if not each.name.strip():
+            raise InputError(f"An object has no name. Expected {OBJECT_FORM}.")
+        if names.count(each.name) > 1:
+            raise InputError(f"There are two objects '{each.name}'. Give each a name of its own.")
+        if isinstance(each.mask, str) and each.mask == "auto":
+            raise InputError(
+                f"Object '{each.name}' cannot have an automatic mask. Make one with 'loraedit mask', and give that."
+            )
+        for index in each.references:
+            if index in references:
+                raise InputError(
+                    f"Frame {index} has a reference for everything and one for object '{each.name}'. Leave one out."
+                )
+
+
+def read_object(
+    given: EditObject, source: Footage, edited_first: Image, fit: bool, box: bool, dilate_px: int
+) -> KeptObject:
+    """An object's mask and edited frames, checked against the clip; their indices are the clip's.
+
+    Args:
+        edited_first: the edited first frame, in which the object is edited if it has no references.
+        fit: resize edited frames of another size.
+        box: turn each region of the mask into its box.
+        dilate_px: grow the mask by so many pixels.
+
+    Raises:
+        InputError: something cannot be read, or changes nothing inside the mask.
+    """
+    try:
+        mask = loosen(read_mask(given.mask, len(source), source.size), box, dilate_px)
+    except InputError as error:
+        raise type(error)(f"Object '{given.name}': {error}") from error
+    looks = {
+        index: read_edit(image, source.size, fit, f"The reference of object '{given.name}' for frame {index}")
+        for index, image in given.references.items()
+    }
+    for index, image in looks.items():
+        if mask.box(index) is None:
+            raise InputError(
+                f"The mask of object '{given.name}' is black in frame {index}, so its reference there cannot be used. "
+                "Choose another frame."
+            )
+        if not (changed(image, source, index) & mask[index]).any():
+            raise InputError(
+                f"The reference of object '{given.name}' for frame {index} changes nothing inside that object's mask. "
+                "Give it to the object that it is of."
+            )
+    if not looks and not (changed(edited_first, source, 0) & mask[0]).any():
+        raise InputError(
+            f"Object '{given.name}' is not edited: inside its mask the edited first frame equals the source's, and it "
+            "has no reference. Edit it, or leave it out."
+        )
+    return KeptObject(given.name, mask, looks, given.prompt)
+
+
+def joint_prompt(prompt: str, objects: Sequence[KeptObject]) -> str:
+    """A prompt, and after it what is said of the objects.
+
+    Raises:
+        InputError: it is to be found by looking at the frame, which shows the objects too.
+    """
+    words = [each.prompt for each in objects if each.prompt]
+    if words and prompt == "auto":
+        raise InputError("With --prompt auto the objects are described too. Leave out their prompts, or the auto.")
+    return ", ".join([prompt, *words] if prompt else words)
+
+
+def union(objects: Sequence[KeptObject]) -> MaskTube:
+    """Where any of the objects is edited.
+
+    Raises:
+        InputError: that is everywhere.
+    """
+    planes = (np.logical_or.reduce(planes) for planes in zip(*(each.mask for each in objects), strict=True))
+    mask = MaskTube(planes)
+    if mask.all():
+        raise InputError("The masks of the objects leave nothing to keep. Give smaller ones.")
+    return mask
+
+
+def changed(image: Image, source: Footage, index: int) -> Plane:
+    """Where an edited frame differs from the clip's, bool ``[H, W]``."""
+    plane: Plane = (next(source.rgb(index, index + 1)) != image).any(-1)
+    return plane

@@ -1,0 +1,140 @@
+"""The workflow of ``loraedit lora``: show a LoRA file, turn it into another public form, export that of a run."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import torch
+
+from loraedit.errors import InputError
+from loraedit.families.lora_names import native_name
+from loraedit.lora.extra import NOISES
+from loraedit.lora.files import ADAPTER_METADATA, LoraFormat, read_lora, write_lora
+from loraedit.runs.folder import lora_files
+from loraedit.storage.files import METADATA_KEY
+from loraedit.storage.paths import check_apart, unusable_paths_refused
+
+__all__ = ["Precision", "convert", "describe", "export"]
+
+Precision = Literal["keep", "fp32", "bf16", "fp16"]
+
+DTYPES = {"keep": None, "fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+EXPERTS = dict(zip(("transformer", "transformer_2"), NOISES, strict=True))
+"""For which noise the transformers of a model with two are; of these a run may have needed the second alone."""
+
+
+@unusable_paths_refused()
+def convert(source: Path, out: Path, form: str, precision: str = "keep") -> Path:
+    """Write a LoRA file of any public kind in one of them; the same file gives the same bytes.
+
+    Args:
+        form: one of :data:`~loraedit.lora.files.LoraFormat`.
+        precision: one of :data:`Precision`; ``keep`` stores what the file holds, to the bit.
+
+    Returns:
+        The file written.
+
+    Raises:
+        InputError: the form or the precision is unknown, or the output cannot be used.
+        ModelError: the file is no LoRA, or the form cannot hold it.
+    """
+    wanted = _check_out(out, form, precision, source)
+    write_lora(out, read_lora(source), wanted, DTYPES[precision])
+    return out
+
+
+@unusable_paths_refused()
+def export(source: Path, out: Path, form: str, precision: str = "keep") -> list[Path]:
+    """Write the LoRA of a finished run, or of a file, for another program.
+
+    Args:
+        source: a run folder or a LoRA file.
+        out: where to; for a model with two experts ``-high`` and ``-low`` are added to the name, and before it for a
+            run of several objects ``-0`` and so on.
+        form: see :func:`convert`.
+        precision: see :func:`convert`.
+
+    Returns:
+        The files written.
+
+    Raises:
+        InputError: the run is not finished or trained no LoRA, or as in :func:`convert`.
+        ModelError: as in :func:`convert`.
+    """
+    if not source.is_dir():
+        return [convert(source, out, form, precision)]
+    files = lora_files(source)
+    places = [out.with_name(f"{out.stem}{which}{out.suffix}") for which in _told_apart(files)]
+    for file, place in zip(files, places, strict=True):
+        _check_out(place, form, precision, file)
+    return [convert(file, place, form, precision) for file, place in zip(files, places, strict=True)]
+
+
+def _told_apart(files: Sequence[Path]) -> list[str]:
+    """What tells the LoRA files of a run apart, which are named ``COURSE-EXPERT-KEY``, each object's together."""
+    experts = sorted({file.stem.split("-")[1] for file in files})
+    noises = [""] if experts == ["transformer"] else [f"-{EXPERTS[expert]}" for expert in experts]
+    objects = len(files) // len(noises)
+    return [f"-{number}{noise}" if objects > 1 else noise for number in range(objects) for noise in noises]
+
+
+def _check_out(out: Path, form: str, precision: str, source: Path) -> LoraFormat:
+    if form not in get_args(LoraFormat):
+        raise InputError(f"There is no format '{form}'. Expected {', '.join(get_args(LoraFormat))}.")
+    if precision not in DTYPES:
+        raise InputError(f"There is no precision '{precision}'. Expected {', '.join(DTYPES)}.")
+    if out.suffix != ".safetensors" or out.is_dir():
+        raise InputError(f"The output '{out}' is no .safetensors file. Give --out a name such as lora.safetensors.")
+    check_apart(source, out, exactly=True)
+    wanted: LoraFormat = form  # type: ignore[assignment]
+    return wanted
+
+
+@unusable_paths_refused()
+def describe(path: Path) -> dict[str, Any]:
+    """What a LoRA file is, from its header alone, as JSON values.
+
+    Raises:
+        ModelError: the file is no LoRA.
+    """
+    lora = read_lora(path, header_only=True)
+    ranks = Counter(layer.rank for layer in lora.layers.values())
+    scales = {layer.alpha / layer.rank for layer in lora.layers.values()}
+    metadata = {name: _parsed(text) for name, text in sorted(lora.metadata.items()) if name != ADAPTER_METADATA}
+    return {
+        "file": str(path),
+        "bytes": path.stat().st_size,
+        "first_key": next(iter(sorted(lora.keys))),
+        "precisions": sorted(set(lora.keys.values())),
+        "base": _base(metadata),
+        "ranks": sorted(ranks),
+        "scales": sorted(scales),
+        "layers": _counted(list(lora.layers)),
+        "whole_differences": _counted(list(lora.whole)),
+        "metadata": metadata,
+    }
+
+
+def _counted(names: list[str]) -> dict[str, int]:
+    """How often each layer occurs, over all blocks, by its native name."""
+    return dict(Counter(re.sub(r"blocks\.\d+\.", "blocks.*.", native_name(name)) for name in names))
+
+
+def _parsed(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+
+
+def _base(metadata: dict[str, Any]) -> str | None:
+    """The model it was made for, as far as the file says."""
+    ours = metadata.get(METADATA_KEY)
+    names = [ours.get("base") if isinstance(ours, dict) else None]
+    names += [metadata.get(key) for key in ("modelspec.architecture", "ss_base_model_version", "ss_sd_model_name")]
+    return next((str(name) for name in names if name), None)

@@ -1,0 +1,175 @@
+"""The LoRAs that a user brings along: what was asked for, whether it fits the model, and what it asks of sampling.
+
+Only headers are read here: a LoRA that cannot be used is refused before any weights load.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+
+from loraedit.errors import InputError, ModelError
+from loraedit.families.card import ModelCard
+from loraedit.settings.edit import EditSettings
+from loraedit.storage.files import hash_file
+
+__all__ = [
+    "NOISES",
+    "ExtraLora",
+    "check_extras",
+    "distilled_steps",
+    "for_expert",
+    "parse_extra",
+    "settle_distilled",
+    "unused_extras",
+]
+
+NOISES = ("high", "low")
+NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?"
+SPEC = re.compile(rf"(?P<path>.+?)(?::(?P<weight>{NUMBER}))?(?::(?P<noise>high|low))?", re.DOTALL | re.IGNORECASE)
+
+DISTILLED = re.compile(r"distil|lightning|lightx2v|turbo|hyper|causvid|accvid|dmd", re.IGNORECASE)
+STEPS = re.compile(r"(?<!\d)(\d{1,2})[-_ ]?steps?(?![a-z])", re.IGNORECASE)
+FOUR_STEPS = re.compile(r"step[-_ ]?distil|lightx2v|lightning", re.IGNORECASE)
+"""Names that say that a LoRA is distilled, to how many steps, and those that stand for four without saying so."""
+TITLES = ("modelspec.title", "ss_output_name")
+"""Metadata in which training tools keep the file's first name."""
+
+
+@dataclass(frozen=True)
+class ExtraLora:
+    """A LoRA file to generate with.
+
+    Attributes:
+        path: the file.
+        weight: how much it counts.
+        noise: with two experts, the one that it is for, ``high`` or ``low``; None for all.
+    """
+
+    path: Path
+    weight: float = 1.0
+    noise: str | None = None
+
+    @cached_property
+    def key(self) -> list[str | float | None]:
+        """Its identity: the hash of its contents, weight and noise."""
+        return [hash_file(self.path)[:12], self.weight, self.noise]
+
+
+def for_expert(extras: Sequence[ExtraLora], expert: str, experts: Sequence[str]) -> list[tuple[Path, float]]:
+    """File and weight of those that are for one of the card's experts."""
+    noise = dict(zip(experts, NOISES, strict=False))[expert]
+    return [(extra.path, extra.weight) for extra in extras if extra.noise in (None, noise)]
+
+
+def parse_extra(text: str) -> ExtraLora:
+    """``FILE``, ``FILE:WEIGHT``, ``FILE:high`` or ``FILE:WEIGHT:low``.
+
+    Raises:
+        InputError: it is not of that form.
+    """
+    match = SPEC.fullmatch(text)
+    weight = float(match["weight"] or 1) if match else math.nan
+    if match is None or not math.isfinite(weight) or abs(weight) > 1000:
+        raise InputError(
+            f"Extra LoRA '{text}' is not of the form FILE[:WEIGHT][:high|low], as in style.safetensors:0.8."
+        )
+    path = os.path.expanduser(match["path"])  # noqa: PTH111 (Path.expanduser raises for an unknown user)
+    return ExtraLora(Path(path), weight, match["noise"] and match["noise"].lower())
+
+
+def check_extras(extras: Sequence[ExtraLora], card: ModelCard) -> list[str]:
+    """Each is a LoRA for this model.
+
+    Returns:
+        A sentence for each that has layers beyond those of the model.
+
+    Raises:
+        InputError: one is for an expert that the model does not have.
+        ModelError: one cannot be read, or is of another model.
+    """
+    if not extras:
+        return []
+    from loraedit.lora.files import fit, read_lora  # needs torch
+
+    notes = []
+    for extra in extras:
+        if extra.noise is not None and len(card.experts) != len(NOISES):
+            raise InputError(
+                f"Extra LoRA '{extra.path}' is for {extra.noise} noise, but the model has one transformer for all. "
+                f"Leave ':{extra.noise}' out."
+            )
+        lora = read_lora(extra.path, header_only=True)
+        left_out: set[str] = set()
+        for expert in card.experts:
+            if for_expert([extra], expert, card.experts):
+                left_out.update(fit(lora, _shapes(card.folder / expert)).left_out)
+        if left_out:
+            notes.append(f"{len(left_out)} layers of '{extra.path.name}' are not in this model and do nothing in it.")
+    return notes
+
+
+def unused_extras(extras: Sequence[ExtraLora], settings: EditSettings, card: ModelCard) -> list[str]:
+    """A sentence on each that is for higher noise than sampling starts from."""
+    strength = settings.strength or 1.0
+    return [
+        f"'{each.path.name}' is for high noise, above {card.boundary:g}, but sampling starts at {strength:g}: it does "
+        "nothing. Give --strength 1 to use it."
+        for each in extras
+        if each.noise == NOISES[0] and strength < card.boundary
+    ]
+
+
+def _shapes(folder: Path) -> dict[str, tuple[int, ...]]:
+    """The shapes of a transformer's parameters by name, from the headers of its files."""
+    shapes = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        try:
+            with safe_open(path, "np") as file:
+                shapes.update({name: tuple(file.get_slice(name).get_shape()) for name in file.keys()})  # noqa: SIM118
+        except (OSError, SafetensorError) as error:
+            raise ModelError(f"'{path}' cannot be read as safetensors. Fetch the checkpoint again.") from error
+    return shapes
+
+
+def distilled_steps(extra: ExtraLora) -> int | None:
+    """To how many sampling steps a LoRA is distilled, as its file's name or title says; None if they say nothing."""
+    with safe_open(extra.path, "np") as file:
+        metadata = file.metadata() or {}
+    for name in (extra.path.stem, *(metadata.get(title, "") for title in TITLES)):
+        steps = STEPS.search(name)
+        if steps is not None and DISTILLED.search(name) and int(steps[1]) > 0:
+            return int(steps[1])
+        if FOUR_STEPS.search(name):
+            return 4
+    return None
+
+
+def settle_distilled(settings: EditSettings, extras: Sequence[ExtraLora]) -> tuple[EditSettings, list[str]]:
+    """The settings with ``distilled`` as the names of the extra LoRAs say, if the user said nothing, and a sentence."""
+    notes = []
+    if settings.extra_in_training and not (extras and settings.lora != "none"):
+        raise InputError("--extra-in-training needs an --extra-lora, and a LoRA to train. Leave it out.")
+    if settings.distilled is None:
+        steps, name = max(((distilled_steps(extra) or 0, extra.path.name) for extra in extras), default=(0, ""))
+        settings = settings.model_copy(update={"distilled": steps})
+        if steps and (settings.sampling_steps is None or settings.guidance is None):
+            given = {"--sampling-steps": settings.sampling_steps, "--guidance": settings.guidance}
+            kept = " and ".join(name for name, value in given.items() if value is not None)
+            notes.append(
+                f"'{name}' is by its name distilled to {steps} steps, so that is how the clip is sampled: in {steps} "
+                f"steps without guidance{f', but for your {kept}' if kept else ''}. If it is not, add --distilled 0."
+            )
+    if settings.distilled and settings.extra_in_training:
+        raise InputError(
+            "A distilled LoRA must not lie under the training: it has unlearnt the noise levels between its few steps. "
+            "Leave --extra-in-training out; or, if none is distilled, add --distilled 0."
+        )
+    return settings, notes

@@ -1,0 +1,97 @@
+"""Generated pixels laid over the source: outside the mask the source stays as it was."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from loraedit.errors import ShapeError
+from loraedit.types import Frames, Image, Stored, Weights
+
+__all__ = ["composite", "lay_over", "restore_detail"]
+
+DISAGREEMENT = 32.0
+"""Grey levels between what was generated and what the model saw at which the weight of the latter is down to 1 / e."""
+
+_Value = TypeVar("_Value", bound=np.generic)
+
+
+def restore_detail(generated: Frames, carried: Frames, seen: Frames, trust: Weights) -> Frames:
+    """Give generated frames back the detail that the model's size and its VAE cost.
+
+    What was carried is known twice: as it was, and as the model saw it, at its size and through its VAE. Where the
+    model has kept what it saw, the small difference between the two is its own inexactness: there what was carried is
+    taken as it was, as far as it is trusted. Where the model has made something else, that stays::
+
+        out = generated + w (carried - generated),   w = trust exp(-(|generated - seen| / s)^2)
+
+    Args:
+        generated: uint8 ``[F, H, W, 3]``, at the source's size.
+        carried: uint8, what the model's condition was made of.
+        seen: uint8, the condition as the VAE gives it back.
+        trust: float32 ``[F, H, W]`` in [0, 1].
+    """
+    restored = np.empty_like(generated)
+    for index, (made, sharp, soft) in enumerate(zip(generated, carried, seen, strict=True)):
+        made_f = made.astype(np.float32)
+        apart = cv2.GaussianBlur(np.abs(made_f - soft).mean(-1), (0, 0), 1.5)
+        weight = trust[index] * np.exp(-np.square(apart / DISAGREEMENT))
+        restored[index] = np.rint(made_f + weight[..., None] * (sharp - made_f))
+    return restored
+
+
+def composite(source: Frames, generated: Frames, alpha: Weights) -> Frames:
+    """Lay the generated frames over the source: ``source + alpha * (generated - source)``, rounded.
+
+    Where alpha is 0 the source is kept bit for bit, where it is 1 the generated pixel is. Works a frame at a time.
+
+    Args:
+        source: ``[F, H, W, 3]`` uint8.
+        generated: ``[F, H, W, 3]`` uint8.
+        alpha: ``[F, H, W]`` float32 in [0, 1], 1 = generated.
+
+    Returns:
+        ``[F, H, W, 3]`` uint8.
+
+    Raises:
+        ShapeError: frame counts, heights or widths differ.
+    """
+    assert source.dtype == generated.dtype == np.uint8
+    if not source.shape == generated.shape == (*alpha.shape, 3):
+        raise ShapeError(
+            f"Frames cannot be laid over each other: the source is {list(source.shape)}, the generated clip "
+            f"{list(generated.shape)} and the mask {list(alpha.shape)}. Expected one F, H and W for all."
+        )
+    blended = np.empty(source.shape, np.uint8)
+    for index in range(len(source)):
+        blended[index] = _blend(source[index], generated[index], alpha[index])
+    return blended
+
+
+def lay_over(stored: Stored, generated: Image, alpha: Weights, where: tuple[slice, slice]) -> Stored:
+    """One frame as it is stored with generated pixels laid over a part of it, as :func:`composite` does.
+
+    Args:
+        stored: uint8 or uint16 ``[H, W, 3 or 4]``; opacity stays as it is.
+        generated: uint8 ``[h, w, 3]``.
+        alpha: float32 ``[h, w]`` in [0, 1], 1 = generated.
+        where: the rows and columns of the part.
+
+    Returns:
+        A new frame of the same kind.
+    """
+    laid: Stored = stored.copy()
+    part = laid[where][..., :3]
+    levels = generated.astype(np.float32) * (257 if stored.dtype == np.uint16 else 1)
+    below = part.astype(np.float32)
+    part[...] = np.rint(below + alpha[..., None] * (levels - below))
+    return laid
+
+
+def _blend(source: Image, generated: Image, alpha: NDArray[np.float32]) -> Image:
+    assert bool(((alpha >= 0) & (alpha <= 1)).all())
+    below, above = source.astype(np.float32), generated.astype(np.float32)
+    return np.rint(below + alpha.astype(np.float32)[..., None] * (above - below)).astype(np.uint8)

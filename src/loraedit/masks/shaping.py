@@ -1,0 +1,153 @@
+"""Masks grown, softened, boxed and resized."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from typing import TypeVar
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from loraedit.errors import InputError
+from loraedit.masks.tube import MaskTube
+from loraedit.types import Mask, Plane, Size, Weights
+
+__all__ = ["box_regions", "dilate", "feather", "loosen", "resize_mask"]
+
+_Plane = NDArray[np.uint8]
+_Value = TypeVar("_Value", bound=np.generic)
+
+
+def box_regions(mask: Mask, grow: float = 0.1) -> Mask:
+    """Replace each connected region of each frame by its bounding box, grown; a loose mask beats a tight one.
+
+    A tight mask would force the new object into the outline of the old one.
+
+    Args:
+        mask: ``[F, H, W]`` bool, True = regenerate. Regions connect over corners too.
+        grow: added on each of the four sides, as a fraction of the box's width or height, rounded to pixels.
+
+    Returns:
+        ``[F, H, W]`` bool, True = regenerate, covering ``mask``; boxes end at the frame.
+
+    Raises:
+        InputError: ``grow`` is negative.
+    """
+    if not grow >= 0:
+        raise InputError(f"A mask cannot grow by {grow}. Expected 0 or more, such as 0.1 for a tenth on each side.")
+    return _each_frame(mask, lambda plane: _boxes(plane, grow)).astype(np.bool_)
+
+
+def _boxes(plane: _Plane, grow: float) -> _Plane:
+    boxes = np.zeros_like(plane)
+    _, _, regions, _ = cv2.connectedComponentsWithStats(plane, connectivity=8)
+    for x, y, width, height, _ in regions[1:].tolist():  # 0 is the background
+        dx, dy = int(grow * width + 0.5), int(grow * height + 0.5)
+        boxes[max(y - dy, 0) : y + height + dy, max(x - dx, 0) : x + width + dx] = 1
+    return boxes
+
+
+def dilate(mask: Mask, radius_px: float) -> Mask:
+    """Grow a mask by a disk: every pixel within ``radius_px`` of a masked one, centre to centre, is masked.
+
+    Args:
+        mask: ``[F, H, W]`` bool, True = regenerate.
+        radius_px: 0 changes nothing.
+
+    Returns:
+        ``[F, H, W]`` bool, covering ``mask``.
+
+    Raises:
+        InputError: ``radius_px`` is negative or not finite.
+    """
+    _check_radius(radius_px)
+    return _each_frame(mask, lambda plane: _distance_to_zero(1 - plane) <= radius_px)
+
+
+def loosen(mask: MaskTube, box: bool, dilate_px: float) -> MaskTube:
+    """Grow a mask as asked: first by a disk, then each region to its box.
+
+    Raises:
+        InputError: nothing would be left to keep.
+    """
+    if not box and not dilate_px:
+        return mask
+    loose = MaskTube(_loosened(mask, box, dilate_px))
+    if loose.all():
+        raise InputError("The grown mask is white everywhere, so nothing would be preserved. Grow it less.")
+    return loose
+
+
+def _loosened(mask: MaskTube, box: bool, dilate_px: float) -> Iterator[Plane]:
+    for plane in mask:
+        grown = dilate(plane[None], dilate_px) if dilate_px else plane[None]
+        yield (box_regions(grown) if box else grown)[0]
+
+
+def feather(mask: Mask, radius_px: float) -> Weights:
+    """Soften a mask inwards, for blending: 0 outside, rising linearly from the border to 1 at ``radius_px`` inside.
+
+    A masked pixel's value is its distance to the nearest unmasked pixel, centre to centre, over ``radius_px``, at
+    most 1. The edge of the frame is not a border of the mask.
+
+    Args:
+        mask: ``[F, H, W]`` bool, True = regenerate.
+        radius_px: up to 1 gives the mask itself as 0 and 1.
+
+    Returns:
+        ``[F, H, W]`` float32 in [0, 1], exactly 0 outside the mask and above 0 inside.
+
+    Raises:
+        InputError: ``radius_px`` is negative or not finite.
+    """
+    _check_radius(radius_px)
+    reach = max(radius_px, 1.0)
+    return _each_frame(mask, lambda plane: np.minimum(_distance_to_zero(plane) / np.float32(reach), np.float32(1)))
+
+
+def _check_radius(radius_px: float) -> None:
+    if not 0 <= radius_px < math.inf:
+        raise InputError(f"A mask cannot be changed over {radius_px} pixels. Expected a radius of 0 or more.")
+
+
+def _distance_to_zero(plane: _Plane) -> NDArray[np.float32]:
+    """``[H, W]``: Euclidean distance of each pixel to the nearest 0; infinite where the plane holds none."""
+    if plane.all():
+        return np.full(plane.shape, np.inf, dtype=np.float32)
+    distance = cv2.distanceTransform(plane, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    return np.asarray(distance, dtype=np.float32)
+
+
+def _each_frame(mask: Mask, change: Callable[[_Plane], NDArray[_Value]]) -> NDArray[_Value]:
+    """Apply a change to each ``[H, W]`` plane of 0 and 1."""
+    assert mask.dtype == np.bool_ and mask.ndim == 3
+    return np.stack([change(plane) for plane in mask.astype(np.uint8)])
+
+
+def resize_mask(mask: Mask, size: Size) -> Mask:
+    """Resize a mask so that no masked pixel is lost: a new pixel is masked if any pixel it overlaps is.
+
+    Args:
+        mask: ``[F, H, W]`` bool, True = regenerate.
+        size: the new height and width, larger or smaller.
+
+    Returns:
+        ``[F, size.height, size.width]`` bool.
+    """
+    assert mask.dtype == np.bool_ and mask.ndim == 3
+    if mask.shape[1:] == (size.height, size.width):
+        return mask
+    return _cover(_cover(mask, size.height, axis=1), size.width, axis=2)
+
+
+def _cover(mask: Mask, cells: int, axis: int) -> Mask:
+    """Resize one axis of ``[F, H, W]``: cell i overlaps the pixels from first[i] to last[i]."""
+    pixels = mask.shape[axis]
+    index = np.arange(cells)
+    first, last = index * pixels // cells, -(-(index + 1) * pixels // cells) - 1
+    covered: Mask = mask.take(first, axis)
+    for step in range(1, int((last - first).max()) + 1):
+        covered |= mask.take(np.minimum(first + step, last), axis)
+    return covered

@@ -1,0 +1,241 @@
+"""Every known model: its size, an edit with it in small, and what `loraedit models` says of it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from itertools import pairwise
+from pathlib import Path
+
+import diffusers
+import numpy as np
+import pytest
+import torch
+import transformers
+from conftest import OWN_METHOD, Scene
+from diffusers.pipelines.ltx2.connectors import LTX2TextConnectors
+from parity import check_edit
+from tiny import distinct_models
+from typer.testing import CliRunner
+
+import loraedit
+from loraedit.cli.main import app
+from loraedit.diffusion.samples import inference_condition, motion_sample
+from loraedit.errors import InputError, ModelError
+from loraedit.families import known, open_family
+from loraedit.families.base import batch
+from loraedit.families.card import read_card, resolve_model
+from loraedit.families.known import Component, KnownModel, known_model, known_models, usual_settings
+from loraedit.families.wan_layout import check_shapes
+from loraedit.masks.packing import pack_token_mask
+from loraedit.planning import known_names, open_skeleton
+from loraedit.sampling import sampler as generate
+from loraedit.settings.edit import SamplingSettings
+from loraedit.types import Pixels
+
+CPU = torch.device("cpu")
+TOKENS = "Wan-AI/Wan2.2-TI2V-5B-Diffusers"
+TABLE = json.loads((Path(known.__file__).with_name("known_models.json")).read_text())
+PARTS = {name: Component.model_validate(part) for name, part in TABLE["components"].items()}
+
+PUBLISHED_GIGABYTES = {
+    "Wan-AI/Wan2.1-I2V-14B-480P-Diffusers": (32.8, "wan2.1_i2v_480p_14B_bf16"),
+    "Wan-AI/Wan2.1-FLF2V-14B-720P-diffusers": (32.8, "wan2.1_flf2v_720p_14B_fp16"),
+    "alibaba-pai/Wan2.1-Fun-1.3B-InP": (3.13, "wan2.1_fun_inp_1.3B_bf16"),
+    "Wan-AI/Wan2.2-I2V-A14B-Diffusers": (28.6, "half of the 57.2 GB in float32 of high_noise_model"),
+    "Wan-AI/Wan2.2-TI2V-5B-Diffusers": (10.0, "twice the 5 GB of wan2.2_ti2v_5B_fp8"),
+    "hunyuanvideo-community/HunyuanVideo-I2V-33ch": (25.6, "hunyuan_video_image_to_video_720p_bf16"),
+    "hunyuanvideo-community/HunyuanVideo-1.5-Diffusers-480p_i2v": (16.6, "hunyuanvideo1.5_480p_i2v_fp16"),
+    "Lightricks/LTX-Video-0.9.7-dev": (28.6, "ltxv-13b-0.9.7-dev, which has the VAE too"),
+}
+"""Sizes of published transformers at two bytes a parameter, as their pages state them."""
+
+
+def build(part: Component) -> torch.nn.Module:
+    with torch.device("meta"):
+        if hasattr(diffusers, part.kind):
+            model: torch.nn.Module = getattr(diffusers, part.kind).from_config(part.config)
+            return model
+        if part.kind == "LTX2TextConnectors":
+            return LTX2TextConnectors(**part.config)
+        kind = getattr(transformers, part.kind)
+        return kind(kind.config_class(**part.config))
+
+
+@pytest.mark.parametrize("part", PARTS.values(), ids=PARTS.keys())
+def test_a_component_of_the_published_size_has_the_stated_parameters(part: Component) -> None:
+    model = build(part)
+    assert sum(parameter.numel() for parameter in model.parameters()) == part.parameters
+    if (
+        part.kind in ("WanTransformer3DModel", "SkyReelsV2Transformer3DModel")
+        and "patch_embedding.weight" in model.state_dict()
+    ):
+        check_shapes({name: tuple(value.shape) for name, value in model.state_dict().items()}, part.config, part.kind)
+
+
+@pytest.mark.parametrize(("name", "published"), PUBLISHED_GIGABYTES.items())
+def test_the_stated_parameters_fill_the_published_files(name: str, published: tuple[float, str]) -> None:
+    known = known_model(name)
+    assert known is not None
+    parts = ["transformer", "vae"] if "VAE too" in published[1] else ["transformer"]
+    assert sum(known.components[part].parameters for part in parts) * 2 / 1e9 == pytest.approx(published[0], rel=0.005)
+
+
+@pytest.mark.parametrize(
+    "known",
+    [known for known in distinct_models() if known.name != "Wan2.1 I2V 14B 720P"],  # the 480P one with another shift
+    ids=lambda known: known.name,
+)
+def test_a_long_clip_is_edited_with_references_and_a_window(
+    published: dict[str, Path], known: KnownModel, tmp_path: Path
+) -> None:
+    check_edit(open_family(read_card(published[known.id])), tmp_path / "run")
+
+
+@pytest.mark.parametrize(("place", "area"), [("x", 832 * 480), ("Wan2.1-I2V-14B-720P-Diffusers", 1280 * 720)])
+def test_without_a_card_file_the_published_size_holds(place: str, area: int) -> None:
+    known = known_model("Wan-AI/Wan2.1-I2V-14B-480P-Diffusers")
+    assert known is not None
+    settings = usual_settings(Path("/models") / place, known.pipeline, known.transformer.config)
+    assert settings.area_px == area
+
+
+# ---- masks by tokens -----------------------------------------------------------------------------------------------
+
+
+def test_a_token_is_kept_only_if_nothing_in_it_is_edited() -> None:
+    mask = np.zeros((9, 64, 64), bool)
+    mask[6, 40, 10] = True
+    keep = pack_token_mask(mask, 4, 4, temporal_factor=4, patch=2)
+    expected = np.ones((1, 3, 4, 4), np.float32)
+    expected[0, 2, 2:, :2] = 0
+    assert np.array_equal(keep, expected)
+
+
+def moving(frames: int = 5) -> Pixels:
+    return np.random.default_rng(0).uniform(-1, 1, (frames, 64, 64, 3)).astype(np.float32)
+
+
+def test_kept_tokens_are_clean_at_timestep_0_and_the_others_noise(published: dict[str, Path]) -> None:
+    family = open_family(read_card(published[TOKENS]))
+    source, mask = moving(), np.zeros((5, 64, 64), bool)
+    mask[:, :32, :32] = True
+    encoded = family.encode([motion_sample(source, mask, "")], CPU, lambda *_: None)[0]
+    latents = torch.randn(1, 48, 2, 4, 4)
+    seen = {}
+
+    def transformer(**given: torch.Tensor) -> tuple[torch.Tensor]:
+        seen.update(given)
+        return (given["hidden_states"],)
+
+    transformer.dtype = torch.float32  # type: ignore[attr-defined]
+    family.velocity(transformer, latents, torch.tensor([700.0]), batch([encoded]))  # type: ignore[arg-type]
+    assert seen["timestep"].tolist() == [[0, 0, 0, 0, 700, 0, 0, 0]]
+    hidden, shown = seen["hidden_states"][0], encoded.condition[1:]
+    assert torch.equal(hidden[:, 0], shown[:, 0])
+    assert torch.equal(hidden[:, 1, :2, :2], latents[0, :, 1, :2, :2])
+    assert torch.equal(hidden[:, 1, 2:], shown[:, 1, 2:])
+
+
+def test_what_a_token_model_cannot_be_shown_is_refused(published: dict[str, Path], scene: Scene) -> None:
+    def edit(**settings: object) -> None:
+        loraedit.edit(scene.source, scene.edited_first, scene.mask, model=str(published[TOKENS]), **settings)
+
+    with pytest.raises(InputError, match="Leave --anchors out"):
+        edit(anchors=True, references={4: scene.edited_first})
+    with pytest.raises(InputError, match="Give --strength below 1"):
+        edit(fill="carry", strength=1.0)
+
+
+@pytest.mark.usefixtures("coarse_flow")
+@pytest.mark.parametrize("lora", ["motion", "naive", "none"])
+def test_the_default_method_runs_on_every_family(every: dict[str, Path], lora: str, scene: Scene) -> None:
+    for name, folder in every.items():
+        asked = {**OWN_METHOD, "lora": lora, "steps": 1, "sampling_steps": 2}
+        made = loraedit.edit(scene.source, scene.edited_first, scene.mask, model=str(folder), **asked)
+        assert made.outside_exact, name
+        assert len(made.losses) == (lora != "none"), name
+
+
+@pytest.mark.parametrize("strength", [1.0, 0.8, 0.3])
+@pytest.mark.parametrize("name", ["nano", *known_names()])
+def test_so_many_sampling_steps_are_taken_at_or_below_the_strength(name: str, strength: float) -> None:
+    with open_skeleton(name) as card:
+        family = open_family(card)
+        for steps in (1, 3, 20):
+            sampling = SamplingSettings(sampling_steps=steps, guidance=1.0, strength=strength)
+            schedule = generate._schedule(family, sampling, (card.latent_channels, 3, 8, 8), CPU)
+            *levels, last = schedule.levels
+            assert len(levels) == len(schedule.timesteps) == steps and last == 0.0
+            assert schedule.whole == (strength == 1.0 or steps == 1)
+            assert levels[0] > 0.99 if schedule.whole else strength >= levels[0] > 0.7 * strength
+            assert all(one > other > 0.0 for one, other in pairwise(levels))
+
+
+@pytest.mark.usefixtures("coarse_flow")
+def test_a_token_model_starts_from_what_is_carried_by_default(published: dict[str, Path], scene: Scene) -> None:
+    made, other = (
+        loraedit.edit(
+            scene.source, scene.edited_first, scene.mask, model=str(published[TOKENS]),
+            **{**OWN_METHOD, "steps": 1, "sampling_steps": 12, "detail": False, **settings},
+        )
+        for settings in ({}, {"strength": 0.6})
+    )  # fmt: skip
+    assert made.outside_exact
+    assert not np.array_equal(made.clip.frames, other.clip.frames)
+
+
+def test_a_first_last_frame_model_reads_both_ends_of_the_condition(published: dict[str, Path]) -> None:
+    name = next(name for name in published if "FLF2V" in name)
+    family = open_family(read_card(published[name]))
+    source, everything = moving(), np.ones((5, 64, 64), bool)
+    conditions = [
+        inference_condition(source, source[:1], everything, "", anchors={4: last}) for last in (source[4:], source[3:4])
+    ]
+    images = [encoded.image for encoded in family.encode(conditions, CPU, lambda *_: None)]
+    assert images[0] is not None and images[1] is not None
+    assert images[0].shape == (10, 16)
+    assert torch.equal(images[0][:5], images[1][:5])
+    assert not torch.equal(images[0][5:], images[1][5:])
+
+
+# ---- the command ---------------------------------------------------------------------------------------------------
+
+
+def test_the_models_command_says_what_there_is_and_what_is_here(published: dict[str, Path], tmp_path: Path) -> None:
+    broken = shutil.copytree(published[TOKENS], tmp_path / "broken")
+    (broken / "vae/config.json").unlink()
+    result = CliRunner().invoke(app, ["models", str(tmp_path), "--json"])
+    answer = json.loads(result.stdout)
+    assert [row["id"] for row in answer["models"]] == [model.id for model in known_models()]
+    assert [Path(each["folder"]).name for each in answer["folders"]] == ["nano", "broken"]
+    assert answer["folders"][0]["problem"] is None
+    assert "no vae/config.json" in answer["folders"][1]["problem"]
+    table = CliRunner().invoke(app, ["models"]).stdout
+    assert all(model.id in table and model.licence in table for model in known_models())
+
+
+def test_a_model_in_the_hubs_cache_is_found_and_nothing_is_asked(
+    published: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = tmp_path / "models--Wan-AI--Wan2.2-TI2V-5B-Diffusers"
+    shutil.copytree(published[TOKENS], home / "snapshots/abc")
+    (home / "refs").mkdir()
+    (home / "refs/main").write_text("abc")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    folder = resolve_model(TOKENS)
+    assert folder == home / "snapshots/abc"
+    assert read_card(folder).mask == "tokens"
+
+
+def test_a_model_that_is_one_file_says_how_to_use_it() -> None:
+    with pytest.raises(ModelError, match=r"give it as --transformer, with a Wan2\.1 I2V model as --model"):
+        resolve_model("alibaba-pai/Wan2.1-Fun-1.3B-InP")
+
+
+def test_the_page_of_models_is_up_to_date(tmp_path: Path) -> None:
+    from scripts.models_page import PAGE, write
+
+    page = Path(shutil.copy(PAGE, tmp_path / "models.md"))
+    write(page)
+    assert page.read_text(encoding="utf-8") == PAGE.read_text(encoding="utf-8")

@@ -1,0 +1,344 @@
+"""Claims about the whole workflow."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+
+import forked
+import numpy as np
+import pytest
+from conftest import OWN_METHOD, Scene, make_scene
+
+import loraedit
+from loraedit.editing import EditResult
+from loraedit.lora.export import export
+from loraedit.types import Clip
+from loraedit.video import read_clip, read_image, write_clip, write_footage, write_image
+
+EXAMPLE = Path(__file__).parents[2] / "examples/pedestrian"
+
+
+def edit(scene: Scene, model: Path | str, **settings: object) -> EditResult:
+    """An edit in few steps of sampling, unless the settings say otherwise."""
+    return loraedit.edit(
+        scene.source, scene.edited_first, scene.mask, model=str(model), **{"sampling_steps": 6, **settings}
+    )
+
+
+@pytest.mark.parametrize("name", ["plain", "wan21", "wan22", "nano-like"])
+@pytest.mark.parametrize("lora", ["motion", "naive", "none"])
+def test_every_family_and_mode_keeps_the_outside_and_changes_the_inside(
+    checkpoints: dict[str, Path], name: str, lora: str, scene: Scene
+) -> None:
+    result = edit(scene, checkpoints[name], lora=lora, steps=2)
+    frames = result.clip.frames
+    assert result.outside_exact
+    assert np.array_equal(frames[~scene.mask], scene.source[~scene.mask])
+    assert (frames[scene.mask] != scene.source[scene.mask]).any()
+    assert len(result.losses) == (0 if lora == "none" else 2 * (2 if name == "wan22" else 1))
+
+
+def test_the_first_frame_is_the_users_own_inside_the_mask(checkpoint: Path, scene: Scene) -> None:
+    frames = edit(scene, checkpoint, steps=1, feather_px=0).clip.frames
+    assert np.array_equal(frames[0], scene.edited_first)
+
+
+@pytest.mark.parametrize(("frames", "height", "width"), [(1, 33, 41), (2, 17, 64), (6, 40, 23), (9, 128, 20)])
+def test_any_length_and_size_comes_out_as_it_went_in(checkpoint: Path, frames: int, height: int, width: int) -> None:
+    rng = np.random.default_rng(frames)
+    source = rng.integers(0, 256, (frames, height, width, 3), np.uint8)
+    mask = np.zeros((frames, height, width), bool)
+    mask[:, 2:9, 3:12] = True
+    edited = source[0].copy()
+    edited[3:8, 4:11] = 255 - edited[3:8, 4:11]
+    result = loraedit.edit(source, edited, mask, model=str(checkpoint), steps=1)
+    assert result.clip.frames.shape == source.shape
+    assert np.array_equal(result.clip.frames[~mask], source[~mask])
+
+
+def test_same_seed_same_bytes_and_another_seed_another_result(checkpoint: Path, scene: Scene) -> None:
+    first, again, other = (edit(scene, checkpoint, steps=2, seed=seed).clip.frames for seed in (3, 3, 4))
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, other)
+
+
+def test_a_reference_adds_as_many_steps_and_changes_the_result(checkpoint: Path, scene: Scene) -> None:
+    look = scene.source[-1].copy()
+    look[scene.mask[-1]] = 255
+    without = edit(scene, checkpoint, steps=3)
+    with_it = edit(scene, checkpoint, steps=3, references={4: look})
+    assert (len(without.losses), len(with_it.losses)) == (3, 6)
+    assert not np.array_equal(without.clip.frames, with_it.clip.frames)
+
+
+@pytest.mark.usefixtures("coarse_flow")
+def test_an_expert_for_noise_above_the_start_is_not_trained(
+    checkpoints: dict[str, Path], scene: Scene, tmp_path: Path
+) -> None:
+    """What large models do by default; a start from noise alone later trains the one that is missing."""
+    place, asked = tmp_path / "run", {"steps": 1, "store": "none"}
+    low = edit(scene, checkpoints["wan22"], run=place, **{**OWN_METHOD, **asked})
+    assert low.outside_exact and len(low.losses) == 1
+    assert [path.name for path in export(place, tmp_path / "x.safetensors", "comfyui")] == ["x-low.safetensors"]
+    whole = edit(scene, checkpoints["wan22"], run=place, **{**OWN_METHOD, **asked, "strength": 1.0})
+    assert (low.paths["lora"], whole.paths["lora"].stem[:18]) == (
+        whole.paths["lora_transformer_2"], "motion-transformer",
+    )  # fmt: skip
+    assert [path.name for path in export(place, tmp_path / "y.safetensors", "comfyui")] == [
+        "y-high.safetensors", "y-low.safetensors",
+    ]  # fmt: skip
+    log = [json.loads(line) for line in (place / "log.jsonl").read_text().splitlines()]
+    assert [each["lora"].split("-")[1] for each in log if each["event"] == "trained"] == [
+        "transformer_2", "transformer",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("time_low", "words"), [(0.9, "above 0.9 teaches nothing"), (0.85, "above 0.85 teaches")])
+def test_training_on_levels_that_are_never_sampled_is_refused(
+    checkpoint: Path, scene: Scene, time_low: float, words: str
+) -> None:
+    with pytest.raises(loraedit.InputError, match=words):
+        edit(scene, checkpoint, fill="carry", strength=0.8, time_low=time_low)
+
+
+def test_looks_train_on_recoloured_clips_too(checkpoint: Path, scene: Scene) -> None:
+    assert edit(scene, checkpoint, steps=3, looks=3).losses != edit(scene, checkpoint, steps=3, looks=1).losses
+
+
+@pytest.mark.usefixtures("coarse_flow")
+def test_carried_frames_change_what_is_generated_and_naive_ignores_them(checkpoint: Path, scene: Scene) -> None:
+    grey, carried, detailed, naive, naive_grey = (
+        edit(scene, checkpoint, steps=2, **settings).clip.frames
+        for settings in (
+            {"fill": "grey"}, {"fill": "carry"}, {"fill": "carry", "detail": True},
+            {"fill": "carry", "lora": "naive"}, {"fill": "grey", "lora": "naive"},
+        )
+    )  # fmt: skip
+    assert not np.array_equal(grey, carried)
+    assert not np.array_equal(carried, detailed)
+    assert np.array_equal(naive, naive_grey)
+
+
+def test_every_choice_of_sampling_and_references_changes_the_result(checkpoint: Path, scene: Scene) -> None:
+    look = scene.source[-1].copy()
+    look[scene.mask[-1]] = 255
+    plain, *others = (
+        edit(scene, checkpoint, steps=2, references={4: look}, **{"reference_steps": 0, **settings}).clip.frames
+        for settings in ({}, {"strength": 0.7}, {"hold": True}, {"anchors": True}, {"reference_steps": 2})
+    )
+    assert all(not np.array_equal(plain, other) for other in others)
+
+
+def test_a_low_strength_stays_near_what_is_shown(checkpoint: Path, scene: Scene) -> None:
+    """At strength 1 nothing but noise is started from; near 0 the steps hardly move the condition."""
+    shown, noise = (
+        edit(scene, checkpoint, lora="none", sampling_steps=8, strength=strength, seed=1).clip.frames
+        for strength in (0.05, 1.0)
+    )
+    again = edit(scene, checkpoint, lora="none", sampling_steps=8, strength=0.05, seed=2).clip.frames
+    assert np.abs(shown.astype(int) - again).mean() < np.abs(shown.astype(int) - noise).mean()
+
+
+@pytest.mark.parametrize("crop", ["fixed", "follow", "auto", "off"])
+def test_every_window_gives_the_whole_frame_back(checkpoint: Path, crop: str) -> None:
+    scene = make_scene(frames=5, height=70, width=140)
+    result = edit(scene, checkpoint, steps=1, crop=crop, references={3: scene.edited_first[::-1].copy()})
+    assert result.clip.frames.shape == scene.source.shape
+    assert np.array_equal(result.clip.frames[~scene.mask], scene.source[~scene.mask])
+    assert (result.clip.frames[scene.mask] != scene.source[scene.mask]).mean() > 0.5
+
+
+def test_a_prior_is_where_the_motion_lora_starts(checkpoint: Path, scene: Scene, tmp_path: Path) -> None:
+    made = edit(scene, checkpoint, steps=4, lr=0.1, rank=2, run=str(tmp_path / "run")).paths["lora"]
+    model = shutil.copytree(checkpoint, tmp_path / "model")
+    (model / "prior").mkdir()
+    shutil.copy(made, model / "prior/transformer.safetensors")
+    at_once = edit(scene, model, steps=0, prior=True)
+    assert at_once.losses == []
+    assert np.array_equal(at_once.clip.frames, edit(scene, model, steps=0, prior=True, rank=5).clip.frames)
+    assert np.array_equal(at_once.clip.frames, edit(scene, checkpoint, steps=4, lr=0.1, rank=2).clip.frames)
+    assert edit(scene, model, steps=1, prior=True).losses != edit(scene, model, steps=1).losses
+    with pytest.raises(loraedit.InputError, match="has rank 2, more than --rank 1"):
+        edit(scene, model, steps=1, prior=True, rank=1)
+    (model / "prior/transformer.safetensors").write_bytes(b"no LoRA")
+    with pytest.raises(loraedit.ModelError, match="no safetensors file"):
+        edit(scene, model, steps=1)
+
+
+def test_a_prior_that_is_not_there_and_no_steps_without_one_are_refused(checkpoint: Path, scene: Scene) -> None:
+    with pytest.raises(loraedit.InputError, match="brings no prior"):
+        edit(scene, checkpoint, prior=True)
+    with pytest.raises(loraedit.InputError, match="0 steps does nothing"):
+        edit(scene, checkpoint, steps=0)
+
+
+@pytest.mark.usefixtures("coarse_flow")
+def test_the_papers_recipe_changes_the_method_and_leaves_the_models_pace(checkpoint: Path, scene: Scene) -> None:
+    settings = {"fill": "carry", "detail": True, "looks": 3, "edit_weight": 5.0}
+    paper = edit(scene, checkpoint, recipe="paper", steps=3)
+    assert paper.losses == edit(scene, checkpoint, steps=3).losses  # the tiny card has nothing beyond the paper
+    assert paper.losses != edit(scene, checkpoint, recipe="paper", steps=3, **settings).losses
+
+
+def test_the_run_folder_holds_everything_and_is_reused(checkpoint: Path, scene: Scene, tmp_path: Path) -> None:
+    out, run = tmp_path / "result.mkv", tmp_path / "run"
+    clip = Clip(scene.source, Fraction(25, 2))
+    call = {"model": str(checkpoint), "out": out, "run": run, "steps": 2}
+    first = loraedit.edit(clip, scene.edited_first, scene.mask, **call)
+    assert np.array_equal(read_clip(out).frames, first.clip.frames)
+    assert read_clip(out).fps == Fraction(25, 2)
+    assert np.array_equal(read_clip(run / "frames").frames, first.clip.frames)
+    assert read_image(run / "sheet.png").size > 0
+    assert json.loads((run / "settings.json").read_text())["settings"]["steps"] == 2
+    assert (run / "loss.png").exists()
+    assert len((run / "log.jsonl").read_text().splitlines()) >= 4
+    again = loraedit.edit(clip, scene.edited_first, scene.mask, **call)
+    assert again.reused == ["train motion", "sample"]
+    assert np.array_equal(again.clip.frames, first.clip.frames)
+
+
+def test_another_first_frame_prompt_seed_or_sampling_reuses_the_motion_lora(
+    checkpoint: Path, scene: Scene, tmp_path: Path
+) -> None:
+    call = {"run": tmp_path / "run", "steps": 2}
+    first = edit(scene, checkpoint, **call)
+    other = scene.edited_first.copy()
+    other[12:20, 10:16] = 250
+    second = loraedit.edit(scene.source, other, scene.mask, model=str(checkpoint), prompt="a red coat", **call)
+    assert second.reused == ["train motion"]
+    assert second.paths["lora"] == first.paths["lora"]
+    assert edit(scene, checkpoint, sampling_steps=5, **call).reused == ["train motion"]
+    assert edit(scene, checkpoint, seed=9, **call).reused == ["train motion"]
+    assert edit(scene, checkpoint, references={4: scene.source[-1] // 2}, **call).reused == ["train motion"]
+    assert edit(scene, checkpoint, rank=3, **call).reused == []
+    assert edit(scene, checkpoint, train_seed=1, **call).reused == []
+
+
+@pytest.mark.parametrize("kind", ["cache/latents-*", "cache/sample-*", "lora/*", "checkpoints/*"])
+def test_a_damaged_file_of_a_run_is_made_again(checkpoint: Path, scene: Scene, tmp_path: Path, kind: str) -> None:
+    call = {"run": tmp_path / "run", "steps": 2}
+    first = edit(scene, checkpoint, **call).clip.frames
+    for path in (tmp_path / "run").glob(kind):
+        path.write_bytes(path.read_bytes()[:50])
+    for path in (tmp_path / "run/cache").glob("latents-*"):
+        path.write_bytes(b"")
+    assert np.array_equal(edit(scene, checkpoint, **call).clip.frames, first)
+
+
+@pytest.mark.parametrize(
+    "settings", [{"anchors": True}, {"fill": "carry", "detail": True, "looks": 3}, {"lora": "naive"}]
+)
+@pytest.mark.usefixtures("coarse_flow")
+def test_a_long_clip_is_made_in_segments(checkpoint: Path, tmp_path: Path, settings: dict[str, object]) -> None:
+    """Every frame is made, the outside stays, and a second run finds everything that was made segment by segment."""
+    scene, run = make_scene(frames=22, height=64, width=72), tmp_path / "run"
+    look = scene.source[12] // 2
+    references = {} if "lora" in settings else {12: look}
+    call = {"steps": 1, "segment_frames": 9, "references": references, "run": run, "crop": "off", **settings}
+    call["sampling_steps"] = 3
+    first = edit(scene, checkpoint, **call)
+    frames = first.clip.frames
+    assert frames.shape == scene.source.shape and first.outside_exact
+    assert np.array_equal(frames[~scene.mask], scene.source[~scene.mask])
+    assert all((frames[index] != scene.source[index])[scene.mask[index]].mean() > 0.5 for index in range(1, 22))
+    assert len(list((run / "cache").glob("latents-*"))) == 3
+    assert not (run / "cache/pieces").exists()
+    again = edit(scene, checkpoint, **call)
+    assert again.reused[-1] == "sample" and np.array_equal(again.clip.frames, frames)
+
+
+@pytest.mark.usefixtures("coarse_flow")
+def test_segments_in_which_nothing_is_edited_are_neither_learnt_nor_made(checkpoint: Path, tmp_path: Path) -> None:
+    """The thing leaves after five frames, and comes back in the last one."""
+    scene, run = make_scene(frames=24, height=64, width=72), tmp_path / "run"
+    mask = scene.mask.copy()
+    mask[5:23] = False
+    result = edit(replace(scene, mask=mask), checkpoint, steps=1, segment_frames=9, run=run, crop="off", fill="carry")
+    frames = result.clip.frames
+    assert len(list((run / "cache").glob("latents-*"))) == 2
+    assert np.array_equal(frames[~mask], scene.source[~mask])
+    assert all((frames[index] != scene.source[index])[mask[index]].mean() > 0.5 for index in (1, 2, 3, 4, 23))
+
+
+def test_a_segment_that_is_longer_than_the_clip_changes_nothing(checkpoint: Path, scene: Scene) -> None:
+    short, long = (edit(scene, checkpoint, steps=1, segment_frames=frames).clip.frames for frames in (5, 49))
+    assert np.array_equal(short, long)
+
+
+def test_an_edited_file_is_read_on_demand_and_an_array_is_given_back(
+    checkpoint: Path, scene: Scene, tmp_path: Path
+) -> None:
+    write_clip(tmp_path / "clip.mkv", Clip(scene.source, Fraction(10)))
+    call = {"model": str(checkpoint), "steps": 1}
+    kept = loraedit.edit(tmp_path / "clip.mkv", scene.edited_first, scene.mask, run=tmp_path / "run", **call).clip
+    passing = loraedit.edit(tmp_path / "clip.mkv", scene.edited_first, scene.mask, **call).clip
+    assert not isinstance(kept, Clip) and kept.fps == 10 and len(kept) == 5
+    assert isinstance(passing, Clip)
+    assert np.array_equal(np.stack(list(kept.rgb())), passing.frames)
+
+
+def test_all_bits_and_the_opacity_are_kept_outside_and_the_opacity_inside(
+    checkpoint: Path, scene: Scene, tmp_path: Path
+) -> None:
+    rng, deep = np.random.default_rng(0), scene.source.astype(np.uint16) * 257
+    stored = np.concatenate([deep ^ 3, rng.integers(0, 65536, (*deep.shape[:3], 1), np.uint16)], -1)
+    write_footage(tmp_path / "source", stored, Fraction(24))
+    result = loraedit.edit(
+        tmp_path / "source", scene.edited_first, scene.mask, model=str(checkpoint), steps=1, run=tmp_path / "run"
+    )
+    made = np.stack(list(result.clip.exact()))
+    assert made.dtype == np.uint16 and made.shape == stored.shape and result.outside_exact
+    assert np.array_equal(made[~scene.mask], stored[~scene.mask])
+    assert np.array_equal(made[..., 3], stored[..., 3])
+    assert (made[scene.mask] != stored[scene.mask]).any()
+
+
+def test_the_outside_of_a_real_clip_is_kept_to_the_bit(checkpoint: Path, tmp_path: Path) -> None:
+    source, mask = read_clip(EXAMPLE / "source.mkv").frames, read_clip(EXAMPLE / "mask.mkv").frames[..., 0] > 127
+    result = loraedit.edit(
+        EXAMPLE / "source.mkv", EXAMPLE / "first_frame_edited.png", EXAMPLE / "mask.mkv", out=tmp_path / "result.mkv",
+        references={32: EXAMPLE / "last_frame_edited.png"}, model=str(checkpoint), steps=1, feather_px=5,
+    )  # fmt: skip
+    written = read_clip(tmp_path / "result.mkv").frames
+    assert result.outside_exact
+    assert np.array_equal(written[~mask], source[~mask])
+    assert (written[mask] != source[mask]).any()
+
+
+def command(folder: Path, model: Path, name: str) -> list[str]:
+    return [
+        "edit", str(folder / "source.mkv"),
+        "--first-frame", str(folder / "edited.png"), "--mask", str(folder / "mask.mkv"), "--model", str(model),
+        "--reference", f"4={folder / 'last.png'}", "--steps", "60", "--sampling-steps", "40",
+        "--out", str(folder / f"{name}.mkv"), "--run", str(folder / name), "--segment-frames", "5", "--json",
+    ]  # fmt: skip
+
+
+def test_killed_at_any_moment_and_started_again_it_ends_with_the_same_bytes(
+    checkpoints: dict[str, Path], tmp_path: Path
+) -> None:
+    """With two experts, two segments and a reference, so that every kind of state is there to be lost."""
+    scene = make_scene(frames=9)
+    write_clip(tmp_path / "source.mkv", Clip(scene.source, Fraction(10)))
+    write_clip(tmp_path / "mask.mkv", Clip(np.repeat(scene.mask[..., None] * np.uint8(255), 3, -1), Fraction(10)))
+    write_image(tmp_path / "edited.png", scene.edited_first)
+    write_image(tmp_path / "last.png", scene.source[-1] // 2)
+    model = checkpoints["wan22"]
+    done = forked.run(command(tmp_path, model, "whole"))
+    assert json.loads(done.stdout)["outside_exact"] is True
+    moments = [
+        "cache/sample-*",
+        "checkpoints/motion-*",
+        "checkpoints/appearance-*",
+        "cache/latents-*/0007*",
+        ".frames*",
+    ]
+    killed = [forked.kill_when(command(tmp_path, model, "parts"), tmp_path / "parts", moment) for moment in moments]
+    assert all(killed[:4])
+    assert forked.run(command(tmp_path, model, "parts")).returncode == 0
+    assert (tmp_path / "parts.mkv").read_bytes() == (tmp_path / "whole.mkv").read_bytes()
+    assert forked.contents(tmp_path / "parts") == forked.contents(tmp_path / "whole")

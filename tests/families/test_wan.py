@@ -1,0 +1,162 @@
+"""Parity with diffusers' own pipeline, for every published model of the Wan family, in small, and for nano."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tiny import distinct_models
+
+from loraedit.diffusion.samples import inference_condition
+from loraedit.errors import InputError
+from loraedit.families import open_family
+from loraedit.families.base import Encoded, Family, batch
+from loraedit.families.card import NANO, read_card
+from loraedit.lora.adapter import attach, lora_parameters
+from loraedit.sampling.sampler import experts_trained, initial_noise, sample
+from loraedit.settings.edit import PAPER, SamplingSettings, make_settings
+from loraedit.types import Frames
+from loraedit.video.scaling import to_float, to_uint8
+
+NO_IMAGES = {"image_encoder": None, "image_processor": None}
+CPU = torch.device("cpu")
+FRAMES, HEIGHT, WIDTH = 5, 32, 64
+PUBLISHED = [model.id for model in distinct_models()]
+SAME_CONDITION = [name for name in PUBLISHED if not any(part in name for part in ("FLF2V", "TI2V", "SkyReels"))]
+"""These make their condition as the model "plain" does."""
+
+NAMES = ["plain", "nano-like", "nano", *PUBLISHED]
+
+
+@pytest.fixture(scope="session")
+def folders(checkpoints: dict[str, Path], published: dict[str, Path]) -> dict[str, Path]:
+    return {**checkpoints, **published, "nano": NANO}
+
+
+def picture() -> Frames:
+    low = np.random.default_rng(1).integers(0, 256, (4, 6, 3), np.uint8)
+    return np.asarray(Image.fromarray(low).resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC))[None]
+
+
+def plain_condition(family: Family) -> Encoded:
+    """Plain I2V: the first frame kept, all else generated; of a first-last-frame model, the last one kept too."""
+    source = np.repeat(to_float(picture()), FRAMES, 0)
+    everything = np.ones((FRAMES, HEIGHT, WIDTH), bool)
+    last = {FRAMES - 1: to_float(negative_picture())} if family.card.image_frames == 2 else {}
+    condition = inference_condition(source, source[:1], everything, "a red coat", anchors=last)
+    return family.encode([condition], CPU, lambda *_: None)[0]
+
+
+def negative_picture() -> Frames:
+    return 255 - picture()
+
+
+def own_pipeline(family: Family) -> Any:
+    """Diffusers' own pipeline of the same checkpoint."""
+    pipeline = getattr(diffusers, family.card.pipeline).from_pretrained(
+        family.card.folder, dtype=torch.float32, **({} if family.card.image_frames else NO_IMAGES)
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in SAME_CONDITION])
+def test_packed_condition_equals_diffusers_own_to_the_bit(folders: dict[str, Path], name: str) -> None:
+    family = open_family(read_card(folders[name]))
+    ours = plain_condition(family).condition
+    pipeline, channels = own_pipeline(family), family.card.latent_channels
+    image, last = (
+        pipeline.video_processor.preprocess(Image.fromarray(pixels[0]), height=HEIGHT, width=WIDTH)
+        for pixels in (picture(), negative_picture())
+    )
+    given = {"last_image": last} if family.card.image_frames == 2 else {}
+    with torch.inference_mode():
+        _, *theirs = pipeline.prepare_latents(image, 1, channels, HEIGHT, WIDTH, FRAMES, torch.float32, CPU, **given)
+    if family.card.mask == "channels":
+        assert torch.equal(ours, theirs[0][0])
+    else:
+        latents, generated = theirs
+        assert torch.equal(ours[:1], 1 - generated[0])
+        torch.testing.assert_close(ours[1:, 0], latents[0, :, 0], atol=1e-5, rtol=0)  # they encode one frame alone
+
+
+@pytest.mark.parametrize(("name", "guidance"), [("plain", 1.0), *((name, 3.0) for name in NAMES)])
+def test_sampler_equals_diffusers_own_pipeline(
+    folders: dict[str, Path], name: str, guidance: float, tmp_path: Path
+) -> None:
+    family = open_family(read_card(folders[name]))
+    condition = plain_condition(family)
+    steps = 12 if len(family.experts) == 2 else 4  # enough steps to cross the boundary between the experts
+    negative = family.embed_prompt("", CPU)
+    settings = SamplingSettings(sampling_steps=steps, guidance=guidance, seed=5)
+    latents = sample(family, condition, negative, settings, {}, CPU, tmp_path / "steps", lambda *_: None)
+    pixels = family.decode(latents, CPU)
+    last = {"last_image": Image.fromarray(negative_picture()[0])} if family.card.image_frames == 2 else {}
+    theirs = own_pipeline(family)(
+        Image.fromarray(picture()[0]), "a red coat", "", HEIGHT, WIDTH, FRAMES, steps, guidance,
+        latents=initial_noise(tuple(latents.shape), 5)[None], output_type="np",
+        max_sequence_length=family.card.settings.text_tokens, **last,
+    ).frames[0]  # fmt: skip
+    assert np.abs((pixels + 1) / 2 - theirs).max() < 1e-4
+
+
+def test_the_experts_that_are_trained_are_those_that_sampling_asks(checkpoints: dict[str, Path]) -> None:
+    family = open_family(read_card(checkpoints["wan22"]))
+
+    def trained(**settings: float) -> list[str]:
+        return [each.name for each in experts_trained(family, make_settings(settings).resolved(PAPER))]
+
+    assert trained() == ["transformer", "transformer_2"]
+    assert trained(time_low=0.95) == ["transformer"]
+    assert trained(strength=0.8) == trained(strength=0.91, sampling_steps=4) == ["transformer_2"]
+    assert trained(sampling_steps=1) == ["transformer"]
+    with pytest.raises(InputError, match=r"No noise level above 0\.9 is sampled"):
+        trained(time_low=0.9, strength=0.91, sampling_steps=4)
+
+
+def test_two_experts_meet_at_the_boundary(checkpoints: dict[str, Path]) -> None:
+    high, low = open_family(read_card(checkpoints["wan22"])).experts
+    assert (high.name, high.low, high.high) == ("transformer", 0.9, 1.0)
+    assert (low.name, low.low, low.high) == ("transformer_2", 0.0, 0.9)
+
+
+@pytest.mark.parametrize("name", ["plain", "wan21"])
+def test_a_bfloat16_transformer_gives_a_velocity_and_gradients(checkpoints: dict[str, Path], name: str) -> None:
+    family = open_family(read_card(checkpoints[name]))
+    condition = plain_condition(family)
+    transformer = family.load_transformer(family.experts[0], CPU)
+    full = family.velocity(transformer, condition.condition[None, -4:], torch.tensor([500.0]), batch([condition]))
+    folder = checkpoints[name] / "transformer"
+    half = type(transformer).from_pretrained(folder, dtype=torch.bfloat16).requires_grad_(False)
+    half.enable_gradient_checkpointing()
+    attach(half, family.lora_targets("all"), rank=2, seed=0)
+    velocity = family.velocity(half.train(), condition.condition[None, -4:], torch.tensor([500.0]), batch([condition]))
+    assert velocity.dtype == torch.float32
+    assert (velocity - full).abs().max() < 0.1
+    velocity.sum().backward()
+    assert all(p.grad is not None and p.dtype == torch.float32 for _, p in lora_parameters(half))
+
+
+def test_without_a_boundary_the_second_expert_is_not_used(checkpoints: dict[str, Path], tmp_path: Path) -> None:
+    folder = shutil.copytree(checkpoints["wan22"], tmp_path / "model")
+    index = json.loads((folder / "model_index.json").read_text())
+    (folder / "model_index.json").write_text(json.dumps({**index, "boundary_ratio": None}))
+    assert [expert.name for expert in open_family(read_card(folder)).experts] == ["transformer"]
+
+
+def test_nano_reconstructs_a_still_picture() -> None:
+    family = open_family(read_card(NANO))
+    source = np.repeat(to_float(picture()), FRAMES, 0)
+    everything = np.ones((FRAMES, HEIGHT, WIDTH), bool)
+    kept = inference_condition(source, source[:1], ~everything, "")
+    encoded = family.encode([kept], CPU, lambda *_: None)[0]
+    latents = encoded.condition[family.card.temporal :]
+    error = to_uint8(family.decode(latents, CPU)).astype(float) - np.repeat(picture(), FRAMES, 0)
+    assert 10 * np.log10(255**2 / np.square(error).mean()) > 24

@@ -1,0 +1,304 @@
+"""The plan counts what the true architecture does, and chooses means that fit."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import Scene
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils.flop_counter import FlopCounterMode
+from typer.testing import CliRunner
+
+import loraedit
+from loraedit.cli.main import app
+from loraedit.errors import InputError, ModelError
+from loraedit.families.card import NANO, read_card
+from loraedit.planning import (
+    Cost,
+    Shape,
+    fit,
+    fits,
+    known_names,
+    make_plan,
+    measure_cost,
+    open_skeleton,
+    parse_vram,
+    reference_flops,
+    work_of,
+)
+from loraedit.planning.cards import GraphicsCard
+from loraedit.planning.fitting import LADDER, MARGIN_BYTES
+from loraedit.planning.meter import Meter, card_attention
+from loraedit.planning.skeleton import build
+from loraedit.settings.edit import Resources, TrainSettings, make_settings
+from loraedit.types import Size
+
+GB = 10**9
+SETTINGS = TrainSettings(steps=1, rank=2, lr=1e-3)
+SHAPE = Shape(9, Size(64, 64))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+def nano_costs(resources: Resources) -> dict[str, Cost]:
+    return measure_cost(read_card(NANO), SHAPE, SETTINGS, resources)
+
+
+def test_a_meter_counts_as_torch_does_and_sees_what_lives() -> None:
+    layer = nn.Linear(64, 64)
+    with Meter(layer) as meter, FlopCounterMode(display=False) as counter:
+        rows = torch.ones(8, 64)
+        layer(layer(rows)).sum().backward()
+    assert meter.flops == counter.get_total_flops() == 5 * 2 * 8 * 64 * 64
+    with Meter(layer) as meter, torch.no_grad():
+        for _ in range(5):
+            torch.zeros(1000)
+    assert (meter.peak, meter.live) == (4000, 0)
+
+
+def test_attention_counts_forwards_and_backwards_and_keeps_no_table() -> None:
+    length, width = 512, 64
+    with FakeTensorMode(), Meter(nn.Module()) as meter, card_attention():
+        query = torch.empty(1, 1, length, width, dtype=torch.bfloat16, requires_grad=True)
+        out = torch.nn.functional.scaled_dot_product_attention(query, query, query)
+        forward = meter.flops
+        torch.autograd.backward(out.sum())
+    assert forward == 2 * 2 * length * length * width
+    assert meter.flops == forward + 5 * 2 * length * length * width
+    assert meter.peak < 2 * length * length
+
+
+def test_checkpoints_on_the_host_are_not_counted() -> None:
+    def peak(on_host: bool) -> int:
+        with FakeTensorMode(), Meter(nn.Module()) as meter:
+            value = torch.empty(1000, requires_grad=True)
+            if on_host:
+                with meter.checkpoints_on_host():
+                    outs = [(value * 2).exp() for _ in range(10)]
+            else:
+                outs = [(value * 2).exp() for _ in range(10)]
+            del outs[:-1]
+            return meter.live if on_host else meter.peak
+
+    assert peak(True) < peak(False)
+
+
+def test_means_lower_the_peak_and_recomputing_raises_the_operations() -> None:
+    plain, again, hosted, blocks = (nano_costs(each)["train"] for each in (LADDER[0], LADDER[1], LADDER[2], LADDER[4]))
+    assert plain.working_bytes > again.working_bytes > hosted.working_bytes
+    assert 1.2 < again.flops / plain.flops < 1.7
+    assert again.flops == hosted.flops == blocks.flops
+    assert blocks.weights_bytes < hosted.weights_bytes and blocks.host_bytes > 0
+
+
+def test_a_figure_is_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    first = nano_costs(Resources())
+    assert len(list((tmp_path / "loraedit/plans").iterdir())) == 6
+    monkeypatch.setattr("loraedit.planning.cost.Meter", None)
+    assert nano_costs(Resources()) == first
+
+
+@pytest.mark.parametrize("depths", [(1, 2)])
+def test_the_14b_model_takes_3e15_operations_a_step(depths: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """From two depths of the true width: what a block adds is the same for each."""
+    monkeypatch.setattr("loraedit.planning.cost._kept", lambda _card, _part, _shape, _facts, measure: measure())
+    from loraedit.planning import cost
+
+    counts = []
+    with open_skeleton("wan2.1-i2v-14b-480p") as card:
+        assert sum(p.numel() for p in build(card, "transformer").parameters()) == 16_394_878_784
+        shape = Shape(49, Size(480, 832))
+        assert shape.tokens(card) == 20_280
+        path = card.folder / "transformer/config.json"
+        config = json.loads(path.read_text())
+        for depth in depths:
+            path.write_text(json.dumps({**config, "num_layers": depth}))
+            sixteen = SETTINGS.model_copy(update={"rank": 16})
+            counts.append(cost._train(card, shape, sixteen, Resources(checkpointing=True)).flops)
+    low, high = depths
+    block = (counts[1] - counts[0]) / (high - low)
+    assert counts[0] + (40 - low) * block == pytest.approx(3.04e15, rel=0.002)
+
+
+@pytest.mark.parametrize(("zone", "share"), [(Size(480, 832), 1 / 3), (Size(240, 416), 1 / 10)])
+def test_an_edit_costs_a_third_of_the_reference_recipe_and_a_tenth_in_a_quarter_of_the_frame(
+    zone: Size, share: float
+) -> None:
+    frame = Size(480, 832)
+    with open_skeleton("wan2.1-i2v-14b-480p") as card:
+        settings = make_settings({"model": "wan2.1-i2v-14b-480p"}).resolved(card.recipe)
+        work = work_of(card, settings, zone, [49], zone.height * zone.width, 0)
+        plan = make_plan(card, "wan2.1-i2v-14b-480p", frame, work, None, settings.resources)
+        assert plan.total_flops <= share * reference_flops(card, Shape(49, frame))
+
+
+def test_the_choice_is_the_first_that_fits() -> None:
+    def measure(resources: Resources) -> dict[str, Cost]:
+        train = 30 - 10 * resources.checkpointing - 8 * resources.offload_checkpoints - 9 * resources.offload_blocks
+        text = 2 if resources.offload_encoders else 11
+        vae = 3 if resources.tile_vae else 7
+        needs = {"train": train, "text_encode": text, "vae_decode": vae}
+        return {name: Cost(1, 0, need * GB) for name, need in needs.items()}
+
+    def chosen(budget: int, **own: bool) -> Resources:
+        return fit(measure, budget * GB, lambda each: each.model_copy(update=own))
+
+    assert chosen(40) == Resources()
+    assert chosen(24) == LADDER[1]
+    assert chosen(14) == LADDER[2]
+    assert chosen(13) == LADDER[3]
+    assert chosen(12) == LADDER[4].model_copy(update={"offload_encoders": True})
+    assert chosen(6) == LADDER[4].model_copy(update={"offload_encoders": True, "tile_vae": True})
+    assert not fits(measure(chosen(4)), 4 * GB)
+    assert chosen(40, checkpointing=True) == LADDER[1]
+    assert fits({"train": Cost(1, 0, 8 * GB)}, 8 * GB + MARGIN_BYTES)
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [("24GB", 24 * GB), ("16", 16 * GB), ("1.5 gb", 3 * GB // 2), ("auto", None)]
+)
+def test_memory_is_read_in_gigabytes(text: str, size: int | None) -> None:
+    assert parse_vram(text, torch.device("cpu")) == size
+
+
+@pytest.mark.parametrize("text", ["", "0", "lots", "-3GB", "24MB"])
+def test_memory_that_is_no_number_is_refused(text: str) -> None:
+    with pytest.raises(InputError, match="24GB"):
+        parse_vram(text, None)
+
+
+def test_an_unknown_model_is_answered_with_the_known_ones() -> None:
+    assert "wan2.2-i2v-a14b" in known_names()
+    with pytest.raises(ModelError, match="Give a checkpoint folder"), open_skeleton("no-such-model"):
+        pass
+
+
+def run(*arguments: str) -> Any:
+    return CliRunner().invoke(app, arguments)
+
+
+def test_plan_prints_one_object_that_holds_what_was_asked() -> None:
+    done = run("plan", "--model", "nano", "--size", "64x64", "--frames", "9", "--vram", "12GB", "--json")
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.stdout)
+    here = found["here"]
+    assert here["memory_gb"] > 0 and here["tflops"] > 0
+    computing = found["total_flops"] / (here["tflops"] * 1e12 * found["efficiency"])
+    assert here["seconds"] == pytest.approx(computing)  # nothing of nano is brought in from the host
+    assert found["fits"] and found["resources"]["checkpointing"] is False
+    assert set(found["peak_bytes"]) == {"text_encode", "vae_encode", "train", "sample", "vae_decode"}
+    recipe = read_card(NANO).recipe
+    assert found["train_steps"] == recipe.steps
+    least = recipe.steps * found["train_step_flops"] + found["sampling_forwards"] * found["sample_step_flops"]
+    assert found["total_flops"] > least
+    assert found["reference_total_flops"] > 60 * found["sample_step_flops"]
+
+
+def test_plan_without_a_clip_or_a_size_is_refused() -> None:
+    done = run("plan", "--model", "nano")
+    assert isinstance(done.exception, InputError) and "--size" in str(done.exception)
+
+
+@pytest.mark.parametrize(
+    ("size", "frames", "words"),
+    [("64x64", "99999999999999999999", "at most 250000 frames"), ("99999x99999", "1", "narrow or too large")],
+)
+def test_plan_refuses_what_no_clip_has_and_no_model_takes(size: str, frames: str, words: str) -> None:
+    done = run("plan", "--model", "nano", "--size", size, "--frames", frames)
+    assert isinstance(done.exception, InputError) and words in str(done.exception)
+
+
+def test_plan_counts_a_long_clip_in_segments() -> None:
+    reach = read_card(NANO).recipe.segment_frames
+    flops, disk = [], []
+    for frames in (reach, 100 * reach):
+        done = run("plan", "--model", "nano", "--size", "64x64", "--frames", str(frames), "--json")
+        flops.append(json.loads(done.stdout)["sample_step_flops"])
+        disk.append(json.loads(done.stdout)["disk_bytes"])
+    assert flops[0] == flops[1]
+    assert disk[1] - disk[0] > 99 * reach * 64 * 64 * 3 * 4  # source, result, mask and pieces
+
+
+def test_a_model_that_reads_the_guidance_itself_is_run_once_a_step() -> None:
+    passes = []
+    for model in ("hunyuanvideo-i2v", "wan2.1-i2v-14b-480p"):
+        with open_skeleton(model) as card:
+            asked = {"model": model, "sampling_steps": 20, "guidance": 5.0, "strength": 1.0}
+            settings = make_settings(asked).resolved(card.recipe)
+            passes.append(work_of(card, settings, SHAPE.size, [9], 64 * 64, 0).passes)
+    assert passes == [20, 40]
+
+
+@pytest.mark.parametrize("strength", [1.0, 0.8])
+@pytest.mark.usefixtures("coarse_flow")
+def test_what_is_planned_is_what_is_done(checkpoints: dict[str, Path], scene: Scene, strength: float) -> None:
+    """With two experts, of which a start below the noise of one leaves that out."""
+    model, done = checkpoints["wan22"], dict[str, int]()
+
+    def progress(phase: str, _done: int, total: int, _told: str) -> None:
+        done[phase] = max(total, done.get(phase, 0))
+
+    asked: dict[str, Any] = {"steps": 2, "sampling_steps": 6, "fill": "carry", "strength": strength}
+    made = loraedit.edit(scene.source, scene.edited_first, scene.mask, model=str(model), progress=progress, **asked)
+    card = read_card(model)
+    settings = make_settings(asked).resolved(card.recipe)
+    work = work_of(card, settings, Size(36, 44), [len(scene.source)], 1024, 0)
+    assert (work.passes, 2 * work.experts) == (done["sample"], len(made.losses))
+    assert work.experts == (2 if strength == 1.0 else 1)
+
+
+def test_what_waits_in_the_hosts_memory_counts_where_that_is_all_there_is() -> None:
+    with open_skeleton("nano") as card:
+        work = work_of(card, make_settings({}).resolved(card.recipe), SHAPE.size, [9], 64 * 64, 0)
+        plan = make_plan(card, "nano", SHAPE.size, work, None, lambda resources: resources)
+    plan = replace(plan, costs={"train": Cost(1, GB, GB, host_bytes=20 * GB)})
+    assert plan.holds(GraphicsCard("a card", 8, 1.0)) and plan.holds(GraphicsCard("a processor", 24, 1.0, is_host=True))
+    assert not plan.holds(GraphicsCard("a processor", 23, 1.0, is_host=True))
+
+
+def test_doctor_finds_nano_and_says_what_is_wrong_with_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "models--Lightricks--LTX-2"
+    (folder / "snapshots/abc").mkdir(parents=True)
+    (folder / "refs").mkdir()
+    (folder / "refs/main").write_text("abc")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    done = run("doctor", "--json")
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.stdout)
+    nano, broken = found["models"]
+    assert nano["model"] == "nano" and nano["problem"] is None and found["codecs"]["ffv1"]
+    assert broken["model"] == "Lightricks/LTX-2" and "no model_index.json" in broken["problem"]
+    assert "Lightricks/LTX-2 cannot be used" in run("doctor").stdout
+
+
+def test_an_edit_is_fitted_into_memory_and_says_how(
+    checkpoint: Path, scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def edited(name: str, **settings: Any) -> Any:
+        settings |= {"model": str(checkpoint), "steps": 2}
+        return loraedit.edit(scene.source, scene.edited_first, scene.mask, run=tmp_path / name, **settings)
+
+    plain = edited("plain")
+    monkeypatch.setattr("loraedit.planning.fitting.LADDER", LADDER[-1:] * 2)  # as if nothing less would do
+    fitted = edited("fitted", vram="4GB")
+    assert np.abs(fitted.clip.frames.astype(int) - plain.clip.frames).max() <= 1
+    assert any("offload blocks" in note for note in fitted.notes) and not plain.notes
+    written = json.loads((tmp_path / "fitted/settings.json").read_text())
+    assert written["resources"]["offload_checkpoints"] is True
+    with pytest.raises(InputError, match="more than there is"):
+        edited("small", vram="2GB")
+    assert not (tmp_path / "small").exists()  # nothing is loaded or written

@@ -1,0 +1,194 @@
+"""Every means of saving memory gives the gradients of the plain run, and takes less where a CPU can show it."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from loraedit.diffusion.flow_matching import flow_matching_loss
+from loraedit.errors import InputError
+from loraedit.families import open_family
+from loraedit.families.base import Encoded, Family, batch
+from loraedit.families.card import NANO, read_card
+from loraedit.lora.adapter import lora_parameters
+from loraedit.planning.meter import Meter
+from loraedit.runtime.memory import blocks, checkpoints_kept, place, place_encoder
+from loraedit.settings.edit import Resources, TrainSettings, make_settings
+from loraedit.training import Stage, train
+from scripts.gpu_check import with_lora
+
+CPU = torch.device("cpu")
+EXACT = {
+    "checkpointing": Resources(checkpointing=True),
+    "checkpoints on the host": Resources(checkpointing=True, offload_checkpoints=True),
+    "blocks on the host": Resources(checkpointing=True, offload_blocks=True),
+    "all of it": Resources(checkpointing=True, offload_blocks=True, offload_checkpoints=True),
+    "attention backend": Resources(attention="native"),
+}
+
+
+def family_with(resources: Resources) -> Family:
+    return open_family(read_card(NANO), resources)
+
+
+def sample_of(family: Family) -> Encoded:
+    generator = torch.Generator().manual_seed(0)
+    c, m = family.card.latent_channels, family.card.temporal
+    shape = (5, 8, 8)
+    text = torch.randn(family.card.settings.text_tokens, 64, generator=generator)
+    condition, target = torch.rand(m + c, *shape, generator=generator), torch.randn(c, *shape, generator=generator)
+    return Encoded(condition, text, None, target)
+
+
+def gradients(resources: Resources, metered: bool = True) -> tuple[dict[str, Tensor], Meter, nn.Module]:
+    """One backward pass of nano with a LoRA that does something, its gradients, and what it took."""
+    family = family_with(resources)
+    transformer = with_lora(family, CPU)
+    place(transformer, resources, CPU)
+    transformer.train()
+    together = batch([sample_of(family)])
+    assert together.target is not None
+    meter = Meter(transformer)
+    with meter if metered else nullcontext():
+        with checkpoints_kept(resources, CPU):
+            velocity = family.velocity(transformer, together.target, torch.tensor([500.0]), together)
+        loss = flow_matching_loss(velocity, together.target, torch.zeros_like(velocity), torch.ones_like(velocity))
+        torch.autograd.backward(loss)
+    found = {name: parameter.grad for name, parameter in lora_parameters(transformer)}
+    return {name: gradient for name, gradient in found.items() if gradient is not None}, meter, transformer
+
+
+@pytest.fixture(scope="module")
+def plain() -> tuple[dict[str, Tensor], Meter, nn.Module]:
+    return gradients(Resources())
+
+
+def stored_bytes(transformer: nn.Module) -> int:
+    return sum(p.numel() * p.element_size() for block in blocks(transformer) for p in block.parameters())
+
+
+@pytest.mark.parametrize("name", EXACT)
+def test_gradients_are_those_of_the_plain_run(name: str, plain: tuple[dict[str, Tensor], Meter, nn.Module]) -> None:
+    found, _, _ = gradients(EXACT[name])
+    assert found.keys() == plain[0].keys()
+    for key, gradient in plain[0].items():
+        torch.testing.assert_close(found[key], gradient, rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.filterwarnings("ignore")  # torch's tracing warns, and hides it from all but those who raise
+def test_compiled_blocks_give_the_gradients_of_the_plain_run(
+    plain: tuple[dict[str, Tensor], Meter, nn.Module], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Traced without a break, and run as it is traced: a machine that tests need not have a compiler."""
+    graphs = []
+
+    def count(module: torch.fx.GraphModule, _inputs: list[Tensor]) -> Any:
+        graphs.append(module)
+        return module.forward
+
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=count))
+    found, _, _ = gradients(Resources(compile_blocks=True), metered=False)
+    assert 1 <= len(graphs) < 6  # fewer than blocks: what is compiled once serves all
+    assert found.keys() == plain[0].keys()
+    for key, gradient in plain[0].items():
+        torch.testing.assert_close(found[key], gradient, rtol=1e-4, atol=1e-7)
+
+
+def test_recomputing_takes_less_memory_and_more_operations(plain: tuple[dict[str, Tensor], Meter, nn.Module]) -> None:
+    _, meter, _ = gradients(Resources(checkpointing=True))
+    assert meter.peak < 0.5 * plain[1].peak
+    assert 1.2 * plain[1].flops < meter.flops < 1.7 * plain[1].flops
+
+
+def test_fp8_keeps_the_weights_in_a_quarter_and_the_gradients_close(
+    plain: tuple[dict[str, Tensor], Meter, nn.Module],
+) -> None:
+    found, _, transformer = gradients(Resources(weights="fp8"))
+    assert stored_bytes(transformer) < 0.35 * stored_bytes(plain[2])
+    ours, theirs = (torch.cat([each[key].flatten() for key in plain[0]]) for each in (found, plain[0]))
+    assert torch.nn.functional.cosine_similarity(ours, theirs, dim=0) > 0.95
+    assert all(p.dtype == torch.float32 for _, p in lora_parameters(transformer))
+
+
+def test_training_with_blocks_on_the_host_gives_the_same_lora(tmp_path: Path) -> None:
+    def trained(resources: Resources) -> list[Tensor]:
+        family = family_with(resources)
+        transformer = family.load_transformer(family.experts[0], CPU)
+        settings = TrainSettings(steps=2, rank=2, lr=1e-2)
+        stage = Stage([sample_of(family)], [1.0])
+        state = tmp_path / f"{resources.offload_blocks}.safetensors"
+        train(family, family.experts[0], transformer, stage, settings, state, lambda *_: None, CPU)
+        return [parameter.detach() for _, parameter in lora_parameters(transformer)]
+
+    for ours, plain in zip(trained(EXACT["all of it"]), trained(Resources()), strict=True):
+        torch.testing.assert_close(ours, plain, rtol=1e-3, atol=1e-4)
+
+
+def test_tiles_of_the_vae_take_less_memory_and_decode_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    from diffusers import AutoencoderKLWan
+
+    monkeypatch.setattr(  # tiles of nano's own measure: the usual ones are larger than its frames
+        AutoencoderKLWan, "enable_tiling", lambda vae: _tile(vae, 32, 24)
+    )
+    latents = torch.from_numpy(np.random.default_rng(0).standard_normal((16, 3, 24, 24), np.float32)) * 0.3
+    pictures, peaks = [], []
+    for tiled in (False, True):
+        with Meter(nn.Module()) as meter:
+            pictures.append(family_with(Resources(tile_vae=tiled)).decode(latents, CPU))
+        peaks.append(meter.peak)
+    assert peaks[1] < 0.7 * peaks[0]
+    assert np.abs(pictures[0] - pictures[1]).mean() < 0.1
+
+
+def _tile(vae: object, side: int, stride: int) -> None:
+    vae.use_tiling = True  # type: ignore[attr-defined]
+    for name in ("height", "width"):
+        setattr(vae, f"tile_sample_min_{name}", side)
+        setattr(vae, f"tile_sample_stride_{name}", stride)
+
+
+def test_an_encoder_on_a_cpu_stays_as_it_is() -> None:
+    encoder = nn.Linear(2, 2)
+    place_encoder(encoder, Resources(offload_encoders=True), CPU)
+    assert not hasattr(encoder, "_diffusers_hook")
+
+
+@pytest.mark.parametrize("backend", ["no_such_backend", "flash_hub"])
+def test_an_attention_backend_that_cannot_be_used_is_refused(backend: str) -> None:
+    family = family_with(Resources())
+    transformer = family.load_transformer(family.experts[0], CPU)
+    with pytest.raises(InputError, match="attention backend"):
+        place(transformer, Resources(attention=backend), CPU)
+
+
+def test_what_the_user_sets_wins_over_what_was_chosen() -> None:
+    chosen = Resources(checkpointing=True, offload_blocks=True)
+    assert make_settings({"offload_blocks": False, "weights": "fp8"}).resources(chosen) == Resources(
+        checkpointing=True, weights="fp8"
+    )
+    assert Resources(checkpointing=True, offload_blocks=True).alters() == {}
+    assert Resources(weights="fp8").alters() == {"weights": "fp8"}
+
+
+def test_a_step_cache_skips_blocks_and_stays_near(tmp_path: Path) -> None:
+    from loraedit.sampling.sampler import sample
+    from loraedit.settings.edit import SamplingSettings
+
+    family, found, flops = family_with(Resources()), [], []
+    condition = sample_of(family)
+    negative = {"text": torch.zeros_like(condition.text)}
+    for threshold in (0.0, 0.2):
+        settings = SamplingSettings(sampling_steps=6, guidance=2.0, step_cache=threshold)
+        with Meter(nn.Module()) as meter:
+            steps = tmp_path / str(threshold)
+            found.append(sample(family, condition, negative, settings, {}, CPU, steps, lambda *_: None))
+        flops.append(meter.flops)
+    assert flops[1] < 0.9 * flops[0]
+    assert torch.nn.functional.cosine_similarity(*(each.flatten() for each in found), dim=0) > 0.8
