@@ -1,4 +1,4 @@
-"""Claims about several things edited at once: layers, each in a window of its own, one made on top of the other."""
+"""Claims about several things edited at once: targets, each in a window of its own, one made on top of the other."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from loraedit.editing import Progress
 from loraedit.editing.segment_inputs import Workbench
 from loraedit.job.edits import object_of
 from loraedit.job.prepare import Job, prepare
-from loraedit.job.targets import Layer, layers_of
+from loraedit.job.targets import EditTarget, edit_targets
 from loraedit.job.window import Window, choose_window
 from loraedit.lora.export import export
 from loraedit.masks.tube import MaskTube
@@ -68,8 +68,8 @@ def grey(level: int) -> Image:
     return np.full((64, 160, 3), level, np.uint8)
 
 
-def layers(planes: list[Plane], looks: list[dict[int, int]], everything: dict[int, int]) -> tuple[Layer, ...]:
-    """The layers of still things in a clip of three black frames, all edits being of one grey."""
+def targets(planes: list[Plane], looks: list[dict[int, int]], everything: dict[int, int]) -> tuple[EditTarget, ...]:
+    """The targets of still things in a clip of three black frames, all edits being of one grey."""
     source = Clip(np.stack([grey(0)] * 3), Fraction(10))
     objects = [
         KeptObject(str(number), MaskTube([plane] * 3), {index: grey(level) for index, level in look.items()}, "")
@@ -77,42 +77,42 @@ def layers(planes: list[Plane], looks: list[dict[int, int]], everything: dict[in
     ]
     edited = {index: grey(level) for index, level in everything.items()}
     whole = MaskTube([np.logical_or.reduce(planes)] * 3)
-    return layers_of(edited, objects, whole, source, windowed)
+    return edit_targets(edited, objects, whole, source, windowed)
 
 
 def windowed(mask: MaskTube) -> Window:
     return choose_window(mask, "fixed", 0.5)
 
 
-# ---- layers ----------------------------------------------------------------------------------------------------------
+# ---- targets ---------------------------------------------------------------------------------------------------------
 
 
 def test_each_thing_has_a_window_of_its_own_as_small_as_if_it_were_alone() -> None:
     planes = squares(10, 120)
-    both = layers(planes, [{}, {}], {0: 9})
-    for plane, layer in zip(planes, both, strict=True):
-        (alone,) = layers([plane], [{}], {0: 9})
-        assert layer.window.size == alone.window.size and np.array_equal(layer.window.corners, alone.window.corners)
-        assert np.array_equal(layer.mask[0], plane) and layer.mask[0][layer.window.at(0)].sum() == plane.sum()
+    both = targets(planes, [{}, {}], {0: 9})
+    for plane, target in zip(planes, both, strict=True):
+        (alone,) = targets([plane], [{}], {0: 9})
+        assert target.window.size == alone.window.size and np.array_equal(target.window.corners, alone.window.corners)
+        assert np.array_equal(target.mask[0], plane) and target.mask[0][target.window.at(0)].sum() == plane.sum()
 
 
 def test_of_an_edited_frame_a_layer_has_all_but_what_is_the_others_alone() -> None:
     first, second = squares(40, 48)  # which overlap
-    for layer, other in zip(
-        layers([first, second], [{}, {}], {0: 9}), ((second & ~first), (first & ~second)), strict=True
+    for target, other in zip(
+        targets([first, second], [{}, {}], {0: 9}), ((second & ~first), (first & ~second)), strict=True
     ):
-        where = layer.window.at(0)
+        where = target.window.at(0)
         below = grey(5)[where]
-        assert np.array_equal(layer.look(0, below)[..., 0], np.where(other[where], 5, 9))
+        assert np.array_equal(target.keyframe(0, below)[..., 0], np.where(other[where], 5, 9))
 
 
 def test_a_reference_of_one_thing_counts_where_it_changes_it_and_undoes_nothing_below() -> None:
     first, second = squares(40, 48)
-    _, upper = layers([first, second], [{}, {2: 7}], {0: 9})
-    _, unchanged = layers([first, second], [{}, {2: 0}], {0: 9})
+    _, upper = targets([first, second], [{}, {2: 7}], {0: 9})
+    _, unchanged = targets([first, second], [{}, {2: 0}], {0: 9})
     where, below = upper.window.at(2), grey(5)[upper.window.at(2)]
-    assert np.array_equal(upper.look(2, below)[..., 0], np.where(second[where], 7, 5))
-    assert np.array_equal(unchanged.look(2, below), below)
+    assert np.array_equal(upper.keyframe(2, below)[..., 0], np.where(second[where], 7, 5))
+    assert np.array_equal(unchanged.keyframe(2, below), below)
 
 
 def test_a_reference_of_everything_is_learnt_in_each_layer_that_is_there(checkpoint: Path) -> None:
@@ -121,30 +121,32 @@ def test_a_reference_of_everything_is_learnt_in_each_layer_that_is_there(checkpo
     gone[3:] = False
     kept = [{**square, "references": {}}, {**corner, "mask": gone, "references": {}}]
     job = job_of(scene, checkpoint, kept, references={1: scene.source[1] // 2, 3: scene.source[3] // 2})
-    assert [layer.references for layer in job.layers] == [[1, 3], [1]]
+    assert [target.references for target in job.targets] == [[1, 3], [1]]
 
 
-def test_an_edit_without_objects_is_one_layer_of_the_frames_as_they_are() -> None:
+def test_an_edit_without_objects_is_one_target_of_the_frames_as_they_are() -> None:
     scene = make_scene()
-    (layer,) = layers_of({0: scene.edited_first}, (), MaskTube(scene.mask), Clip(scene.source, Fraction(10)), windowed)
-    assert np.array_equal(layer.look(0, np.zeros_like(scene.edited_first)), scene.edited_first)
-    assert np.array_equal(np.asarray(layer.mask), scene.mask)
+    (target,) = edit_targets(
+        {0: scene.edited_first}, (), MaskTube(scene.mask), Clip(scene.source, Fraction(10)), windowed
+    )
+    assert np.array_equal(target.keyframe(0, np.zeros_like(scene.edited_first)), scene.edited_first)
+    assert np.array_equal(np.asarray(target.mask), scene.mask)
 
 
 def test_references_of_an_object_are_learnt_in_the_order_in_which_they_are_given(checkpoint: Path) -> None:
     scene, (square, _) = two_things()
     looks = {4: scene.source[4] // 2, 2: scene.source[2] // 2}
     job = job_of(scene, checkpoint, [{**square, "references": looks}])
-    assert job.layers[0].references == [4, 2]
+    assert job.targets[0].references == [4, 2]
     assert job.objects[0].provenance(0)["reference_order"] == [4, 2]
 
 
 def test_references_of_objects_are_learnt_in_their_own_layers(checkpoint: Path) -> None:
     scene, (square, corner) = two_things()
     job = job_of(scene, checkpoint, [square, {**corner, "references": {}}], prompt="night")
-    assert [layer.references for layer in job.layers] == [[4], []] and job.references == {}
+    assert [target.references for target in job.targets] == [[4], []] and job.references == {}
     assert job.settings.prompt == "night, a blue square, a yellow corner"
-    upper, lower = (Workbench(job, layer).lesson(job.segments[0]) for layer in job.layers)
+    upper, lower = (Workbench(job, target).lesson(job.segments[0]) for target in job.targets)
     assert list(upper.references) == [4] and not (upper.regions[4][0] & ~upper.mask[4]).any()
     assert not lower.references
 
@@ -175,7 +177,7 @@ def test_interrupted_in_any_layer_and_started_again_it_ends_with_the_same_bytes(
         )  # fmt: skip
 
     def until(moment: int) -> Progress:
-        """Up to the so manieth step of sampling; each layer has four."""
+        """Up to the so manieth step of sampling; each target has four."""
 
         def progress(phase: str, done: int, *_: object) -> None:
             if phase == "sample" and done == moment:

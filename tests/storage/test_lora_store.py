@@ -109,7 +109,7 @@ def test_the_motion_of_a_long_clip_is_taught_alike_whatever_is_edited(checkpoint
     settings = make_settings({"model": str(checkpoint), "segment_frames": 5, "crop": "off", "fill": "carry"})
     for references in ({}, {6: scene.source[6] // 2}):
         job = prepare(scene.source, scene.edited_first, scene.mask, references, settings, None, None)
-        bench = Workbench(job, job.layers[0])
+        bench = Workbench(job, job.targets[0])
         bench.trace(no_step)
         lessons = [bench.lesson(segment) for segment in job.segments]
         taught.append([(each.source, hint.pixels, hint.trust) for each in lessons for hint in each.taught])

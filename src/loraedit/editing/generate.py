@@ -1,4 +1,4 @@
-"""A layer is generated segment by segment, each conditioned on the last frames of the one before, seams faded over."""
+"""A target is generated segment by segment, each conditioned on the last frames of the one before, seams faded over."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ __all__ = ["first_condition", "generate"]
 
 
 def generate(run: Run, bench: Workbench, number: int, loras: dict[str, Path]) -> bool:
-    """Make a layer's window of all frames and keep its pieces; whether all latents were found.
+    """Make a target's window of all frames and keep its pieces; whether all latents were found.
 
     Args:
-        number: which layer, from 0.
+        number: which target, from 0.
         loras: LoRA file by expert.
     """
     segments = run.job.segments
@@ -58,7 +58,7 @@ def _frames(
     Args:
         tail: what the segment before has made of its first frames.
     """
-    if not bench.layer.edits(segment):
+    if not bench.target.edits(segment):
         return bench.below(segment.start, segment.stop), True
     scene = bench.scene(segment, _as_seen(run, bench, segment, tail[: segment.given]))
     return _make(run, bench, segment, scene, loras, part)
@@ -87,7 +87,7 @@ def _make(
 
 def _parts(run: Run) -> int:
     """How many portions of the work there are."""
-    return len(run.job.layers) * len(run.job.segments)
+    return len(run.job.targets) * len(run.job.segments)
 
 
 def _condition(run: Run, bench: Workbench, scene: Scene) -> Sample:
@@ -126,7 +126,7 @@ def _latents(run: Run, condition: str, encoded: Encoded, loras: dict[str, Path],
 def _decoded(run: Run, bench: Workbench, latents: Tensor, frames: int) -> Frames:
     """The frames of latents at the window's size, so many of them."""
     pixels = run.family.decode(latents, run.device)
-    return from_working(pixels[:frames], bench.layer.window.size)
+    return from_working(pixels[:frames], bench.target.window.size)
 
 
 # ---- from segment to segment -----------------------------------------------------------------------------------------

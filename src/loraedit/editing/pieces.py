@@ -12,7 +12,7 @@ import torch
 
 from loraedit.editing.run import Run
 from loraedit.editing.segment_inputs import Read
-from loraedit.job.targets import Layer
+from loraedit.job.targets import EditTarget
 from loraedit.job.window import Window
 from loraedit.masks.compositing import lay_over
 from loraedit.masks.shaping import feather
@@ -23,15 +23,15 @@ from loraedit.types import Frames, Image, Stored, Weights
 __all__ = ["discard_pieces", "exact", "keep_pieces", "rgb_up_to"]
 
 
-def keep_pieces(folder: Path, layer: int, start: int, frames: Frames) -> None:
-    """Keep what was made of a layer.
+def keep_pieces(folder: Path, target: int, start: int, frames: Frames) -> None:
+    """Keep what was made of a target.
 
     Args:
         folder: the run folder.
-        layer: which one, from 0.
+        target: which one, from 0.
         start: the clip's frame that is the first of ``frames``, which are uint8 ``[F, h, w, 3]``.
     """
-    path = _folder(folder) / str(layer) / f"{start:06d}.safetensors"
+    path = _folder(folder) / str(target) / f"{start:06d}.safetensors"
     save_tensors(path, {"frames": torch.from_numpy(np.ascontiguousarray(frames))})
 
 
@@ -41,33 +41,33 @@ def discard_pieces(folder: Path) -> None:
 
 
 def exact(run: Run) -> Iterator[Stored]:
-    """The result: the source's frames as they are stored, all layers laid over them in their order."""
-    return _laid(run, run.job.layers, run.job.source.exact(), 0)
+    """The result: the source's frames as they are stored, all targets laid over them in their order."""
+    return _laid(run, run.job.targets, run.job.source.exact(), 0)
 
 
-def rgb_up_to(run: Run, layer: int) -> Read:
-    """The same as people and models see it, of the layers before one of them."""
-    return partial(_rgb, run, run.job.layers[:layer])
+def rgb_up_to(run: Run, target: int) -> Read:
+    """The same as people and models see it, of the targets before one of them."""
+    return partial(_rgb, run, run.job.targets[:target])
 
 
-def _rgb(run: Run, layers: Sequence[Layer], start: int, stop: int | None) -> Iterator[Image]:
-    return _laid(run, layers, run.job.source.rgb(start, stop), start)
+def _rgb(run: Run, targets: Sequence[EditTarget], start: int, stop: int | None) -> Iterator[Image]:
+    return _laid(run, targets, run.job.source.rgb(start, stop), start)
 
 
-def _laid(run: Run, layers: Sequence[Layer], frames: Iterator[Stored], start: int) -> Iterator[Stored]:
-    """Frames that follow each other from ``start`` on, with layers laid over them."""
-    for number, layer in enumerate(layers):
-        frames = _over(frames, layer, _pieces(run.folder, number, start), start, run.settings.feather_px)
+def _laid(run: Run, targets: Sequence[EditTarget], frames: Iterator[Stored], start: int) -> Iterator[Stored]:
+    """Frames that follow each other from ``start`` on, with targets laid over them."""
+    for number, target in enumerate(targets):
+        frames = _over(frames, target, _pieces(run.folder, number, start), start, run.settings.feather_px)
     return frames
 
 
 def _over(
-    below: Iterator[Stored], layer: Layer, pieces: Iterator[Image], start: int, feather_px: float
+    below: Iterator[Stored], target: EditTarget, pieces: Iterator[Image], start: int, feather_px: float
 ) -> Iterator[Stored]:
-    """Frames with the generated ones over them inside a layer's mask."""
+    """Frames with the generated ones over them inside a target's mask."""
     for index, stored in enumerate(below, start):
-        piece, alpha = next(pieces), _alpha(layer.mask, index, layer.window, feather_px)
-        yield stored if alpha is None else lay_over(stored, piece, alpha, layer.window.at(index))
+        piece, alpha = next(pieces), _alpha(target.mask, index, target.window, feather_px)
+        yield stored if alpha is None else lay_over(stored, piece, alpha, target.window.at(index))
 
 
 def _alpha(mask: MaskTube, index: int, window: Window, feather_px: float) -> Weights | None:
@@ -88,9 +88,9 @@ def _folder(folder: Path) -> Path:
     return folder / "cache" / "pieces"
 
 
-def _pieces(folder: Path, layer: int, start: int) -> Iterator[Image]:
+def _pieces(folder: Path, target: int, start: int) -> Iterator[Image]:
     """The window's part of all frames from ``start`` on in order, uint8 ``[h, w, 3]``."""
-    paths = sorted((_folder(folder) / str(layer)).glob("*.safetensors"))
+    paths = sorted((_folder(folder) / str(target)).glob("*.safetensors"))
     for path in paths:
         begin, following = int(path.stem), [int(other.stem) for other in paths if other > path]
         if not following or following[0] > start:

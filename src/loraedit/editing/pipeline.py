@@ -4,7 +4,7 @@
     scenes    segment by segment: condition -> encode -> sample -> decode -> fade into the segment before
     finish    composite on the source's own frames -> write
 
-Several layers go through lessons and scenes one after the other, each on top of those before it.
+Several targets go through lessons and scenes one after the other, each on top of those before it.
 
 Each stage leaves files in the run folder, named by the content of all that they depend on. Running again with the same
 inputs finds those files and goes on where the last run stopped; another first frame, prompt or seed finds the motion
@@ -106,7 +106,7 @@ def _carry_out(run: Run, in_memory: bool) -> EditResult:
     run.result.paths["settings"] = run.folder / SETTINGS_FILE
     write_json(run.result.paths["settings"], run.provenance())
     discard_pieces(run.folder)
-    found = [_make_layer(run, number) for number in range(len(run.job.layers))]
+    found = [_make_target(run, number) for number in range(len(run.job.targets))]
     run.result.reused += ["sample"] if all(found) else []
     with run.phase("compose") as on_step:
         finish(run, in_memory, on_step)
@@ -117,14 +117,14 @@ def _carry_out(run: Run, in_memory: bool) -> EditResult:
     return run.result
 
 
-def _make_layer(run: Run, number: int) -> bool:
-    """Learn a layer, and generate it on top of those before it; whether all that is generated was found.
+def _make_target(run: Run, number: int) -> bool:
+    """Learn a target, and generate it on top of those before it; whether all that is generated was found.
 
     Args:
         number: which one, from 0. The first has the previews.
     """
-    bench = Workbench(run.job, run.job.layers[number])
-    with run.phase("prepare", number, len(run.job.layers)) as on_step:
+    bench = Workbench(run.job, run.job.targets[number])
+    with run.phase("prepare", number, len(run.job.targets)) as on_step:
         bench.trace(on_step)
     if number == 0 and Previews.wanted(run):
         priors = {expert.name: file for expert in run.family.experts if (file := prior(run, expert))}

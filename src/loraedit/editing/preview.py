@@ -1,6 +1,6 @@
 """Previews: what the first segment will look like, before the full run and while it goes on; never the result's bytes.
 
-Of several layers they show the first. ``RUN/preview/`` holds one page of source, mask and preview for each:
+Of several targets they show the first. ``RUN/preview/`` holds one page of source, mask and preview for each:
 ``start-KEY.png`` before training, made with the prior alone in a few steps; with ``preview_every``,
 ``train-NNNNNN.png`` after so many training steps and ``sample-NNNN.png``, where the clip stands after so many sampling
 steps. Each is told as progress, its path as the note, and logged.
@@ -64,10 +64,10 @@ class Previews:
     @staticmethod
     def cheap(run: Run) -> bool:
         """Whether a preview at the start is wanted, and costs little beside the run."""
-        settings, layers = run.settings, run.job.layers
-        steps = sum((settings.steps or 0) + (settings.reference_steps or 0) * bool(each.references) for each in layers)
+        settings, targets = run.settings, run.job.targets
+        steps = sum((settings.steps or 0) + (settings.reference_steps or 0) * bool(each.references) for each in targets)
         learning = 3 * steps * (settings.batch or 1) if settings.lora != "none" else 0  # backwards costs two passes
-        sampling = (settings.sampling_steps or 0) * len(run.job.segments) * len(layers)
+        sampling = (settings.sampling_steps or 0) * len(run.job.segments) * len(targets)
         return settings.preview and LITTLE * (learning + sampling) >= STEPS
 
     def start(self) -> None:

@@ -74,7 +74,7 @@ def plan_repetition(run: Path, out: Path | None, target: Path | None) -> Repetit
     settings = make_settings(before.get("settings", {}))
     plain = {name: EditSettings.model_fields[name].default for name in _ABOUT_MASK}
     source, objects = finished.source, [
-        EditObject(each.name, object_folder(run, number) / "mask", each.looks)
+        EditObject(each.name, object_folder(run, number) / "mask", each.keyframes)
         for number, each in enumerate(finished.objects)
     ]  # fmt: skip
     # Runs of before kept the objects' own references among those of everything too.

@@ -1,4 +1,4 @@
-"""A layer as the model takes it: a segment at a time, the window alone, at the working size and a length that fits.
+"""A target as the model takes it: a segment at a time, the window alone, at the working size and a length that fits.
 
 Inside the mask the model may be shown a hint: key frames carried along the source's motion. The user's edited frames
 are key frames of every segment, however far away they are, so that looks do not drift from segment to segment; what
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from loraedit.diffusion.samples import Hint
 from loraedit.job.prepare import Job
 from loraedit.job.segments import Segment
-from loraedit.job.targets import Layer
+from loraedit.job.targets import EditTarget
 from loraedit.masks.shaping import resize_mask
 from loraedit.optical_flow.dis import Field
 from loraedit.propagation.added_parts import Part, Things
@@ -69,7 +69,7 @@ class Scene:
     """A segment to generate, at the working size and length.
 
     Attributes:
-        source: the source clip, with the layers below laid over it.
+        source: the source clip, with the targets below laid over it.
         mask: where is edited.
         given: frames that are known as a whole, ``[1, H, W, 3]`` by index within the segment: the edited first frame,
             or what the segment before has made.
@@ -87,22 +87,22 @@ class Scene:
 
 
 class Workbench:
-    """Cuts a layer of a job into what the model takes; it holds a segment at a time.
+    """Cuts a target of a job into what the model takes; it holds a segment at a time.
 
     Attributes:
-        layer: what is edited.
+        target: what is edited.
         size: the working size.
 
     Args:
         on_step: told how far the carrying of a segment is, (done, total).
     """
 
-    def __init__(self, job: Job, layer: Layer, on_step: OnStep = no_step) -> None:
-        self.job, self.layer, self._on_step = job, layer, on_step
-        self.size = working_size(layer.window.size, job.area_px, job.card.multiple_px)
-        self._source = self._below = _Pieces(layer, job.source.rgb)
-        self._unedited = {index: self._source.at(index) for index in layer.looks}
-        self._edited = {index: layer.look(index, frame) for index, frame in self._unedited.items()}
+    def __init__(self, job: Job, target: EditTarget, on_step: OnStep = no_step) -> None:
+        self.job, self.target, self._on_step = job, target, on_step
+        self.size = working_size(target.window.size, job.area_px, job.card.multiple_px)
+        self._source = self._below = _Pieces(target, job.source.rgb)
+        self._unedited = {index: self._source.at(index) for index in target.keyframes}
+        self._edited = {index: target.keyframe(index, frame) for index, frame in self._unedited.items()}
         self._carries = job.settings.carries
         self._ways: dict[int, dict[int, Field]] = {}
         self._parts: dict[int, Part | None] = {}
@@ -116,15 +116,15 @@ class Workbench:
         return bench
 
     def over(self, below: Read) -> Workbench:
-        """The same for generating on top of other layers.
+        """The same for generating on top of other targets.
 
         Args:
-            below: the source with those layers laid over it.
+            below: the source with those targets laid over it.
         """
         bench = copy(self)
         bench._first, bench._parts = None, {}
-        bench._below = _Pieces(self.layer, below)
-        bench._edited = {index: self.layer.look(index, bench._below.at(index)) for index in self._edited}
+        bench._below = _Pieces(self.target, below)
+        bench._edited = {index: self.target.keyframe(index, bench._below.at(index)) for index in self._edited}
         return bench
 
     @property
@@ -133,7 +133,7 @@ class Workbench:
         return self._edited[0]
 
     def below(self, start: int, stop: int) -> Frames:
-        """The window's part of what the layer is laid over, uint8 ``[F, H, W, 3]``."""
+        """The window's part of what the target is laid over, uint8 ``[F, H, W, 3]``."""
         return self._below.span(start, stop)
 
     def mask(self, segment: Segment) -> Mask:
@@ -141,7 +141,7 @@ class Workbench:
         return self._mask(segment.start, segment.stop)
 
     def _mask(self, start: int, stop: int) -> Mask:
-        return self.layer.window.cut((self.layer.mask[index] for index in range(start, stop)), start)
+        return self.target.window.cut((self.target.mask[index] for index in range(start, stop)), start)
 
     def trace(self, on_step: OnStep) -> None:
         """Find the ways from every segment to the key frames outside of it.
@@ -219,7 +219,7 @@ class Workbench:
         return carried
 
     def _first_hints(self, segment: Segment, source: Frames) -> list[Carried]:
-        """In the first segment the same flow serves to learn and, where no layer lies below, to generate."""
+        """In the first segment the same flow serves to learn and, where no target lies below, to generate."""
         if self._first is None:
             taught = [] if self._sketches else [*self._taught(segment, source), *self._alone(segment)]
             self._first = self._carried(segment, source, [*taught, self._relative(self._edited, segment)], ())
@@ -250,7 +250,7 @@ class Workbench:
     def _part(self, key: int) -> Part | None:
         """What an edited frame adds beside a thing, for the segments that it is not in."""
         if key not in self._parts:
-            start, stop = max(0, key - AROUND), min(len(self.layer.mask), key + AROUND + 1)
+            start, stop = max(0, key - AROUND), min(len(self.target.mask), key + AROUND + 1)
             things = Things(self._source.span(start, stop), self._mask(start, stop))
             self._parts[key] = things.part(key - start, self._edited[key])
         return self._parts[key]
@@ -282,10 +282,10 @@ class Workbench:
         return {index - segment.start: to_working(image[None], self.size) for index, image in sorted(inside.items())}
 
     def _region(self, index: int) -> Mask:
-        return resize_mask(self._cut(self.layer.mask[index], index)[None], self.size)
+        return resize_mask(self._cut(self.target.mask[index], index)[None], self.size)
 
     def _cut(self, frame: NDArray[_Value], index: int) -> NDArray[_Value]:
-        return frame[self.layer.window.at(index)]
+        return frame[self.target.window.at(index)]
 
     def _relative(self, images: Mapping[int, Image], segment: Segment) -> dict[int, Image]:
         return {index - segment.start: image for index, image in images.items()}
@@ -298,10 +298,10 @@ class Workbench:
 
 
 class _Pieces:
-    """A layer's window of a clip; what was just read is not read again."""
+    """A target's window of a clip; what was just read is not read again."""
 
-    def __init__(self, layer: Layer, read: Read) -> None:
-        self._window, self._frames = layer.window, read
+    def __init__(self, target: EditTarget, read: Read) -> None:
+        self._window, self._frames = target.window, read
         self._begun, self._kept = 0, list[Image]()
 
     def span(self, start: int, stop: int) -> Frames:

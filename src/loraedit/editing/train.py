@@ -53,19 +53,19 @@ class _Course:
 
 
 def learn(run: Run, bench: Workbench, number: int) -> dict[str, Path]:
-    """A layer's LoRA file per expert, trained now or found: the source first, then on from there with each reference.
+    """A target's LoRA file per expert, trained now or found: the source first, then on from there with each reference.
 
     An expert that sampling never asks, or that serves no noise level that is to be trained on, gets none.
 
     Args:
-        number: which layer it is, from 0.
+        number: which target it is, from 0.
     """
     lessons = _Lessons(run, bench)
     courses = _courses(run, bench, lessons)
     files = {}
     for expert in experts_trained(run.family, run.settings):
         files[expert.name] = _train_all(run, expert, courses, lessons)
-    losses, which = run.result.losses, f"lora_{number}" if len(run.job.layers) > 1 else "lora"
+    losses, which = run.result.losses, f"lora_{number}" if len(run.job.targets) > 1 else "lora"
     for order, (name, file) in enumerate(files.items()):
         run.result.paths[f"{which}_{name}" if order else which] = file
     if losses:
@@ -90,8 +90,8 @@ class _Lessons:
     def __init__(self, run: Run, bench: Workbench) -> None:
         self._run, self._bench = run, bench
         segments = run.job.segments
-        references = bench.layer.references if run.settings.reference_steps else []
-        self._shown = spread([each for each in segments if bench.layer.edits(each)], TAUGHT_SEGMENTS)
+        references = bench.target.references if run.settings.reference_steps else []
+        self._shown = spread([each for each in segments if bench.target.edits(each)], TAUGHT_SEGMENTS)
         self._asked = {index: next(each for each in segments if index in each) for index in sorted(references)}
         self._wanted = [each for each in segments if each in self._shown or each in self._asked.values()]
         self._encoded: dict[str, Encoded] = {}
@@ -165,7 +165,7 @@ def _courses(run: Run, bench: Workbench, lessons: _Lessons) -> list[_Course]:
     """
     settings, motion = run.settings.training(), lessons.motion
     courses = [_Course("motion", motion, [1.0] * len(motion), settings)]
-    order = [index for index in bench.layer.references if index in lessons.appearance]
+    order = [index for index in bench.target.references if index in lessons.appearance]
     for count, steps in enumerate(run.settings.reference_courses(len(order)), 1):
         looks = [lessons.appearance[index] for index in order[:count]]
         weights = [1.0 / len(motion)] * len(motion) + [float(REFERENCE_SHARE)] * count

@@ -192,11 +192,11 @@ def read_object(
         mask = loosen(read_mask(given.mask, len(source), source.size), box, dilate_px)
     except InputError as error:
         raise type(error)(f"Object '{given.name}': {error}") from error
-    looks = {
+    keyframes = {
         index: read_edit(image, source.size, fit, f"The reference of object '{given.name}' for frame {index}")
         for index, image in given.references.items()
     }
-    for index, image in looks.items():
+    for index, image in keyframes.items():
         if mask.box(index) is None:
             raise InputError(
                 f"The mask of object '{given.name}' is black in frame {index}, so its reference there cannot be used. "
@@ -207,12 +207,12 @@ def read_object(
                 f"The reference of object '{given.name}' for frame {index} changes nothing inside that object's mask. "
                 "Give it to the object that it is of."
             )
-    if not looks and not (changed(edited_first, source, 0) & mask[0]).any():
+    if not keyframes and not (changed(edited_first, source, 0) & mask[0]).any():
         raise InputError(
             f"Object '{given.name}' is not edited: inside its mask the edited first frame equals the source's, and it "
             "has no reference. Edit it, or leave it out."
         )
-    return KeptObject(given.name, mask, looks, given.prompt)
+    return KeptObject(given.name, mask, keyframes, given.prompt)
 
 
 def joint_prompt(prompt: str, objects: Sequence[KeptObject]) -> str:

@@ -28,7 +28,7 @@ from loraedit.job.edits import (
     union,
 )
 from loraedit.job.segments import Segment, split
-from loraedit.job.targets import Layer, layers_of
+from loraedit.job.targets import EditTarget, edit_targets
 from loraedit.job.window import choose_window
 from loraedit.lora.extra import ExtraLora, check_extras, parse_extra, settle_distilled, unused_extras
 from loraedit.masks.reading import MaskSpec, read_mask
@@ -68,7 +68,7 @@ class Job:
         objects: the things that are edited, if they were given one by one, with edited frames of their own.
         settings: resolved settings.
         card: the model.
-        layers: what is edited in one go, in the order in which they are laid over each other.
+        targets: what is edited in one go, in the order in which they are laid over each other.
         segments: the stretches of the clip that the model makes at once.
         extras: LoRAs that the user brings along, in their order.
         notes: what the user should know before the work begins, a sentence each.
@@ -83,7 +83,7 @@ class Job:
     objects: tuple[KeptObject, ...]
     settings: EditSettings
     card: ModelCard
-    layers: tuple[Layer, ...]
+    targets: tuple[EditTarget, ...]
     segments: Sequence[Segment]
     extras: tuple[ExtraLora, ...]
     notes: tuple[str, ...]
@@ -161,10 +161,10 @@ def prepare(
     _check_levels(settings)
     notes += unused_extras(extras, settings, card)
     chosen = partial(choose_window, crop=settings.crop or "off", context=settings.context or 0.0)
-    layers = layers_of({0: edited, **looks}, read, edit_mask, clip, chosen)
-    segments = cut_in_time(len(clip), [each.window.size for each in layers], _area_px(settings, card), settings, card)
+    targets = edit_targets({0: edited, **looks}, read, edit_mask, clip, chosen)
+    segments = cut_in_time(len(clip), [each.window.size for each in targets], _area_px(settings, card), settings, card)
     about = edited, edit_mask, looks, read
-    return Job(clip, *about, settings, card, layers, segments, extras, (*notes, *told), out, run)
+    return Job(clip, *about, settings, card, targets, segments, extras, (*notes, *told), out, run)
 
 
 def read_source(source: ClipLike, on_step: OnStep = no_step) -> Footage:

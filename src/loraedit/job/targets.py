@@ -18,24 +18,24 @@ from loraedit.masks.tube import MaskTube
 from loraedit.runs.folder import KeptObject
 from loraedit.types import Footage, Image, Plane
 
-__all__ = ["Layer", "layers_of"]
+__all__ = ["EditTarget", "edit_targets"]
 
 
 @dataclass(frozen=True)
-class Layer:
+class EditTarget:
     """One thing that is edited.
 
     Attributes:
         mask: one plane for each frame, True = edit.
         window: the part of the frame that the model sees; it holds the mask.
-        looks: the user's edited frames by frame index, uint8 ``[H, W, 3]``, the first frame among them.
-        parts: where those of them count that are not of this layer alone, bool ``[H, W]``; elsewhere the frame is as
+        keyframes: the user's edited frames by frame index, uint8 ``[H, W, 3]``, the first frame among them.
+        parts: where those of them count that are not of this target alone, bool ``[H, W]``; elsewhere the frame is as
             it lies below.
     """
 
     mask: MaskTube
     window: Window
-    looks: dict[int, Image]
+    keyframes: dict[int, Image]
     parts: dict[int, Plane] = field(default_factory=dict)
 
     def edits(self, segment: Segment) -> bool:
@@ -45,27 +45,27 @@ class Layer:
     @property
     def references(self) -> list[int]:
         """The edited frames after the first, in the order in which they are learnt."""
-        return [index for index in self.looks if index]
+        return [index for index in self.keyframes if index]
 
-    def look(self, index: int, below: Image) -> Image:
-        """The window's part of an edited frame, uint8 ``[h, w, 3]``: what is of this layer, over what lies below.
+    def keyframe(self, index: int, below: Image) -> Image:
+        """The window's part of an edited frame, uint8 ``[h, w, 3]``: what is of this target, over what lies below.
 
         Args:
             below: the window's part of what lies below, uint8 ``[h, w, 3]``.
         """
         where, part = self.window.at(index), self.parts.get(index)
-        image: Image = self.looks[index][where]
+        image: Image = self.keyframes[index][where]
         return image if part is None else np.where(part[where][..., None], image, below)
 
 
-def layers_of(
+def edit_targets(
     edited: Mapping[int, Image],
     objects: Sequence[KeptObject],
     edit_mask: MaskTube,
     source: Footage,
     window: Callable[[MaskTube], Window],
-) -> tuple[Layer, ...]:
-    """The layers of an edit: one for each object; without objects, one.
+) -> tuple[EditTarget, ...]:
+    """The targets of an edit: one for each object; without objects, one.
 
     Args:
         edited: edited frames of everything by frame index, the first frame among them.
@@ -75,19 +75,19 @@ def layers_of(
         window: chooses the window for a mask.
     """
     if not objects:
-        return (Layer(edit_mask, window(edit_mask), dict(edited)),)
-    return tuple(_layer(edited, each, edit_mask, source, window(each.mask)) for each in objects)
+        return (EditTarget(edit_mask, window(edit_mask), dict(edited)),)
+    return tuple(_target_of(edited, each, edit_mask, source, window(each.mask)) for each in objects)
 
 
-def _layer(
+def _target_of(
     edited: Mapping[int, Image], each: KeptObject, edit_mask: MaskTube, source: Footage, window: Window
-) -> Layer:
-    """An object's layer.
+) -> EditTarget:
+    """An object's target.
 
     Of a frame of everything all counts but what lies in the others' masks alone; of a frame of its own, where nothing
     else need be edited, what is changed within its mask, so that it does not undo what lies below.
     """
     shared = {index: image for index, image in edited.items() if not index or each.mask.box(index)}
     parts = {index: each.mask[index] | ~edit_mask[index] for index in shared}
-    parts |= {index: each.mask[index] & changed(image, source, index) for index, image in each.looks.items()}
-    return Layer(each.mask, window, shared | each.looks, parts)
+    parts |= {index: each.mask[index] & changed(image, source, index) for index, image in each.keyframes.items()}
+    return EditTarget(each.mask, window, shared | each.keyframes, parts)

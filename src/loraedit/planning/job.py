@@ -28,7 +28,7 @@ def resources_for(job: Job, device: torch.device, on_step: OnStep = no_step) -> 
     budget = parse_vram(settings.vram, device)
     if budget is None:
         return settings.resources(Resources())
-    references = sum(len(layer.references) for layer in job.layers)
+    references = sum(len(target.references) for target in job.targets)
     work = work_of(job.card, settings, seen(job), lengths(job), job.area_px, references, len(job.source))
     plan = make_plan(job.card, settings.model, job.source.size, work, budget, settings.resources, on_step=on_step)
     if not plan.fits:
@@ -56,12 +56,12 @@ def seen(job: Job) -> Size:
         size = working_size(window, job.area_px, job.card.multiple_px)
         return size.height * size.width
 
-    return max((layer.window.size for layer in job.layers), key=worked)
+    return max((target.window.size for target in job.targets), key=worked)
 
 
 def lengths(job: Job) -> list[int]:
-    """How many frames each segment has that is generated, in every layer."""
-    return [len(segment) for layer in job.layers for segment in job.segments if layer.edits(segment)]
+    """How many frames each segment has that is generated, in every target."""
+    return [len(segment) for target in job.targets for segment in job.segments if target.edits(segment)]
 
 
 def told(resources: Resources) -> list[str]:

@@ -108,13 +108,13 @@ class KeptObject:
     Attributes:
         name: its name.
         mask: where it was edited.
-        looks: its edited frames by frame index, uint8 ``[H, W, 3]``, in the order in which they are learnt.
+        keyframes: its edited frames by frame index, uint8 ``[H, W, 3]``, in the order in which they are learnt.
         prompt: what was said of it, which stands in the prompt of the edit too.
     """
 
     name: str
     mask: MaskTube
-    looks: dict[int, Image]
+    keyframes: dict[int, Image]
     prompt: str
 
     def provenance(self, number: int) -> dict[str, Any]:
@@ -123,12 +123,12 @@ class KeptObject:
         Args:
             number: its place among all, from 0.
         """
-        looks = {str(index): fingerprint(image) for index, image in sorted(self.looks.items())}
+        keyframes = {str(index): fingerprint(image) for index, image in sorted(self.keyframes.items())}
         return {
             "number": number,
             "mask": self.mask.fingerprint,
-            "references": looks,
-            "reference_order": list(self.looks),
+            "references": keyframes,
+            "reference_order": list(self.keyframes),
             "prompt": self.prompt,
         }
 
@@ -210,7 +210,7 @@ def write_finished(
     for number, each in enumerate(finished.objects):
         place = object_folder(folder, number)
         keep_frames(place, "mask", (to_picture(plane) for plane in each.mask), finished.source.fps)
-        for index, image in each.looks.items():
+        for index, image in each.keyframes.items():
             write_image(_reference_file(place, index), image)
     content = {
         "fps": str(finished.source.fps),
@@ -367,8 +367,8 @@ def _read_object_of(folder: Path, number: int, name: str, record: dict[str, Any]
     place = object_folder(folder, number)
     mask = MaskTube(frame[..., 0] > 127 for frame in open_footage(place / "mask").rgb())
     order = record.get("reference_order", sorted(int(index) for index in record["references"]))
-    looks = {index: read_image(_reference_file(place, index)) for index in order}
-    return KeptObject(name, mask, looks, record["prompt"])
+    keyframes = {index: read_image(_reference_file(place, index)) for index in order}
+    return KeptObject(name, mask, keyframes, record["prompt"])
 
 
 def _check_hashes(folder: Path, finished: Finished, result: dict[str, Any]) -> None:
@@ -384,7 +384,7 @@ def _check_hashes(folder: Path, finished: Finished, result: dict[str, Any]) -> N
         if fingerprint(finished.references[index]) != name:
             raise damaged(folder, f"references/{index:05d}.png is not what the edit was made from")
     for each, (number, _, record) in zip(finished.objects, _named_objects(finished.provenance), strict=True):
-        if each.provenance(number) != {"reference_order": list(each.looks), **record}:
+        if each.provenance(number) != {"reference_order": list(each.keyframes), **record}:
             raise damaged(folder, f"objects/{number} is not what the edit was made from")
     if finished.result.fingerprint != result.get("frames"):
         raise damaged(folder, "frames/ is not what the edit wrote")
