@@ -40,10 +40,10 @@ def test_imports_downward_and_within_a_folder_pass(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "line",
-    ["import loraedit.cli.main", "from loraedit.cli import main", "from ..cli.main import x", "from ..cli import *"],
+    ["import loraedit.cli.main", "from loraedit.cli import main", "from ..cli.main import x", "from ..cli import x"],
 )
 def test_an_import_upward_is_found_in_every_spelling(tmp_path: Path, line: str) -> None:
-    files = {"cli.__init__": "", "cli.main": "", "masks.tube": f"def f():\n    {line.replace('*', 'x')}"}
+    files = {"cli.__init__": "", "cli.main": "", "masks.tube": f"def f():\n    {line}"}
     (found,) = problems(tmp_path, **files)
     assert found.startswith("src/loraedit/masks/tube.py:2: masks imports loraedit.cli")
     assert found.endswith("but cli is a higher layer")
@@ -109,6 +109,6 @@ def test_a_folder_of_tests_that_mirrors_nothing_is_found(tmp_path: Path) -> None
 
 def test_the_exit_status_and_the_last_line_tell_the_outcome(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert check_structure.main(repository(tmp_path)) == 0
-    assert capsys.readouterr().out == "structure: no problems\n"
+    assert capsys.readouterr().out == "Structure check: no problems found.\n"
     assert check_structure.main(repository(tmp_path, attic="")) == 1
-    assert capsys.readouterr().out.endswith("\nstructure: 1 problems\n")
+    assert capsys.readouterr().out.endswith("\nStructure check: 1 problem found.\n")
