@@ -34,13 +34,18 @@ is two FLOPs. *Peak* is the largest phase with blocks computed again and nothing
 """
 
 
-def main() -> None:
-    """Measure and write."""
+def argument_parser() -> argparse.ArgumentParser:
+    """Returns the parser of the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--frames", type=int, nargs="+", default=[49, 81])
     parser.add_argument("--models", nargs="+", help="short names; by default all")
     parser.add_argument("--page", type=Path, default=Path("docs/models.md"))
-    options = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    """Measure and write."""
+    options = argument_parser().parse_args()
     quiet_libraries("diffusers", "transformers")
     cases = [
         (model, size, frames)
