@@ -29,11 +29,16 @@ FADE_S = 1.0
 sys.path[:0] = [str(ROOT / "tests/support"), str(ROOT / "tests")]
 
 
-def main() -> None:
-    """Makes the pictures that are named on the command line."""
+def argument_parser() -> argparse.ArgumentParser:
+    """Returns the parser of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("pictures", nargs="*", metavar="demo|web", help="what to make; by default both")
-    wanted = set(parser.parse_args().pictures) or {"demo", "web"}
+    return parser
+
+
+def main() -> None:
+    """Makes the pictures that are named on the command line."""
+    wanted = set(argument_parser().parse_args().pictures) or {"demo", "web"}
     with tempfile.TemporaryDirectory(prefix="loraedit-pictures-") as folder:
         if "demo" in wanted:
             make_demo(Path(folder))

@@ -35,13 +35,18 @@ smallest GPU (12, 16, 24, 48 or 80 GB) that holds every phase with 2 GB to spare
 """
 
 
-def main() -> None:
-    """Measure and write."""
+def argument_parser() -> argparse.ArgumentParser:
+    """Returns the parser of the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--frames", type=int, nargs="+", default=[49, 81])
     parser.add_argument("--models", nargs="+", help="short names; by default all")
     parser.add_argument("--page", type=Path, default=Path("docs/models-and-memory.md"))
-    options = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    """Measure and write."""
+    options = argument_parser().parse_args()
     quiet_libraries("diffusers", "transformers")
     cases = [
         (model, size, frames)
