@@ -17,7 +17,7 @@ os.environ["LORAEDIT_STORE"] = "none"  # a test finds what it has made itself
 import numpy as np
 import pytest
 
-from loraedit.settings.edit import PAPER, Recipe
+from loraedit.settings import PAPER, Recipe
 from loraedit.types import Clip, Frames, Image, Mask
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ VARIANTS = {
     "plain": {},
     "nano-like": {"temporal": 2, "euler": True},
 }
-METHOD = {"edit_weight", "looks", "fill", "detail", "strength"}
+METHOD = {"edit_weight", "colour_variants", "fill", "restore_detail", "strength"}
 PAPERS_METHOD, OWN_METHOD = PAPER.model_dump(include=METHOD), Recipe().model_dump(include=METHOD)
 SHORT = {"steps": 6, "rank": 2, "lr": 1e-3, "sampling_steps": 3, "guidance": 1.0}
 CARD = {"area_px": 1024, "text_tokens": 8, "recipe": {**PAPERS_METHOD, **SHORT}}
