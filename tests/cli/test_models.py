@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from conftest import OWN_METHOD, Scene
 from diffusers.pipelines.ltx2.connectors import LTX2TextConnectors
 from parity import check_edit
+from scenes import Scene
 from tiny import distinct_models
+from tiny_cards import OWN_METHOD
 from typer.testing import CliRunner
 
 import loraedit

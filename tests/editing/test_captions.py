@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import Scene
+from scenes import Scene
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import (
     BartConfig,

@@ -11,15 +11,14 @@ from pathlib import Path
 import forked
 import numpy as np
 import pytest
-from conftest import OWN_METHOD, Scene, make_scene
+from scenes import EXAMPLE, Scene, make_scene
+from tiny_cards import OWN_METHOD
 
 import loraedit
 from loraedit.editing import EditResult
 from loraedit.lora.export import export
 from loraedit.types import Clip
 from loraedit.video import read_clip, read_image, write_clip, write_footage, write_image
-
-EXAMPLE = Path(__file__).parents[2] / "examples/pedestrian"
 
 
 def edit(scene: Scene, model: Path | str, **settings: object) -> EditResult:

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import Scene
+from scenes import Scene
 
 import loraedit
 from loraedit.errors import InputError
@@ -42,7 +42,7 @@ def edit(scene: Scene, model: Path, run: Path, **settings: object) -> None:
 
 @pytest.fixture(scope="module")
 def finished(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from conftest import make_scene
+    from scenes import make_scene
 
     run = tmp_path_factory.mktemp("reliability") / "run"
     edit(make_scene(), checkpoint, run)

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import Scene, make_scene
 from mutants import pickled, zip_slip
+from scenes import Scene, make_scene
 
 import loraedit
 from loraedit.cli import main as cli

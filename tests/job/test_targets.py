@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Scene, make_scene
 from forked import contents
+from scenes import Scene, make_scene
 
 import loraedit
 from loraedit.editing import Progress

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import Scene
 from safetensors.torch import save_file
+from scenes import Scene
 
 import loraedit
 from loraedit.editing import EditResult

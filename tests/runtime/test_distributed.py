@@ -13,9 +13,9 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from conftest import Scene
 from forked import SERVER
 from safetensors.torch import load_file
+from scenes import Scene
 
 from loraedit.errors import InputError
 from loraedit.planning import resources_for

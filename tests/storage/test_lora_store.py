@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Scene, make_scene
+from scenes import Scene, make_scene
 from typer.testing import CliRunner
 
 import loraedit

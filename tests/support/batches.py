@@ -10,7 +10,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from conftest import make_scene
+from scenes import make_scene
 
 from loraedit.batch.local import Report
 from loraedit.batch.schedule import Event

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import PAPERS_METHOD, make_scene
 from PIL import Image
+from scenes import make_scene
+from tiny_cards import write_card
 from tiny_hunyuan import save_tiny_hunyuan
 from tiny_hunyuan15 import save_tiny_hunyuan15
 from tiny_ltx import save_tiny_ltx
@@ -33,7 +34,6 @@ from loraedit.video.scaling import to_float
 
 CPU = torch.device("cpu")
 PROMPT = "a red coat"
-RECIPE = {**PAPERS_METHOD, "steps": 2, "rank": 2, "lr": 1e-3, "sampling_steps": 2, "guidance": 1.0}
 
 
 @dataclass(frozen=True)
@@ -63,16 +63,13 @@ KINDS = {
 
 
 def save_all(place: Path) -> dict[str, Path]:
-    """A checkpoint of every kind, each with a card."""
-    saved = {name: kind.save(place / name) for name, kind in KINDS.items()}
-    return {name: with_card(folder, KINDS[name].area_px, KINDS[name].text_tokens) for name, folder in saved.items()}
+    """Writes a checkpoint of every kind, each with a card; returns the folders by kind."""
+    return {name: save_with_card(kind, place / name) for name, kind in KINDS.items()}
 
 
-def with_card(folder: Path, area_px: int, text_tokens: int) -> Path:
-    """A tiny checkpoint, given a card with a short recipe."""
-    card = {"area_px": area_px, "text_tokens": text_tokens, "recipe": RECIPE}
-    (folder / "loraedit.json").write_text(json.dumps(card))
-    return folder
+def save_with_card(kind: Kind, folder: Path) -> Path:
+    """Writes a checkpoint with a card that trains and samples in two steps."""
+    return write_card(kind.save(folder), kind.area_px, kind.text_tokens, steps=2, sampling_steps=2)
 
 
 def check_refused(folder: Path, copy: Path, change: dict[str, object], words: str) -> None:

@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import Scene
 from diffusers import WanImageToVideoPipeline
+from encoded import CPU, encode_motion
+from scenes import Scene
 from torch import nn
 
 from loraedit.diffusion import samples as conditioning
@@ -23,15 +24,7 @@ from loraedit.training import Stage, train
 from loraedit.types import Size
 from loraedit.video.scaling import resize_frames, to_float
 
-CPU = torch.device("cpu")
 SETTINGS = TrainSettings(steps=6, rank=3, lr=1e-2, colour_variants=1, min_noise_level=0.0, train_seed=7)
-
-
-def encode_motion(family: Family, scene: Scene) -> Encoded:
-    size = Size(32, 48)
-    source = resize_frames(to_float(scene.source), size)
-    sample = conditioning.motion_sample(source, resize_mask(scene.mask, size), "a coat")
-    return family.encode([sample], CPU, lambda *_: None)[0]
 
 
 def run(

@@ -7,9 +7,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from clips import gradient, noise, noisy_clip, save_png
 from PIL import Image
-from test_footage import gradient
-from test_video import noise, noisy_clip, save_png
 
 from loraedit import video
 from loraedit.errors import InputError
