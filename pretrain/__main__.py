@@ -36,6 +36,7 @@ SHARES = {"vae": 0.25, "transformer": 0.5, "prior": 0.13, "gate": 0.12}
 """How a time budget is split over all stages."""
 
 
+<<<<<<< HEAD
 @dataclass(frozen=True)
 class Session:
     """One call: what is trained, on what, from where, and until when."""
@@ -135,6 +136,26 @@ def main(arguments: list[str] | None = None) -> int:
     except Stopped:
         print("Stopped; the same command continues.", flush=True)
     return 0
+=======
+def argument_parser() -> argparse.ArgumentParser:
+    """Returns the parser of the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--work", type=Path, default=Path(".cache/pretrain"))
+    parser.add_argument("--vae-steps", type=int, default=STEPS)
+    parser.add_argument("--decoder-steps", type=int, default=DECODER_STEPS)
+    parser.add_argument("--polish-steps", type=int, default=POLISH_STEPS)
+    parser.add_argument("--transformer-steps", type=int, default=6000)
+    return parser
+
+
+def main() -> None:
+    options = argument_parser().parse_args()
+    train_vae(options.work, options.vae_steps, options.decoder_steps, options.polish_steps, peak=1e-3)
+    write_json(options.work / "footage.json", measure(AutoencoderKLWan.from_pretrained(options.work / "vae")))
+    train_transformer(options.work, options.transformer_steps, peak=1.5e-3, until=options.transformer_steps)
+    assemble(options.work, NANO)
+    train_prior(NANO, options.work / "prior", PRIOR_CLIPS, PRIOR_SIZE, PRIOR_TRAINING)
+>>>>>>> 20ccafd67baac033a9537471a2261edef2cee90e
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ from loraedit.lora.adapter import save_lora
 from loraedit.masks.shaping import box_regions, dilate
 from loraedit.propagation.carry import carry
 from loraedit.runtime.devices import training_precision
-from loraedit.settings.edit import Resources, TrainSettings
+from loraedit.settings import Resources, TrainSettings
 from loraedit.storage.files import save_tensors, write_json
 from loraedit.training import Stage, train
 from loraedit.types import Frames, Mask, Weights, no_step
@@ -180,7 +180,7 @@ def train_prior(folder: Path, source: Source, work: Path, plan: PriorPlan, budge
         rows += encoded(family, some, work / "encoded" / name, device)
     seconds = 0.0 if budget.seconds is None else max(1.0, budget.seconds - (time.monotonic() - began))
     settings = TrainSettings(
-        steps=budget.steps, budget_s=seconds / len(family.experts), batch=plan.batch, rank=plan.rank, lr=plan.lr,
+        steps=budget.steps, budget_s=seconds / len(family.experts), batch_size=plan.batch, rank=plan.rank, lr=plan.lr,
         edit_weight=plan.edit_weight,
     )  # fmt: skip
     for expert in family.experts:
