@@ -1,8 +1,8 @@
 """Trains an embedded model from nothing, or trains one further; every stage resumes where it was stopped.
 
-    python -m pretrain                                             # make the shipped model again
-    python -m pretrain --stage transformer --start src/loraedit/nano --preset nano-long
-    python -m pretrain --device cuda --minutes 8 --preset nano2-8m --compile --out DIR
+python -m pretrain                                             # make the shipped model again
+python -m pretrain --stage transformer --start src/loraedit/nano --preset nano-long
+python -m pretrain --device cuda --minutes 8 --preset nano2-8m --compile --out DIR
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from diffusers import AutoencoderKLWan
 from loraedit.cli.progress import quiet_libraries
 from loraedit.runtime.devices import find_device
 from loraedit.storage.files import write_json
-from pretrain.assemble import SHIPPED, assemble
+from pretrain.assemble import SHIPPED, assemble, ship
 from pretrain.checkpoints import write_pieces
 from pretrain.clips import Source
 from pretrain.config import PRESETS, Preset, changed
@@ -36,7 +36,6 @@ SHARES = {"vae": 0.25, "transformer": 0.5, "prior": 0.13, "gate": 0.12}
 """How a time budget is split over all stages."""
 
 
-<<<<<<< HEAD
 @dataclass(frozen=True)
 class Session:
     """One call: what is trained, on what, from where, and until when."""
@@ -72,10 +71,10 @@ def run_stage(session: Session, source: Source, stage: str, stages: tuple[str, .
         train_vae(preset, source, work, budget, start, session.compiled)
     elif stage == "transformer":
         train_transformer(preset, source, work, budget, start, session.compiled)
-        assemble(preset, work, session.checkpoint, start)
+        assemble(preset, work, start)
     else:
         if not session.checkpoint.is_dir():
-            assemble(preset, work, session.checkpoint, start)
+            assemble(preset, work, start)
         if stage == "prior":
             train_prior(session.checkpoint, source, work / "prior", preset.prior, budget)
         else:
@@ -83,41 +82,47 @@ def run_stage(session: Session, source: Source, stage: str, stages: tuple[str, .
             run_gate(session.checkpoint, preset.gate, work / "gate.jsonl", str(session.device), over)
 
 
-def finish(session: Session, out: Path | None, ship: Path | None) -> None:
+def finish(session: Session, out: Path | None, to: Path | None) -> None:
     """Writes the checkpoint to where it is wanted."""
-    if ship is not None:
+    if to is not None:
         if footage():
             vae = AutoencoderKLWan.from_pretrained(session.checkpoint / "vae", dtype=torch.float32)
             source = Source.open(torch.device("cpu"), session.work / "photos.jpg")
             write_json(session.work / "footage.json", measure(vae, source))
-        assemble(session.preset, session.work, ship, session.start)
+        ship(session.preset, session.work, to)
     if out is not None:
         for piece in write_pieces(session.checkpoint, out, sorted(session.work.rglob("*.jsonl"))):
             print(f"{piece}: {piece.stat().st_size:,} bytes", flush=True)
 
 
-def parser() -> argparse.ArgumentParser:
+def argument_parser() -> argparse.ArgumentParser:
     """Returns the parser of the command line."""
-    made = argparse.ArgumentParser(
+    parser = argparse.ArgumentParser(
         prog="python -m pretrain", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    made.add_argument("--preset", choices=tuple(PRESETS), default="nano", help="the model and its training")
-    made.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="e.g. transformer_plan.peak=1e-3")
-    made.add_argument("--stage", choices=(*STAGES, "assemble", "all"), default="all")
-    made.add_argument("--minutes", type=float, help="wall-clock budget, split over the stages; default: the preset's steps")
-    made.add_argument("--device", help="cpu, cuda, ...; default: the best there is")
-    made.add_argument("--work", type=Path, default=Path(".cache/pretrain"), help="state, logs and the checkpoint")
-    made.add_argument("--start", type=Path, help="a checkpoint to train further, such as src/loraedit/nano")
-    made.add_argument("--photos", type=Path, help="a file of python -m pretrain.photos; default: WORK/photos.jpg")
-    made.add_argument("--compile", action="store_true", help="compile the models")
-    made.add_argument("--out", type=Path, help="write the checkpoint there, packed into pieces of less than 16 MiB")
-    made.add_argument("--ship", type=Path, nargs="?", const=SHIPPED, help="put the checkpoint there, with its figures")
-    return made
+    parser.add_argument("--preset", choices=tuple(PRESETS), default="nano", help="the model and its training")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="NAME=VALUE", help="e.g. transformer_plan.peak=1e-3"
+    )
+    parser.add_argument("--stage", choices=(*STAGES, "assemble", "all"), default="all")
+    parser.add_argument(
+        "--minutes", type=float, help="wall-clock budget, split over the stages; default: the preset's steps"
+    )
+    parser.add_argument("--device", help="cpu, cuda, ...; default: the best there is")
+    parser.add_argument("--work", type=Path, default=Path(".cache/pretrain"), help="state, logs and the checkpoint")
+    parser.add_argument("--start", type=Path, help="a checkpoint to train further, such as src/loraedit/nano")
+    parser.add_argument("--photos", type=Path, help="a file of python -m pretrain.photos; default: WORK/photos.jpg")
+    parser.add_argument("--compile", action="store_true", help="compile the models")
+    parser.add_argument("--out", type=Path, help="write the checkpoint there, packed into pieces of less than 16 MiB")
+    parser.add_argument(
+        "--ship", type=Path, nargs="?", const=SHIPPED, help="put the checkpoint there, with its figures"
+    )
+    return parser
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs the stages; returns the exit status."""
-    options = parser().parse_args(arguments)
+    options = argument_parser().parse_args(arguments)
     quiet_libraries()
     preset, device = changed(PRESETS[options.preset], options.set), find_device(options.device)
     options.work.mkdir(parents=True, exist_ok=True)
@@ -129,33 +134,13 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         for stage in stages:
             if stage == "assemble":
-                assemble(preset, options.work, session.checkpoint, options.start)
+                assemble(preset, options.work, options.start)
             else:
                 run_stage(session, source, stage, stages)
         finish(session, options.out, options.ship)
     except Stopped:
         print("Stopped; the same command continues.", flush=True)
     return 0
-=======
-def argument_parser() -> argparse.ArgumentParser:
-    """Returns the parser of the command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--work", type=Path, default=Path(".cache/pretrain"))
-    parser.add_argument("--vae-steps", type=int, default=STEPS)
-    parser.add_argument("--decoder-steps", type=int, default=DECODER_STEPS)
-    parser.add_argument("--polish-steps", type=int, default=POLISH_STEPS)
-    parser.add_argument("--transformer-steps", type=int, default=6000)
-    return parser
-
-
-def main() -> None:
-    options = argument_parser().parse_args()
-    train_vae(options.work, options.vae_steps, options.decoder_steps, options.polish_steps, peak=1e-3)
-    write_json(options.work / "footage.json", measure(AutoencoderKLWan.from_pretrained(options.work / "vae")))
-    train_transformer(options.work, options.transformer_steps, peak=1.5e-3, until=options.transformer_steps)
-    assemble(options.work, NANO)
-    train_prior(NANO, options.work / "prior", PRIOR_CLIPS, PRIOR_SIZE, PRIOR_TRAINING)
->>>>>>> 20ccafd67baac033a9537471a2261edef2cee90e
 
 
 if __name__ == "__main__":

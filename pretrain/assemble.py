@@ -9,15 +9,17 @@ from typing import Any
 
 import torch
 from diffusers import AutoencoderKLWan, FlowMatchEulerDiscreteScheduler, WanImageToVideoPipeline
+from torch import nn
 
 from pretrain.config import Preset
 from pretrain.text import TEXT_TOKENS
 from pretrain.transformer import averaged
 
-__all__ = ["SHIPPED", "assemble"]
+__all__ = ["SHIPPED", "assemble", "ship"]
 
 SHIPPED = Path(__file__).parents[1] / "src/loraedit/nano"
 """The checkpoint that ships with the package."""
+MAX_BYTES = 60_000_000
 
 MODEL_CARD = """# nano
 
@@ -41,8 +43,8 @@ NAMES = {
 }
 
 
-def assemble(preset: Preset, work: Path, out: Path, start: Path | None) -> None:
-    """Writes the whole checkpoint, from the averaged weights so far, and moves it into place.
+def assemble(preset: Preset, work: Path, start: Path | None) -> Path:
+    """Writes the whole checkpoint, from the averaged weights so far, into ``work/checkpoint``; returns the folder.
 
     Args:
         start: the checkpoint whose parts are taken where ``work`` has none, and whose prior and card are kept.
@@ -51,9 +53,9 @@ def assemble(preset: Preset, work: Path, out: Path, start: Path | None) -> None:
     vae = work / "vae" if (work / "vae").is_dir() or start is None else start / "vae"
     pipeline = WanImageToVideoPipeline(
         tokenizer=tokenizer,
-        text_encoder=model.text_encoder.to(torch.bfloat16),
+        text_encoder=halved(model.text_encoder),
         vae=AutoencoderKLWan.from_pretrained(vae, dtype=torch.float16),
-        transformer=model.transformer.to(torch.bfloat16),
+        transformer=halved(model.transformer),
         scheduler=FlowMatchEulerDiscreteScheduler(shift=preset.transformer_plan.shift),
     )
     fresh = work / "checkpoint"
@@ -66,12 +68,34 @@ def assemble(preset: Preset, work: Path, out: Path, start: Path | None) -> None:
             shutil.copytree(start / "prior", fresh / "prior")
     (fresh / "loraedit.json").write_text(json.dumps(card, indent=2) + "\n")
     (fresh / "README.md").write_text(model_card(preset, work))
-    if out != fresh:
-        shutil.rmtree(out, ignore_errors=True)
-        shutil.copytree(fresh, out)
-    for path in out.rglob("*.safetensors"):
+    for path in fresh.rglob("*.safetensors"):
         path.chmod(0o644)
-    print(f"{out}: {sum(path.stat().st_size for path in out.rglob('*')):,} bytes", flush=True)
+    return fresh
+
+
+def ship(preset: Preset, work: Path, out: Path) -> None:
+    """Copies ``work/checkpoint`` to where it ships from, its model card with the latest figures.
+
+    Raises:
+        SystemExit: it is larger than the wheel may be.
+    """
+    folder = work / "checkpoint"
+    (folder / "README.md").write_text(model_card(preset, work))
+    size = sum(path.stat().st_size for path in folder.rglob("*"))
+    if size > MAX_BYTES:
+        raise SystemExit(f"{folder} has {size:,} bytes, {MAX_BYTES:,} at most may ship. Choose a smaller preset.")
+    shutil.rmtree(out, ignore_errors=True)
+    shutil.copytree(folder, out)
+    print(f"{out}: {size:,} bytes", flush=True)
+
+
+def halved(model: nn.Module) -> nn.Module:
+    """Turns the weights into bfloat16, but for the few that diffusers computes in float32."""
+    single = getattr(model, "_keep_in_fp32_modules", None) or []
+    for name, parameter in model.named_parameters():
+        if not any(part in name.split(".") for part in single):
+            parameter.data = parameter.data.to(torch.bfloat16)
+    return model
 
 
 def model_card(preset: Preset, work: Path) -> str:

@@ -1,13 +1,13 @@
 """Training state on disk, written whole; logs; and checkpoints packed for the way home from another machine.
 
-    python -m pretrain.checkpoints join DIR FOLDER      # unpack what a run with --out DIR wrote
+python -m pretrain.checkpoints DIR FOLDER      # unpack what a run with --out DIR wrote
 """
 
 from __future__ import annotations
 
+import argparse
 import io
 import json
-import sys
 import tarfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,7 +103,14 @@ def join_pieces(out: Path, folder: Path) -> None:
         tar.extractall(folder, filter="data")
 
 
+def argument_parser() -> argparse.ArgumentParser:
+    """Returns the parser of the command line."""
+    parser = argparse.ArgumentParser(description="Unpacks what a run with --out wrote.")
+    parser.add_argument("pieces", type=Path, help="the folder given to --out")
+    parser.add_argument("folder", type=Path, help="where checkpoint and logs go")
+    return parser
+
+
 if __name__ == "__main__":
-    if len(sys.argv) != 4 or sys.argv[1] != "join":
-        raise SystemExit(__doc__)
-    join_pieces(Path(sys.argv[2]), Path(sys.argv[3]))
+    options = argument_parser().parse_args()
+    join_pieces(options.pieces, options.folder)

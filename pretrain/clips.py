@@ -84,7 +84,7 @@ def vae_batch(source: Source, key: tuple[int, ...], plan: VaePlan, crops: bool) 
 
 def crops_round(dice: Dice, pixels: Tensor, visible: Tensor, side: int) -> Tensor:
     """Cuts one square of each clip: round a place on its object, or anywhere if there is none."""
-    count, _, frames, height, width = pixels.shape
+    count, height, width = len(pixels), *pixels.shape[-2:]
     chance = visible.amax(1).flatten(1) + 1e-4
     centre = torch.multinomial(chance, 1, generator=dice.generator)[:, 0]
     top = (centre // width - side // 2).clamp(0, height - side)
@@ -112,4 +112,3 @@ def grey_holes(dice: Dice, pixels: Tensor, share: float) -> Tensor:
     later = (time > 0)[None, :, None, None].expand_as(box)
     hole = torch.where(rest[:, None, None, None], later, box) & hollow[:, None, None, None]
     return pixels.masked_fill(hole[:, None], 0.0)
-

@@ -242,8 +242,9 @@ _LARGE = (
     ClipKind(1, 80, 80, 2),
 )  # fmt: skip
 _RECIPE: dict[str, Any] = {
-    "steps": 30, "reference_steps": 20, "rank": 16, "lr": 1e-3, "edit_weight": 4.0, "colour_variants": 6, "prior": True,
-    "fill": "carry", "restore_detail": True, "strength": 0.8, "segment_frames": 33, "sampling_steps": 20, "guidance": 1.0,
+    "steps": 30, "reference_steps": 20, "rank": 16, "lr": 1e-3, "edit_weight": 4.0, "colour_variants": 6,
+    "prior": True, "fill": "carry", "restore_detail": True, "strength": 0.8, "segment_frames": 33,
+    "sampling_steps": 20, "guidance": 1.0,
 }  # fmt: skip
 
 _NANO_PHASES = (
@@ -278,7 +279,8 @@ PRESETS: dict[str, Preset] = {
             transformer=TransformerModel(heads=8, layers=8, ffn=1024),
             transformer_plan=replace(
                 _LONG, small=(ClipKind(17, 96, 96, 10), ClipKind(1, 96, 96, 2)),
-                large=(ClipKind(17, 96, 96, 10), ClipKind(17, 80, 112, 5), ClipKind(33, 96, 96, 2), ClipKind(1, 96, 96, 2)),
+                large=(ClipKind(17, 96, 96, 10), ClipKind(17, 80, 112, 5), ClipKind(33, 96, 96, 2),
+                       ClipKind(1, 96, 96, 2)),
             ),
             prior=PriorPlan(size=(17, 96, 96)),
         ),

@@ -74,7 +74,7 @@ def stretches(frames: list[Image]) -> list[Tensor]:
 
 
 def cells(clip: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns the pixels of each latent cell, ``[cells, pixels]``: of the first frame, and of two frames each after it."""
+    """Returns the pixels of each latent cell, ``[cells, pixels]``: of the first frame, then of two frames each."""
     _, _, frames, height, width = clip.shape
     blocks = clip[0].view(3, frames, height // 4, 4, width // 4, 4).permute(2, 4, 1, 0, 3, 5).flatten(3)
     first, rest = blocks[:, :, 0], blocks[:, :, 1:].unflatten(2, (-1, 2)).flatten(3)
@@ -124,10 +124,15 @@ def measure(vae: AutoencoderKLWan, source: Source) -> dict[str, float]:
     return figures
 
 
-if __name__ == "__main__":
+def argument_parser() -> argparse.ArgumentParser:
+    """Returns the parser of the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--vae", type=Path, default=Path(".cache/pretrain/vae"), help="a folder in diffusers layout")
-    options = parser.parse_args()
+    return parser
+
+
+if __name__ == "__main__":
+    options = argument_parser().parse_args()
     figures = measure(
         AutoencoderKLWan.from_pretrained(options.vae, dtype=torch.float32),
         Source.open(torch.device("cpu"), options.vae.parent / "photos.jpg"),

@@ -86,9 +86,7 @@ def _encoded(encoder: Encoder, key: tuple[int, ...], kind: ClipKind, count: int)
     kept, pixels = kept_frames(dice, kind, count, encoder.plan.last_kept), clips.pixels
     shown = pixels * kept[:, None, :, None, None]
     with torch.autocast(device.type, torch.bfloat16):
-        target, condition = (
-            normalised(encoder.vae, encode(encoder.vae, clip).mean).half() for clip in (pixels, shown)
-        )
+        target, condition = (normalised(encoder.vae, encode(encoder.vae, clip).mean).half() for clip in (pixels, shown))
     moving = clips.moving[:, None]
     cells = F.adaptive_avg_pool3d(torch.cat([moving[:, :, :1], moving], 2), target.shape[2:])[:, 0] > 0.1
     silent = dice.pick([1 - encoder.plan.no_caption, encoder.plan.no_caption], count).tolist()

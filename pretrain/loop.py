@@ -6,9 +6,8 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,11 +18,12 @@ from pretrain.schedule import Budget
 
 __all__ = ["Course", "Stopped", "run"]
 
+FORGETTING = 0.97
 SYNC_STEPS = 8
 """An accelerator is waited for after so many steps; in between, work queues up."""
 
 
-class Stopped(Exception):  # noqa: N818 (not an error)
+class Stopped(Exception):
     """The process was asked to stop; the state is saved."""
 
 
@@ -56,7 +56,6 @@ class Course:
     state: Path
     log: Path
     every: int
-    extra: dict[str, Any] = field(default_factory=dict)
 
 
 def run(course: Course) -> None:
@@ -70,10 +69,11 @@ def run(course: Course) -> None:
         return
     device, losses, cost = next(course.model.parameters()).device, [], 0.0
     if progress.step == 0:
-        append_log(course.log, course=course.name, step=0, seconds=0, **course.extra, **_judged(course))
+        append_log(course.log, course=course.name, step=0, seconds=0, **_judged(course))
     with _asked_to_stop() as asked:
         clock, judged_at = _Clock(progress.spent), course.budget.share(progress.step, progress.spent)
-        while not course.budget.over(progress.step, clock.spent(), clock.slowest + cost):
+        last = False
+        while not last:
             losses.append(_step(course, progress.step, course.budget.share(progress.step, clock.spent())))
             progress.step += 1
             if device.type != "cpu" and progress.step % SYNC_STEPS == 0:
@@ -81,6 +81,8 @@ def run(course: Course) -> None:
             progress.spent = clock.tick()
             share = course.budget.share(progress.step, progress.spent)
             last = course.budget.over(progress.step, progress.spent, clock.slowest + cost)
+            if last and course.budget.seconds is not None:
+                progress.spent = course.budget.seconds
             if last or asked or _due(course, progress.step, share - judged_at):
                 began, judged_at = time.monotonic(), share
                 _report(course, progress, losses)
@@ -92,11 +94,11 @@ def run(course: Course) -> None:
 
 
 class _Clock:
-    """Seconds spent in all sessions, and the longest step."""
+    """Seconds spent in all sessions, and what a slow step takes; the first steps, which compile, are soon forgotten."""
 
     def __init__(self, before: float) -> None:
-        self._start = self._last = time.monotonic() - before
         self._last = time.monotonic()
+        self._start = self._last - before
         self.slowest = 0.0
 
     def spent(self) -> float:
@@ -105,7 +107,7 @@ class _Clock:
     def tick(self) -> float:
         """Ends a step; returns the seconds spent."""
         now = time.monotonic()
-        self.slowest, self._last = max(self.slowest, now - self._last), now
+        self.slowest, self._last = max(FORGETTING * self.slowest, now - self._last), now
         return now - self._start
 
     def skip(self) -> None:
@@ -114,7 +116,9 @@ class _Clock:
 
 
 def _due(course: Course, step: int, share_since: float) -> bool:
-    return step % course.every == 0 if course.budget.seconds is None else share_since >= course.every / course.budget.steps
+    return (
+        step % course.every == 0 if course.budget.seconds is None else share_since >= course.every / course.budget.steps
+    )
 
 
 def _step(course: Course, step: int, share: float) -> Tensor:
@@ -135,7 +139,7 @@ def _report(course: Course, progress: Progress, losses: list[Tensor]) -> None:
     train = float(torch.stack(losses).mean())
     save_state(course.state, progress, course.model, course.ema, course.optimizers)
     append_log(
-        course.log, course=course.name, step=progress.step, seconds=round(progress.spent), **course.extra,
+        course.log, course=course.name, step=progress.step, seconds=round(progress.spent),
         train=round(train, 4), **_judged(course),
     )  # fmt: skip
     if train != train:

@@ -1,13 +1,13 @@
 """Photographs for textures and backgrounds, from packages whose licences allow it; README.md lists them.
 
-    python -m pretrain.photos FILE      # pack them into one file, for a machine without the packages
+python -m pretrain.photos FILE      # pack them into one file, for a machine without the packages
 """
 
 from __future__ import annotations
 
+import argparse
 import importlib.util
 import os
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,6 +23,8 @@ OPENCV_SAMPLES = Path("/usr/share/doc/opencv-doc/examples/data")
 SIDE = 256
 """Side of the squares that photographs are cut into, in pixels."""
 MIN_SIDE = 160
+MOST = 255
+"""A JPEG picture holds no more squares."""
 
 
 def opencv_samples() -> Path:
@@ -41,7 +43,7 @@ def photo_folders() -> list[Path]:
 
 
 def squares(image: NDArray[np.uint8]) -> Iterator[NDArray[np.uint8]]:
-    """Yields squares of ``SIDE`` pixels that cover an image, its shorter side filling them: one, or two if it is long."""
+    """Yields squares of ``SIDE`` pixels that span an image's shorter side: one, or two if the image is long."""
     height, width = image.shape[:2]
     short, long = min(height, width), max(height, width)
     for start in (0, long - short) if long > 1.2 * short else ((long - short) // 2,):
@@ -56,7 +58,11 @@ def is_graphic(image: NDArray[np.uint8]) -> bool:
 
 
 def pack_photos(path: Path) -> Tensor:
-    """Writes all photographs found into one file, uint8 ``[N, SIDE, SIDE, 3]`` one below the other in a JPEG picture (at most 255 fit)."""
+    """Writes all photographs found into one JPEG picture, square below square, and returns them as stored.
+
+    Returns:
+        uint8 ``[N, 3, SIDE, SIDE]``; without photographs N is 0 and nothing is written.
+    """
     cut = []
     for folder in photo_folders():
         for file in sorted(folder.rglob("*")):
@@ -64,10 +70,9 @@ def pack_photos(path: Path) -> Tensor:
             if image is not None and min(image.shape[:2]) >= MIN_SIDE and not is_graphic(image):
                 cut += list(squares(image))
     path.parent.mkdir(parents=True, exist_ok=True)
-    stack = np.concatenate(cut) if cut else np.zeros((0, SIDE, 3), np.uint8)
-    if cut and not cv2.imwrite(str(path), stack, [cv2.IMWRITE_JPEG_QUALITY, 95]):
+    if cut and not cv2.imwrite(str(path), np.concatenate(cut[:MOST]), [cv2.IMWRITE_JPEG_QUALITY, 95]):
         raise SystemExit(f"Could not write {path}.")
-    return _unpacked(np.ascontiguousarray(stack[..., ::-1]))
+    return _read(path)
 
 
 def load_photos(path: Path) -> Tensor:
@@ -75,16 +80,22 @@ def load_photos(path: Path) -> Tensor:
 
     Without the file, the photographs of the installed packages are packed into it first; without any, N is 0.
     """
-    if not path.exists():
-        pack_photos(path)
+    return _read(path) if path.exists() else pack_photos(path)
+
+
+def _read(path: Path) -> Tensor:
     if not path.exists():
         return torch.zeros((0, 3, SIDE, SIDE), dtype=torch.uint8)
-    return _unpacked(cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB))
-
-
-def _unpacked(stack: NDArray[np.uint8]) -> Tensor:
+    stack = cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB)
     return torch.from_numpy(stack).view(-1, SIDE, SIDE, 3).permute(0, 3, 1, 2).contiguous()
 
 
+def argument_parser() -> argparse.ArgumentParser:
+    """Returns the parser of the command line."""
+    parser = argparse.ArgumentParser(description="Packs the photographs of the installed packages into one file.")
+    parser.add_argument("file", type=Path, help="a .jpg to write")
+    return parser
+
+
 if __name__ == "__main__":
-    print(f"{len(pack_photos(Path(sys.argv[1])))} squares")
+    print(f"{len(pack_photos(argument_parser().parse_args().file))} squares")

@@ -1,8 +1,8 @@
 """Trains a prior: the LoRA from which the training of every edit starts.
 
-A base model does not read masks inside a frame. How to read one, and how to use what is shown inside it, is the same for
-every clip. So it is learned once, over many procedural edits whose true answer is known: from the edited first frame,
-the source around the mask and the carried first frame inside it, make the edited clip. The result lies in
+A base model does not read masks inside a frame. How to read one, and how to use what is shown inside it, is the same
+for every clip. So it is learned once, over many procedural edits whose true answer is known: from the edited first
+frame, the source around the mask and the carried first frame inside it, make the edited clip. The result lies in
 ``FOLDER/prior``, one LoRA for each transformer. The training is the package's own.
 """
 
@@ -79,7 +79,7 @@ def loose_mask(rng: np.random.Generator, visible: Weights) -> Mask:
 
 
 def draw_edits(source: Source, key: tuple[int, ...], size: tuple[int, int, int]) -> list[Edit]:
-    """Draws a group of scenes with their edited twins, and drops those whose object is too small, too large or hidden."""
+    """Draws a group of scenes and their edited twins, without those whose object is too small, too large or hidden."""
     dice, (frames, height, width) = Dice(source.device, *key), size
     studio = Studio(dice, source.photos, Mix(), frames, height, width)
     scene = draw_scene(studio, GROUP)

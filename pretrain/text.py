@@ -31,7 +31,8 @@ def build_text_encoder(vocabulary: int, channels: int, layers: int) -> UMT5Encod
     return UMT5EncoderModel(
         UMT5Config(
             vocab_size=vocabulary, d_model=channels, d_kv=16, d_ff=2 * channels, num_layers=layers,
-            num_heads=channels // 16, dropout_rate=0.0, pad_token_id=0, eos_token_id=1, decoder_start_token_id=0, tie_word_embeddings=True,
+            num_heads=channels // 16, dropout_rate=0.0, pad_token_id=0, eos_token_id=1, decoder_start_token_id=0,
+            tie_word_embeddings=True,
         )
     )  # fmt: skip
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -62,7 +63,7 @@ class Nano(nn.Module):
 def explicit_attention(
     query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, scale: float | None = None, **_: Any
 ) -> Tensor:
-    """Computes softmax attention step by step: in bfloat16 on a CPU nearly three times as fast as torch's fused kernel."""
+    """Computes softmax attention written out: in bfloat16 on a CPU nearly three times as fast as the fused kernel."""
     scores = (query * (query.shape[-1] ** -0.5 if scale is None else scale)) @ key.mT
     return (scores if attn_mask is None else scores + attn_mask).softmax(-1).to(value.dtype) @ value
 
@@ -104,6 +105,7 @@ def held_out_loss(model: Nano, shard: dict[str, Tensor], plan: TransformerPlan) 
     return round(float(np.mean(losses)), 4)
 
 
+@cache
 def caption_tokenizer() -> PreTrainedTokenizerFast:
     """Returns a tokenizer that knows the words of the captions."""
     photos, said = torch.zeros((1, 3, 32, 32), dtype=torch.uint8), []
@@ -176,10 +178,14 @@ def train_transformer(
     def judge() -> dict[str, float]:
         return {name: held_out_loss(model, shard, plan) for name, shard in unseen.items()}
 
+    def rate(share: float, step: int) -> float:
+        return plan.peak * linear_fall(share, step, plan.warmup)
+
+    optimizers, every = (
+        build_optimizers(model, plan.peak, plan.weight_decay),
+        max(1, budget.steps // preset.evaluations),
+    )
+    state, log = work / "transformer.safetensors", work / "transformer.jsonl"
     run(
-        Course(
-            "transformer", model, Ema(model, plan.average), build_optimizers(model, plan.peak, plan.weight_decay), budget,
-            lambda share, step: plan.peak * linear_fall(share, step, plan.warmup), loss, judge,
-            work / "transformer.safetensors", work / "transformer.jsonl", max(1, budget.steps // preset.evaluations),
-        )
-    )  # fmt: skip
+        Course("transformer", model, Ema(model, plan.average), optimizers, budget, rate, loss, judge, state, log, every)
+    )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -127,14 +126,15 @@ def train_phase(
         generator = torch.Generator(source.device).manual_seed(step)
         return phase_loss(vae, before, pixels, phase, generator)
 
-    rate: Callable[[float, int], float] = lambda share, step: peak * cosine_fall(share, step, WARMUP)  # noqa: E731
-    every = max(1, budget.steps // max(1, round(preset.evaluations * phase.share)))
-    run(
-        Course(
-            f"vae {phase.name}", vae, ema, build_optimizers(vae, peak, weight_decay=0.0), budget, rate, loss,
-            lambda: held_out_psnr(vae, source, preset), work / f"vae-{phase.name}.safetensors", work / "vae.jsonl", every,
-        )
-    )  # fmt: skip
+    def rate(share: float, step: int) -> float:
+        return peak * cosine_fall(share, step, WARMUP)
+
+    def judge() -> dict[str, float]:
+        return held_out_psnr(vae, source, preset)
+
+    optimizers, every = build_optimizers(vae, peak, 0.0), max(1, budget.steps // max(1, preset.evaluations // 2))
+    state, log = work / f"vae-{phase.name}.safetensors", work / "vae.jsonl"
+    run(Course(f"vae {phase.name}", vae, ema, optimizers, budget, rate, loss, judge, state, log, every))
     vae.requires_grad_(True)
     vae.load_state_dict(ema.weights)
 

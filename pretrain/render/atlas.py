@@ -12,7 +12,7 @@ LEVELS = 4
 
 
 def pyramid(texture: Tensor) -> Tensor:
-    """Packs ``[n, 3, S, S]`` and its halvings into ``[n, 3, S, 3 S / 2]``: the whole, and beside it the smaller ones."""
+    """Packs ``[n, 3, S, S]`` and its halvings into ``[n, 3, S, 3 S / 2]``, the smaller ones beside the whole."""
     side = texture.shape[-1]
     packed = texture.new_zeros((*texture.shape[:2], side, side * 3 // 2))
     packed[..., :side] = texture

@@ -1,4 +1,4 @@
-"""Captions of scenes by a small grammar, such as "a red striped ball with a blue plain star over a photo background"."""
+"""Captions of scenes by a small grammar: "a red striped ball with a blue plain star over a photo background"."""
 
 from __future__ import annotations
 

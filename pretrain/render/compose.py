@@ -109,9 +109,7 @@ def _ground(scene: Scene, x: Tensor, y: Tensor, short: int) -> Tensor:
 
 
 @torch.no_grad()
-def render(
-    dice: Dice, scene: Scene, height: int, width: int, flat: bool = False, positions: bool = False
-) -> Rendered:
+def render(dice: Dice, scene: Scene, height: int, width: int, flat: bool = False, positions: bool = False) -> Rendered:
     """Draws a batch of scenes; the same scene and dice give the same bytes on the same device.
 
     Args:

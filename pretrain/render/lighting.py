@@ -38,13 +38,11 @@ def draw_light(dice: Dice, count: int, frames: int) -> Light:
     gets = [dice.some(share, count) for share in (0.25, 0.15, 0.25)]
     brightness = smooth(dice, count, frames, gets[0] * 0.012, gets[0] * 0.06)
     tint = torch.stack([smooth(dice, count, frames, gets[1] * 0.006, gets[1] * 0.04) for _ in range(3)], -1)
-    slope = torch.stack(
-        [
-            gets[2][:, None] * (dice.uniform(-0.2, 0.2, count, 1) + smooth(dice, count, frames, gets[2] * 0.015, gets[2] * 0.08))
-            for _ in range(2)
-        ],
-        -1,
-    )
+    slopes = []
+    for _ in range(2):
+        first = dice.uniform(-0.2, 0.2, count, 1) * gets[2][:, None]
+        slopes.append(first + smooth(dice, count, frames, gets[2] * 0.015, gets[2] * 0.08))
+    slope = torch.stack(slopes, -1)
     return Light(
         torch.exp(brightness[..., None] + tint).clamp(0.5, 1.6),
         slope.clamp(-0.45, 0.45),

@@ -125,9 +125,7 @@ def riding(pose: Pose, x: Tensor, y: Tensor, size: Tensor) -> Pose:
     """Returns the pose of a part fixed to an object, at (x, y) in the object's own unit, each ``[n]``."""
     cos, sin = torch.cos(pose.angle) * pose.scale, torch.sin(pose.angle) * pose.scale
     x, y = x[:, None], y[:, None]
-    return replace(
-        pose, x=pose.x + cos * x - sin * y, y=pose.y + sin * x + cos * y, scale=pose.scale * size[:, None]
-    )
+    return replace(pose, x=pose.x + cos * x - sin * y, y=pose.y + sin * x + cos * y, scale=pose.scale * size[:, None])
 
 
 class View:
@@ -165,7 +163,8 @@ class View:
 
     def screen(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """Returns where points of the plane are seen in frame 0, as column and row in pixels."""
-        cos, sin, scale = (v[:, :1, None, None] for v in (self.pose.angle.cos(), self.pose.angle.sin(), self.pose.scale))
+        angle, scale = (value[:, :1, None, None] for value in (self.pose.angle, self.pose.scale))
+        cos, sin = angle.cos(), angle.sin()
         across = self.pose.x[:, :1, None, None] + scale * (cos * x - sin * y)
         down = self.pose.y[:, :1, None, None] + scale * (sin * x + cos * y)
         step = self._x[1] - self._x[0]

@@ -95,9 +95,8 @@ def _superellipse(angle: Tensor, width: Tensor, height: Tensor, power: Tensor) -
 def bars(dice: Dice, count: int, frames: int) -> Outline:
     """Draws still bars that are longer than the frame: poles and beams to pass behind."""
     angle = torch.linspace(-math.pi, math.pi, DIRECTIONS + 1, device=dice.device)
-    shape = _superellipse(
-        angle, dice.uniform(0.1, 0.24, count, 1), torch.full((count, 1), 2.2, device=dice.device), dice.uniform(3, 9, count, 1)
-    )
+    width, power = dice.uniform(0.1, 0.24, count, 1), dice.uniform(3, 9, count, 1)
+    shape = _superellipse(angle, width, torch.full_like(width, 2.2), power)
     return Outline(shape[:, None].expand(-1, frames, -1))
 
 

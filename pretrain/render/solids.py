@@ -6,9 +6,11 @@ pixel is linear in the pixel's place, there too.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from pretrain.render.dice import Dice
@@ -80,16 +82,18 @@ def turning(dice: Dice, kind: str, count: int, frames: int) -> Solid:
     """Draws solids that turn about an axis of their own, some of them hardly."""
     axes = dice.uniform(0.5, 0.95, count, 3)
     if kind == "box":
-        axes = axes * torch.where(dice.some(0.25, count, 1) * torch.tensor([0.0, 0.0, 1.0], device=dice.device) > 0, 0.1, 0.8)
+        axes = axes * 0.8
+        axes[:, 2] *= 1 - 0.87 * dice.some(0.25, count)
     if kind == "can":
         axes = torch.stack([axes[:, 0] * 0.8, axes[:, 1], axes[:, 0] * 0.8], 1)
-    axis = torch.nn.functional.normalize(dice.normal(count, 3) * torch.tensor([0.5, 1.0, 0.35], device=dice.device), dim=1)
+    axis = F.normalize(dice.normal(count, 3) * torch.tensor([0.5, 1.0, 0.35], device=dice.device), dim=1)
     angle = smooth(dice, count, frames, dice.uniform(0, 0.11, count), dice.uniform(0, 0.25, count))
-    tilt = _rotation(torch.nn.functional.normalize(dice.normal(count, 3), dim=1), dice.uniform(-0.7, 0.7, count, 1))
+    tilt = _rotation(F.normalize(dice.normal(count, 3), dim=1), dice.uniform(-0.7, 0.7, count, 1))
     lamp = dice.normal(count, 1, 3) * 0.5 + torch.tensor([-0.2, -0.7, -0.9], device=dice.device)
-    sway = torch.stack([smooth(dice, count, frames, dice.some(0.3, count) * 0.05, dice.some(0.3, count) * 0.2)] * 3, -1)
+    sways = dice.some(0.3, count)
+    sway = smooth(dice, count, frames, sways * 0.05, sways * 0.2)[..., None]
     sway = sway * torch.tensor([1.0, 0.3, 0.0], device=dice.device)
-    lamp = torch.nn.functional.normalize(lamp + sway, dim=-1)
+    lamp = F.normalize(lamp + sway, dim=-1)
     return Solid(kind, axes, _rotation(axis, angle) @ tilt, dice.uniform(3.5, 9, count), lamp)
 
 
@@ -145,7 +149,7 @@ def _can(origin: Point, ray: Point) -> tuple[Tensor, Tensor]:
 
 
 def _on_ball(point: Point) -> tuple[Tensor, Tensor, Point]:
-    """Returns place on the texture and normal: each half shows the whole texture, mirrored at the rim, in equal areas."""
+    """Returns place on the texture and normal: each half shows the whole texture, in equal areas."""
     shrink = (point[2].abs() + 1).rsqrt_().mul_(0.5)
     return (point[0] * shrink).add_(0.5).clamp_(0, 1), (point[1] * shrink).add_(0.5).clamp_(0, 1), point
 
@@ -167,7 +171,7 @@ def _on_can(point: Point) -> tuple[Tensor, Tensor, Point]:
     """The same for a cylinder: front and back are mirrored, the lids show the texture flat."""
     x, y, z = (part.clamp(-1, 1) for part in point)
     lid = y.abs() >= 0.9999
-    round_ = torch.atan2(x, z.abs()).mul_(2 / 3.14159265)
+    round_ = torch.atan2(x, z.abs()).mul_(2 / math.pi)
     u = torch.where(lid, x, round_).mul_(0.5).add_(0.5)
     v = torch.where(lid, z, y).mul_(0.5).add_(0.5)
     side = ~lid

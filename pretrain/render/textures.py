@@ -16,7 +16,7 @@ from torch import Tensor
 from pretrain.render.atlas import pyramid, sample
 from pretrain.render.dice import Dice
 
-__all__ = ["Textures", "PATTERNS", "colour_word", "draw_textures", "field", "plain_textures", "quarters", "recoloured"]
+__all__ = ["PATTERNS", "Textures", "colour_word", "draw_textures", "field", "plain_textures", "quarters", "recoloured"]
 
 COLOURS = {
     "black": (0.06, 0.06, 0.06), "white": (0.95, 0.95, 0.95), "grey": (0.5, 0.5, 0.5), "red": (0.82, 0.12, 0.12),

@@ -60,7 +60,7 @@ def test_clips_of_any_size_are_drawn(frames: int, height: int, width: int) -> No
     assert clip.frames.shape == (4, 3, frames, height, width)
     assert clip.frames.dtype == torch.uint8
     assert clip.visible.shape == (4, frames, height, width)
-    assert 0 <= clip.visible.min() and clip.visible.max() <= 1
+    assert clip.visible.min() >= 0 and clip.visible.max() <= 1
     assert (clip.visible <= clip.moving + 1e-5).all()
     assert clip.pixels.abs().max() <= 1
 
@@ -107,7 +107,7 @@ def test_motion_is_exact(form: str) -> None:
 def test_every_pattern_is_drawn_and_named() -> None:
     textures = draw_textures(Dice(CPU, 4), 150, 32, NO_PHOTOS, 0.5)
     assert {words.split()[-1] for words in textures.words} == set(PATTERNS)
-    assert 0 <= textures.pictures.min() and textures.pictures.max() <= 1
+    assert textures.pictures.min() >= 0 and textures.pictures.max() <= 1
     assert textures.pictures.isfinite().all()
     assert colour_word(torch.tensor([0.9, 0.1, 0.1])) == "red"
 
