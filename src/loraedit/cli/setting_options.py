@@ -1,4 +1,4 @@
-"""Command-line options made of the settings, so that each is described once."""
+"""Turns the settings into command-line options, so that each is described once."""
 
 from __future__ import annotations
 
@@ -12,15 +12,26 @@ from pydantic.fields import FieldInfo
 
 from loraedit.settings.edit import EditSettings, Recipe
 
-__all__ = ["with_settings"]
+__all__ = ["with_plan_settings", "with_settings"]
+
+Command = Callable[..., None]
 
 
-def with_settings(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command that takes ``**settings`` one option for each field of :class:`EditSettings`."""
+def with_settings(command: Command) -> Command:
+    """Gives a command that takes ``**settings`` an option for each field of :class:`EditSettings`."""
+    return _with_options(command, list(EditSettings.model_fields))
+
+
+def with_plan_settings(command: Command) -> Command:
+    """Gives a command that takes ``**settings`` an option for each setting that changes a plan."""
+    return _with_options(command, list(EditSettings.model_fields))
+
+
+def _with_options(command: Command, names: list[str]) -> Command:
     signature = inspect.signature(command, eval_str=True)
     own = [each for each in signature.parameters.values() if each.kind is not inspect.Parameter.VAR_KEYWORD]
-    made = [_option(name, field) for name, field in EditSettings.model_fields.items()]
-    parameters = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in (*own, *made)]
+    options = [_option(name, EditSettings.model_fields[name]) for name in names]
+    parameters = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in (*own, *options)]
     command.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
     command.__annotations__ = {each.name: each.annotation for each in parameters}
     return command
@@ -35,7 +46,7 @@ def _option(name: str, field: FieldInfo) -> inspect.Parameter:
 
 
 def _plain(annotation: Any) -> Any:
-    """``int``, ``float``, ``bool`` or ``str``, or None or a list; the settings check ranges and choices themselves."""
+    """Returns ``int``, ``float``, ``bool`` or ``str``, optional or as a list; the settings check ranges and choices."""
     if get_origin(annotation) is Literal:
         return str
     if get_origin(annotation) is Annotated:
