@@ -194,13 +194,18 @@ large model starts from nothing.
 """
 
 
-def main() -> None:
+def argument_parser() -> argparse.ArgumentParser:
+    """Returns the parser of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cases", type=int, default=1, help="cases of each kind")
     parser.add_argument("--workers", type=int, default=2, help="processes; 0 reads what is there")
     parser.add_argument("--work", type=Path, default=Path(".cache/cheap"))
     parser.add_argument("--page", type=Path, default=None, help="write tables here")
-    options = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    options = argument_parser().parse_args()
     scores = run_all(options.work, options.cases, options.workers)
     print(quality_table(scores))
     if options.page is not None:

@@ -110,10 +110,15 @@ def assemble(work: Path, out: Path, start: Path | None = None) -> None:
     print(f"{out}: {size:,} bytes")
 
 
-if __name__ == "__main__":
+def argument_parser() -> argparse.ArgumentParser:
+    """Returns the parser of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, default=Path(".cache/pretrain"))
     parser.add_argument("--start", type=Path, default=None, help="a checkpoint to take all but the VAE from")
     parser.add_argument("--out", type=Path, default=NANO)
-    options = parser.parse_args()
+    return parser
+
+
+if __name__ == "__main__":
+    options = argument_parser().parse_args()
     assemble(options.work, options.out, options.start)

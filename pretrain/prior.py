@@ -143,7 +143,8 @@ def train_prior(folder: Path, work: Path, clips: int, size: tuple[int, int, int]
         write_json(work / "prior.json", {**provenance, "loss_last": float(np.mean(losses[-200:]))})
 
 
-if __name__ == "__main__":
+def argument_parser() -> argparse.ArgumentParser:
+    """Returns the parser of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, default=Path("src/loraedit/nano"))
     parser.add_argument("--work", type=Path, default=Path(".cache/prior"))
@@ -155,7 +156,11 @@ if __name__ == "__main__":
     parser.add_argument("--lr", type=float, default=PRIOR_TRAINING.lr)
     parser.add_argument("--edit-weight", type=float, default=PRIOR_TRAINING.edit_weight)
     parser.add_argument("--edits-only", action="store_true", help="make the edits, which need no model, and stop")
-    options = parser.parse_args()
+    return parser
+
+
+if __name__ == "__main__":
+    options = argument_parser().parse_args()
     frames, height, width = (int(part) for part in options.size.split("x"))
     if options.edits_only:
         for _ in edits(options.work, options.clips, frames, height, width):

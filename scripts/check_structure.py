@@ -155,11 +155,11 @@ def root_problems(folder: Path) -> Iterator[str]:
 
 
 def test_folder_problems(repository: Path) -> Iterator[str]:
-    """Yields folders of tests that mirror no folder of the package or beside it."""
-    known = {path.name for path in (repository / "src" / PACKAGE).iterdir()} | {*BESIDE, "support"}
+    """Yields folders of tests that mirror no folder of the package or of the repository."""
+    known = {path.name for path in (*(repository / "src" / PACKAGE).iterdir(), *repository.iterdir())} | {"support"}
     for folder in sorted((repository / "tests").glob("*/")):
         if any(folder.glob("*.py")) and folder.name not in known:
-            yield f"{folder}: mirrors no folder of src/{PACKAGE}; name it after the folder that it tests"
+            yield f"{folder}: mirrors no folder of src/{PACKAGE} or of the repository; rename it"
 
 
 def problems_of(repository: Path) -> Iterator[str]:

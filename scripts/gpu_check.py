@@ -63,12 +63,17 @@ class Outcome:
     seconds: float
 
 
-def main() -> int:
-    """Run, and print the table; 1 if anything is too far off."""
+def argument_parser() -> argparse.ArgumentParser:
+    """Returns the parser of the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--device", default=None)
     parser.add_argument("--models", nargs="*", default=[])
-    options = parser.parse_args()
+    return parser
+
+
+def main() -> int:
+    """Run, and print the table; 1 if anything is too far off."""
+    options = argument_parser().parse_args()
     quiet_libraries("diffusers", "transformers")
     with tempfile.TemporaryDirectory(prefix="loraedit-") as place:
         named_models = {model: resolve_model(model) for model in options.models}

@@ -100,7 +100,8 @@ def test_many_files_outside_folders_are_found(tmp_path: Path) -> None:
 
 def test_a_folder_of_tests_that_mirrors_nothing_is_found(tmp_path: Path) -> None:
     repository(tmp_path, **{"masks.tube": ""})
-    for name in ("masks", "support", "benchmarks", "attic"):
+    (tmp_path / "docs").mkdir()
+    for name in ("masks", "support", "docs", "attic"):
         (tmp_path / "tests" / name).mkdir(parents=True)
         (tmp_path / "tests" / name / "test_it.py").touch()
     (found,) = problems(tmp_path)
