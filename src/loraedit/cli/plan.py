@@ -17,7 +17,6 @@ from loraedit.cli.phase_times import duration
 from loraedit.cli.progress import Progress, quiet_libraries, show_progress
 from loraedit.cli.setting_options import with_plan_settings
 from loraedit.errors import InputError
-from loraedit.job.edits import parse_references
 from loraedit.settings.edit import EditSettings, Resources, make_settings
 from loraedit.types import Size
 
@@ -62,6 +61,8 @@ def plan(
     with show_progress(Console(stderr=True)) as progress:
         quiet_libraries("diffusers", "transformers")
         if source is not None and first_frame is not None:
+            from loraedit.job.edits import parse_references
+
             references = parse_references(reference or [])
             found = _of_clip(source, first_frame, mask, references, wanted, efficiency, progress)
         else:

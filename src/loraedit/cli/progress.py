@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from types import TracebackType
-from typing import Self, TextIO
+from typing import TYPE_CHECKING, Self, TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn
@@ -17,7 +17,9 @@ from rich.table import Column
 
 from loraedit.cli.phase_times import Clock, Phase, PhaseTimes, duration
 from loraedit.phases import phase_label
-from loraedit.types import OnStep
+
+if TYPE_CHECKING:
+    from loraedit.types import OnStep
 
 __all__ = ["BarProgress", "JsonProgress", "LogProgress", "Progress", "quiet_libraries", "show_progress"]
 
