@@ -17,7 +17,7 @@ from loraedit.cli.progress import quiet_libraries
 from loraedit.errors import InputError, ModelError
 from loraedit.families.known import KnownModel, known_models
 from loraedit.planning import Plan, make_plan, named, open_skeleton, work_of
-from loraedit.settings.edit import make_settings
+from loraedit.settings import make_settings
 from loraedit.types import Size
 
 GB = 10**9

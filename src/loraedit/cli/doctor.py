@@ -28,8 +28,8 @@ def doctor(
     json_output: JsonOutput = False,
 ) -> None:
     """Show the hardware of this machine and which models fit. Nothing is downloaded."""
-    quiet_libraries("diffusers", "transformers")
     with show_progress(Console(stderr=True)) as progress:
+        quiet_libraries("diffusers", "transformers")
         found = {
             "machine": _machine(), "devices": _devices(), "versions": {name: version(name) for name in PACKAGES},
             "codecs": _codecs(), "models": _models(progress),
@@ -93,7 +93,7 @@ def _run_of(model: str, size: Size, progress: Progress) -> dict[str, Any]:
     """Plans an edit of a clip of the model's own size on the best device."""
     from loraedit.planning import make_plan, named, open_skeleton, parse_vram, work_of
     from loraedit.runtime.devices import find_device
-    from loraedit.settings.edit import make_settings
+    from loraedit.settings import make_settings
 
     device = find_device(None)
     with open_skeleton(model) as card:

@@ -59,7 +59,7 @@ def edit(
     """Edit a clip: apply your edit of the first frame to all frames. Nothing outside the mask changes."""
     from loraedit.job.edits import parse_object, parse_references
     from loraedit.job.prepare import prepare
-    from loraedit.settings.edit import make_settings
+    from loraedit.settings import make_settings
 
     began, console = time.monotonic(), Console(stderr=True)
     references, objects = parse_references(reference or []), [parse_object(text) for text in object_ or []]

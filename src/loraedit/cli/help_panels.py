@@ -6,10 +6,12 @@ from typing import Any
 
 from typer.core import TyperCommand
 
-__all__ = ["INPUTS", "MASK", "MOST_USED", "MOST_USED_OPTIONS", "OUTPUT", "PanelCommand"]
+from loraedit.settings.about import PANELS as SETTING_PANELS
 
-MOST_USED, INPUTS, MASK, OUTPUT = "Most used", "Inputs", "Mask", "Output"
-PANELS = (MOST_USED, INPUTS, MASK, "Model", "Method", "Generation", "Memory", OUTPUT)
+__all__ = ["INPUTS", "MOST_USED", "MOST_USED_OPTIONS", "OUTPUT", "PanelCommand"]
+
+MOST_USED, INPUTS, OUTPUT = "Most used", "Inputs", "Output"
+PANELS = (MOST_USED, *SETTING_PANELS)
 """The panels of ``edit`` and ``plan`` in their order; other panels follow in the order of their options."""
 
 MOST_USED_OPTIONS = (

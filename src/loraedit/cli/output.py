@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from loraedit.cli.help_panels import OUTPUT
 from loraedit.cli.phase_times import duration
 
 __all__ = [
@@ -30,9 +31,10 @@ LABELS = {
     "preview": "Preview", "lora": "LoRA", "loss_curve": "Loss curve", "profile": "Profile", "run": "Everything else",
 }  # fmt: skip
 
-JsonOutput = Annotated[bool, typer.Option("--json", help="Print one JSON object at the end.")]
+JsonOutput = Annotated[bool, typer.Option("--json", help="Print one JSON object at the end.", rich_help_panel=OUTPUT)]
 ProgressJson = Annotated[
-    bool, typer.Option("--progress-json", help="Write progress as lines of JSON to standard error, for programs.")
+    bool,
+    typer.Option("--progress-json", help="Write progress as lines of JSON to standard error.", rich_help_panel=OUTPUT),
 ]
 
 

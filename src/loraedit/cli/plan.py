@@ -17,7 +17,7 @@ from loraedit.cli.phase_times import duration
 from loraedit.cli.progress import Progress, quiet_libraries, show_progress
 from loraedit.cli.setting_options import with_plan_settings
 from loraedit.errors import InputError
-from loraedit.settings.edit import EditSettings, Resources, make_settings
+from loraedit.settings import EditSettings, ResolvedSettings, Resources, make_settings
 from loraedit.types import Size
 
 __all__ = ["plan"]
@@ -26,6 +26,9 @@ PHASES = {
     "text_encode": "Text encoder", "image_encode": "Image encoder", "vae_encode": "VAE, encoding",
     "train": "A training step", "sample": "A sampling pass", "vae_decode": "VAE, decoding",
 }  # fmt: skip
+
+
+ESTIMATE = "Estimate"
 
 
 @with_plan_settings
@@ -43,11 +46,21 @@ def plan(
         int | None, typer.Option(min=1, help="Without a clip: its number of frames.", rich_help_panel=INPUTS)
     ] = None,
     compare_reference: Annotated[
-        bool, typer.Option("--compare-reference", help="Also count the recipe of LoRA-Edit on the whole frame.")
+        bool,
+        typer.Option(
+            "--compare-reference",
+            help="Also count the recipe of LoRA-Edit on the whole frame.",
+            rich_help_panel=ESTIMATE,
+        ),
     ] = False,
     efficiency: Annotated[
         float | None,
-        typer.Option(min=0.01, max=1.0, help="The share of a GPU's published speed that you reach, as measured."),
+        typer.Option(
+            min=0.01,
+            max=1.0,
+            help="The share of a GPU's published speed that you reach, as measured.",
+            rich_help_panel=ESTIMATE,
+        ),
     ] = None,
     json_output: JsonOutput = False,
     **settings: Any,
@@ -103,7 +116,7 @@ def _of_size(
 
 
 def _measure(
-    card: Any, settings: EditSettings, frame: Size, window: Size, frames: list[int], area_px: int, references: int,
+    card: Any, settings: ResolvedSettings, frame: Size, window: Size, frames: list[int], area_px: int, references: int,
     efficiency: float | None, progress: Progress, clip_frames: int,
 ) -> dict[str, Any]:  # fmt: skip
     """Returns the plan as JSON values, with the compute of LoRA-Edit's recipe."""

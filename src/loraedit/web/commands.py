@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from loraedit.settings.edit import EditSettings
+from loraedit.settings import EditSettings, affects_plan
 from loraedit.storage.files import fingerprint
 from loraedit.web.drafts import Draft
 
@@ -55,7 +55,14 @@ def edit_commands(draft: Draft, run: str) -> list[Command]:
         draft: it has a clip, an edited frame and a mask.
         run: the name of the run's folder in ``runs/``.
     """
-    edit = ["edit", *_shared(draft), f"--out=runs/{run}/edited.mp4", f"--run=runs/{run}/run", STORE, *HIDDEN]
+    edit = [
+        "edit",
+        *_shared(draft, draft.settings),
+        f"--out=runs/{run}/edited.mp4",
+        f"--run=runs/{run}/run",
+        STORE,
+        *HIDDEN,
+    ]
     return [edit, ["evaluate", f"runs/{run}/run", "--json"]]
 
 
@@ -63,15 +70,16 @@ def plan_command(draft: Draft) -> Command | None:
     """Returns the command that plans the edit; None if the draft has no clip or no edited frame."""
     if None in (draft.clip, draft.edited):
         return None
-    return ["plan", *_shared(draft), "--json"]
+    settings = {name: value for name, value in draft.settings.items() if affects_plan(name)}
+    return ["plan", *_shared(draft, settings), "--json"]
 
 
-def _shared(draft: Draft) -> Command:
+def _shared(draft: Draft, settings: dict[str, Any]) -> Command:
     """Returns the arguments that ``edit`` and ``plan`` share."""
     references = [f"--reference={frame}=images/{image}" for frame, image in sorted(draft.references.items())]
     return [
         f"clips/{draft.clip}", f"--first-frame=images/{draft.edited}", f"--mask=masks/{mask_key(draft)}/mask",
-        *references, *_settings(draft.settings),
+        *references, *_settings(settings),
     ]  # fmt: skip
 
 
