@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 
 import loraedit
 from loraedit.editing import EditResult
-from loraedit.families.wan import WanFamily
+from loraedit.families.wan.family import WanFamily
 from loraedit.job.prepare import prepare
 from loraedit.settings.edit import make_settings
 
