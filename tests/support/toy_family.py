@@ -24,7 +24,7 @@ from loraedit.families.base import Encoded, Expert
 from loraedit.families.folder import read_card_file, read_json
 from loraedit.families.model_card import CardFile, ModelCard
 from loraedit.masks.packing import pack_keep_mask
-from loraedit.settings.edit import Recipe, Resources, Targets
+from loraedit.settings import LoraTargets, Recipe, Resources
 from loraedit.storage.files import write_json
 from loraedit.types import OnStep, Pixels
 
@@ -98,7 +98,7 @@ class ToyFamily:
         text = (self.card.settings.text_tokens, TEXT_WIDTH)
         return {"condition": (1 + CHANNELS, *latent), "target": (CHANNELS, *latent), "text": text}
 
-    def lora_targets(self, which: Targets) -> tuple[str, ...]:
+    def lora_targets(self, which: LoraTargets) -> tuple[str, ...]:
         return ("widen", "narrow") if which == "all" else ("widen",)
 
     def encode(self, samples: Sequence[Sample], device: torch.device, on_step: OnStep) -> list[Encoded]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from loraedit.families.model_card import ModelCard
 from loraedit.families.record import FamilyRecord, LayerNames
 from loraedit.families.registry import record_of, register
-from loraedit.settings.edit import Resources
+from loraedit.settings import Resources
 
 if TYPE_CHECKING:
     from loraedit.families.base import Family

@@ -11,7 +11,7 @@ from loraedit.families.keep_channel_card import build_card, read_configs, withou
 from loraedit.families.model_card import CardFile, ModelCard
 from loraedit.families.record import FamilyRecord, LayerNames
 from loraedit.families.transformer_layout import COMMON_COMPONENTS, Config, TransformerLayout, width
-from loraedit.settings.edit import Recipe
+from loraedit.settings import Recipe
 
 if TYPE_CHECKING:
     from loraedit.families.base import Family

@@ -11,7 +11,7 @@ from loraedit.families.ltx.record import ltx_card, ltx_shapes
 from loraedit.families.model_card import CardFile, ModelCard
 from loraedit.families.record import FamilyRecord, LayerNames
 from loraedit.families.transformer_layout import COMMON_COMPONENTS, Config, TransformerLayout
-from loraedit.settings.edit import Recipe
+from loraedit.settings import Recipe
 
 if TYPE_CHECKING:
     from loraedit.families.base import Family

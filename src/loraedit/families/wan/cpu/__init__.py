@@ -25,7 +25,7 @@ from torch import nn
 
 from loraedit.families.wan.cpu.block import restore_block, speed_up_block
 from loraedit.runtime.memory import blocks
-from loraedit.settings.edit import Resources
+from loraedit.settings import Resources
 
 __all__ = ["SWITCH", "cpu_kernels_apply", "use_cpu_kernels", "use_plain_blocks"]
 
