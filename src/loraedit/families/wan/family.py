@@ -22,7 +22,6 @@ from torch import Tensor, nn
 from loraedit.diffusion.samples import Sample
 from loraedit.families.base import Encoded, Expert
 from loraedit.families.encoder_passes import read_picture, read_prompt
-from loraedit.families.layer_names import native_name
 from loraedit.families.loading import (
     compute_dtype,
     free,
@@ -35,7 +34,7 @@ from loraedit.families.loading import (
 from loraedit.families.model_card import ModelCard
 from loraedit.families.single_file import load_single_file
 from loraedit.families.wan.cpu import cpu_kernels_apply, use_cpu_kernels
-from loraedit.families.wan.tensors import SCALES, WAN_LINEARS, tensor_name
+from loraedit.families.wan.tensors import SCALES, WAN_LINEARS, native_name, tensor_name
 from loraedit.masks.packing import pack_keep_mask, pack_token_mask
 from loraedit.runtime.devices import computed_in
 from loraedit.runtime.memory import tile

@@ -19,6 +19,7 @@ __all__ = [
     "WAN_REST",
     "check_shapes",
     "config_of",
+    "native_name",
     "tensor_name",
 ]
 
@@ -64,6 +65,15 @@ SCALES = (".scale_weight", ".weight_scale")
 """How ComfyUI names the factor of a scaled fp8 weight."""
 
 IGNORED = ("scaled_fp8", ".scale_input", ".input_scale", ".comfy_quant", *SCALES)
+
+
+def native_name(layer: str) -> str:
+    """``blocks.3.attn1.to_q`` -> ``blocks.3.self_attn.q``."""
+    block = re.match(r"blocks\.\d+\.", layer)
+    if block is None:
+        return WAN_REST.get(layer, layer)
+    name = layer[block.end() :]
+    return f"{block[0]}{WAN_BLOCK.get(name, name)}"
 
 
 def tensor_name(name: str) -> str | None:
