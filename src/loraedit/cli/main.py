@@ -31,7 +31,7 @@ __all__ = ["app", "main"]
 
 LABELS = {
     "out": "Result", "frames": "Lossless frames", "sheet": "Contact sheet", "side_by_side": "Side by side",
-    "preview": "Preview", "lora": "LoRA", "loss_curve": "Loss curve", "profile": "Profile", "run": "Everything else",
+    "preview": "Preview", "loss_curve": "Loss curve", "profile": "Profile", "run": "Everything else",
 }  # fmt: skip
 
 QUIET_S = 2.0
@@ -316,7 +316,7 @@ def models(
 
 def _tell(console: Console, summary: dict[str, Any], told: Sequence[str]) -> None:
     """Where to look, in a few lines; notes that were told before are left out."""
-    total = sum(summary["seconds"].values())
+    total = summary["wall_seconds"]
     reused = f" (reused: {', '.join(summary['reused'])})" if summary["reused"] else ""
     exact = "equals the source, bit for bit" if summary["outside_exact"] else "differs from the source"
     console.print(f"Done in {total:.0f} s{reused}. Outside the mask every frame {exact}.")
@@ -326,9 +326,10 @@ def _tell(console: Console, summary: dict[str, Any], told: Sequence[str]) -> Non
         console.print(f"What was reused saved {steps} training steps{took}.", highlight=False)
     for note in summary["notes"][len(told) :]:
         console.print(note, highlight=False, soft_wrap=True, markup=False)
-    for name, label in LABELS.items():
-        if name in summary:
-            console.print(f"  {label + ':':17}{summary[name]}", highlight=False, soft_wrap=True, markup=False)
+    places = [(label, summary[name]) for name, label in LABELS.items() if name in summary]
+    places += [("LoRA", path) for files in summary["loras"] for path in files.values()]
+    for label, path in places:
+        console.print(f"  {label + ':':17}{path}", highlight=False, soft_wrap=True, markup=False)
 
 
 def _show_profile(console: Console, rows: Sequence[tuple[str, str, float, int]]) -> None:

@@ -124,7 +124,7 @@ class Desk:
         if finished and made is not None:
             shown["reused"], shown["saved"] = made["reused"], made.get("saved", {"train_steps": 0, "seconds": 0.0})
             shown["notes"], shown["exact"] = made["notes"], made["outside_exact"]
-            shown["seconds"], shown["products"] = sum(made["seconds"].values()), sorted(self._products(job))
+            shown["seconds"], shown["products"] = made["wall_seconds"], sorted(self._products(job))
             shown["clip_facts"] = asdict(self.store.facts(record["draft"]["clip"]))
             shown["measures"] = self._measures(job)
         return shown
@@ -322,12 +322,13 @@ class Desk:
 
     def _products(self, job: Job) -> dict[str, Path]:
         """All that can be looked at or downloaded."""
-        made, run = job.printed(0) or {}, job.folder / "run"
+        loras = [path for files in (job.printed(0) or {}).get("loras", ()) for path in files.values()]
+        run = job.folder / "run"
         things = {
             "video": job.folder / "edited.mp4", "frames": run / "frames", "mask": run / "mask",
             "sheet": run / "sheet.png", "side_by_side": run / "side_by_side.mp4", "loss": run / "loss.png",
             "report": run / "report.html", "settings": run / "settings.json", "command": job.folder / "command.txt",
-            **{name: job.home / path for name, path in made.items() if re.fullmatch(r"lora(_\w+)?", name)},
+            **{f"lora_{number}" if number else "lora": job.home / path for number, path in enumerate(loras)},
         }  # fmt: skip
         if looks := _looks(job):
             things["preview"] = looks[-1]
