@@ -50,11 +50,11 @@ chaos: $(STAMP)  ## kill 200 runs at random moments: each must end as if nothing
 fuzz: $(STAMP)  ## give 5,000 damaged and lying inputs to the command line (stop and continue as you like)
 	OMP_NUM_THREADS=1 $(BIN)/python -m scripts.fuzz --count 5000
 
-check: $(STAMP)  ## lint, format check, types, import layers
+check: $(STAMP)  ## lint, format check, types, structure
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
-	$(BIN)/python scripts/check_layers.py
+	$(BIN)/python scripts/check_structure.py
 
 format: $(STAMP)  ## let ruff fix and format the code
 	$(BIN)/ruff check --fix

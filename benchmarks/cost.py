@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from benchmarks.keeping import result_key
+from benchmarks.keeping import code_of, result_key
 from benchmarks.speed.work import CPU, make_work
 from benchmarks.tables import put_section
 from loraedit.training import Stage, train
@@ -96,14 +96,19 @@ def section(found: dict[str, Any], plot: str) -> str:
     ])  # fmt: skip
 
 
-def main() -> None:
+def argument_parser() -> argparse.ArgumentParser:
+    """Returns the parser of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, default=Path(".cache/cost"))
     parser.add_argument("--page", type=Path)
     parser.add_argument("--plot", type=Path, default=Path("docs/benchmark/cost.png"))
-    arguments = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    arguments = argument_parser().parse_args()
     torch.set_num_threads(1)
-    found = measure(arguments.work / f"{result_key(Path(__file__).read_bytes())}.json")
+    found = measure(arguments.work / f"{result_key(code_of(__file__))}.json")
     draw(found, arguments.plot)
     print(json.dumps({axis: round(exponent(points), 2) for axis, points in found.items()}))
     if arguments.page is not None:

@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 import loraedit
-from benchmarks.keeping import kept, parse_settings, result_key
+from benchmarks.keeping import code_of, kept, parse_settings, result_key
 from benchmarks.propagation.cases import KINDS, Case, make_case, scenes
 from benchmarks.propagation.render import Scene, render
 from benchmarks.tables import put_table
@@ -82,7 +82,7 @@ def scores(number: int, way: str, settings: dict[str, Any], work: Path) -> dict[
     """The scores of a case edited in one way, from disk or now."""
     large, own = WAYS[way]
     settings = {**settings, **own}
-    path = work / f"{number}-{result_key(Path(__file__).read_bytes(), number, large, settings)}.json"
+    path = work / f"{number}-{result_key(code_of(__file__), number, large, settings)}.json"
 
     def make() -> dict[str, float]:
         case = make_case(KINDS[number % len(KINDS)], number // len(KINDS), height=SIDE, width=SIDE)
@@ -116,13 +116,18 @@ def by_case(rows: dict[str, list[dict[str, float]]]) -> Iterator[list[str]]:
         yield [kind, *(f"{each[number]['psnr']:.2f}" for each in rows.values())]
 
 
-def main() -> None:
+def argument_parser() -> argparse.ArgumentParser:
+    """Returns the parser of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cases", type=int, default=8, help="how many, a kind after the other")
     parser.add_argument("--work", type=Path, default=Path(".cache/crop"))
     parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="settings for every edit")
     parser.add_argument("--page", type=Path, help="put the tables into this page")
-    options = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    options = argument_parser().parse_args()
     quiet_libraries("diffusers", "transformers")
     loraedit.edit(*warm_up())
     rows: dict[str, list[dict[str, float]]] = {way: [] for way in WAYS}

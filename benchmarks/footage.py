@@ -67,14 +67,19 @@ def picture(clip: Footage, tight: Mask, tube: Mask, truth: Mask) -> np.ndarray:
     return np.concatenate([np.concatenate(cells[row : row + 3], 1) for row in range(0, 12, 3)], 0)
 
 
-def main() -> None:
+def argument_parser() -> argparse.ArgumentParser:
+    """Returns the parser of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("clip", type=Path)
     parser.add_argument("masks", type=Path)
     parser.add_argument("--seed", type=int, default=0, metavar="K")
     parser.add_argument("--picture", type=Path, help="write frames with all outlines to this PNG")
     parser.add_argument("--page", type=Path, help="put the table into this page")
-    options = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    options = argument_parser().parse_args()
     clip, truth = open_footage(options.clip), true_masks(options.masks)
     view, started = View(clip), time.perf_counter()
     tight = np.stack(list(FlowTracker().track(view, {options.seed: Hints(mask=truth[options.seed])})))

@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.keeping import kept, result_key
+from benchmarks.keeping import code_of, kept, result_key
 from benchmarks.propagation.cases import make_case
 from benchmarks.tables import put_table
 from loraedit.storage.files import write_json
@@ -279,17 +279,22 @@ def rows(tests: list[str], steps: int, work: Path) -> Iterator[tuple[str, str, s
         yield "hd", f"600 frames of 1920x1080, mask {mask}", f"{took['peak_mb']:.0f} MB, {took['seconds']:.0f} s"
 
 
-def main() -> None:
+def argument_parser() -> argparse.ArgumentParser:
+    """Returns the parser of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     names = ["still", "moving", "memory", *HD.values()]
     parser.add_argument("--tests", nargs="*", default=names, choices=names)
     parser.add_argument("--steps", type=int, default=60, help="training steps")
     parser.add_argument("--work", type=Path, default=Path(".cache/long"))
     parser.add_argument("--page", type=Path, help="put the table of each test into this page")
-    options = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    options = argument_parser().parse_args()
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     table, by_test = Table("test", "measure", "value"), dict[str, list[list[str]]]()
-    for test, *row in rows(options.tests, options.steps, options.work / result_key(Path(__file__).read_bytes())):
+    for test, *row in rows(options.tests, options.steps, options.work / result_key(code_of(__file__))):
         print(test, *row, flush=True)
         table.add_row(test, *row)
         by_test.setdefault(test, []).append(row)

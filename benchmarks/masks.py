@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 import loraedit
-from benchmarks.keeping import kept, result_key
+from benchmarks.keeping import code_of, kept, result_key
 from benchmarks.propagation.cases import KINDS, PER_KIND, Case, make_case
 from benchmarks.tables import put_table
 from loraedit.cli.progress import quiet_libraries
@@ -80,7 +80,7 @@ def quality(case: Case, frames: Frames) -> dict[str, float]:
 
 def edited(case: Case, mask: Mask, made: bool, work: Path) -> dict[str, float]:
     """The quality of an edit, from disk or now."""
-    path = work / f"{case.name}-{result_key(Path(__file__).read_bytes(), mask.shape, np.packbits(mask).tobytes())}.json"
+    path = work / f"{case.name}-{result_key(code_of(__file__), mask.shape, np.packbits(mask).tobytes())}.json"
 
     def make() -> dict[str, float]:
         given = None if made else mask
@@ -118,13 +118,18 @@ def _compared(value: float, usual: float) -> str:
     return f"{value:.2f} ({value - usual:+.2f})"
 
 
-def main() -> None:
+def argument_parser() -> argparse.ArgumentParser:
+    """Returns the parser of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--edit", action="store_true", help="edit with both masks, and compare")
     parser.add_argument("--kinds", nargs="*", default=list(KINDS), choices=KINDS, help="of cases")
     parser.add_argument("--work", type=Path, default=Path(".cache/masks"))
     parser.add_argument("--page", type=Path, help="put the table into this page")
-    options = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    options = argument_parser().parse_args()
     quiet_libraries("diffusers", "transformers")
     cv2.setNumThreads(1)
     torch.set_num_threads(1)

@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 import loraedit
-from benchmarks.keeping import kept, parse_settings, result_key
+from benchmarks.keeping import code_of, kept, parse_settings, result_key
 from benchmarks.propagation.cases import PER_KIND, edited, make_case, scenes
 from benchmarks.propagation.render import render
 from benchmarks.tables import put_table
@@ -105,7 +105,7 @@ def rows_of(number: int, settings: dict[str, Any]) -> list[dict[str, Any]]:
 
 def kept_rows(number: int, settings: dict[str, Any], work: Path) -> list[dict[str, Any]]:
     """The figures of a case, from disk or now."""
-    path = work / f"{number}-{result_key(Path(__file__).read_bytes(), number, settings)}.json"
+    path = work / f"{number}-{result_key(code_of(__file__), number, settings)}.json"
     rows: list[dict[str, Any]] = kept(path, lambda: rows_of(number, settings))
     return rows
 
@@ -121,13 +121,18 @@ def line(row: dict[str, Any]) -> list[str]:
     return [row["case"], row["thing"], *figures, "yes" if change >= -ALLOWED_DB else "NO"]
 
 
-def main() -> None:
+def argument_parser() -> argparse.ArgumentParser:
+    """Returns the parser of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cases", type=int, default=PER_KIND, help=f"how many, up to {PER_KIND}")
     parser.add_argument("--work", type=Path, default=Path(".cache/objects"))
     parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="settings for every edit")
     parser.add_argument("--page", type=Path, help="put the table into this page")
-    options = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    options = argument_parser().parse_args()
     quiet_libraries("diffusers", "transformers")
     lines = []
     for number in range(options.cases):

@@ -9,7 +9,7 @@ last frame edited by hand-placed outlines: a striped orange coat and a yellow ha
 
 from __future__ import annotations
 
-import sys
+import argparse
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -249,7 +249,12 @@ def main(video: Path) -> None:
         Image.fromarray(edited).save(OUT / name, optimize=True)
 
 
+def argument_parser() -> argparse.ArgumentParser:
+    """Returns the parser of the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("video", type=Path, help="vtest.avi, as OpenCV ships it")
+    return parser
+
+
 if __name__ == "__main__":
-    if len(sys.argv) != 2:
-        sys.exit(f"usage: {sys.argv[0]} PATH/TO/vtest.avi")
-    main(Path(sys.argv[1]))
+    main(argument_parser().parse_args().video)

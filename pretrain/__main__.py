@@ -16,14 +16,19 @@ from pretrain.vae import DECODER_STEPS, POLISH_STEPS, STEPS
 from pretrain.vae import train as train_vae
 
 
-def main() -> None:
+def argument_parser() -> argparse.ArgumentParser:
+    """Returns the parser of the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work", type=Path, default=Path(".cache/pretrain"))
     parser.add_argument("--vae-steps", type=int, default=STEPS)
     parser.add_argument("--decoder-steps", type=int, default=DECODER_STEPS)
     parser.add_argument("--polish-steps", type=int, default=POLISH_STEPS)
     parser.add_argument("--transformer-steps", type=int, default=6000)
-    options = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    options = argument_parser().parse_args()
     train_vae(options.work, options.vae_steps, options.decoder_steps, options.polish_steps, peak=1e-3)
     write_json(options.work / "footage.json", measure(AutoencoderKLWan.from_pretrained(options.work / "vae")))
     train_transformer(options.work, options.transformer_steps, peak=1.5e-3, until=options.transformer_steps)

@@ -32,8 +32,9 @@ CARD: dict[str, Any] = {
     "area_px": 64 * 64,
     "text_tokens": TEXT_TOKENS,
     "recipe": {
-        "steps": 30, "reference_steps": 20, "rank": 16, "lr": 1e-3, "edit_weight": 4.0, "looks": 6, "prior": True,
-        "fill": "carry", "detail": True, "strength": 0.8, "segment_frames": 33, "sampling_steps": 20, "guidance": 1.0,
+        "steps": 30, "reference_steps": 20, "rank": 16, "lr": 1e-3, "edit_weight": 4.0, "colour_variants": 6,
+        "prior": True, "fill": "carry", "restore_detail": True, "strength": 0.8, "segment_frames": 33,
+        "sampling_steps": 20, "guidance": 1.0,
     },
 }  # fmt: skip
 
@@ -110,10 +111,15 @@ def assemble(work: Path, out: Path, start: Path | None = None) -> None:
     print(f"{out}: {size:,} bytes")
 
 
-if __name__ == "__main__":
+def argument_parser() -> argparse.ArgumentParser:
+    """Returns the parser of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, default=Path(".cache/pretrain"))
     parser.add_argument("--start", type=Path, default=None, help="a checkpoint to take all but the VAE from")
     parser.add_argument("--out", type=Path, default=NANO)
-    options = parser.parse_args()
+    return parser
+
+
+if __name__ == "__main__":
+    options = argument_parser().parse_args()
     assemble(options.work, options.out, options.start)

@@ -118,10 +118,15 @@ def measure(vae: AutoencoderKLWan) -> dict[str, float]:
     return figures
 
 
-if __name__ == "__main__":
+def argument_parser() -> argparse.ArgumentParser:
+    """Returns the parser of the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work", type=Path, default=Path(".cache/pretrain"))
-    work = parser.parse_args().work
+    return parser
+
+
+if __name__ == "__main__":
+    work = argument_parser().parse_args().work
     figures = measure(AutoencoderKLWan.from_pretrained(work / "vae"))
     write_json(work / "footage.json", figures)
     print(figures)

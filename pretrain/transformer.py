@@ -210,12 +210,17 @@ def train(work: Path, steps: int, peak: float, until: int, start: Path | None = 
             append_log(work / "transformer.jsonl", **row, **scores)
 
 
-if __name__ == "__main__":
+def argument_parser() -> argparse.ArgumentParser:
+    """Returns the parser of the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work", type=Path, default=Path(".cache/pretrain"))
     parser.add_argument("--steps", type=int, default=40000)
     parser.add_argument("--until", type=int, default=None, help="stop here although the schedule is longer")
     parser.add_argument("--lr", type=float, default=1.5e-3)
     parser.add_argument("--start", type=Path, default=None, help="a checkpoint to start from")
-    options = parser.parse_args()
+    return parser
+
+
+if __name__ == "__main__":
+    options = argument_parser().parse_args()
     train(options.work, options.steps, options.lr, options.until or options.steps, options.start)

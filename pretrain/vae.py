@@ -330,7 +330,8 @@ def export(work: Path, ema: Ema, start: Path | None) -> None:
     vae.save_pretrained(work / "vae")
 
 
-if __name__ == "__main__":
+def argument_parser() -> argparse.ArgumentParser:
+    """Returns the parser of the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work", type=Path, default=Path(".cache/pretrain"))
     parser.add_argument("--steps", type=int, default=STEPS)
@@ -338,5 +339,9 @@ if __name__ == "__main__":
     parser.add_argument("--polish-steps", type=int, default=POLISH_STEPS)
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--start", type=Path, default=None, help="a checkpoint whose VAE is to be polished")
-    options = parser.parse_args()
+    return parser
+
+
+if __name__ == "__main__":
+    options = argument_parser().parse_args()
     train(options.work, options.steps, options.decoder_steps, options.polish_steps, options.lr, options.start)

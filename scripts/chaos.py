@@ -129,13 +129,18 @@ def left_alone(folder: Path) -> Counter[str]:
     return Counter(json.loads(kept.read_text()))
 
 
-def main() -> int:
-    """Print a table; 1 if a run ended otherwise than it should."""
+def argument_parser() -> argparse.ArgumentParser:
+    """Returns the parser of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=200, help="kills in all (default: 200)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--folder", type=Path, default=Path("outputs/chaos"))
-    options = parser.parse_args()
+    return parser
+
+
+def main() -> int:
+    """Print a table; 1 if a run ended otherwise than it should."""
+    options = argument_parser().parse_args()
     folder = options.folder.absolute()
     events = left_alone(folder)
     book = folder / f"runs-{options.seed}.jsonl"

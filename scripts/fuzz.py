@@ -156,15 +156,20 @@ def carry_out(number: int, options: argparse.Namespace, kit: Path) -> Outcome:
     return Outcome(number, case.kind, case.arguments, code, round(seconds, 2), most // 1024, fault, last[0][-300:])
 
 
-def main() -> int:
-    """Print a table; 1 if a case went wrong."""
+def argument_parser() -> argparse.ArgumentParser:
+    """Returns the parser of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=5000, help="cases in all (default: 5000)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--folder", type=Path, default=Path("outputs/fuzz"))
     parser.add_argument("--only", type=int, nargs="*", help="these cases, even if they are done")
-    options = parser.parse_args()
+    return parser
+
+
+def main() -> int:
+    """Print a table; 1 if a case went wrong."""
+    options = argument_parser().parse_args()
     SERVER.set_forkserver_preload(PRELOADED)
     kit = options.folder.absolute() / f"kit-{options.seed}"
     if not (kit / "done").exists():

@@ -38,7 +38,7 @@ from loraedit.planning.fitting import LADDER
 from loraedit.planning.job import named
 from loraedit.runtime.devices import autocasts, find_device, training_attention, training_precision
 from loraedit.runtime.memory import checkpoints_kept, place
-from loraedit.settings.edit import Resources
+from loraedit.settings import Resources
 from loraedit.types import Size
 
 LEVELS = {
@@ -63,12 +63,17 @@ class Outcome:
     seconds: float
 
 
-def main() -> int:
-    """Run, and print the table; 1 if anything is too far off."""
+def argument_parser() -> argparse.ArgumentParser:
+    """Returns the parser of the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--device", default=None)
     parser.add_argument("--models", nargs="*", default=[])
-    options = parser.parse_args()
+    return parser
+
+
+def main() -> int:
+    """Run, and print the table; 1 if anything is too far off."""
+    options = argument_parser().parse_args()
     quiet_libraries("diffusers", "transformers")
     with tempfile.TemporaryDirectory(prefix="loraedit-") as place:
         named_models = {model: resolve_model(model) for model in options.models}

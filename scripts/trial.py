@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import json
 import os
 import sys
 from fractions import Fraction
@@ -15,13 +14,13 @@ from loraedit.types import Clip
 from loraedit.video import write_clip, write_image
 
 os.environ["HF_HUB_OFFLINE"] = "1"
-TESTS = Path(__file__).parents[1] / "tests"
-sys.path[:0] = [str(TESTS / "support"), str(TESTS)]
+SUPPORT = Path(__file__).parents[1] / "tests/support"
+sys.path.insert(0, str(SUPPORT))
 
 
 def write_inputs(folder: Path, frames: int) -> None:
     """``model/``, ``source.mkv``, ``mask.mkv``, ``edited.png`` and ``last.png`` in a folder."""
-    scene = importlib.import_module("conftest").make_scene(frames)
+    scene = importlib.import_module("scenes").make_scene(frames)
     write_model(folder / "model")
     write_clip(folder / "source.mkv", Clip(scene.source, Fraction(10)))
     white = np.repeat(scene.mask[..., None] * np.uint8(255), 3, -1)
@@ -32,7 +31,6 @@ def write_inputs(folder: Path, frames: int) -> None:
 
 def write_model(folder: Path) -> Path:
     """A tiny random checkpoint; its folder."""
-    conftest, tiny = importlib.import_module("conftest"), importlib.import_module("tiny")
-    tiny.save_tiny_wan(folder)
-    (folder / "loraedit.json").write_text(json.dumps(conftest.CARD))
+    importlib.import_module("tiny").save_tiny_wan(folder)
+    importlib.import_module("tiny_cards").write_card(folder)
     return folder

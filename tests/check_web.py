@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from browser import find_chromium
-from conftest import make_scene
+from scenes import make_scene
 from web_client import QUICK, Server, Visitor, is_alive, is_finished, write_inputs
 from web_page import READY, WebPage
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import gc
-import json
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,11 +12,11 @@ from typing import TYPE_CHECKING
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ["LORAEDIT_STORE"] = "none"  # a test finds what it has made itself
 
-import numpy as np
 import pytest
+from mutants import HOSTILE_PROMPT
+from scenes import Scene, make_scene
 
-from loraedit.settings.edit import PAPER, Recipe
-from loraedit.types import Clip, Frames, Image, Mask
+from loraedit.types import Clip
 
 if TYPE_CHECKING:
     from loraedit.families.base import Family
@@ -29,34 +27,6 @@ VARIANTS = {
     "plain": {},
     "nano-like": {"temporal": 2, "euler": True},
 }
-METHOD = {"edit_weight", "looks", "fill", "detail", "strength"}
-PAPERS_METHOD, OWN_METHOD = PAPER.model_dump(include=METHOD), Recipe().model_dump(include=METHOD)
-SHORT = {"steps": 6, "rank": 2, "lr": 1e-3, "sampling_steps": 3, "guidance": 1.0}
-CARD = {"area_px": 1024, "text_tokens": 8, "recipe": {**PAPERS_METHOD, **SHORT}}
-HOSTILE_PROMPT = """</p><img src="http://127.0.0.1:9/a.png"><script>document.title = 'run'</script>"""
-
-
-@dataclass(frozen=True)
-class Scene:
-    """A square that moves over noise, its edit, and a loose mask."""
-
-    source: Frames
-    edited_first: Image
-    mask: Mask
-
-
-def make_scene(frames: int = 5, height: int = 36, width: int = 44) -> Scene:
-    rng = np.random.default_rng(0)
-    ground = rng.integers(0, 256, (height, width, 3), np.uint8)
-    source = np.repeat(ground[None], frames, 0)
-    mask = np.zeros((frames, height, width), bool)
-    for index in range(frames):
-        left = 8 + 2 * index
-        source[index, 10:22, left : left + 12] = (200, 40, 40)
-        mask[index, 7:25, left - 3 : left + 15] = True
-    edited = source[0].copy()
-    edited[10:22, 8:20] = (40, 60, 220)
-    return Scene(source, edited, mask)
 
 
 def pytest_collection_finish() -> None:
@@ -96,11 +66,11 @@ def scene() -> Scene:
 def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A tiny random checkpoint of every kind, by name."""
     from tiny import save_tiny_wan
+    from tiny_cards import write_card
 
     folders = {}
     for name, options in VARIANTS.items():
-        folders[name] = save_tiny_wan(tmp_path_factory.mktemp("models") / name, **options)
-        (folders[name] / "loraedit.json").write_text(json.dumps(CARD))
+        folders[name] = write_card(save_tiny_wan(tmp_path_factory.mktemp("models") / name, **options))
     return folders
 
 
@@ -108,11 +78,12 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def published(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A tiny random checkpoint in the layout of every published model of the Wan family, by Hub id."""
     from tiny import distinct_models, save_tiny_known
+    from tiny_cards import write_card
 
     folders = {}
     for known in distinct_models():
-        folders[known.id] = save_tiny_known(tmp_path_factory.mktemp("published") / known.id.split("/")[1], known)
-        (folders[known.id] / "loraedit.json").write_text(json.dumps(CARD))
+        place = tmp_path_factory.mktemp("published") / known.id.split("/")[1]
+        folders[known.id] = write_card(save_tiny_known(place, known))
     return folders
 
 

@@ -35,12 +35,17 @@ def export(case: Case, folder: Path) -> None:
     write_image(folder / "last_frame_edited.png", case.truth[-1])
 
 
-def main() -> None:
+def argument_parser() -> argparse.ArgumentParser:
+    """Returns the parser of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--kinds", nargs="+", default=list(KINDS), choices=list(KINDS))
     parser.add_argument("--size", default="17x128x128", help="frames x height x width")
-    options = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    options = argument_parser().parse_args()
     frames, height, width = (int(side) for side in options.size.split("x"))
     for kind, number in case_ids():
         if kind in options.kinds:

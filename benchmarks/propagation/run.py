@@ -110,7 +110,8 @@ def run_all(every: list[Task], workers: int) -> None:
             progress.advance(bar)
 
 
-def main() -> None:
+def argument_parser() -> argparse.ArgumentParser:
+    """Returns the parser of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cases", type=int, default=PER_KIND, help="cases of each kind")
     parser.add_argument("--methods", nargs="*", default=list(METHODS), choices=[*METHODS, *CHOICES])
@@ -120,7 +121,11 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--work", type=Path, default=Path(".cache/propagation"))
     parser.add_argument("--page", type=Path, default=None, help="write tables, plots and pictures here")
-    options = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    options = argument_parser().parse_args()
     compared = list(tasks(options.work, options.cases, options.methods))
     chosen = list(tasks(options.work, options.choices, CHOICES))
     run_all([*compared, *chosen], options.workers)

@@ -150,7 +150,8 @@ def measure(model: str, frames: int, side: int, rounds: int) -> dict[str, Any]:
     return figures
 
 
-def main() -> None:
+def argument_parser() -> argparse.ArgumentParser:
+    """Returns the parser of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="nano")
     parser.add_argument(
@@ -159,7 +160,11 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--page", type=Path, help="write the figures into this page, between its markers")
-    arguments = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    arguments = argument_parser().parse_args()
     torch.set_num_threads(arguments.threads)
     sizes = arguments.latents or SIZES
     figures = [measure(arguments.model, frames, side, arguments.rounds) for frames, side in sizes]

@@ -14,7 +14,7 @@ import fsspec
 import pytest
 import torch
 from batches import Fragile, Inline, Plain, endings, nothing, products, resident_bytes, trainings, write_batch
-from conftest import HOSTILE_PROMPT
+from mutants import HOSTILE_PROMPT
 from typer.testing import CliRunner
 
 import loraedit

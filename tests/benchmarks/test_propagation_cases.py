@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import ast
-import sys
 from dataclasses import fields, replace
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from benchmarks.propagation.cases import BACK, KINDS, PER_KIND, Case, all_cases, case_ids, make_case, scenes
 from benchmarks.propagation.export import export

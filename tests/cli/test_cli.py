@@ -13,7 +13,7 @@ import av
 import forked
 import numpy as np
 import pytest
-from conftest import Scene, make_scene
+from scenes import Scene, make_scene
 
 from loraedit.types import Clip
 from loraedit.video import read_clip, write_clip, write_image

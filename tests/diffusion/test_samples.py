@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from conftest import Scene
+from scenes import Scene
 
 from loraedit.diffusion.samples import (
     FILL,

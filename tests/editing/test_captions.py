@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import Scene
+from scenes import Scene
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import (
     BartConfig,
@@ -21,7 +21,7 @@ from transformers import (
 from loraedit.editing.captions import caption, captioned
 from loraedit.errors import InputError, ModelError
 from loraedit.job.prepare import prepare
-from loraedit.settings.edit import make_settings
+from loraedit.settings import make_settings
 
 CPU = torch.device("cpu")
 SIDE = 64

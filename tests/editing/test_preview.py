@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Scene
+from scenes import Scene
 
 import loraedit
 from loraedit.types import Clip
@@ -18,7 +18,7 @@ from loraedit.video import read_image
 @pytest.fixture(scope="module")
 def runs(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """One edit with all previews and one with none."""
-    from conftest import make_scene
+    from scenes import make_scene
 
     scene, folder, model = make_scene(), tmp_path_factory.mktemp("previews"), checkpoint
     told: list[tuple[str, str]] = []

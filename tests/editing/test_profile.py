@@ -8,7 +8,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import pytest
-from conftest import Scene
+from scenes import Scene
 
 import loraedit
 from loraedit.editing.profiling import Profile

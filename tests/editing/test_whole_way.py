@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from films import MS, UNEVEN, Making, ffmpeg, length, make_film, packets, stored, tags, times
 from numpy.typing import NDArray
-from test_edit import EXAMPLE
+from scenes import EXAMPLE
 
 import loraedit
 from loraedit import video

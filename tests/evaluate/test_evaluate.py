@@ -15,7 +15,8 @@ import forked
 import numpy as np
 import pytest
 from browser import Page, find_chromium
-from conftest import HOSTILE_PROMPT, Scene
+from mutants import HOSTILE_PROMPT
+from scenes import Scene
 from tiny import save_tiny_clip
 
 import loraedit

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import forked
 import numpy as np
 import pytest
-from test_auto_mask import folder, run  # noqa: F401 - a fixture
-from test_tracking import square_at
+from squares import square_at, write_mask_inputs
 
 from loraedit.tracking import filled, hulls, soft_border, steady
 from loraedit.types import Plane
@@ -53,11 +53,13 @@ def test_flicker_goes_and_motion_stays() -> None:
 
 
 @pytest.mark.parametrize("shape", ["hull", "outline"])
-def test_the_command_takes_strokes_shapes_and_overrides(folder: Path, shape: str) -> None:  # noqa: F811
-    options = ["--stroke", "0:12,30,24,44", "--shape", shape, "--margin", "0.05", "--smooth", "1", "--fill-holes"]
-    done = run(folder, "source.mkv", *options, "--override", "3=seed.png", "--feather-px", "2", "--out", "m")
+def test_the_command_takes_strokes_shapes_and_overrides(tmp_path: Path, shape: str) -> None:
+    write_mask_inputs(tmp_path)
+    options = ["mask", "source.mkv", "--stroke", "0:12,30,24,44", "--shape", shape, "--margin", "0.05"]
+    options += ["--smooth", "1", "--fill-holes", "--override", "3=seed.png", "--feather-px", "2", "--out", "m"]
+    done = forked.run(options, tmp_path)
     assert done.returncode == 0, done.stderr
-    mask = read_clip(folder / "m").frames[..., 0]
+    mask = read_clip(tmp_path / "m").frames[..., 0]
     assert np.array_equal(mask[3] >= 128, square_at(8))
     assert (mask[1][square_at(12)] >= 128).mean() > 0.95 and (mask[1] >= 128).sum() < 3 * square_at(12).sum()
     assert 0 < mask[1][mask[1] > 0].min() < 128

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import Scene
+from scenes import Scene
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
@@ -38,7 +38,7 @@ from loraedit.planning.cards import GraphicsCard
 from loraedit.planning.fitting import LADDER, MARGIN_BYTES
 from loraedit.planning.meter import Meter, card_attention
 from loraedit.planning.skeleton import build
-from loraedit.settings.edit import Resources, TrainSettings, make_settings
+from loraedit.settings import Resources, TrainSettings, make_settings
 from loraedit.types import Size
 
 GB = 10**9

@@ -8,8 +8,8 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from conftest import make_scene
 from films import MS, UNEVEN, Making, make_film, times
+from scenes import make_scene
 
 from loraedit.types import Clip
 from loraedit.video import open_footage, read_clip, write_clip, write_part

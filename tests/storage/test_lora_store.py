@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Scene, make_scene
+from scenes import Scene, make_scene
 from typer.testing import CliRunner
 
 import loraedit
@@ -20,7 +20,7 @@ from loraedit.editing.segment_inputs import Workbench
 from loraedit.editing.train import WAITING
 from loraedit.errors import InputError
 from loraedit.job.prepare import prepare
-from loraedit.settings.edit import make_settings
+from loraedit.settings import make_settings
 from loraedit.storage.files import save_tensors
 from loraedit.storage.lora_store import Learnt, Store, open_store
 from loraedit.types import no_step

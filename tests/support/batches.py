@@ -10,7 +10,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from conftest import make_scene
+from scenes import make_scene
 
 from loraedit.batch.local import Report
 from loraedit.batch.schedule import Event
@@ -28,7 +28,7 @@ first_frame = "{{clip}}-{{look}}.png"
 mask = "5,7,20,25"
 steps = {steps}
 sampling_steps = {sampling_steps}
-looks = 1
+colour_variants = 1
 area = {area}
 """
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,12 +14,13 @@ from typing import Any
 
 import av
 import numpy as np
+from clips import smooth_clip
 from imageio_ffmpeg import get_ffmpeg_exe
-from test_video import smooth_clip
 
 from loraedit.types import Stored
 
 MS = Fraction(1, 1000)
+QUARTER_TURN_CLOCKWISE = (0, 1 << 16, 0, -1 << 16, 0, 0, 0, 0, 1 << 30)
 UNEVEN = (0, 40, 100, 110, 250)  # milliseconds; the last frame stays for 70
 OPTIONS = {
     "libx264": ("-crf", "4", "-bf", "0"),
@@ -141,3 +143,11 @@ def stored(path: Path) -> tuple[int, int, Fraction, tuple[int, ...] | None]:
         data = next(container.decode(video=0)).side_data.get("DISPLAYMATRIX")
         matrix = None if data is None else tuple(np.frombuffer(data, np.int32).tolist())
         return picture.width, picture.height, picture.sample_aspect_ratio or Fraction(1), matrix
+
+
+def turn(path: Path, matrix: tuple[int, ...]) -> None:
+    """Sets the display matrix in the track header of an mp4."""
+    data = bytearray(path.read_bytes())
+    start = data.index(b"tkhd") + 4 + 40
+    data[start : start + 36] = struct.pack(">9i", *matrix)
+    path.write_bytes(data)

@@ -9,8 +9,8 @@ from pathlib import Path
 import av
 import cv2
 import numpy as np
-from conftest import make_scene
 from PIL import Image as PilImage
+from scenes import make_scene
 
 from loraedit.types import Clip, Frames
 from loraedit.video import write_clip, write_image

@@ -14,9 +14,20 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["MUTATIONS", "hostile_json", "hostile_tensors", "huge_png", "lying", "mutate", "pickled", "zip_slip"]
+__all__ = [
+    "HOSTILE_PROMPT",
+    "MUTATIONS",
+    "hostile_json",
+    "hostile_tensors",
+    "huge_png",
+    "lying",
+    "mutate",
+    "pickled",
+    "zip_slip",
+]
 
 Rng = np.random.Generator
+HOSTILE_PROMPT = """</p><img src="http://127.0.0.1:9/a.png"><script>document.title = 'run'</script>"""
 FIELDS = {
     "mp4": (b"mvhd", b"tkhd", b"mdhd", b"elst", b"stts", b"ctts", b"stsz", b"stsc", b"stco", b"stss", b"avc1", b"mdat"),
     "mkv": (b"\x44\x89", b"\xb0", b"\xba", b"\x2a\xd7\xb1", b"\x23\xe3\x83", b"\x1f\x43\xb6\x75", b"\xae", b"\xe7"),

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import PAPERS_METHOD, make_scene
 from PIL import Image
+from scenes import make_scene
+from tiny_cards import write_card
 from tiny_hunyuan import save_tiny_hunyuan
 from tiny_hunyuan15 import save_tiny_hunyuan15
 from tiny_ltx import save_tiny_ltx
@@ -27,13 +28,12 @@ from loraedit.families.base import Encoded, Family, batch
 from loraedit.families.card import read_card
 from loraedit.lora.adapter import attach, attach_lora, lora_parameters, save_lora
 from loraedit.sampling.sampler import initial_noise, sample
-from loraedit.settings.edit import SamplingSettings
+from loraedit.settings import SamplingSettings
 from loraedit.types import Frames, Pixels
 from loraedit.video.scaling import to_float
 
 CPU = torch.device("cpu")
 PROMPT = "a red coat"
-RECIPE = {**PAPERS_METHOD, "steps": 2, "rank": 2, "lr": 1e-3, "sampling_steps": 2, "guidance": 1.0}
 
 
 @dataclass(frozen=True)
@@ -63,16 +63,13 @@ KINDS = {
 
 
 def save_all(place: Path) -> dict[str, Path]:
-    """A checkpoint of every kind, each with a card."""
-    saved = {name: kind.save(place / name) for name, kind in KINDS.items()}
-    return {name: with_card(folder, KINDS[name].area_px, KINDS[name].text_tokens) for name, folder in saved.items()}
+    """Writes a checkpoint of every kind, each with a card; returns the folders by kind."""
+    return {name: save_with_card(kind, place / name) for name, kind in KINDS.items()}
 
 
-def with_card(folder: Path, area_px: int, text_tokens: int) -> Path:
-    """A tiny checkpoint, given a card with a short recipe."""
-    card = {"area_px": area_px, "text_tokens": text_tokens, "recipe": RECIPE}
-    (folder / "loraedit.json").write_text(json.dumps(card))
-    return folder
+def save_with_card(kind: Kind, folder: Path) -> Path:
+    """Writes a checkpoint with a card that trains and samples in two steps."""
+    return write_card(kind.save(folder), kind.area_px, kind.text_tokens, steps=2, sampling_steps=2)
 
 
 def check_refused(folder: Path, copy: Path, change: dict[str, object], words: str) -> None:
@@ -176,7 +173,7 @@ def check_edit(family: Family, run: Path) -> None:
     look[scene.mask[-1]] = 255
     result = loraedit.edit(
         scene.source, scene.edited_first, scene.mask, model=str(family.card.folder), references={2 * step - 2: look},
-        crop="fixed", prompt="a red coat", hold=True, batch=2, segment_frames=step + 1, run=run,
+        crop="fixed", prompt="a red coat", blend_latents=True, batch_size=2, segment_frames=step + 1, run=run,
         steps=2, reference_steps=1, sampling_steps=2, rank=2,
     )  # fmt: skip
     assert result.outside_exact

@@ -15,7 +15,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from conftest import Scene
+from scenes import Scene
 
 from loraedit.types import Clip
 from loraedit.video import write_clip, write_image

@@ -13,14 +13,14 @@ import cv2
 import forked
 import numpy as np
 import pytest
-from test_propagation_cases import make_case
-from test_tracking import HEIGHT, WIDTH, ground, moving_square, overlap, square_at
+from squares import HEIGHT, WIDTH, ground, moving_square, overlap, square_at, write_mask_inputs
 
 import loraedit
+from benchmarks.propagation.cases import make_case
 from loraedit.errors import InputError, LoraEditError
 from loraedit.tracking import changed_region, mask_from_edit
 from loraedit.types import Clip, Frames, Image, Mask
-from loraedit.video import read_clip, write_clip, write_image
+from loraedit.video import read_clip
 
 
 def made_from(frames: Frames, edits: dict[int, Image]) -> Mask:
@@ -163,17 +163,7 @@ def test_how_a_mask_is_made_is_not_said_of_a_mask_that_is_given(setting: dict[st
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    frames, truth = moving_square([8 + 4 * index for index in range(5)])
-    write_clip(tmp_path / "source.mkv", Clip(frames, Fraction(10)))
-    look = frames[0].copy()
-    look[truth[0]] = 255 - look[truth[0]]
-    write_image(tmp_path / "edited.png", look)
-    write_image(tmp_path / "same.png", frames[0])
-    write_image(tmp_path / "restyled.png", 255 - frames[0])
-    write_image(tmp_path / "shifted.png", np.roll(frames[0], 3, 1))
-    write_image(tmp_path / "seed.png", np.repeat(truth[0][..., None] * np.uint8(255), 3, -1))
-    write_image(tmp_path / "small.png", frames[0, :20, :20])
-    return tmp_path
+    return write_mask_inputs(tmp_path)
 
 
 def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -7,49 +7,16 @@ from fractions import Fraction
 import cv2
 import numpy as np
 import pytest
+from squares import HEIGHT, SIDE, WIDTH, ground, moving_square, overlap, patch, square_at
 
 from loraedit.tracking import FlowTracker, Hints, View, seed_from_hints
-from loraedit.types import Clip, Frames, Image, Mask, OnStep, Plane, no_step
-
-HEIGHT, WIDTH = 72, 120
-SIDE = 22
-
-
-def ground(seed: int = 0) -> Image:
-    """Smooth noise, as backgrounds are."""
-    noise = np.random.default_rng(seed).integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
-    return cv2.normalize(cv2.GaussianBlur(noise, (0, 0), 1.5), None, 60, 200, cv2.NORM_MINMAX)
-
-
-def patch(seed: int = 1) -> Image:
-    """A reddish square with a pattern."""
-    noise = np.random.default_rng(seed).integers(0, 80, (SIDE, SIDE, 3), np.uint8)
-    return cv2.GaussianBlur(noise, (0, 0), 1.0) + np.array([150, 0, 0], np.uint8)
-
-
-def square_at(left: int, top: int = 25) -> Plane:
-    mask = np.zeros((HEIGHT, WIDTH), bool)
-    mask[top : top + SIDE, max(left, 0) : max(left + SIDE, 0)] = True
-    return mask
-
-
-def moving_square(lefts: list[int], top: int = 25) -> tuple[Frames, Mask]:
-    """A square that moves over noise, and where it is."""
-    frames = np.repeat(ground()[None], len(lefts), 0)
-    for frame, left in zip(frames, lefts, strict=True):
-        frame[top : top + SIDE, left : left + SIDE] = patch()
-    return frames, np.stack([square_at(left, top) for left in lefts])
+from loraedit.types import Clip, Frames, Mask, OnStep, Plane, no_step
 
 
 def follow(frames: Frames, seeds: dict[int, Plane], on_step: OnStep = no_step) -> Mask:
     """The embedded tracker's answer to masks."""
     shown = {index: Hints(mask=seed) for index, seed in seeds.items()}
     return np.stack(list(FlowTracker().track(View(Clip(frames, Fraction(10))), shown, on_step)))
-
-
-def overlap(one: Mask, other: Mask) -> list[float]:
-    """Intersection over union, frame by frame."""
-    return [float((a & b).sum() / max((a | b).sum(), 1)) for a, b in zip(one, other, strict=True)]
 
 
 @pytest.mark.parametrize("key", [0, 4, 8])

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import Scene
+from encoded import CPU, encode_motion
+from scenes import Scene
 
 import loraedit
 from loraedit.errors import InputError
 from loraedit.families.card import NANO, read_card
-from loraedit.settings.edit import TrainSettings, make_settings, parse_budget
+from loraedit.settings import TrainSettings, make_settings, parse_budget
 from loraedit.training import loop
 from loraedit.training.state import TrainState
 from loraedit.training.stopping import last_step, rate, settles
@@ -99,8 +100,6 @@ def test_a_run_that_stops_when_it_has_learnt_ends_alike_after_an_interruption(
 
 
 def test_the_held_out_loss_is_of_the_edit_zone_alone(checkpoint: Path, scene: Scene) -> None:
-    from test_training import CPU, encode_motion
-
     from loraedit.families import open_family
     from loraedit.training.stopping import held_out_loss
 

@@ -13,9 +13,8 @@ import av
 import cv2
 import numpy as np
 import pytest
+from clips import gradient, noise, noisy_clip, save_png
 from films import MS, UNEVEN, Making, ffmpeg, length, make_film, packets, raw, stored, tags, times
-from numpy.typing import NDArray
-from test_video import noise, noisy_clip, save_png
 
 from loraedit import video
 from loraedit.errors import InputError, ShapeError
@@ -24,12 +23,6 @@ from loraedit.video import decoding
 from loraedit.video.pixels import Layout, conform, narrow
 
 FPS = Fraction(25)
-
-
-def gradient(frames: int, height: int = 48, width: int = 64, channels: int = 3) -> NDArray[np.uint16]:
-    """Soft gradients that drift, over all of 16 bits."""
-    f, y, x, c = np.indices((frames, height, width, channels))
-    return (20000 + 300 * x + 400 * y + 211 * f + 1237 * c).astype(np.uint16)
 
 
 def make_drift(path: Path, encoder: str, pixels: str, **making: Any) -> None:
@@ -280,7 +273,7 @@ def test_what_people_see_is_the_stored_picture_rounded(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("codec", "name", "pixels", "lost"),
     [
-        ("h264", "out.mp4", "yuv420p", ["8 of the 10 bits", "opacity"]),
+        ("h264", "out.mp4", "yuv420p", ["8 of 10 bits", "opacity"]),
         ("h265", "out.mp4", "yuv420p10le", ["opacity"]),
         ("av1", "out.mp4", "yuv420p10le", ["opacity"]),
         ("prores", "out.mov", "yuva444p12le", []),

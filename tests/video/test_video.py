@@ -2,49 +2,21 @@
 
 from __future__ import annotations
 
-import struct
 from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
+from clips import FPS, difference, noise, noisy_clip, save_png, smooth_clip
+from films import QUARTER_TURN_CLOCKWISE, turn
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 from PIL import Image
 
 from loraedit import video
 from loraedit.errors import InputError
 from loraedit.types import Clip, Size
-
-FPS = Fraction(30000, 1001)
-QUARTER_TURN_CLOCKWISE = (0, 1 << 16, 0, -1 << 16, 0, 0, 0, 0, 1 << 30)
-
-
-def noise(*shape: int, seed: int = 0) -> NDArray[np.uint8]:
-    return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
-
-
-def noisy_clip(frames: int = 3, height: int = 32, width: int = 48, fps: Fraction = FPS) -> Clip:
-    return Clip(noise(frames, height, width, 3), fps)
-
-
-def smooth_clip(frames: int = 5, height: int = 32, width: int = 48) -> Clip:
-    """Soft colour gradients that drift: easy on 4:2:0 chroma, so that errors are the matrix's or the codec's."""
-    f, y, x = np.indices((frames, height, width))
-    colours = np.stack([40 + 3 * x + f, 200 - 3 * y - f, 60 + x + y], axis=-1)
-    return Clip(colours.clip(0, 255).astype(np.uint8), FPS)
-
-
-def difference(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> NDArray[np.int64]:
-    return np.abs(one.astype(np.int64) - other.astype(np.int64))
-
-
-def save_png(path: Path, height: int = 4, width: int = 6, seed: int = 0) -> NDArray[np.uint8]:
-    pixels = noise(height, width, 3, seed=seed)
-    Image.fromarray(pixels).save(path)
-    return pixels
 
 
 def write_sound(path: Path) -> None:
@@ -137,14 +109,6 @@ def test_the_same_frames_give_the_same_bytes(tmp_path: Path, name: str, clip: Cl
 
 
 # Reading
-
-
-def turn(path: Path, matrix: tuple[int, ...]) -> None:
-    """Set the display matrix in the track header of an mp4."""
-    data = bytearray(path.read_bytes())
-    start = data.index(b"tkhd") + 4 + 40
-    data[start : start + 36] = struct.pack(">9i", *matrix)
-    path.write_bytes(data)
 
 
 def test_rotated_videos_come_out_upright(tmp_path: Path) -> None:

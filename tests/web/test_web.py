@@ -16,8 +16,8 @@ from typing import Any
 import forked
 import numpy as np
 import pytest
-from conftest import make_scene
 from PIL import Image as PilImage
+from scenes import make_scene
 
 from loraedit.errors import InputError
 from loraedit.types import Clip

@@ -9,7 +9,7 @@ from pathlib import Path
 import forked
 import pytest
 from browser import find_chromium
-from conftest import make_scene
+from scenes import make_scene
 
 pytest.importorskip("uvicorn", reason="the page needs the extra 'web'")
 

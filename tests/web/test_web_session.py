@@ -10,9 +10,9 @@ from fractions import Fraction
 from pathlib import Path
 
 import pytest
-from conftest import make_scene
 from films import Making, make_film, packets
 from PIL import Image as PilImage
+from scenes import make_scene
 
 from loraedit.errors import InputError
 from loraedit.types import Clip

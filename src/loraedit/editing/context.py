@@ -12,7 +12,7 @@ from loraedit.families import open_family
 from loraedit.families.base import Family
 from loraedit.job.prepare import Job
 from loraedit.runs.folder import RUN_FORMAT, input_hashes
-from loraedit.settings.edit import EditSettings, Resources
+from loraedit.settings import ResolvedSettings, Resources
 from loraedit.storage.files import fingerprint
 from loraedit.storage.lora_store import Store
 from loraedit.version import versions
@@ -43,7 +43,7 @@ class EditContext:
     model_key: str
 
     @property
-    def settings(self) -> EditSettings:
+    def settings(self) -> ResolvedSettings:
         """The resolved settings of the job."""
         return self.job.settings
 

@@ -24,7 +24,7 @@ from loraedit.masks.compositing import composite, restore_detail
 from loraedit.masks.shaping import feather
 from loraedit.runtime.distributed import together
 from loraedit.sampling.sampler import sample
-from loraedit.settings.edit import EditSettings
+from loraedit.settings import ResolvedSettings
 from loraedit.storage.files import save_tensors, try_load_tensors
 from loraedit.types import Frames
 from loraedit.video.scaling import from_working
@@ -91,7 +91,7 @@ class TargetGeneration:
         latents, reused = self._latents(key, encoded, index)
         with self.reporter.phase("decode", part, parts):
             generated = _decode(context, self.bench, latents, len(segment))
-            if scene.carried is None or not context.settings.detail:
+            if scene.carried is None or not context.settings.restore_detail:
                 return generated, reused
             seen = _decode(context, self.bench, encoded.condition[-context.job.card.latent_channels :], len(segment))
             return restore_detail(generated, scene.carried.frames, seen, scene.carried.trust), reused
@@ -144,12 +144,12 @@ def first_condition(context: EditContext, bench: Workbench) -> Sample:
     return _condition(context.settings, bench, scene)
 
 
-def _condition(settings: EditSettings, bench: Workbench, scene: Scene) -> Sample:
+def _condition(settings: ResolvedSettings, bench: Workbench, scene: Scene) -> Sample:
     """Returns the condition of a segment. An image encoder always sees the user's first frame."""
     # Only the motion LoRA reads a mask inside a frame; without it the model gets plain image-to-video.
     masked = settings.lora == "motion"
     mask = scene.mask if masked else np.ones_like(scene.mask)
-    anchors = scene.references if masked and settings.anchors else {}
+    anchors = scene.references if masked and settings.condition_on_references else {}
     first, fixed = scene.given[0], {**anchors, **{index: frame for index, frame in scene.given.items() if index}}
     condition = conditioning.inference_condition(scene.source, first, mask, settings.prompt, scene.shown, fixed)
     return replace(condition, image=bench.anchor(edited=True))

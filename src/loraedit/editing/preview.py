@@ -32,7 +32,7 @@ from loraedit.masks.tube import MaskTube
 from loraedit.runs.pictures import contact_sheet
 from loraedit.runtime.ranks import processes
 from loraedit.sampling.sampler import Held, experts_asked, sample
-from loraedit.settings.edit import SamplingSettings
+from loraedit.settings import SamplingSettings
 from loraedit.storage.files import write_bytes
 from loraedit.types import Clip, no_step
 from loraedit.video.scaling import from_working
@@ -54,9 +54,9 @@ def wants_previews(context: EditContext) -> bool:
 def start_is_cheap(context: EditContext) -> bool:
     """Returns True if the settings ask for a preview at the start and it costs little compared to the run."""
     settings, targets = context.settings, context.job.targets
-    steps = sum((settings.steps or 0) + (settings.reference_steps or 0) * bool(each.references) for each in targets)
-    training = 3 * steps * (settings.batch or 1) if settings.lora != "none" else 0  # a backward pass costs two forward
-    sampling = (settings.sampling_steps or 0) * len(context.job.segments) * len(targets)
+    steps = sum(settings.steps + settings.reference_steps * bool(each.references) for each in targets)
+    training = 3 * steps * settings.batch_size if settings.lora != "none" else 0  # a backward pass costs two forward
+    sampling = settings.sampling_steps * len(context.job.segments) * len(targets)
     return settings.preview and START_SHARE * (training + sampling) >= STEPS
 
 

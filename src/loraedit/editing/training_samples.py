@@ -13,7 +13,7 @@ from loraedit.editing.cache import StageCache
 from loraedit.editing.segment_inputs import Lesson, Workbench
 from loraedit.families.base import Encoded
 from loraedit.job.segments import TAUGHT_SEGMENTS, Segment, spread
-from loraedit.settings.edit import EditSettings
+from loraedit.settings import ResolvedSettings
 from loraedit.types import Pixels
 
 __all__ = ["TrainingSamples"]
@@ -48,7 +48,7 @@ class TrainingSamples:
     """
 
     def __init__(
-        self, settings: EditSettings, segments: Sequence[Segment], bench: Workbench, cache: StageCache
+        self, settings: ResolvedSettings, segments: Sequence[Segment], bench: Workbench, cache: StageCache
     ) -> None:
         self._settings, self._bench, self._cache = settings, bench, cache
         references = sorted(bench.target.references) if settings.reference_steps else []
@@ -84,7 +84,7 @@ class TrainingSamples:
         """Makes the motion samples of a segment: the source itself, and its share of the colour variants."""
         rng = np.random.default_rng((self._settings.train_seed, 3))
         samples = []
-        for variant in range(self._settings.looks or 1):
+        for variant in range(self._settings.colour_variants):
             recolour = conditioning.recolour(rng) if variant else _unchanged
             share = (variant - 1) % len(self._motion_segments)
             if variant and share != self._motion_segments.index(segment):
@@ -98,7 +98,7 @@ class TrainingSamples:
         """Makes the motion samples of a segment in one colour variant; variant 0 is the source itself."""
         source, prompt = recolour(lesson.source), self._settings.source_prompt
         hints = [Hint(recolour(hint.pixels), hint.trust) for hint in lesson.taught]
-        kept = [*range(1, segment.given), *(lesson.references if self._settings.anchors else ())]
+        kept = [*range(1, segment.given), *(lesson.references if self._settings.condition_on_references else ())]
         if self._settings.lora == "naive":
             samples = [conditioning.naive_sample(source, prompt, kept)]
         else:  # the source itself is shown with each hint, a colour variant with one of them in turn

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from loraedit.errors import InputError
 from loraedit.masks.shaping import box_regions
 from loraedit.optical_flow.dis import Field, at, grid
+from loraedit.settings import DEFAULT_MARGIN
 from loraedit.tracking.base import Hints, Planes, Tracker
 from loraedit.tracking.changes import changed_region, name_of_frame
 from loraedit.tracking.embedded import FlowTracker, track_small
@@ -51,7 +52,7 @@ class Loose:
         shape: of each region: its ``box`` (as far as it lies near the region), its ``hull``, or its own ``outline``.
     """
 
-    margin: float = 0.15
+    margin: float = DEFAULT_MARGIN
     shape: Literal["box", "hull", "outline"] = "box"
 
 
