@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from loraedit.diffusion.samples import FILL, Sample
 from loraedit.families.base import Encoded, Expert
+from loraedit.families.encoder_passes import read_picture, read_prompt
 from loraedit.families.loading import compute_dtype, load_component, load_part, load_scheduler, loading
 from loraedit.families.model_card import ModelCard
 from loraedit.masks.packing import pack_keep_mask
@@ -29,13 +30,13 @@ from loraedit.runtime.memory import tile
 from loraedit.settings import LoraTargets, Resources
 from loraedit.types import Mask, OnStep, Pixels
 
-__all__ = ["Fields", "OneMaskFamily", "shown_where_kept"]
+__all__ = ["Fields", "KeepChannelFamily", "shown_where_kept"]
 
 Fields = dict[str, Tensor]
 """Some fields of :class:`Encoded` by name, each of one sample."""
 
 
-class OneMaskFamily(ABC):
+class KeepChannelFamily(ABC):
     """See :class:`loraedit.families.base.Family`."""
 
     transformer_kind: ClassVar[Any]
@@ -92,6 +93,13 @@ class OneMaskFamily(ABC):
         fields = self._describe([(prompt, None)], device)[0]
         return {name: value for name, value in fields.items() if name != "image"}
 
+    def run_encoder(self, name: str, encoder: Any) -> None:
+        """See :class:`loraedit.families.base.Family`."""
+        if name == "image_encoder":
+            read_picture(encoder)
+        else:
+            read_prompt(encoder, self.card.settings.text_tokens)
+
     @abstractmethod
     def _describe(self, pairs: Sequence[tuple[str, Pixels | None]], device: torch.device) -> list[Fields]:
         """Prompt and image embeddings of (prompt, frame ``[1, H, W, 3]`` or None), on the CPU, float32."""
@@ -130,18 +138,23 @@ class OneMaskFamily(ABC):
         video = torch.from_numpy(pixels).permute(3, 0, 1, 2)[None].to(vae.device)
         tile(vae, self.resources, *pixels.shape[1:3])
         with torch.inference_mode():
-            latents = self._normalise(vae, vae.encode(video).latent_dist.mode())[0].float().cpu()
+            latents = self.vae_encode(vae, video)[0].float().cpu()
         return latents.clone()
 
     def decode(self, latents: Tensor, device: torch.device) -> Pixels:
         """Pixels ``[F, H, W, 3]`` in [-1, 1] of latents ``[c, f, h, w]``."""
         with self._vae(device) as vae, torch.inference_mode():
             tile(vae, self.resources, *(self.card.spatial * side for side in latents.shape[2:]))
-            video = self._decode(vae, latents[None].to(device, torch.float32))
+            video = self.vae_decode(vae, latents[None].to(device, torch.float32))
             pixels: Pixels = np.asarray(video[0].permute(1, 2, 3, 0).float().cpu())
         return pixels
 
-    def _decode(self, vae: Any, latents: Tensor) -> Tensor:
+    def vae_encode(self, vae: Any, video: Tensor) -> Tensor:
+        """See :class:`loraedit.families.base.Family`."""
+        return self._normalise(vae, vae.encode(video).latent_dist.mode())
+
+    def vae_decode(self, vae: Any, latents: Tensor) -> Tensor:
+        """See :class:`loraedit.families.base.Family`."""
         video: Tensor = vae.decode(self._normalise(vae, latents, back=True), return_dict=False)[0]
         return video
 

@@ -24,9 +24,9 @@ from transformers import (
 )
 
 from loraedit.families.base import Encoded
-from loraedit.families.hunyuan import DOUBLE_BLOCK
+from loraedit.families.hunyuan.family import DOUBLE_BLOCK
+from loraedit.families.keep_channel import Fields, KeepChannelFamily
 from loraedit.families.loading import compute_dtype, load_component, loading
-from loraedit.families.one_mask import Fields, OneMaskFamily
 from loraedit.settings import LoraTargets
 from loraedit.types import Pixels
 from loraedit.video.scaling import to_uint8
@@ -40,7 +40,7 @@ GLYPHS = 256
 """Places for what a prompt has in quotation marks, as in the pipeline."""
 
 
-class Hunyuan15Family(OneMaskFamily):
+class Hunyuan15Family(KeepChannelFamily):
     """See :class:`loraedit.families.base.Family`."""
 
     transformer_kind = HunyuanVideo15Transformer3DModel

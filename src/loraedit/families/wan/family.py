@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from loraedit.diffusion.samples import Sample
 from loraedit.families.base import Encoded, Expert
+from loraedit.families.encoder_passes import read_picture, read_prompt
 from loraedit.families.loading import (
     compute_dtype,
     free,
@@ -30,11 +31,10 @@ from loraedit.families.loading import (
     load_scheduler,
     loading,
 )
-from loraedit.families.lora_names import WAN_LINEARS, native_name
 from loraedit.families.model_card import ModelCard
 from loraedit.families.single_file import load_single_file
-from loraedit.families.wan_cpu.block import write_out
-from loraedit.families.wan_layout import SCALES, diffusers_name
+from loraedit.families.wan.cpu import cpu_kernels_apply, use_cpu_kernels
+from loraedit.families.wan.tensors import SCALES, WAN_LINEARS, native_name, tensor_name
 from loraedit.masks.packing import pack_keep_mask, pack_token_mask
 from loraedit.runtime.devices import computed_in
 from loraedit.runtime.memory import tile
@@ -161,6 +161,13 @@ class WanFamily:
         free()
         return embeddings
 
+    def run_encoder(self, name: str, encoder: Any) -> None:
+        """See :class:`loraedit.families.base.Family`."""
+        if name == "image_encoder":
+            read_picture(encoder)
+        else:
+            read_prompt(encoder, self.card.settings.text_tokens)
+
     def _pipeline(self, *wanted: str, device: torch.device) -> Any:
         """Diffusers' own pipeline with these components only, on the device."""
         kind = getattr(diffusers, self.card.pipeline)
@@ -181,20 +188,29 @@ class WanFamily:
         video = torch.from_numpy(pixels).permute(3, 0, 1, 2)[None].to(vae.device)
         tile(vae, self.resources, *pixels.shape[1:3])
         with torch.inference_mode():
-            latents = vae.encode(video).latent_dist.mode()
-            mean, inverse_std = _statistics(vae, latents)
-            normalised: Tensor = ((latents - mean) * inverse_std)[0].float().cpu()
-        return normalised.clone()
+            latents = self.vae_encode(vae, video)[0].float().cpu()
+        return latents.clone()
 
     def decode(self, latents: Tensor, device: torch.device) -> Pixels:
         """Pixels ``[F, H, W, 3]`` in [-1, 1] of latents ``[c, f, h, w]``."""
         with self._vae(device) as vae, torch.inference_mode():
-            z = latents[None].to(device, torch.float32)
             tile(vae, self.resources, *(self.card.spatial * side for side in latents.shape[2:]))
-            mean, inverse_std = _statistics(vae, z)
-            video = vae.decode(z / inverse_std + mean, return_dict=False)[0]
+            video = self.vae_decode(vae, latents[None].to(device, torch.float32))
             pixels: Pixels = video[0].permute(1, 2, 3, 0).float().cpu().numpy()
         return pixels
+
+    def vae_encode(self, vae: Any, video: Tensor) -> Tensor:
+        """See :class:`loraedit.families.base.Family`."""
+        latents = vae.encode(video).latent_dist.mode()
+        mean, inverse_std = _statistics(vae, latents)
+        normalised: Tensor = (latents - mean) * inverse_std
+        return normalised
+
+    def vae_decode(self, vae: Any, latents: Tensor) -> Tensor:
+        """See :class:`loraedit.families.base.Family`."""
+        mean, inverse_std = _statistics(vae, latents)
+        video: Tensor = vae.decode(latents / inverse_std + mean, return_dict=False)[0]
+        return video
 
     # ---- the transformer -----------------------------------------------------------------------------------------
 
@@ -204,12 +220,12 @@ class WanFamily:
         file = self.card.files.get(expert.name)
         with loading(self.card):
             if file is not None:
-                transformer = load_single_file(kind, file, diffusers_name, SCALES, dtype)
+                transformer = load_single_file(kind, file, tensor_name, SCALES, dtype)
             else:
                 transformer = load_part(self.card, kind, expert.name, dtype)
         module: nn.Module = transformer.eval().requires_grad_(False)
-        if device.type == "cpu" and self.resources.attention is None and not self.resources.compile_blocks:
-            write_out(module)
+        if cpu_kernels_apply(device, self.resources):
+            use_cpu_kernels(module)
         return module
 
     def velocity(self, transformer: Any, latents: Tensor, timestep: Tensor, condition: Encoded) -> Tensor:

@@ -1,4 +1,4 @@
-"""Some tokens of a clip at a time, where no gradient is asked for: what is wide or exact on the way stays small."""
+"""Computes a result token by token group, where no gradient is needed: large intermediates stay small."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from torch import Tensor
 __all__ = ["by_rows"]
 
 ROWS = 1024
-"""So many tokens at a time; more are hardly faster."""
+"""Tokens at a time; more are hardly faster."""
 
 
 def by_rows(make: Callable[[slice], Tensor], length: int) -> Tensor:
-    """All that ``make`` gives, ``[N, L, D]``, of so many tokens.
+    """Returns the results of ``make`` for all tokens, ``[N, L, D]``.
 
     Args:
-        make: of the tokens of a slice, ``[N, l, D]``.
+        make: computes the result for the tokens of a slice, ``[N, l, D]``.
+        length: the number of tokens L.
     """
     if length <= ROWS:
         return make(slice(0, length))

@@ -9,10 +9,49 @@ from typing import Any
 
 from loraedit.errors import ModelError
 from loraedit.families.folder import Shapes
-from loraedit.families.lora_names import WAN_BLOCK, WAN_LINEARS, WAN_REST
 
-__all__ = ["SCALES", "check_shapes", "config_of", "diffusers_name"]
+__all__ = [
+    "BLOCK_NAMES",
+    "SCALES",
+    "TOP_NAMES",
+    "WAN_BLOCK",
+    "WAN_LINEARS",
+    "WAN_REST",
+    "check_shapes",
+    "config_of",
+    "native_name",
+    "tensor_name",
+]
 
+WAN_LINEARS = {
+    "attn1.to_q": "self_attn.q", "attn1.to_k": "self_attn.k", "attn1.to_v": "self_attn.v",
+    "attn1.to_out.0": "self_attn.o", "attn2.to_q": "cross_attn.q", "attn2.to_k": "cross_attn.k",
+    "attn2.to_v": "cross_attn.v", "attn2.to_out.0": "cross_attn.o", "ffn.net.0.proj": "ffn.0", "ffn.net.2": "ffn.2",
+}  # fmt: skip
+"""Linear layers of a Wan block that every relative has: diffusers' name and Wan's own."""
+
+WAN_BLOCK = {
+    **WAN_LINEARS,
+    "attn2.add_k_proj": "cross_attn.k_img", "attn2.add_v_proj": "cross_attn.v_img",
+    "attn1.norm_q": "self_attn.norm_q", "attn1.norm_k": "self_attn.norm_k",
+    "attn2.norm_q": "cross_attn.norm_q", "attn2.norm_k": "cross_attn.norm_k",
+    "attn2.norm_added_k": "cross_attn.norm_k_img", "norm2": "norm3",
+}  # fmt: skip
+"""Every layer of a Wan block, in the same way."""
+
+WAN_REST = {
+    "patch_embedding": "patch_embedding", "proj_out": "head.head",
+    "condition_embedder.time_embedder.linear_1": "time_embedding.0",
+    "condition_embedder.time_embedder.linear_2": "time_embedding.2",
+    "condition_embedder.time_proj": "time_projection.1",
+    "condition_embedder.text_embedder.linear_1": "text_embedding.0",
+    "condition_embedder.text_embedder.linear_2": "text_embedding.2",
+    "condition_embedder.image_embedder.norm1": "img_emb.proj.0",
+    "condition_embedder.image_embedder.ff.net.0.proj": "img_emb.proj.1",
+    "condition_embedder.image_embedder.ff.net.2": "img_emb.proj.3",
+    "condition_embedder.image_embedder.norm2": "img_emb.proj.4",
+}  # fmt: skip
+"""And those outside the blocks."""
 BLOCK_NAMES = {**WAN_BLOCK, "scale_shift_table": "modulation"}
 TOP_NAMES = {
     **WAN_REST,
@@ -28,7 +67,16 @@ SCALES = (".scale_weight", ".weight_scale")
 IGNORED = ("scaled_fp8", ".scale_input", ".input_scale", ".comfy_quant", *SCALES)
 
 
-def diffusers_name(name: str) -> str | None:
+def native_name(layer: str) -> str:
+    """``blocks.3.attn1.to_q`` -> ``blocks.3.self_attn.q``."""
+    block = re.match(r"blocks\.\d+\.", layer)
+    if block is None:
+        return WAN_REST.get(layer, layer)
+    name = layer[block.end() :]
+    return f"{block[0]}{WAN_BLOCK.get(name, name)}"
+
+
+def tensor_name(name: str) -> str | None:
     """Diffusers' name of a tensor under either name, with or without ComfyUI's prefix; None for a helper of fp8."""
     name = re.sub(r"^(model\.)?diffusion_model\.", "", name)
     if name.endswith(IGNORED) or ".norm_added_q." in name:

@@ -11,8 +11,8 @@ from diffusers.pipelines.ltx.pipeline_ltx_condition import linear_quadratic_sche
 from torch import Tensor
 
 from loraedit.families.base import TIMESTEPS, Encoded
+from loraedit.families.keep_channel import Fields, KeepChannelFamily, shown_where_kept
 from loraedit.families.loading import free, load_pipeline, load_scheduler
-from loraedit.families.one_mask import Fields, OneMaskFamily, shown_where_kept
 from loraedit.types import Pixels
 
 __all__ = ["FRAME_RATE", "LtxFamily", "positions"]
@@ -24,7 +24,7 @@ DECODE_TIMESTEP = 0.05
 """What a decoder that reads a timestep is told, as in the examples of its authors; no noise is added with it."""
 
 
-class LtxFamily(OneMaskFamily):
+class LtxFamily(KeepChannelFamily):
     """See :class:`loraedit.families.base.Family`."""
 
     pipeline_kind: ClassVar[Any] = LTXConditionPipeline
@@ -74,7 +74,8 @@ class LtxFamily(OneMaskFamily):
         turned: Tensor = turn(latents, vae.latents_mean, vae.latents_std, vae.config.scaling_factor)
         return turned
 
-    def _decode(self, vae: Any, latents: Tensor) -> Tensor:
+    def vae_decode(self, vae: Any, latents: Tensor) -> Tensor:
+        """See :class:`loraedit.families.base.Family`."""
         raw = self._normalise(vae, latents, back=True)
         timestep = torch.tensor([DECODE_TIMESTEP]).to(raw) if vae.config.timestep_conditioning else None
         video: Tensor = vae.decode(raw, timestep, return_dict=False)[0]

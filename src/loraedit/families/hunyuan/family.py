@@ -17,8 +17,9 @@ from PIL import Image
 from torch import Tensor
 
 from loraedit.families.base import Encoded
+from loraedit.families.encoder_passes import read_picture_and_prompt, read_prompt
+from loraedit.families.keep_channel import Fields, KeepChannelFamily, shown_where_kept
 from loraedit.families.loading import free, load_pipeline
-from loraedit.families.one_mask import Fields, OneMaskFamily, shown_where_kept
 from loraedit.types import Pixels
 from loraedit.video.scaling import to_uint8
 
@@ -32,7 +33,7 @@ DOUBLE_BLOCK = (
 SINGLE_BLOCK = ("attn.to_q", "attn.to_k", "attn.to_v", "proj_mlp", "proj_out")
 
 
-class HunyuanFamily(OneMaskFamily):
+class HunyuanFamily(KeepChannelFamily):
     """See :class:`loraedit.families.base.Family`."""
 
     transformer_kind = HunyuanVideoTransformer3DModel
@@ -75,6 +76,11 @@ class HunyuanFamily(OneMaskFamily):
         del pipeline
         free()
         return [{name: value.clone() for name, value in fields.items()} for fields in described]
+
+    def run_encoder(self, name: str, encoder: Any) -> None:
+        """See :class:`loraedit.families.base.Family`."""
+        run = read_picture_and_prompt if name == "text_encoder" else read_prompt
+        run(encoder, self.card.settings.text_tokens)
 
     def velocity(self, transformer: Any, latents: Tensor, timestep: Tensor, condition: Encoded) -> Tensor:
         """v_theta of noisy latents ``[B, c, f, h, w]`` at timesteps ``[B]`` (1000 t), float32."""

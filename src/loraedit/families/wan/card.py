@@ -10,20 +10,9 @@ from loraedit.errors import ModelError
 from loraedit.families.folder import AGAIN, Shapes, file_shapes, lora_rank, read_card_file, read_json
 from loraedit.families.known import usual_settings
 from loraedit.families.model_card import ModelCard, SingleFile, prior_file
-from loraedit.families.wan_layout import check_shapes, config_of, diffusers_name
+from loraedit.families.wan.tensors import check_shapes, config_of, tensor_name
 
-__all__ = ["WAN_CLASSES", "check_wan_transformer", "read_wan_card"]
-
-WAN_CLASSES = {
-    "transformer": r"diffusers\.(Wan|SkyReelsV2)Transformer3DModel",
-    "transformer_2": r"diffusers\.WanTransformer3DModel",
-    "vae": r"diffusers\.AutoencoderKLWan",
-    "text_encoder": r"transformers\.(UM)?T5EncoderModel",
-    "image_encoder": r"transformers\.CLIPVisionModel(WithProjection)?",
-    "image_processor": r"transformers\.CLIP\w*Processor\w*",
-    "tokenizer": r"transformers\.\w*Tokeniz\w*",
-    "scheduler": r"diffusers\.\w+Scheduler",
-}
+__all__ = ["check_wan_transformer", "read_wan_card"]
 
 
 def read_wan_card(folder: Path, index: dict[str, Any], files: Mapping[str, Path]) -> ModelCard:
@@ -135,4 +124,4 @@ def _check_channels(where: Path, config: Mapping[str, Any], latents: int, tempor
 
 def _renamed(shapes: Shapes) -> Shapes:
     """By diffusers' names, without the helpers of fp8."""
-    return {new: shape for name, shape in shapes.items() if (new := diffusers_name(name)) is not None}
+    return {new: shape for name, shape in shapes.items() if (new := tensor_name(name)) is not None}

@@ -1,7 +1,7 @@
-"""The feed-forward of Wan's blocks on a CPU, written out: of what is wide, nothing is saved for the gradient.
+"""The feed-forward layers of Wan's blocks on a CPU, without saving any wide tensor for the gradient.
 
-It runs some rows at a time, and the gradient computes what lies between its two products again. The activation and its
-slope are computed in float32, in place, on tiles that stay in a core's own cache.
+They run over a few rows at a time, and the gradient recomputes everything between the two matrix products. The
+activation and its derivative are computed in float32, in place, on tiles that fit into the cache of a core.
 """
 
 from __future__ import annotations
@@ -17,33 +17,33 @@ from diffusers.models.attention import FeedForward
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from loraedit.families.wan_cpu.lora_linear import Adapted, LoraLinear
-from loraedit.families.wan_cpu.rows import by_rows
+from loraedit.families.lora_linear import AdaptedLinear, LoraLinear
+from loraedit.families.wan.cpu.rows import by_rows
 
-__all__ = ["feed"]
+__all__ = ["feed_forward"]
 
 ROWS = 1024
-"""So many rows at a time where a gradient is asked for."""
+"""Rows at a time where a gradient is needed."""
 TILE = 2**16
-"""So many values at a time between the two products: some such tables in float32 lie in a core's own cache."""
+"""Values at a time between the two products: a few tiles of this size in float32 fit into the cache of a core."""
 SLOPE = 2 * math.sqrt(2 / math.pi)
 CUBIC = 0.044715 * SLOPE
-"""GELU's approximation by a tanh is x s(x), s = sigmoid(SLOPE x + CUBIC x^3)."""
+"""The tanh approximation of GELU is x s(x) with s = sigmoid(SLOPE x + CUBIC x^3)."""
 
 
-def feed(layers: FeedForward, x: Tensor) -> Tensor:
-    """What :class:`FeedForward` gives of ``[B, L, D]``."""
+def feed_forward(layers: FeedForward, x: Tensor) -> Tensor:
+    """Computes :meth:`FeedForward.forward` of ``[B, L, D]``."""
     first, _, second = layers.net
     assert isinstance(first, GELU)
     fed: Tensor
     if not torch.is_grad_enabled():
         return by_rows(lambda rows: second(_activated(first, x[:, rows])), x.shape[1])
-    adapted = [each.parts(x) for each in (first.proj, second) if isinstance(each, LoraLinear)]
-    parts = [part for each in adapted if each is not None for part in each]
-    if len(parts) < 2 * len(Adapted._fields) or first.approximate != "tanh":
+    adapted = [layer.single_adapter(x) for layer in (first.proj, second) if isinstance(layer, LoraLinear)]
+    parts = [part for layer in adapted if layer is not None for part in layer]
+    if len(parts) < 2 * len(AdaptedLinear._fields) or first.approximate != "tanh":
         fed = checkpoint(layers, x, use_reentrant=False)
     else:
-        fed = _Taught.apply(x, *parts)  # type: ignore[no-untyped-call]
+        fed = _AdaptedFeedForward.apply(x, *parts)  # type: ignore[no-untyped-call]
     return fed
 
 
@@ -75,39 +75,40 @@ def _fuses_gelu() -> bool:
     return True
 
 
-class _Taught(torch.autograd.Function):
-    """Two adapted layers with GELU between them."""
+class _AdaptedFeedForward(torch.autograd.Function):
+    """Two adapted layers with GELU between them, and the gradients of the input and of both adapters."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, *parts: Any) -> Tensor:
         ctx.scales = parts[4], parts[9]
         ctx.save_for_backward(x, *parts[:4], *parts[5:9])
         first, second = _layers(parts)
-        fed = [second.of(_gelu(first.of(rows))) for rows in torch.split(x.flatten(0, -2), ROWS)]
+        fed = [second.forward(_gelu(first.forward(rows))) for rows in torch.split(x.flatten(0, -2), ROWS)]
         return _joined(fed).view(x.shape)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         x, *saved = ctx.saved_tensors
         first, second = _layers([*saved[:4], ctx.scales[0], *saved[4:], ctx.scales[1]])
-        of_x, of_adapters = [], []
-        for rows, gradient in zip(*(torch.split(each.flatten(0, -2), ROWS) for each in (x, gradients[0])), strict=True):
-            slope = first.of(rows)
+        x_gradients, adapter_gradients = [], []
+        pieces = (torch.split(values.flatten(0, -2), ROWS) for values in (x, gradients[0]))
+        for rows, gradient in zip(*pieces, strict=True):
+            slope = first.forward(rows)
             activated = _gelu_into_slope(slope)
-            of_low, *of_second = second.taught(activated, gradient)
+            low_rank, *second_gradients = second.adapter_gradients(activated, gradient)
             del activated
-            of_hidden = second.passed_on(gradient, of_low).mul_(slope)
+            hidden_gradient = second.input_gradient(gradient, low_rank).mul_(slope)
             del slope
-            of_low, *of_first = first.taught(rows, of_hidden)
-            of_x.append(first.passed_on(of_hidden, of_low))
-            of_adapters.append((*of_first, *of_second))
-        down, up, down_2, up_2 = (_summed(each) for each in zip(*of_adapters, strict=True))
-        return _joined(of_x).view(x.shape), None, None, down, up, None, None, None, down_2, up_2, None
+            low_rank, *first_gradients = first.adapter_gradients(rows, hidden_gradient)
+            x_gradients.append(first.input_gradient(hidden_gradient, low_rank))
+            adapter_gradients.append((*first_gradients, *second_gradients))
+        down, up, down_2, up_2 = (_summed(parts) for parts in zip(*adapter_gradients, strict=True))
+        return _joined(x_gradients).view(x.shape), None, None, down, up, None, None, None, down_2, up_2, None
 
 
-def _layers(parts: Sequence[Any]) -> tuple[Adapted, Adapted]:
-    count = len(Adapted._fields)
-    return Adapted(*parts[:count]).ready(), Adapted(*parts[count:]).ready()
+def _layers(parts: Sequence[Any]) -> tuple[AdaptedLinear, AdaptedLinear]:
+    count = len(AdaptedLinear._fields)
+    return AdaptedLinear(*parts[:count]).in_one_precision(), AdaptedLinear(*parts[count:]).in_one_precision()
 
 
 def _joined(rows: Sequence[Tensor]) -> Tensor:
@@ -119,14 +120,14 @@ def _summed(gradients: Sequence[Tensor]) -> Tensor:
 
 
 def _gelu(x: Tensor) -> Tensor:
-    """GELU, in place."""
+    """Computes GELU in place."""
     for tile in _tiles(x):
         _fill_gelu(tile)
     return x
 
 
 def _gelu_into_slope(x: Tensor) -> Tensor:
-    """GELU; in its place x leaves the derivative."""
+    """Returns GELU(x) and overwrites x with the derivative."""
     activated = torch.empty_like(x)
     for tile, out in zip(_tiles(x), _tiles(activated), strict=True):
         _fill_slope(tile, out)
@@ -134,17 +135,17 @@ def _gelu_into_slope(x: Tensor) -> Tensor:
 
 
 def _tiles(x: Tensor) -> tuple[Tensor, ...]:
-    """``[N, D]``, some rows at a time."""
+    """Splits ``[N, D]`` into views of a few rows."""
     return torch.split(x, max(1, TILE // x.shape[-1]))
 
 
 def _exact(x: Tensor) -> Tensor:
-    """A copy in float32 at least, whose passes are faster than those of bfloat16 while it lies in a cache."""
+    """Copies to float32 or better; while the copy is in a cache, passes over it are faster than over bfloat16."""
     return x.to(torch.promote_types(x.dtype, torch.float32), copy=True)
 
 
 def _gate(x: Tensor, square: Tensor) -> Tensor:
-    """s(x) by x and x^2: GELU is x s(x)."""
+    """Computes s(x) from x and x^2; GELU is x s(x)."""
     return torch.rsub(square, SLOPE, alpha=-CUBIC).mul_(x).sigmoid_()
 
 
@@ -154,7 +155,7 @@ def _fill_gelu(x: Tensor) -> None:
 
 
 def _fill_slope(x: Tensor, out: Tensor) -> None:
-    """GELU, x s, into out; into x its derivative s + x s (1 - s) (SLOPE + 3 CUBIC x^2)."""
+    """Writes GELU, x s, into ``out``, and its derivative s + x s (1 - s) (SLOPE + 3 CUBIC x^2) into x."""
     exact = _exact(x)
     square = exact * exact
     gate = _gate(exact, square)

@@ -17,9 +17,10 @@ from diffusers.pipelines.ltx2.pipeline_ltx2_condition import calculate_shift
 from torch import Tensor
 
 from loraedit.families.base import Encoded
+from loraedit.families.encoder_passes import connect_layers, read_prompt_keeping_layers
+from loraedit.families.keep_channel import shown_where_kept
 from loraedit.families.loading import load_scheduler
-from loraedit.families.ltx import LtxFamily
-from loraedit.families.one_mask import shown_where_kept
+from loraedit.families.ltx.family import LtxFamily
 
 __all__ = ["Ltx2Family"]
 
@@ -42,6 +43,11 @@ class Ltx2Family(LtxFamily):
         """All of Gemma's layers together, passed through the connector."""
         words, _, valid = pipeline.connectors(text, mask, padding_side=pipeline.tokenizer_padding_side)
         return words, valid
+
+    def run_encoder(self, name: str, encoder: Any) -> None:
+        """See :class:`loraedit.families.base.Family`."""
+        run = connect_layers if name == "connectors" else read_prompt_keeping_layers
+        run(encoder, self.card.settings.text_tokens)
 
     def velocity(self, transformer: Any, latents: Tensor, timestep: Tensor, condition: Encoded) -> Tensor:
         """v_theta of noisy latents ``[B, c, f, h, w]`` at timesteps ``[B]`` (1000 t), float32."""
