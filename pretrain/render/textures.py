@@ -207,7 +207,8 @@ def plain_textures(dice: Dice, count: int, size: int) -> Textures:
 def _pieces(dice: Dice, count: int, size: int, photos: Tensor) -> Tensor:
     """Cuts pieces of photographs, some mirrored, half of them with channels swapped and gains changed."""
     chosen = photos[dice.indices(len(photos), count).to(photos.device)].float().div_(255)
-    share, line = dice.uniform(0.3, 1.0, count), (torch.arange(size, device=dice.device) + 0.5) / size
+    least = min(0.8, max(0.3, 0.9 * size / photos.shape[-1]))  # a smaller piece would be blurred
+    share, line = dice.uniform(least, 1.0, count), (torch.arange(size, device=dice.device) + 0.5) / size
     left, top = ((1 - share) * dice.uniform(0, 1, count) for _ in range(2))
     u = left[:, None] + share[:, None] * torch.where(dice.some(0.5, count, 1) > 0, 1 - line, line)
     v = top[:, None] + share[:, None] * line
