@@ -16,7 +16,7 @@ from torch import Tensor
 from pretrain.render.atlas import pyramid, sample
 from pretrain.render.dice import Dice
 
-__all__ = ["PATTERNS", "Textures", "colour_word", "draw_textures", "field", "plain_textures", "quarters", "recoloured"]
+__all__ = ["PATTERNS", "Textures", "colour_words", "draw_textures", "field", "plain_textures", "quarters", "recoloured"]
 
 COLOURS = {
     "black": (0.06, 0.06, 0.06), "white": (0.95, 0.95, 0.95), "grey": (0.5, 0.5, 0.5), "red": (0.82, 0.12, 0.12),
@@ -39,9 +39,9 @@ class Textures:
         return Textures(self.pictures[index.to(self.pictures.device)], tuple(self.words[i] for i in chosen))
 
 
-def colour_word(colour: Tensor) -> str:
-    """Returns the name of the nearest of twelve colours, for a colour ``[3]`` on the host."""
-    return _NAMES[int((_VALUES - colour).square().sum(1).argmin())]
+def colour_words(colours: Tensor) -> list[str]:
+    """Returns the names of the nearest of twelve colours, for colours ``[n, 3]`` on the host."""
+    return [_NAMES[index] for index in torch.cdist(colours, _VALUES).argmin(1).tolist()]
 
 
 def field(dice: Dice, count: int, size: int, rough: Tensor, first: int = 4) -> Tensor:
@@ -173,22 +173,21 @@ def draw_textures(dice: Dice, count: int, size: int, photos: Tensor, photo_share
         photos: uint8 ``[N, 3, P, P]``; may be empty.
     """
     pictures = torch.empty(count, 3, size, size, device=dice.device)
-    words = [""] * count
+    words = ["photo"] * count
     share = photo_share if len(photos) else 0.0
     kinds = dice.pick([*(rate * (1 - share) for rate, _ in PATTERNS.values()), share], count)
     colours = dice.colours(count, 3)
+    names = colour_words(colours.mean(1))
     for index, (name, (_, pattern)) in enumerate(PATTERNS.items()):
         rows = (kinds == index).nonzero().flatten()
         if len(rows):
             mixed = _coloured(pattern(dice, len(rows), size).clamp(0, 1), colours[rows].to(dice.device))
             pictures[rows.to(dice.device)] = mixed
             for row in rows.tolist():
-                words[row] = f"{colour_word(colours[row].mean(0))} {name}"
+                words[row] = f"{names[row]} {name}"
     rows = (kinds == len(PATTERNS)).nonzero().flatten()
     if len(rows):
         pictures[rows.to(dice.device)] = _pieces(dice, len(rows), size, photos)
-        for row in rows.tolist():
-            words[row] = "photo"
     rough = (dice.pick([0.5, 0.5], count) == 1) & (kinds < len(PATTERNS))
     rows = rough.nonzero().flatten().to(dice.device)
     if len(rows):
@@ -214,10 +213,10 @@ def _pieces(dice: Dice, count: int, size: int, photos: Tensor) -> Tensor:
     v = top[:, None] + share[:, None] * line
     u, v = u[:, None, None].expand(-1, 1, size, -1), v[:, None, :, None].expand(-1, 1, -1, size)
     pieces = sample(pyramid(chosen), u, v, (share * (chosen.shape[-1] / size)).log2()[:, None])[:, :, 0]
-    shift = dice.indices(3, count).tolist()
+    swap = (torch.arange(3) + dice.indices(3, count)[:, None]).remainder(3).to(dice.device)
     changed = dice.some(0.5, count, 1, 1, 1)
     gain = dice.uniform(0.6, 1.3, count, 3, 1, 1)
-    swapped = torch.stack([piece.roll(by, 0) for piece, by in zip(pieces, shift, strict=True)])
+    swapped = pieces.gather(1, swap[..., None, None].expand_as(pieces))
     return torch.where(changed > 0, swapped * gain, pieces)
 
 

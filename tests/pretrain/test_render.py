@@ -14,7 +14,7 @@ from pretrain.render.edits import EDITS, edited_twin
 from pretrain.render.lighting import draw_light
 from pretrain.render.motion import Camera, moving_pose
 from pretrain.render.scene import FORMS, Layer, Mix, Scene, Studio, draw_form, draw_scene, dress
-from pretrain.render.textures import PATTERNS, Textures, colour_word, draw_textures
+from pretrain.render.textures import PATTERNS, Textures, colour_words, draw_textures
 
 CPU = torch.device("cpu")
 NO_PHOTOS = torch.zeros((0, 3, 256, 256), dtype=torch.uint8)
@@ -109,7 +109,7 @@ def test_every_pattern_is_drawn_and_named() -> None:
     assert {words.split()[-1] for words in textures.words} == set(PATTERNS)
     assert textures.pictures.min() >= 0 and textures.pictures.max() <= 1
     assert textures.pictures.isfinite().all()
-    assert colour_word(torch.tensor([0.9, 0.1, 0.1])) == "red"
+    assert colour_words(torch.tensor([[0.9, 0.1, 0.1], [0.0, 0.0, 0.1]])) == ["red", "black"]
 
 
 @pytest.mark.parametrize("kind", EDITS)
