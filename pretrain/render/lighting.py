@@ -90,4 +90,4 @@ def _blurred(clips: Tensor, share: Tensor) -> Tensor:
 
 
 def _grainy(dice: Dice, clips: Tensor, deviation: Tensor) -> Tensor:
-    return clips + deviation * dice.noise(*clips.shape)
+    return clips + deviation * dice.normal(*clips.shape)

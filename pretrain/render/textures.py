@@ -33,11 +33,6 @@ class Textures:
     pictures: Tensor
     words: tuple[str, ...]
 
-    def rows(self, index: Tensor) -> Textures:
-        """Returns some of them."""
-        chosen = index.tolist()
-        return Textures(self.pictures[index.to(self.pictures.device)], tuple(self.words[i] for i in chosen))
-
 
 def colour_words(colours: Tensor) -> list[str]:
     """Returns the names of the nearest of twelve colours, for colours ``[n, 3]`` on the host."""
@@ -52,13 +47,13 @@ def field(dice: Dice, count: int, size: int, rough: Tensor, first: int = 4) -> T
     Args:
         rough: how strong the next finer noise is, relative to the last, ``[count]``.
     """
-    values, strength, total = dice.noise(count, 1, first, first), torch.ones_like(rough), torch.ones_like(rough)
+    values, strength, total = dice.normal(count, 1, first, first), torch.ones_like(rough), torch.ones_like(rough)
     while values.shape[-1] < size:
         values = F.interpolate(values, scale_factor=2, mode="bilinear", align_corners=False)
         strength = strength * rough
         total = total + strength.square()
         if values.shape[-1] < size or size <= 128:
-            values = torch.addcmul(values, strength.view(-1, 1, 1, 1), dice.noise(*values.shape))
+            values = torch.addcmul(values, strength.view(-1, 1, 1, 1), dice.normal(*values.shape))
     return values[:, 0] * total.rsqrt()[:, None, None]
 
 
@@ -173,6 +168,8 @@ def draw_textures(dice: Dice, count: int, size: int, photos: Tensor, photo_share
         photos: uint8 ``[N, 3, P, P]``; may be empty.
     """
     pictures = torch.empty(count, 3, size, size, device=dice.device)
+    if not count:
+        return Textures(pictures, ())
     words = ["photo"] * count
     share = photo_share if len(photos) else 0.0
     kinds = dice.pick([*(rate * (1 - share) for rate, _ in PATTERNS.values()), share], count)
@@ -198,9 +195,9 @@ def draw_textures(dice: Dice, count: int, size: int, photos: Tensor, photo_share
 
 def plain_textures(dice: Dice, count: int, size: int) -> Textures:
     """Draws nearly plain textures, as for skin."""
-    tone = torch.tensor([0.95, 0.72, 0.58]).expand(count, 3) * dice.uniform(0.3, 1.0, count, 1).cpu()
+    tone = torch.tensor([0.95, 0.72, 0.58], device=dice.device) * dice.uniform(0.3, 1.0, count, 1)
     weight = field(dice, count, size, dice.uniform(0.2, 0.5, count), 2) * 0.06
-    return Textures((tone.to(dice.device)[..., None, None] + weight[:, None]).clamp(0, 1), ("skin",) * count)
+    return Textures((tone[..., None, None] + weight[:, None]).clamp(0, 1), ("skin",) * count)
 
 
 def _pieces(dice: Dice, count: int, size: int, photos: Tensor) -> Tensor:
