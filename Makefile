@@ -80,7 +80,7 @@ cheap: $(STAMP)  ## measure what cheaper recipes cost and write docs/cheap.md (l
 
 nano: $(STAMP)  ## train the built-in model again (very long)
 	$(BIN)/python -m pip install -e ".[pretrain]"
-	$(BIN)/python -m pretrain
+	$(BIN)/python -m pretrain --ship
 
 clean:  ## remove outputs and tool caches, but not .venv
 	rm -rf outputs build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
