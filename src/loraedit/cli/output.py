@@ -28,7 +28,7 @@ __all__ = [
 
 LABELS = {
     "out": "Result", "frames": "Lossless frames", "sheet": "Contact sheet", "side_by_side": "Side by side",
-    "preview": "Preview", "lora": "LoRA", "loss_curve": "Loss curve", "profile": "Profile", "run": "Everything else",
+    "preview": "Preview", "loss_curve": "Loss curve", "profile": "Profile", "run": "Everything else",
 }  # fmt: skip
 
 JsonOutput = Annotated[bool, typer.Option("--json", help="Print one JSON object at the end.", rich_help_panel=OUTPUT)]
@@ -65,9 +65,10 @@ def show_result(console: Console, summary: dict[str, Any], notes: Sequence[str],
         print_line(console, f"The reused LoRAs saved {steps} training steps{time_saved}.")
     for note in summary["notes"][len(notes) :]:
         print_line(console, note)
-    for name, label in LABELS.items():
-        if name in summary:
-            print_line(console, f"  {label + ':':17}{summary[name]}")
+    files = [(label, summary[name]) for name, label in LABELS.items() if name in summary]
+    files += [("LoRA", path) for loras in summary.get("loras", ()) for path in loras.values()]
+    for label, path in files:
+        print_line(console, f"  {label + ':':17}{path}")
 
 
 def show_profile(console: Console, rows: Sequence[tuple[str, str, float, int]]) -> None:

@@ -49,11 +49,12 @@ def run_jobs(files: UserFiles) -> list[Job]:
 def products(job: Job) -> dict[str, Path]:
     """Returns the files of a run that can be viewed or downloaded, by the names that the page uses."""
     summary, run = job.printed(0) or {}, job.folder / "run"
+    loras = [path for files in summary.get("loras", ()) for path in files.values()]
     paths = {
         "video": job.folder / "edited.mp4", "frames": run / "frames", "mask": run / "mask",
         "sheet": run / "sheet.png", "side_by_side": run / "side_by_side.mp4", "loss": run / "loss.png",
         "report": run / "report.html", "settings": run / "settings.json", "command": job.folder / "command.txt",
-        **{name: job.home / path for name, path in summary.items() if re.fullmatch(r"lora(_\w+)?", name)},
+        **{f"lora_{number}" if number else "lora": job.home / path for number, path in enumerate(loras)},
     }  # fmt: skip
     if pages := previews(job):
         paths["preview"] = pages[-1]
