@@ -22,13 +22,14 @@ from rich.progress import track
 from safetensors.torch import load_file
 from torch import Tensor
 
-from loraedit.diffusion.samples import Hint, Sample, inference_condition
+from loraedit.diffusion.samples import Guide, Sample, inference_condition
 from loraedit.families import open_family
 from loraedit.families.base import Encoded, Family, batch
 from loraedit.families.card import read_card
 from loraedit.lora.adapter import save_lora
 from loraedit.masks.shaping import box_regions, dilate
-from loraedit.propagation.carry import carry
+from loraedit.propagation.carry import carry_edits
+from loraedit.propagation.paths import PROPAGATION_FLOW
 from loraedit.runtime.devices import find_device, training_precision
 from loraedit.settings.edit import Resources, TrainSettings
 from loraedit.storage.files import save_tensors, write_json
@@ -68,7 +69,8 @@ def make_edit(index: int, frames: int, height: int, width: int, bank: tuple[Imag
         if mask[0].mean() > 0.02 and mask.mean() < 0.75 and mask.any((1, 2)).all():
             break
     keys = [0, frames - 1] if rng.random() < 0.2 else [0]
-    carried = carry(source.frames, [{key: truth.frames[key] for key in keys}], short_side=2 * min(height, width))[0]
+    flow = replace(PROPAGATION_FLOW, min_side_px=2 * min(height, width))
+    carried = carry_edits(source.frames, {key: truth.frames[key] for key in keys}, flow=flow)
     trust = np.rint(carried.trust * 255).astype(np.uint8)
     arrays = {"source": source.frames, "truth": truth.frames, "mask": mask, "carried": carried.frames, "trust": trust}
     caption = np.frombuffer(twin.caption.encode()[:256].ljust(256), np.uint8)
@@ -92,9 +94,9 @@ def to_sample(edit: dict[str, Tensor], index: int) -> Sample:
     rng = np.random.default_rng((43, index))
     source, truth, carried = (to_float(edit[name].numpy()) for name in ("source", "truth", "carried"))
     trust = edit["trust"].numpy().astype(np.float32) / 255
-    hint = None if rng.random() < GREY_SHARE else Hint(carried, trust)
+    guide = None if rng.random() < GREY_SHARE else Guide(carried, trust)
     caption = bytes(edit["caption"].numpy()).decode(errors="ignore").strip() if rng.random() < 0.5 else ""
-    condition = inference_condition(source, truth[:1], edit["mask"].numpy(), caption, hint)
+    condition = inference_condition(source, truth[:1], edit["mask"].numpy(), caption, guide)
     return replace(condition, target=truth)
 
 

@@ -14,7 +14,8 @@ from loraedit.diffusion import samples as conditioning
 from loraedit.diffusion.samples import Sample
 from loraedit.editing.pieces import keep_pieces
 from loraedit.editing.run import Run
-from loraedit.editing.segment_inputs import Scene, Workbench
+from loraedit.editing.segment_inputs import CarriedSegment, GenerationInput, first_frame, generation_input
+from loraedit.editing.target_clip import TargetClip
 from loraedit.families.base import Encoded
 from loraedit.job.segments import Segment
 from loraedit.masks.compositing import composite, restore_detail
@@ -28,21 +29,24 @@ from loraedit.video.scaling import from_working
 __all__ = ["first_condition", "generate"]
 
 
-def generate(run: Run, bench: Workbench, number: int, loras: dict[str, Path]) -> bool:
+def generate(
+    run: Run, clip: TargetClip, number: int, loras: dict[str, Path], carried: CarriedSegment | None = None
+) -> bool:
     """Make a target's window of all frames and keep its pieces; whether all latents were found.
 
     Args:
         number: which target, from 0.
         loras: LoRA file by expert.
+        carried: the keyframes carried through the first segment, if they are known.
     """
     segments = run.job.segments
     ends = [after.start for after in segments[1:]] + [len(run.job.source)]
-    tail: Frames = np.empty((0, *bench.first.shape), np.uint8)
+    tail: Frames = np.empty((0, *clip.first.edited.shape), np.uint8)
     found = []
     for part, (segment, end) in enumerate(zip(segments, ends, strict=True)):
-        frames, reused = _frames(run, bench, segment, tail, loras, number * len(segments) + part)
+        frames, reused = _frames(run, clip, segment, tail, loras, carried, number * len(segments) + part)
         if part == 0:
-            frames[0] = bench.first
+            frames[0] = clip.first.edited
         frames[: len(tail)] = _faded(tail, frames[: len(tail)], segment.given)
         keep_pieces(run.folder, number, segment.start, frames[: end - segment.start])
         tail = frames[end - segment.start :]
@@ -51,37 +55,43 @@ def generate(run: Run, bench: Workbench, number: int, loras: dict[str, Path]) ->
 
 
 def _frames(
-    run: Run, bench: Workbench, segment: Segment, tail: Frames, loras: dict[str, Path], part: int
+    run: Run,
+    clip: TargetClip,
+    segment: Segment,
+    tail: Frames,
+    loras: dict[str, Path],
+    carried: CarriedSegment | None,
+    part: int,
 ) -> tuple[Frames, bool]:
     """The frames of a segment, and whether nothing had to be sampled for them: where nothing is edited, as they are.
 
     Args:
         tail: what the segment before has made of its first frames.
     """
-    if not bench.target.edits(segment):
-        return bench.below(segment.start, segment.stop), True
-    scene = bench.scene(segment, _as_seen(run, bench, segment, tail[: segment.given]))
-    return _make(run, bench, segment, scene, loras, part)
+    if not clip.target.edits(segment):
+        return clip.below.span(segment.start, segment.stop), True
+    scene = generation_input(clip, segment, _as_seen(run, clip, segment, tail[: segment.given]), carried)
+    return _make(run, clip, segment, scene, loras, part)
 
 
-def first_condition(run: Run, bench: Workbench) -> Sample:
-    """What the first segment is generated from."""
-    segment = run.job.segments[0]
-    return _condition(run, bench, bench.scene(segment, bench.first[None][:0]))
+def first_condition(run: Run, clip: TargetClip) -> Sample:
+    """Builds the condition of the first segment for previews, with the quick flow."""
+    nothing = clip.first.edited[None][:0]
+    return _condition(run, clip, generation_input(clip, run.job.segments[0], nothing, quick=True))
 
 
 def _make(
-    run: Run, bench: Workbench, segment: Segment, scene: Scene, loras: dict[str, Path], part: int
+    run: Run, clip: TargetClip, segment: Segment, scene: GenerationInput, loras: dict[str, Path], part: int
 ) -> tuple[Frames, bool]:
     """The generated frames of a segment at the window's size, and whether their latents were found."""
-    condition, parts = _condition(run, bench, scene), _parts(run)
+    condition, parts = _condition(run, clip, scene), _parts(run)
     ((key, encoded),) = run.encoded([condition], part, parts).items()
     latents, reused = _latents(run, key, encoded, loras, part)
     with run.phase("decode", part, parts):
-        generated = _decoded(run, bench, latents, len(segment))
+        generated = _decoded(run, clip, latents, len(segment))
         if scene.carried is None or not run.settings.detail:
             return generated, reused
-        seen = _decoded(run, bench, encoded.condition[-run.job.card.latent_channels :], len(segment))
+        seen = _decoded(run, clip, encoded.condition[-run.job.card.latent_channels :], len(segment))
         return restore_detail(generated, scene.carried.frames, seen, scene.carried.trust), reused
 
 
@@ -90,15 +100,16 @@ def _parts(run: Run) -> int:
     return len(run.job.targets) * len(run.job.segments)
 
 
-def _condition(run: Run, bench: Workbench, scene: Scene) -> Sample:
+def _condition(run: Run, clip: TargetClip, scene: GenerationInput) -> Sample:
     """What a segment is generated from; an image encoder sees the user's own first frame, whatever the segment."""
     # Only the motion LoRA reads a mask inside a frame; without it the model gets plain image-to-video.
     masked = run.settings.lora == "motion"
     mask = scene.mask if masked else np.ones_like(scene.mask)
     anchors = scene.references if masked and run.settings.anchors else {}
-    first, given = scene.given[0], {**anchors, **{index: frame for index, frame in scene.given.items() if index}}
-    condition = conditioning.inference_condition(scene.source, first, mask, run.settings.prompt, scene.shown, given)
-    return replace(condition, image=bench.anchor(edited=True))
+    first = scene.fixed_frames[0]
+    fixed = {**anchors, **{index: frame for index, frame in scene.fixed_frames.items() if index}}
+    condition = conditioning.inference_condition(scene.source, first, mask, run.settings.prompt, scene.guide, fixed)
+    return replace(condition, image=first_frame(clip, edited=True))
 
 
 def _latents(run: Run, condition: str, encoded: Encoded, loras: dict[str, Path], part: int) -> tuple[Tensor, bool]:
@@ -123,22 +134,22 @@ def _latents(run: Run, condition: str, encoded: Encoded, loras: dict[str, Path],
     return (latents, False) if kept is None else (kept["latents"], True)
 
 
-def _decoded(run: Run, bench: Workbench, latents: Tensor, frames: int) -> Frames:
+def _decoded(run: Run, clip: TargetClip, latents: Tensor, frames: int) -> Frames:
     """The frames of latents at the window's size, so many of them."""
     pixels = run.family.decode(latents, run.device)
-    return from_working(pixels[:frames], bench.target.window.size)
+    return from_working(pixels[:frames], clip.target.window.size)
 
 
 # ---- from segment to segment -----------------------------------------------------------------------------------------
 
 
-def _as_seen(run: Run, bench: Workbench, segment: Segment, made: Frames) -> Frames:
+def _as_seen(run: Run, clip: TargetClip, segment: Segment, made: Frames) -> Frames:
     """What was made as it will be seen: inside the mask, over what lies below."""
     if not len(made):
         return made
     known = replace(segment, stop=segment.start + len(made))
-    alpha = feather(bench.mask(known), run.settings.feather_px)
-    return composite(bench.below(known.start, known.stop), made, alpha)
+    alpha = feather(clip.mask(known.start, known.stop), run.settings.feather_px)
+    return composite(clip.below.span(known.start, known.stop), made, alpha)
 
 
 def _faded(before: Frames, after: Frames, given: int) -> Frames:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from loraedit.editing.run import Run
-from loraedit.editing.segment_inputs import Read
+from loraedit.editing.windows import ReadFrames
 from loraedit.job.targets import EditTarget
 from loraedit.job.window import Window
 from loraedit.masks.compositing import lay_over
@@ -45,7 +45,7 @@ def exact(run: Run) -> Iterator[Stored]:
     return _laid(run, run.job.targets, run.job.source.exact(), 0)
 
 
-def rgb_up_to(run: Run, target: int) -> Read:
+def rgb_up_to(run: Run, target: int) -> ReadFrames:
     """The same as people and models see it, of the targets before one of them."""
     return partial(_rgb, run, run.job.targets[:target])
 

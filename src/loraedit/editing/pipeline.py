@@ -25,7 +25,8 @@ from loraedit.editing.generate import first_condition, generate
 from loraedit.editing.pieces import discard_pieces, rgb_up_to
 from loraedit.editing.preview import Previews
 from loraedit.editing.run import EditResult, Progress, Run
-from loraedit.editing.segment_inputs import Workbench
+from loraedit.editing.segment_inputs import carry_first_segment
+from loraedit.editing.target_clip import open_target_clip, over_lower_targets
 from loraedit.editing.train import learn, prior
 from loraedit.families.loading import free
 from loraedit.job.prepare import Job
@@ -123,15 +124,17 @@ def _make_target(run: Run, number: int) -> bool:
     Args:
         number: which one, from 0. The first has the previews.
     """
-    bench = Workbench(run.job, run.job.targets[number])
     with run.phase("prepare", number, len(run.job.targets)) as on_step:
-        bench.trace(on_step)
+        clip = open_target_clip(run.job, run.job.targets[number], on_step)
     if number == 0 and Previews.wanted(run):
         priors = {expert.name: file for expert in run.family.experts if (file := prior(run, expert))}
-        run.previews = Previews(run, bench, first_condition(run, bench.sketch()), priors)
+        run.previews = Previews(run, clip, first_condition(run, clip), priors)
         if Previews.cheap(run):
             run.previews.start()
-    loras = learn(run, bench, number) if run.settings.lora != "none" else {}
-    found = generate(run, bench.over(rgb_up_to(run, number)) if number else bench, number, loras)
+    carried = carry_first_segment(clip)
+    loras = learn(run, clip, number, carried) if run.settings.lora != "none" else {}
+    if number:
+        clip, carried = over_lower_targets(clip, rgb_up_to(run, number)), None
+    found = generate(run, clip, number, loras, carried)
     run.previews = None
     return found

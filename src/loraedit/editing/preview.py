@@ -18,7 +18,7 @@ from torch import Tensor
 
 from loraedit.diffusion.samples import Sample
 from loraedit.editing.run import Run
-from loraedit.editing.segment_inputs import Workbench
+from loraedit.editing.target_clip import TargetClip
 from loraedit.families.base import Expert
 from loraedit.masks.compositing import composite
 from loraedit.masks.shaping import feather
@@ -48,12 +48,12 @@ class Previews:
         loras: LoRA file by expert to preview with before there is a trained one.
     """
 
-    def __init__(self, run: Run, bench: Workbench, condition: Sample, loras: dict[str, Path]) -> None:
+    def __init__(self, run: Run, clip: TargetClip, condition: Sample, loras: dict[str, Path]) -> None:
         self.run, self.loras = run, loras
         self._first = experts_asked(run.family, self._sampling())[0]
         segment = run.job.segments[0]
-        self.mask = bench.mask(segment)
-        self.source = Clip(bench.below(segment.start, segment.stop), run.job.source.fps)
+        self.mask = clip.mask(segment.start, segment.stop)
+        self.source = Clip(clip.below.span(segment.start, segment.stop), run.job.source.fps)
         ((self.key, self.encoded),) = run.encoded([condition]).items()
 
     @staticmethod

@@ -14,9 +14,10 @@ import torch
 from torch import nn
 
 from loraedit.diffusion import samples as conditioning
-from loraedit.diffusion.samples import Hint, Sample
+from loraedit.diffusion.samples import Guide, Sample
 from loraedit.editing.run import Run
-from loraedit.editing.segment_inputs import Lesson, Workbench
+from loraedit.editing.segment_inputs import CarriedSegment, TrainingInput, first_frame, training_input
+from loraedit.editing.target_clip import TargetClip
 from loraedit.families.base import Encoded, Expert, Family
 from loraedit.job.segments import TAUGHT_SEGMENTS, Segment, spread
 from loraedit.lora.adapter import save_lora, stack
@@ -52,16 +53,17 @@ class _Course:
     settings: TrainSettings
 
 
-def learn(run: Run, bench: Workbench, number: int) -> dict[str, Path]:
+def learn(run: Run, clip: TargetClip, number: int, carried: CarriedSegment | None = None) -> dict[str, Path]:
     """A target's LoRA file per expert, trained now or found: the source first, then on from there with each reference.
 
     An expert that sampling never asks, or that serves no noise level that is to be trained on, gets none.
 
     Args:
         number: which target it is, from 0.
+        carried: the keyframes carried through the first segment, if they are known.
     """
-    lessons = _Lessons(run, bench)
-    courses = _courses(run, bench, lessons)
+    lessons = _Lessons(run, clip, carried)
+    courses = _courses(run, clip, lessons)
     files = {}
     for expert in experts_trained(run.family, run.settings):
         files[expert.name] = _train_all(run, expert, courses, lessons)
@@ -87,11 +89,11 @@ class _Lessons:
         appearance: keys of the references' samples by frame index.
     """
 
-    def __init__(self, run: Run, bench: Workbench) -> None:
-        self._run, self._bench = run, bench
+    def __init__(self, run: Run, clip: TargetClip, carried: CarriedSegment | None) -> None:
+        self._run, self._clip, self._carried = run, clip, carried
         segments = run.job.segments
-        references = bench.target.references if run.settings.reference_steps else []
-        self._shown = spread([each for each in segments if bench.target.edits(each)], TAUGHT_SEGMENTS)
+        references = clip.target.references if run.settings.reference_steps else []
+        self._shown = spread([each for each in segments if clip.target.edits(each)], TAUGHT_SEGMENTS)
         self._asked = {index: next(each for each in segments if index in each) for index in sorted(references)}
         self._wanted = [each for each in segments if each in self._shown or each in self._asked.values()]
         self._encoded: dict[str, Encoded] = {}
@@ -112,41 +114,42 @@ class _Lessons:
 
     def _samples(self, segment: Segment) -> tuple[list[Sample], dict[int, Sample]]:
         """A segment's samples of motion, and of the references in it by frame index."""
-        lesson = self._bench.lesson(segment)
+        lesson = training_input(self._clip, segment, self._carried)
         shown = segment in self._shown
-        motion = _motion_samples(self._run, self._bench, segment, lesson, self._shown) if shown else []
+        motion = _motion_samples(self._run, self._clip, segment, lesson, self._shown) if shown else []
         inside = [index for index, holder in self._asked.items() if holder == segment]
         return motion, {index: _appearance_sample(self._run, lesson, index - segment.start) for index in inside}
 
 
 def _motion_samples(
-    run: Run, bench: Workbench, segment: Segment, lesson: Lesson, shown: Sequence[Segment]
+    run: Run, clip: TargetClip, segment: Segment, lesson: TrainingInput, shown: Sequence[Segment]
 ) -> list[Sample]:
     """A segment as it is, and in its share of the further looks that are asked for."""
     rng = np.random.default_rng((run.settings.train_seed, 3))
-    prompt, anchor = run.settings.source_prompt, bench.anchor(edited=False)
+    prompt, anchor = run.settings.source_prompt, first_frame(clip, edited=False)
     kept = [*range(1, segment.given), *(lesson.references if run.settings.anchors else ())]
     samples = []
     for look in range(run.settings.looks or 1):
         change = conditioning.recolour(rng) if look else _unchanged
         if look and (look - 1) % len(shown) != shown.index(segment):
             continue
-        source, hints = change(lesson.source), [Hint(change(each.pixels), each.trust) for each in lesson.taught]
+        source = change(lesson.source)
+        guides = [Guide(change(each.pixels), each.trust) for each in lesson.source_guides]
         if run.settings.lora == "naive":
             made = [conditioning.naive_sample(source, prompt, kept)]
-        else:  # as it is with both hints, each other look with one of them in turn
-            asked: list[Hint | None] = [*(hints[look % 2 : look % 2 + 1] if look else hints)]
+        else:  # as it is with both guides, each other look with one of them in turn
+            asked: list[Guide | None] = [*(guides[look % 2 : look % 2 + 1] if look else guides)]
             made = [conditioning.motion_sample(source, lesson.mask, prompt, each, kept) for each in asked or [None]]
         samples += [replace(each, image=change(anchor)) for each in made]
     return samples
 
 
-def _appearance_sample(run: Run, lesson: Lesson, index: int) -> Sample:
+def _appearance_sample(run: Run, lesson: TrainingInput, index: int) -> Sample:
     """The sample of a reference, given by its index in the segment."""
-    hint, at = lesson.from_first, slice(index, index + 1)
-    carried = Hint(hint.pixels[at], hint.trust[at]) if hint else None
+    guide, at = lesson.first_frame_guide, slice(index, index + 1)
+    carried = Guide(guide.pixels[at], guide.trust[at]) if guide else None
     return conditioning.appearance_sample(
-        lesson.source[at], lesson.references[index], lesson.regions[index], run.settings.prompt, carried
+        lesson.source[at], lesson.references[index], lesson.reference_masks[index], run.settings.prompt, carried
     )
 
 
@@ -157,7 +160,7 @@ def _unchanged(pixels: Pixels) -> Pixels:
 # ---- training --------------------------------------------------------------------------------------------------------
 
 
-def _courses(run: Run, bench: Workbench, lessons: _Lessons) -> list[_Course]:
+def _courses(run: Run, clip: TargetClip, lessons: _Lessons) -> list[_Course]:
     """The source, and then a course for each reference in the order in which they were given.
 
     So the LoRA that has learnt the source is the same whatever is edited, and one more reference goes on from the LoRA
@@ -165,7 +168,7 @@ def _courses(run: Run, bench: Workbench, lessons: _Lessons) -> list[_Course]:
     """
     settings, motion = run.settings.training(), lessons.motion
     courses = [_Course("motion", motion, [1.0] * len(motion), settings)]
-    order = [index for index in bench.target.references if index in lessons.appearance]
+    order = [index for index in clip.target.references if index in lessons.appearance]
     for count, steps in enumerate(run.settings.reference_courses(len(order)), 1):
         looks = [lessons.appearance[index] for index in order[:count]]
         weights = [1.0 / len(motion)] * len(motion) + [float(REFERENCE_SHARE)] * count

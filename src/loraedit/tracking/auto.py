@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from loraedit.errors import InputError
 from loraedit.masks.shaping import box_regions
-from loraedit.optical_flow.dis import Field, at, grid
+from loraedit.optical_flow.fields import Field, pixel_grid, sample_at
 from loraedit.tracking.base import Hints, Planes, Tracker
 from loraedit.tracking.changes import changed_region, name_of_frame
 from loraedit.tracking.embedded import FlowTracker, track_small
@@ -225,9 +225,9 @@ def _moving(view: View, index: int, region: Plane, reach: int) -> Plane:
     away, way = np.zeros(region.shape, np.float32), np.zeros((*region.shape, 2), np.float32)
     alive = np.ones(region.shape, np.bool_)
     for step in steps:
-        there = grid(way) + way
-        alive &= at(step.forward_agrees, there) > 0.5
-        way = way + at(step.forward, there)
+        there = pixel_grid(way) + way
+        alive &= sample_at(step.forward_agrees, there) > 0.5
+        way = way + sample_at(step.forward, there)
         apart = np.linalg.norm(way - camera(way, still & alive), axis=-1)
         away = np.where(alive, np.maximum(away, apart), away)
     usual = float(np.quantile(away[grown(region, reach)], 0.9))
@@ -265,7 +265,7 @@ def _taken_along(view: View, tight: Mask, key: int, region: Plane, span: range) 
 
 def _step_of(flow: Field, where: Plane, last: _Matrix) -> _Matrix:
     """The plain motion ``[3, 3]`` of an object from one frame to the next; out of sight it drifts on as it did."""
-    points = grid(flow)[where]
+    points = pixel_grid(flow)[where]
     fitted = fit_similarity(points, points + flow[where])
     if fitted is None:
         onward = np.eye(3)

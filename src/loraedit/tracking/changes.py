@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loraedit.errors import InputError
-from loraedit.optical_flow.dis import Field
+from loraedit.optical_flow.fields import Field
 from loraedit.tracking.regions import closed, filled, opened
 from loraedit.types import Image, Plane
 

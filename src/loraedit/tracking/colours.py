@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from loraedit.optical_flow.dis import Field
+from loraedit.optical_flow.fields import Field
 from loraedit.types import Image, Plane
 
 __all__ = ["Colours"]

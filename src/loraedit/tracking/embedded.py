@@ -15,7 +15,7 @@ from itertools import pairwise
 import numpy as np
 
 from loraedit.errors import InputError
-from loraedit.optical_flow.dis import Field, at, grid, misfit
+from loraedit.optical_flow.fields import Field, photometric_error, pixel_grid, sample_at
 from loraedit.tracking.base import Hints, Planes
 from loraedit.tracking.colours import Colours
 from loraedit.tracking.hints import corrected, seed_from_hints
@@ -159,10 +159,10 @@ class _Walk:
 
     def go(self, image: Image, step: Step, ahead: Step | None) -> Plane:
         """One frame on, by the match with the last frame; what comes to light now shows its motion in the next."""
-        before = grid(step.back) + step.back
-        self._leap = self._matcher.flow(image, self._key, step.back + at(self._leap, before))
-        self._unbroken = at(self._unbroken, before) * (step.trust > 0.2)
-        carried, trust = at(self._memory, before), step.trust
+        before = pixel_grid(step.back) + step.back
+        self._leap = self._matcher.flow(image, self._key, step.back + sample_at(self._leap, before))
+        self._unbroken = sample_at(self._unbroken, before) * (step.trust > 0.2)
+        carried, trust = sample_at(self._memory, before), step.trust
         if self._lost:
             guess = find(self._portrait, image, self._first_colours)
             carried = np.zeros_like(trust) if guess is None else guess.astype(np.float32)
@@ -190,11 +190,11 @@ class _Walk:
 
     def _belief(self, image: Image, carried: Field, trust: Field, colours: Field, moves: Field) -> Field:
         """How likely every pixel is the object's: by the last frame, the seed, its colours and its motion."""
-        home = grid(self._leap) + self._leap
-        fit = np.exp(-np.square(misfit(image, at(self._key, home)) / LIGHT))
+        home = pixel_grid(self._leap) + self._leap
+        fit = np.exp(-np.square(photometric_error(image, sample_at(self._key, home)) / LIGHT))
         leap_trust = 0.6 * fit * (0.15 + 0.85 * self._unbroken)
         near = grown(carried > 0.5, 2 * self._reach)
-        votes = trust * carried + leap_trust * at(self._seed, home) + near * (0.35 * colours + 0.5 * moves)
+        votes = trust * carried + leap_trust * sample_at(self._seed, home) + near * (0.35 * colours + 0.5 * moves)
         return np.asarray(votes / (trust + leap_trust + 0.85), np.float32)
 
     def _outline(self, image: Image, belief: Field, carried: Field, trust: Field) -> Plane:

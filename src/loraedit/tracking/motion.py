@@ -8,7 +8,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from loraedit.optical_flow.dis import Field, FlowMeter, at, grid, misfit
+from loraedit.optical_flow.base import FlowOptions
+from loraedit.optical_flow.estimators import flow_between, open_estimator
+from loraedit.optical_flow.fields import Field, photometric_error, pixel_grid, sample_at
 from loraedit.types import Image, Plane, Size
 
 __all__ = ["Matcher", "Step", "camera", "camera_motion", "fit_similarity", "move", "moved", "speed"]
@@ -39,23 +41,29 @@ class Step:
 
 
 class Matcher:
-    """Matches frames of one size."""
+    """Matches frames of one size.
 
-    def __init__(self, size: Size) -> None:
-        self._meter = FlowMeter(size)
+    Args:
+        size: height and width of the frames.
+        flow: the options of the flow estimator.
+    """
+
+    def __init__(self, size: Size, flow: FlowOptions) -> None:
+        self._estimator = open_estimator(size, flow)
 
     def flow(self, one: Image, other: Image, first_guess: Field | None = None) -> Field:
         """``[H, W, 2]``: from each pixel of one image to where it lies in the other."""
-        return self._meter.between(self._meter.grey(one), self._meter.grey(other), first_guess)
+        return flow_between(self._estimator, one, other, first_guess)
 
     def step(self, earlier: Image, later: Image, forward: Field, back: Field) -> Step:
         """The match of two neighbouring frames by the :meth:`flow` between them, both ways."""
-        trust = np.exp(-np.square(misfit(later, at(earlier, grid(back) + back)) / LIGHT)) * _agrees(back, forward)
+        error = photometric_error(later, sample_at(earlier, pixel_grid(back) + back))
+        trust = np.exp(-np.square(error / LIGHT)) * _agrees(back, forward)
         return Step(forward, back, np.asarray(trust, np.float32), _agrees(forward, back))
 
 
 def _agrees(flow: Field, opposite: Field) -> Plane:
-    miss = np.linalg.norm(flow + at(opposite, grid(flow) + flow), axis=-1)
+    miss = np.linalg.norm(flow + sample_at(opposite, pixel_grid(flow) + flow), axis=-1)
     return np.asarray(miss <= SLACK_PX + SLACK * np.linalg.norm(flow, axis=-1))
 
 
@@ -82,7 +90,7 @@ def fit_similarity(points: Field, moved: Field) -> Field | None:
 
 def camera_motion(flow: Field, still: Plane) -> NDArray[np.float64]:
     """The affine motion of the background, ``[2, 3]``, fitted where ``still`` holds; none if that is too little."""
-    where, chosen = grid(flow), np.zeros(still.shape, np.bool_)
+    where, chosen = pixel_grid(flow), np.zeros(still.shape, np.bool_)
     chosen[2::6, 2::6] = still[2::6, 2::6]
     points, found = where[chosen], (where + flow)[chosen]
     fitted = None
@@ -94,7 +102,7 @@ def camera_motion(flow: Field, still: Plane) -> NDArray[np.float64]:
 
 def camera(flow: Field, still: Plane) -> Field:
     """The motion of the background alone at every pixel, ``[H, W, 2]``."""
-    where = grid(flow)
+    where = pixel_grid(flow)
     return np.asarray(moved(where, camera_motion(flow, still)) - where, np.float32)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from loraedit.optical_flow.dis import enlargement
+from loraedit.optical_flow.fields import enlargement_factor
 from loraedit.types import Image, Plane, Size
 
 __all__ = ["Scale"]
@@ -34,7 +34,7 @@ class Scale:
     def of(cls, size: Size) -> Scale:
         """The scale for a clip of this size."""
         short = min(size.height, size.width)
-        return cls(size.height, size.width, enlargement(size, SHORTEST) if short < LONGEST else LONGEST / short)
+        return cls(size.height, size.width, enlargement_factor(size, SHORTEST) if short < LONGEST else LONGEST / short)
 
     @property
     def small(self) -> tuple[int, int]:

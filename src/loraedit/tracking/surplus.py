@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from loraedit.optical_flow.dis import Field
+from loraedit.optical_flow.fields import Field
 from loraedit.tracking.regions import closed, cut, filled, grown, opened, shrunk
 from loraedit.types import Image, Plane
 

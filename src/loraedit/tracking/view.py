@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import OrderedDict
 from functools import cached_property
 
-from loraedit.optical_flow.dis import Field
+from loraedit.optical_flow.base import FlowOptions
+from loraedit.optical_flow.fields import Field
 from loraedit.tracking.motion import Matcher, Step
 from loraedit.tracking.scale import Scale
 from loraedit.types import Footage, Image, Size
@@ -22,10 +23,14 @@ class View:
     Attributes:
         source: the clip.
         scale: between its size and that of tracking.
+
+    Args:
+        flow: the options of the flow estimator.
     """
 
-    def __init__(self, source: Footage) -> None:
+    def __init__(self, source: Footage, flow: FlowOptions | None = None) -> None:
         self.source, self.scale = source, Scale.of(source.size)
+        self._options = flow or FlowOptions()
         self._flows: OrderedDict[int, tuple[Field, Field]] = OrderedDict()
 
     def __len__(self) -> int:
@@ -43,7 +48,7 @@ class View:
     @cached_property
     def matcher(self) -> Matcher:
         """Matches the small frames."""
-        return Matcher(Size(*self.images[0].shape[:2]))
+        return Matcher(Size(*self.images[0].shape[:2]), self._options)
 
     def step(self, earlier: int, later: int) -> Step:
         """The match of two neighbouring frames; ``earlier`` comes first on the way, forwards or backwards."""
