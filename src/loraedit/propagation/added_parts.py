@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 from loraedit.optical_flow.fields import Field, pixel_grid, sample_at
-from loraedit.tracking.motion import moved
+from loraedit.tracking.motion import transform_points
 from loraedit.types import Image, Pixels, Plane, Weights
 
 __all__ = ["AddedPart", "AttachedPart", "attach", "inside_frame"]
@@ -99,9 +99,9 @@ def attach(part: AddedPart, image: Image, foreground: Plane | None, positions: F
     targets, origins = positions.reshape(-1, 2)[points], here.reshape(-1, 2)[points]
     nearness = np.exp(-sample_at(part.distance, targets[None])[0] / (np.sqrt(part.region.sum()) + 3))
     motion = _fit_robustly(origins, targets, nearness)
-    misses = np.linalg.norm(moved(origins, motion) - targets, axis=-1)
+    misses = np.linalg.norm(transform_points(origins, motion) - targets, axis=-1)
     followed = float(nearness[misses < FOLLOW_TOLERANCE * min(part.region.shape)].sum() / nearness.sum())
-    back = np.asarray(moved(here, motion), np.float32)
+    back = np.asarray(transform_points(here, motion), np.float32)
     return AttachedPart(
         colours=sample_at(image, back),
         alpha=sample_at(part.alpha, back) * inside_frame(back),
@@ -120,7 +120,7 @@ def _fit_robustly(points: Field, targets: Field, weights: Field) -> Field:
     """Fits a similarity transform ``[2, 3]`` by iteratively reweighted least squares."""
     motion = _fit_similarity(points, targets, weights)
     for _ in range(FIT_ROUNDS):
-        misses = np.linalg.norm(moved(points, motion) - targets, axis=-1)
+        misses = np.linalg.norm(transform_points(points, motion) - targets, axis=-1)
         robust_weights = weights / (1 + np.square(misses / max(float(np.median(misses)), 0.3)))
         motion = _fit_similarity(points, targets, robust_weights)
     return motion

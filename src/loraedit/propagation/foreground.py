@@ -17,7 +17,7 @@ from loraedit.optical_flow.base import FlowOptions
 from loraedit.optical_flow.estimators import flow_between, open_estimator
 from loraedit.optical_flow.fields import Field, pixel_grid, sample_at
 from loraedit.propagation.added_parts import AddedPart, inside_frame
-from loraedit.tracking.motion import camera_motion, moved, speed
+from loraedit.tracking.motion import fit_camera_motion, relative_speed, transform_points
 from loraedit.tracking.regions import grown, opened, shrunk
 from loraedit.tracking.scale import Scale
 from loraedit.types import Frames, Image, Mask, Plane, Size
@@ -112,7 +112,7 @@ class ForegroundSeparator:
         for other in (index + sign * offset for offset in FRAME_OFFSETS for sign in (1, -1)):
             if not 0 <= other < len(self._source) or not mask.any():
                 continue
-            speeds = cv2.GaussianBlur(speed(self._flow(index, other), self._still(index)), (0, 0), 0.7)
+            speeds = cv2.GaussianBlur(relative_speed(self._flow(index, other), self._still(index)), (0, 0), 0.7)
             usual = np.quantile(speeds[mask], 0.9)
             if usual > MIN_MOTION * self._short_side:
                 return np.asarray((speeds > 0.5 * usual) & mask)
@@ -127,7 +127,7 @@ class ForegroundSeparator:
         for other in range(len(self._source)):
             if other != index:
                 motion = self._camera_motions[other] @ np.linalg.inv(self._camera_motions[index])
-                places = np.asarray(moved(here, motion[:2]), np.float32)
+                places = np.asarray(transform_points(here, motion[:2]), np.float32)
                 covered = sample_at(self._mask[other].astype(np.float32), places) > 0.01
                 weights = inside_frame(places) * np.where(covered, 1, UNCOVERED_WEIGHT).astype(np.float32)
                 other_view = sample_at(self._source[other], places)
@@ -141,7 +141,7 @@ class ForegroundSeparator:
         """The background's motion from the first frame to every other, ``[3, 3]``."""
         motions = [np.eye(3)]
         for index in range(len(self._source) - 1):
-            step = camera_motion(self._flow(index, index + 1), self._still(index))
+            step = fit_camera_motion(self._flow(index, index + 1), self._still(index))
             motions.append(np.vstack([step, (0, 0, 1)]) @ motions[-1])
         return motions
 
