@@ -27,7 +27,7 @@ from benchmarks.propagation.run import start_worker
 from benchmarks.propagation.scoring import score
 from loraedit.evaluate.metrics import Interval, paired_bootstrap
 from loraedit.planning import Shape, make_plan, open_skeleton, reference_flops, work_of
-from loraedit.settings.edit import PAPER, Recipe, make_settings
+from loraedit.settings import PAPER, Recipe, make_settings
 from loraedit.storage.files import write_json
 from loraedit.types import Size
 
@@ -54,7 +54,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     FULL: _of(PAPER),
     DEFAULT: _of(Recipe()),
     LONGER: {**_of(Recipe()), **_STEPS},
-    GREY: {**_of(Recipe()), "fill": "grey", "detail": False, "strength": 1.0},
+    GREY: {**_of(Recipe()), "fill": "grey", "restore_detail": False, "strength": 1.0},
     SHORT: {**_of(PAPER), **{name: getattr(Recipe(), name) for name in (*_STEPS, "crop")}},
     OWN: {},
     "prior, 0 steps": {"steps": 0},

@@ -32,8 +32,9 @@ CARD: dict[str, Any] = {
     "area_px": 64 * 64,
     "text_tokens": TEXT_TOKENS,
     "recipe": {
-        "steps": 30, "reference_steps": 20, "rank": 16, "lr": 1e-3, "edit_weight": 4.0, "looks": 6, "prior": True,
-        "fill": "carry", "detail": True, "strength": 0.8, "segment_frames": 33, "sampling_steps": 20, "guidance": 1.0,
+        "steps": 30, "reference_steps": 20, "rank": 16, "lr": 1e-3, "edit_weight": 4.0, "colour_variants": 6,
+        "prior": True, "fill": "carry", "restore_detail": True, "strength": 0.8, "segment_frames": 33,
+        "sampling_steps": 20, "guidance": 1.0,
     },
 }  # fmt: skip
 

@@ -31,7 +31,7 @@ from loraedit.masks.shaping import box_regions, dilate
 from loraedit.propagation.carry import carry_edits
 from loraedit.propagation.paths import PROPAGATION_FLOW
 from loraedit.runtime.devices import find_device, training_precision
-from loraedit.settings.edit import Resources, TrainSettings
+from loraedit.settings import Resources, TrainSettings
 from loraedit.storage.files import save_tensors, write_json
 from loraedit.training import Stage, train
 from loraedit.types import Mask, Weights, no_step
@@ -41,7 +41,7 @@ from pretrain.photos import photos
 from pretrain.textures import Image
 
 PRIOR_CLIPS, PRIOR_SIZE = 3000, (17, 64, 64)
-PRIOR_TRAINING = TrainSettings(steps=1500, batch=8, rank=16, lr=2e-3, edit_weight=4.0)
+PRIOR_TRAINING = TrainSettings(steps=1500, batch_size=8, rank=16, lr=2e-3, edit_weight=4.0)
 CHUNK = 50
 GREY_SHARE = 0.25
 """How many samples show nothing inside the mask, as in the paper."""
@@ -153,7 +153,7 @@ def argument_parser() -> argparse.ArgumentParser:
     parser.add_argument("--clips", type=int, default=PRIOR_CLIPS)
     parser.add_argument("--size", default="x".join(map(str, PRIOR_SIZE)), help="frames x height x width")
     parser.add_argument("--steps", type=int, default=PRIOR_TRAINING.steps)
-    parser.add_argument("--batch", type=int, default=PRIOR_TRAINING.batch)
+    parser.add_argument("--batch-size", type=int, default=PRIOR_TRAINING.batch_size)
     parser.add_argument("--rank", type=int, default=PRIOR_TRAINING.rank)
     parser.add_argument("--lr", type=float, default=PRIOR_TRAINING.lr)
     parser.add_argument("--edit-weight", type=float, default=PRIOR_TRAINING.edit_weight)
@@ -169,6 +169,10 @@ if __name__ == "__main__":
             pass
     else:
         training = TrainSettings(
-            steps=options.steps, batch=options.batch, rank=options.rank, lr=options.lr, edit_weight=options.edit_weight
+            steps=options.steps,
+            batch_size=options.batch_size,
+            rank=options.rank,
+            lr=options.lr,
+            edit_weight=options.edit_weight,
         )
         train_prior(options.model, options.work, options.clips, (frames, height, width), training)

@@ -38,7 +38,7 @@ from loraedit.planning.fitting import LADDER
 from loraedit.planning.job import named
 from loraedit.runtime.devices import autocasts, find_device, training_attention, training_precision
 from loraedit.runtime.memory import checkpoints_kept, place
-from loraedit.settings.edit import Resources
+from loraedit.settings import Resources
 from loraedit.types import Size
 
 LEVELS = {

@@ -1,4 +1,4 @@
-"""Write the table of known models into docs/models.md, between its marks.
+"""Write the table of known models into docs/models-and-memory.md, between its marks.
 
 python -m scripts.models_page
 """
@@ -10,7 +10,7 @@ from pathlib import Path
 from benchmarks.tables import put_table
 from loraedit.families.known import KnownModel, known_models
 
-PAGE = Path(__file__).parents[1] / "docs/models.md"
+PAGE = Path(__file__).parents[1] / "docs/models-and-memory.md"
 HEAD = ("Hub id", "parameters", "in bfloat16", "frames", "layout", "licence")
 
 

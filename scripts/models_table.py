@@ -1,6 +1,6 @@
-"""Write into docs/models.md, between its marks, what the published models need, on their true architecture.
+"""Write into docs/models-and-memory.md, between its marks, what the published models need, on their true architecture.
 
-    python -m scripts.models_table [--frames 49 81] [--models NAME ...] [--page docs/models.md]
+    python -m scripts.models_table [--frames 49 81] [--models NAME ...] [--page docs/models-and-memory.md]
 
 No weights are needed. Each figure is measured once and kept in the user's cache folder, so a stopped run goes on.
 """
@@ -17,7 +17,7 @@ from loraedit.cli.progress import quiet_libraries
 from loraedit.errors import InputError, ModelError
 from loraedit.families.known import KnownModel, known_models
 from loraedit.planning import Plan, make_plan, named, open_skeleton, work_of
-from loraedit.settings.edit import make_settings
+from loraedit.settings import make_settings
 from loraedit.types import Size
 
 GB = 10**9
@@ -26,11 +26,12 @@ COMMON = Size(480, 832)
 
 HEAD = ("model", "size", "frames", "tokens", "training step", "pass", "peak", "fits", "means")
 EXPLAINED = """
-Measured on each true architecture with tensors that hold nothing, so no weights were loaded and no card was used;
-`loraedit plan` says the same of your own clip. A training step is one clip, rank 16 on all linear layers of the blocks,
-blocks computed again for their gradients; a pass is one forward of the sampling. One multiplication with its addition
-is two FLOPs. *Peak* is the largest phase with blocks computed again and nothing else; *fits* is the smallest card (12,
-16, 24, 48 or 80 GB) that holds every phase with 2 GB to spare, with the means that it takes.
+The figures come from running each true architecture on fake tensors, which have shapes but no data. No weights were
+loaded and no GPU was used. `loraedit plan` does the same for your own clip. A training step is one clip with rank 16 on
+all linear layers of the blocks and with gradient checkpointing. A pass is one forward pass in sampling. One
+multiply-add is two FLOPs. *Peak* is the largest phase with gradient checkpointing and nothing else. *Fits* is the
+smallest GPU (12, 16, 24, 48 or 80 GB) that holds every phase with 2 GB to spare, and *means* is what that takes.
+`--offload-blocks` is left out, because it does not yet free memory in the backward pass.
 """
 
 
@@ -39,7 +40,7 @@ def argument_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--frames", type=int, nargs="+", default=[49, 81])
     parser.add_argument("--models", nargs="+", help="short names; by default all")
-    parser.add_argument("--page", type=Path, default=Path("docs/models.md"))
+    parser.add_argument("--page", type=Path, default=Path("docs/models-and-memory.md"))
     return parser
 
 
@@ -70,7 +71,7 @@ def main() -> None:
 def _figures(model: KnownModel, size: Size, frames: int) -> tuple[str, ...]:
     """A line of the table but for the model's name."""
     with open_skeleton(model.id) as card:
-        settings = make_settings({"model": model.id}).resolved(card.recipe)
+        settings = make_settings({"model": model.id, "offload_blocks": False}).resolved(card.recipe)
         work = work_of(card, settings, size, [frames], size.height * size.width, 0)
 
         def planned(budget: int | None) -> Plan:

@@ -1,4 +1,4 @@
-"""Write the scaling estimate in docs/cluster.md: what the plan says of one edit, and the scheduler's own order of jobs.
+"""Write the scaling estimate in docs/batches-and-clusters.md from a plan and the scheduler's own order of jobs.
 
 python -m scripts.scaling_table
 """
@@ -15,7 +15,7 @@ from pathlib import Path
 from benchmarks.tables import put_section
 from loraedit.batch.schedule import Queue
 
-PAGE = Path("docs/cluster.md")
+PAGE = Path("docs/batches-and-clusters.md")
 MODEL, SIZE, FRAMES, VRAM, CARD = "wan2.1-i2v-14b-480p", "832x480", 49, "80GB", "H100"
 CLIPS, LOOKS = 40, 3
 GPUS = (1, 2, 4, 8, 16, 32, 64)

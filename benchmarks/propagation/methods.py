@@ -30,7 +30,7 @@ class Method:
     Attributes:
         make: from a case and its edited frames by index, the first among them, to frames ``[F, H, W, 3]``; None runs
             the package with ``settings``.
-        settings: of :class:`loraedit.settings.edit.EditSettings`.
+        settings: of :class:`loraedit.settings.EditSettings`.
         references: at which parts of the clip, in (0, 1], an edited frame is given besides the first.
         tight: give the mask of what really changes instead of the loose one.
         against: the method that a choice is a change of.

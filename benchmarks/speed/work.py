@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from loraedit.families import open_family
 from loraedit.families.base import Encoded, Family
 from loraedit.families.card import read_card, resolve_model
-from loraedit.settings.edit import SamplingSettings, TrainSettings
+from loraedit.settings import SamplingSettings, TrainSettings
 
 RANK = 16
 LR = 1e-3

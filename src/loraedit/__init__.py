@@ -62,7 +62,7 @@ def edit(
         run: the run folder with caches, LoRA, log and the lossless result; the same call again continues or reuses
             it. By default beside ``out``; without either, a passing folder is used and removed.
         progress: called with (phase, done, total, note).
-        **settings: any field of :class:`loraedit.settings.edit.EditSettings`, such as ``prompt``, ``model``, ``seed``.
+        **settings: any field of :class:`loraedit.settings.EditSettings`, such as ``prompt``, ``model``, ``seed``.
 
     Returns:
         The edited clip with paths, losses and times. The clip is in memory if the source was, or if there is no run
@@ -75,7 +75,7 @@ def edit(
     """
     from loraedit.job.edits import object_of
     from loraedit.job.prepare import prepare
-    from loraedit.settings.edit import make_settings
+    from loraedit.settings import make_settings
 
     job = prepare(
         source,

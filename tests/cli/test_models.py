@@ -31,7 +31,7 @@ from loraedit.families.wan_layout import check_shapes
 from loraedit.masks.packing import pack_token_mask
 from loraedit.planning import known_names, open_skeleton
 from loraedit.sampling import sampler as generate
-from loraedit.settings.edit import SamplingSettings
+from loraedit.settings import SamplingSettings
 from loraedit.types import Pixels
 
 CPU = torch.device("cpu")
@@ -142,8 +142,8 @@ def test_what_a_token_model_cannot_be_shown_is_refused(published: dict[str, Path
     def edit(**settings: object) -> None:
         loraedit.edit(scene.source, scene.edited_first, scene.mask, model=str(published[TOKENS]), **settings)
 
-    with pytest.raises(InputError, match="Leave --anchors out"):
-        edit(anchors=True, references={4: scene.edited_first})
+    with pytest.raises(InputError, match="Leave --condition-on-references out"):
+        edit(condition_on_references=True, references={4: scene.edited_first})
     with pytest.raises(InputError, match="Give --strength below 1"):
         edit(fill="carry", strength=1.0)
 
@@ -178,7 +178,7 @@ def test_a_token_model_starts_from_what_is_carried_by_default(published: dict[st
     made, other = (
         loraedit.edit(
             scene.source, scene.edited_first, scene.mask, model=str(published[TOKENS]),
-            **{**OWN_METHOD, "steps": 1, "sampling_steps": 12, "detail": False, **settings},
+            **{**OWN_METHOD, "steps": 1, "sampling_steps": 12, "restore_detail": False, **settings},
         )
         for settings in ({}, {"strength": 0.6})
     )  # fmt: skip

@@ -21,7 +21,7 @@ from transformers import (
 from loraedit.editing.captions import caption, captioned
 from loraedit.errors import InputError, ModelError
 from loraedit.job.prepare import prepare
-from loraedit.settings.edit import make_settings
+from loraedit.settings import make_settings
 
 CPU = torch.device("cpu")
 SIDE = 64

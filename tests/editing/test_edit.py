@@ -96,16 +96,19 @@ def test_an_expert_for_noise_above_the_start_is_not_trained(
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("time_low", "words"), [(0.9, "above 0.9 teaches nothing"), (0.85, "above 0.85 teaches")])
+@pytest.mark.parametrize(("lowest", "words"), [(0.9, "above 0.9 teaches nothing"), (0.85, "above 0.85 teaches")])
 def test_training_on_levels_that_are_never_sampled_is_refused(
-    checkpoint: Path, scene: Scene, time_low: float, words: str
+    checkpoint: Path, scene: Scene, lowest: float, words: str
 ) -> None:
     with pytest.raises(loraedit.InputError, match=words):
-        edit(scene, checkpoint, fill="carry", strength=0.8, time_low=time_low)
+        edit(scene, checkpoint, fill="carry", strength=0.8, min_noise_level=lowest)
 
 
-def test_looks_train_on_recoloured_clips_too(checkpoint: Path, scene: Scene) -> None:
-    assert edit(scene, checkpoint, steps=3, looks=3).losses != edit(scene, checkpoint, steps=3, looks=1).losses
+def test_colour_variants_train_on_recoloured_clips_too(checkpoint: Path, scene: Scene) -> None:
+    assert (
+        edit(scene, checkpoint, steps=3, colour_variants=3).losses
+        != edit(scene, checkpoint, steps=3, colour_variants=1).losses
+    )
 
 
 @pytest.mark.usefixtures("coarse_flow")
@@ -113,7 +116,7 @@ def test_carried_frames_change_what_is_generated_and_naive_ignores_them(checkpoi
     grey, carried, detailed, naive, naive_grey = (
         edit(scene, checkpoint, steps=2, **settings).clip.frames
         for settings in (
-            {"fill": "grey"}, {"fill": "carry"}, {"fill": "carry", "detail": True},
+            {"fill": "grey"}, {"fill": "carry"}, {"fill": "carry", "restore_detail": True},
             {"fill": "carry", "lora": "naive"}, {"fill": "grey", "lora": "naive"},
         )
     )  # fmt: skip
@@ -127,7 +130,13 @@ def test_every_choice_of_sampling_and_references_changes_the_result(checkpoint: 
     look[scene.mask[-1]] = 255
     plain, *others = (
         edit(scene, checkpoint, steps=2, references={4: look}, **{"reference_steps": 0, **settings}).clip.frames
-        for settings in ({}, {"strength": 0.7}, {"hold": True}, {"anchors": True}, {"reference_steps": 2})
+        for settings in (
+            {},
+            {"strength": 0.7},
+            {"blend_latents": True},
+            {"condition_on_references": True},
+            {"reference_steps": 2},
+        )
     )
     assert all(not np.array_equal(plain, other) for other in others)
 
@@ -177,7 +186,7 @@ def test_a_prior_that_is_not_there_and_no_steps_without_one_are_refused(checkpoi
 
 @pytest.mark.usefixtures("coarse_flow")
 def test_the_papers_recipe_changes_the_method_and_leaves_the_models_pace(checkpoint: Path, scene: Scene) -> None:
-    settings = {"fill": "carry", "detail": True, "looks": 3, "edit_weight": 5.0}
+    settings = {"fill": "carry", "restore_detail": True, "colour_variants": 3, "edit_weight": 5.0}
     paper = edit(scene, checkpoint, recipe="paper", steps=3)
     assert paper.losses == edit(scene, checkpoint, steps=3).losses  # the tiny card has nothing beyond the paper
     assert paper.losses != edit(scene, checkpoint, recipe="paper", steps=3, **settings).losses
@@ -229,7 +238,12 @@ def test_a_damaged_file_of_a_run_is_made_again(checkpoint: Path, scene: Scene, t
 
 
 @pytest.mark.parametrize(
-    "settings", [{"anchors": True}, {"fill": "carry", "detail": True, "looks": 3}, {"lora": "naive"}]
+    "settings",
+    [
+        {"condition_on_references": True},
+        {"fill": "carry", "restore_detail": True, "colour_variants": 3},
+        {"lora": "naive"},
+    ],
 )
 @pytest.mark.usefixtures("coarse_flow")
 def test_a_long_clip_is_made_in_segments(checkpoint: Path, tmp_path: Path, settings: dict[str, object]) -> None:

@@ -132,13 +132,16 @@ def test_with_flipped_bytes_in_every_file_the_same_result_comes_out(
     assert np.array_equal(read_finished(run).references[4], scene.source[4] // 2)
 
 
-def test_a_folder_of_a_later_format_is_refused(finished: Path, checkpoint: Path, scene: Scene, tmp_path: Path) -> None:
+@pytest.mark.parametrize("change", [1, -1])
+def test_a_folder_of_another_format_is_refused(
+    change: int, finished: Path, checkpoint: Path, scene: Scene, tmp_path: Path
+) -> None:
     run = tmp_path / "run"
     run.mkdir()
     record = json.loads((finished / SETTINGS_FILE).read_text())
-    (run / SETTINGS_FILE).write_text(json.dumps({**record, "format": record["format"] + 1}))
+    (run / SETTINGS_FILE).write_text(json.dumps({**record, "format": record["format"] + change}))
     for use in (lambda: edit(scene, checkpoint, run), lambda: read_finished(run)):
-        with pytest.raises(InputError, match="this loraedit knows formats up to"):
+        with pytest.raises(InputError, match="this loraedit uses format"):
             use()
 
 

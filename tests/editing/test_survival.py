@@ -19,9 +19,9 @@ from scenes import Scene, make_scene
 import loraedit
 from loraedit.cli import main as cli
 from loraedit.editing import generate as scenes
-from loraedit.errors import InputError, LoraEditError, ModelError
+from loraedit.errors import InputError, ModelError
 from loraedit.planning import spare
-from loraedit.settings.edit import EditSettings, Resources
+from loraedit.settings import EditSettings, Resources
 from loraedit.training import loop
 from loraedit.types import Clip
 from loraedit.video import DEFAULT_FPS, write_clip, write_image
@@ -282,7 +282,7 @@ def test_an_archive_is_no_input(
 def test_unknown_keys_are_refused_in_every_file_of_settings(checkpoint: Path, tmp_path: Path) -> None:
     from loraedit.batch.jobs import read_jobs
     from loraedit.families.card import read_card
-    from loraedit.settings.edit import make_settings
+    from loraedit.settings import make_settings
 
     with pytest.raises(InputError, match="no setting 'stepz'"):
         make_settings({"stepz": 1})
@@ -298,29 +298,11 @@ def test_unknown_keys_are_refused_in_every_file_of_settings(checkpoint: Path, tm
             read_jobs(tmp_path / "jobs.toml")
 
 
-def test_a_run_of_the_first_format_is_refused_or_used_but_never_misread(finished: Path, tmp_path: Path) -> None:
-    from loraedit.editing.repeat import plan_repetition
-    from loraedit.runs.folder import read_finished
-    from loraedit.storage.files import fingerprint
-
-    run = shutil.copytree(finished, tmp_path / "run")
-    record = json.loads((run / "settings.json").read_text())
-    del record["format"]
-    record["inputs"]["references"] = {"2": "0" * 12}  # which that format did not keep
-    (run / "settings.json").write_text(json.dumps(record))
-    result = json.loads((run / "result.json").read_text())
-    (run / "result.json").write_text(json.dumps({**result, "settings": fingerprint(record)}))
-    assert np.array_equal(read_finished(run).edited_first, read_finished(finished).edited_first)
-    with pytest.raises(LoraEditError, match="did not keep its references"):
-        plan_repetition(run, None, tmp_path / "again")
-
-
 # ---- repeating -------------------------------------------------------------------------------------------------------
 
 
 def test_a_run_of_several_objects_is_repeated_to_the_byte(checkpoint: Path, scene: Scene, tmp_path: Path) -> None:
     from loraedit.editing.repeat import plan_repetition
-    from loraedit.storage.files import fingerprint
 
     corner, edited = np.zeros(scene.mask.shape[1:], bool), scene.edited_first.copy()
     corner[26:, 30:], edited[26:, 30:] = True, 255
@@ -341,13 +323,4 @@ def test_a_run_of_several_objects_is_repeated_to_the_byte(checkpoint: Path, scen
     mask = tmp_path / "run/objects/0/mask/00001.png"
     mask.write_bytes((tmp_path / "run/objects/1/mask/00001.png").read_bytes())
     with pytest.raises(InputError, match="objects/0 is not what the edit was made from"):
-        plan_repetition(tmp_path / "run", None, tmp_path / "third")
-
-    record = json.loads((tmp_path / "run/settings.json").read_text())
-    for each in record["inputs"]["objects"].values():
-        del each["number"]  # as runs were before they kept their objects
-    (tmp_path / "run/settings.json").write_text(json.dumps(record))
-    kept = json.loads((tmp_path / "run/result.json").read_text())
-    (tmp_path / "run/result.json").write_text(json.dumps({**kept, "settings": fingerprint(record)}))
-    with pytest.raises(InputError, match="did not keep its objects"):
         plan_repetition(tmp_path / "run", None, tmp_path / "third")

@@ -16,7 +16,7 @@ from loraedit.families.base import Family
 from loraedit.families.card import read_card
 from loraedit.planning.skeleton import build, open_skeleton
 from loraedit.runtime.memory import tile
-from loraedit.settings.edit import Resources
+from loraedit.settings import Resources
 
 
 def family_of(others: dict[str, Path], name: str) -> Family:

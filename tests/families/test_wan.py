@@ -21,7 +21,7 @@ from loraedit.families.base import Encoded, Family, batch
 from loraedit.families.card import NANO, read_card
 from loraedit.lora.adapter import attach, lora_parameters
 from loraedit.sampling.sampler import experts_trained, initial_noise, sample
-from loraedit.settings.edit import PAPER, SamplingSettings, make_settings
+from loraedit.settings import PAPER, SamplingSettings, make_settings
 from loraedit.types import Frames
 from loraedit.video.scaling import to_float, to_uint8
 
@@ -114,11 +114,11 @@ def test_the_experts_that_are_trained_are_those_that_sampling_asks(checkpoints: 
         return [each.name for each in experts_trained(family, make_settings(settings).resolved(PAPER))]
 
     assert trained() == ["transformer", "transformer_2"]
-    assert trained(time_low=0.95) == ["transformer"]
+    assert trained(min_noise_level=0.95) == ["transformer"]
     assert trained(strength=0.8) == trained(strength=0.91, sampling_steps=4) == ["transformer_2"]
     assert trained(sampling_steps=1) == ["transformer"]
     with pytest.raises(InputError, match=r"No noise level above 0\.9 is sampled"):
-        trained(time_low=0.9, strength=0.91, sampling_steps=4)
+        trained(min_noise_level=0.9, strength=0.91, sampling_steps=4)
 
 
 def test_two_experts_meet_at_the_boundary(checkpoints: dict[str, Path]) -> None:

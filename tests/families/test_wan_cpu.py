@@ -23,7 +23,7 @@ from loraedit.lora.adapter import _inject, as_autocast, attach, lora_parameters,
 from loraedit.planning.meter import Meter
 from loraedit.runtime import devices
 from loraedit.sampling.sampler import sample
-from loraedit.settings.edit import SamplingSettings
+from loraedit.settings import SamplingSettings
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from loraedit.job.window import choose_window
 from loraedit.masks.compositing import lay_over, restore_detail
 from loraedit.masks.shaping import feather
 from loraedit.masks.tube import MaskTube
-from loraedit.settings.edit import Crop
+from loraedit.settings import Crop
 from loraedit.types import Mask, Size
 from loraedit.video.scaling import from_working, to_working, working_size
 

@@ -16,7 +16,7 @@ import loraedit
 from loraedit.editing import EditResult
 from loraedit.families.wan import WanFamily
 from loraedit.job.prepare import prepare
-from loraedit.settings.edit import make_settings
+from loraedit.settings import make_settings
 
 
 @pytest.fixture(scope="session")
@@ -103,8 +103,8 @@ def test_a_distilled_lora_decides_the_sampling_unless_the_user_does(
     assert (steps, guidance) == (5, 1.0) and "by its name distilled to 5 steps" in note
     steps, guidance, (note,) = asked(extra_lora=[str(distilled)], guidance=2.0)
     assert (steps, guidance) == (5, 2.0) and "but for your --guidance" in note
-    assert asked(extra_lora=[str(distilled)], distilled=0) == (model["sampling_steps"], model["guidance"], ())
-    assert asked(extra_lora=[str(style)], distilled=4) == (4, 1.0, ())
+    assert asked(extra_lora=[str(distilled)], distilled_steps=0) == (model["sampling_steps"], model["guidance"], ())
+    assert asked(extra_lora=[str(style)], distilled_steps=4) == (4, 1.0, ())
     assert asked(extra_lora=[str(distilled)], sampling_steps=2, guidance=1.5) == (2, 1.5, ())
 
 

@@ -37,6 +37,8 @@ def test_a_resized_flow_counts_in_pixels_of_the_new_size() -> None:
     assert np.allclose(large, (9, 4))
 
 
-@pytest.mark.parametrize(("size", "factor"), [(Size(50, 60), 2), (Size(200, 300), 1), (Size(10, 400), 1), (Size(10, 100), 4)])
+@pytest.mark.parametrize(
+    ("size", "factor"), [(Size(50, 60), 2), (Size(200, 300), 1), (Size(10, 400), 1), (Size(10, 100), 4)]
+)
 def test_small_frames_are_enlarged_and_thin_ones_less(size: Size, factor: float) -> None:
     assert enlargement_factor(size, 100) == factor

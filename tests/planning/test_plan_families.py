@@ -17,7 +17,7 @@ from loraedit.planning import Shape, measure_cost
 from loraedit.planning import cost as measuring
 from loraedit.planning.depth import from_few_blocks
 from loraedit.planning.meter import Meter
-from loraedit.settings.edit import Resources, TrainSettings
+from loraedit.settings import Resources, TrainSettings
 from loraedit.types import Size
 
 CPU = torch.device("cpu")

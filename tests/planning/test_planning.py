@@ -38,7 +38,7 @@ from loraedit.planning.cards import GraphicsCard
 from loraedit.planning.fitting import LADDER, MARGIN_BYTES
 from loraedit.planning.meter import Meter, card_attention
 from loraedit.planning.skeleton import build
-from loraedit.settings.edit import Resources, TrainSettings, make_settings
+from loraedit.settings import Resources, TrainSettings, make_settings
 from loraedit.types import Size
 
 GB = 10**9

@@ -20,7 +20,7 @@ from scenes import Scene
 from loraedit.errors import InputError
 from loraedit.planning import resources_for
 from loraedit.runtime.devices import find_device
-from loraedit.settings.edit import make_settings
+from loraedit.settings import make_settings
 
 
 def edit(rank: int, of: int, port: int, arguments: list[str], said: Path) -> None:

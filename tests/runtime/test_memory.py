@@ -20,7 +20,7 @@ from loraedit.families.card import NANO, read_card
 from loraedit.lora.adapter import lora_parameters
 from loraedit.planning.meter import Meter
 from loraedit.runtime.memory import blocks, checkpoints_kept, place, place_encoder
-from loraedit.settings.edit import Resources, TrainSettings, make_settings
+from loraedit.settings import Resources, TrainSettings, make_settings
 from loraedit.training import Stage, train
 from scripts.gpu_check import with_lora
 
@@ -179,7 +179,7 @@ def test_what_the_user_sets_wins_over_what_was_chosen() -> None:
 
 def test_a_step_cache_skips_blocks_and_stays_near(tmp_path: Path) -> None:
     from loraedit.sampling.sampler import sample
-    from loraedit.settings.edit import SamplingSettings
+    from loraedit.settings import SamplingSettings
 
     family, found, flops = family_with(Resources()), [], []
     condition = sample_of(family)

@@ -2,26 +2,41 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
 from loraedit.errors import InputError
-from loraedit.settings.edit import EditSettings, Recipe, make_settings
+from loraedit.settings import (
+    DEFAULT_MARGIN,
+    PANELS,
+    Course,
+    EditSettings,
+    Recipe,
+    ResolvedSettings,
+    SamplingSettings,
+    TrainSettings,
+    affects_plan,
+    affects_training,
+    fields_in_panel,
+    is_path,
+    make_settings,
+    shapes_mask,
+)
 
-RECIPE = Recipe(steps=7, rank=3, lr=0.5, looks=2, time_low=0.25, sampling_steps=9, guidance=2.0)
+RECIPE = Recipe(steps=7, rank=3, lr=0.5, colour_variants=2, min_noise_level=0.25, sampling_steps=9, guidance=2.0)
 
 
 def test_what_the_user_leaves_open_comes_from_the_models_recipe() -> None:
     resolved = make_settings({"rank": 5, "guidance": 0.0}).resolved(RECIPE)
-    assert (resolved.steps, resolved.rank, resolved.guidance, resolved.time_low) == (7, 5, 0.0, 0.25)
+    assert (resolved.steps, resolved.rank, resolved.guidance, resolved.min_noise_level) == (7, 5, 0.0, 0.25)
 
 
 def test_the_papers_recipe_takes_its_method_and_the_models_pace() -> None:
-    own = RECIPE.model_copy(update={"fill": "carry", "prior": True, "edit_weight": 4.0, "detail": True})
-    resolved = make_settings({"recipe": "paper", "looks": 5}).resolved(own)
-    assert (resolved.fill, resolved.prior, resolved.edit_weight, resolved.detail) == ("grey", False, 1.0, False)
-    assert (resolved.steps, resolved.rank, resolved.lr, resolved.looks) == (7, 3, 0.5, 5)
+    own = RECIPE.model_copy(update={"fill": "carry", "prior": True, "edit_weight": 4.0, "restore_detail": True})
+    resolved = make_settings({"recipe": "paper", "colour_variants": 5}).resolved(own)
+    assert (resolved.fill, resolved.prior, resolved.edit_weight, resolved.restore_detail) == ("grey", False, 1.0, False)
+    assert (resolved.steps, resolved.rank, resolved.lr, resolved.colour_variants) == (7, 3, 0.5, 5)
 
 
 def test_a_start_from_what_is_shown_needs_something_to_be_shown() -> None:
@@ -46,15 +61,79 @@ def test_the_sampling_settings_do_not_decide_the_lora() -> None:
         ({"lr": -1}, "'lr'"),
         ({"guidance": float("inf")}, "'guidance'"),
         ({"seed": -1}, "'seed'"),
-        ({"time_low": 1.0}, "'time-low'"),
+        ({"min_noise_level": 1.0}, "'min-noise-level'"),
         ({"lora": "magic"}, "'lora'"),
-        ({"looks": "many"}, "'looks'"),
+        ({"colour_variants": "many"}, "'colour-variants'"),
     ],
 )
 def test_a_setting_out_of_range_is_refused_by_name(values: dict[str, Any], words: str) -> None:
     with pytest.raises(InputError, match=words) as caught:
         make_settings(values)
     assert "\n" not in str(caught.value)
+
+
+COURSES: tuple[Course, ...] = ("motion", "appearance")
+NULLABLE = {
+    "captioner", "tracker_model", "transformer", "transformer_2", "budget", "device", "weights", "checkpointing",
+    "offload_checkpoints", "offload_blocks", "offload_encoders", "tile_vae", "attention", "codec", "store",
+}  # fmt: skip
+
+
+def test_resolved_settings_are_none_only_where_the_field_says_what_that_stands_for() -> None:
+    fields = ResolvedSettings.model_fields
+    nullable = {name for name, field in fields.items() if type(None) in get_args(field.annotation)}
+    assert nullable == NULLABLE
+    assert all("By default" in (fields[name].description or "") for name in nullable)
+    assert EditSettings.model_fields.keys() == fields.keys()
+
+
+def test_every_field_of_a_recipe_can_be_asked_for_and_left_open() -> None:
+    for name, field in Recipe.model_fields.items():
+        asked = EditSettings.model_fields[name]
+        assert asked.default is None and type(None) in get_args(asked.annotation)
+        assert name == "reference_steps" or type(None) not in get_args(field.annotation)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [{}, {"budget": "5steps"}, {"recipe": "paper"}, {"fill": "grey"}, {"distilled_steps": 4}, {"reference_steps": 0}],
+)
+def test_resolving_again_changes_nothing(values: dict[str, Any]) -> None:
+    resolved = make_settings(values).resolved(RECIPE)
+    assert make_settings(resolved.model_dump()).resolved(Recipe()) == resolved
+
+
+def test_what_is_left_open_without_a_recipe_to_answer_has_a_value_too() -> None:
+    resolved = make_settings({}).resolved(RECIPE)
+    assert (resolved.margin, resolved.distilled_steps, resolved.reference_steps) == (DEFAULT_MARGIN, 0, 7)
+
+
+# ---- metadata --------------------------------------------------------------------------------------------------------
+
+
+def test_every_setting_has_one_panel() -> None:
+    panels = [name for panel in PANELS for name in fields_in_panel(panel)]
+    assert sorted(panels) == sorted(EditSettings.model_fields)
+
+
+def test_metadata_says_what_depends_on_a_setting() -> None:
+    names = EditSettings.model_fields
+    assert {name for name in names if shapes_mask(name)} == {
+        "margin", "tracker", "tracker_model", "mask_boxes", "dilate_px",
+    }  # fmt: skip
+    assert {name for name in names if is_path(name)} == {
+        "model", "transformer", "transformer_2", "extra_lora", "captioner", "tracker_model", "store",
+    }  # fmt: skip
+    motion, appearance = ({name for name in names if affects_training(name, course)} for course in COURSES)
+    assert motion < appearance and appearance - motion == {"prompt", "reference_steps"}
+    assert affects_plan("rank") and not affects_plan("seed")
+
+
+def test_whatever_training_takes_is_marked_so() -> None:
+    for name in TrainSettings.model_fields.keys() - {"budget_s"}:
+        assert affects_training(name, "motion")
+    for name in SamplingSettings.model_fields:
+        assert not affects_training(name, "motion")
 
 
 def test_settings_cannot_be_changed_afterwards() -> None:

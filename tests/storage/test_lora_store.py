@@ -21,7 +21,7 @@ from loraedit.editing.target_clip import open_target_clip
 from loraedit.editing.train import WAITING
 from loraedit.errors import InputError
 from loraedit.job.prepare import prepare
-from loraedit.settings.edit import make_settings
+from loraedit.settings import make_settings
 from loraedit.storage.files import save_tensors
 from loraedit.storage.lora_store import Learnt, Store, open_store
 

@@ -28,7 +28,7 @@ first_frame = "{{clip}}-{{look}}.png"
 mask = "5,7,20,25"
 steps = {steps}
 sampling_steps = {sampling_steps}
-looks = 1
+colour_variants = 1
 area = {area}
 """
 

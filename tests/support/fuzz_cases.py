@@ -207,9 +207,9 @@ def _name(rng: Rng, kit: Path, folder: Path) -> list[str]:
 
 def _numbers(rng: Rng, kit: Path, _: Path) -> list[str]:
     names = (
-        "steps", "lr", "rank", "batch", "seed", "sampling-steps", "guidance", "margin", "dilate-px", "feather-px",
-        "segment-frames", "area", "context", "strength", "vram", "distilled", "step-cache", "edit-weight", "looks",
-        "time-low", "train-seed", "reference-steps",
+        "steps", "lr", "rank", "batch-size", "seed", "sampling-steps", "guidance", "margin", "dilate-px", "feather-px",
+        "segment-frames", "area", "context", "strength", "vram", "distilled-steps", "step-cache", "edit-weight",
+        "colour-variants", "min-noise-level", "train-seed", "reference-steps",
     )  # fmt: skip
     line = _edit(kit)
     return [

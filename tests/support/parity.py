@@ -28,7 +28,7 @@ from loraedit.families.base import Encoded, Family, batch
 from loraedit.families.card import read_card
 from loraedit.lora.adapter import attach, attach_lora, lora_parameters, save_lora
 from loraedit.sampling.sampler import initial_noise, sample
-from loraedit.settings.edit import SamplingSettings
+from loraedit.settings import SamplingSettings
 from loraedit.types import Frames, Pixels
 from loraedit.video.scaling import to_float
 
@@ -173,7 +173,7 @@ def check_edit(family: Family, run: Path) -> None:
     look[scene.mask[-1]] = 255
     result = loraedit.edit(
         scene.source, scene.edited_first, scene.mask, model=str(family.card.folder), references={2 * step - 2: look},
-        crop="fixed", prompt="a red coat", hold=True, batch=2, segment_frames=step + 1, run=run,
+        crop="fixed", prompt="a red coat", blend_latents=True, batch_size=2, segment_frames=step + 1, run=run,
         steps=2, reference_steps=1, sampling_steps=2, rank=2,
     )  # fmt: skip
     assert result.outside_exact

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from loraedit.settings.edit import PAPER, Recipe
+from loraedit.settings import PAPER, Recipe
 
-METHOD = {"edit_weight", "looks", "fill", "detail", "strength"}
+METHOD = {"edit_weight", "colour_variants", "fill", "restore_detail", "strength"}
 PAPERS_METHOD, OWN_METHOD = PAPER.model_dump(include=METHOD), Recipe().model_dump(include=METHOD)
 SHORT = {"steps": 6, "rank": 2, "lr": 1e-3, "sampling_steps": 3, "guidance": 1.0}
 

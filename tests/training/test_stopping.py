@@ -14,7 +14,7 @@ from scenes import Scene
 import loraedit
 from loraedit.errors import InputError
 from loraedit.families.card import NANO, read_card
-from loraedit.settings.edit import TrainSettings, make_settings, parse_budget
+from loraedit.settings import TrainSettings, make_settings, parse_budget
 from loraedit.training import loop
 from loraedit.training.state import TrainState
 from loraedit.training.stopping import last_step, rate, settles

@@ -19,12 +19,12 @@ from loraedit.families.base import Encoded, Family, batch
 from loraedit.families.card import NANO, read_card
 from loraedit.lora.adapter import attach, attach_lora, lora_parameters, save_lora
 from loraedit.masks.shaping import resize_mask
-from loraedit.settings.edit import Targets, TrainSettings
+from loraedit.settings import LoraTargets, TrainSettings
 from loraedit.training import Stage, train
 from loraedit.types import Size
 from loraedit.video.scaling import resize_frames, to_float
 
-SETTINGS = TrainSettings(steps=6, rank=3, lr=1e-2, looks=1, time_low=0.0, train_seed=7)
+SETTINGS = TrainSettings(steps=6, rank=3, lr=1e-2, colour_variants=1, min_noise_level=0.0, train_seed=7)
 
 
 def run(
@@ -68,7 +68,7 @@ def test_a_fresh_lora_changes_nothing_and_follows_its_seed(family: Family, scene
 
 
 @pytest.mark.parametrize("which", ["all", "attention"])
-def test_a_lora_is_on_every_linear_it_targets_and_nothing_else_trains(family: Family, which: Targets) -> None:
+def test_a_lora_is_on_every_linear_it_targets_and_nothing_else_trains(family: Family, which: LoraTargets) -> None:
     transformer = family.load_transformer(family.experts[0], CPU)
     attach(transformer, family.lora_targets(which), rank=2, seed=0)
     adapted = {name.rsplit(".", 1)[0] for name, _ in lora_parameters(transformer)}
@@ -206,7 +206,7 @@ def test_clips_and_single_frames_share_a_batch(family: Family, scene: Scene, tmp
     still = family.encode([conditioning.appearance_sample(source, -source, mask, "")], CPU, lambda *_: None)[0]
     expert = family.experts[0]
     transformer = family.load_transformer(expert, CPU)
-    settings = SETTINGS.model_copy(update={"batch": 4, "steps": 3})
+    settings = SETTINGS.model_copy(update={"batch_size": 4, "steps": 3})
     stage = Stage([clip, still], [1.0, 1.0])
     losses = train(family, expert, transformer, stage, settings, tmp_path / "state.safetensors", lambda *_: None)
     assert len(losses) == 3 and all(np.isfinite(losses))

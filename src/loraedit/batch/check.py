@@ -12,7 +12,7 @@ from loraedit.errors import LoraEditError
 from loraedit.job.edits import read_edit
 from loraedit.job.prepare import prepare
 from loraedit.runs.folder import Kept
-from loraedit.settings.edit import EditSettings, make_settings
+from loraedit.settings import EditSettings, make_settings
 from loraedit.tracking.changes import changed_region, name_of_frame
 from loraedit.tracking.trackers import open_tracker
 from loraedit.types import Footage, OnStep

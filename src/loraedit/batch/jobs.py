@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from loraedit.batch.places import fetch, is_url, stamp
 from loraedit.errors import InputError
 from loraedit.job.edits import object_of
-from loraedit.settings.edit import EditSettings, Seed
+from loraedit.settings import EditSettings, Seed, affects_training, is_path
 from loraedit.storage.files import check_plain, fingerprint, real
 
 __all__ = ["BatchFile", "BatchJob", "folder_of", "read_jobs"]
@@ -27,14 +27,11 @@ OWN = ("name", "source", "first_frame", "mask", "references", "objects", "out")
 FOR_THE_BATCH = ("device", "store", "download")
 """Settings that the batch decides for all, or that the user decides before it."""
 
+BATCH_FORMAT = 1
+"""Goes into every job's key; raise it when the meaning of a job changes, so that finished jobs are done again."""
+
 TAKEN = ("run", "outcome.json", "thumb.jpg")
 """What else is in a job's folder."""
-
-UNTAUGHT = (
-    "prompt", "seed", "sampling_steps", "guidance", "strength", "hold", "step_cache", "distilled", "feather_px",
-    "codec", "captioner", "reference_steps",
-)  # fmt: skip
-"""Settings that the motion LoRA does not depend on."""
 
 
 class ObjectEntry(BaseModel):
@@ -104,7 +101,7 @@ class BatchJob:
         references: edited frames by frame index.
         objects: things that are edited at once, as :func:`loraedit.job.edits.object_of` takes them.
         out: the result's name in the job's folder.
-        settings: of :class:`loraedit.settings.edit.EditSettings`.
+        settings: of :class:`loraedit.settings.EditSettings`.
         place: clip, look and seed in the grid.
     """
 
@@ -277,13 +274,23 @@ def _job(file: str, base: Path, name: str, values: dict[str, Any], place: dict[s
     except InputError as error:
         raise InputError(f"{file}: job '{name}': {error}") from error
     automatic = not objects and mask in (None, "auto")
-    taught = {key: value for key, value in settings.items() if key not in UNTAUGHT}
+    taught = {key: value for key, value in settings.items() if affects_training(key, "motion")}
     group = fingerprint(
         content[source], [content.get(each, each) for each in _places(mask, objects)] or mask, taught,
         sorted(references), [content[first], *(content[each] for each in references.values())] if automatic else [],
     )  # fmt: skip
     out = values.get("out", "edited.mp4")
-    told = [source, first, mask, sorted(references.items()), _told_objects(objects), out, settings, content]
+    told = [
+        BATCH_FORMAT,
+        source,
+        first,
+        mask,
+        sorted(references.items()),
+        _told_objects(objects),
+        out,
+        settings,
+        content,
+    ]
     return BatchJob(
         name, group, fingerprint(told), source, first, mask, references, objects, out, settings, dict(place)
     )
@@ -308,7 +315,7 @@ def _anchored(base: Path, key: str, value: Any) -> Any:
     """A setting that names a file or folder beside the jobs file by its whole path; all others as they are."""
     if key == "extra_lora":
         return tuple(_beside(base, each) for each in value)
-    if key in ("model", "transformer", "transformer_2", "tracker_model", "captioner") and isinstance(value, str):
+    if is_path(key) and isinstance(value, str):
         return _beside(base, value)
     return value
 

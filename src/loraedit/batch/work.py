@@ -19,7 +19,7 @@ from loraedit.batch.jobs import BatchJob, folder_of
 from loraedit.batch.local import Report
 from loraedit.batch.places import Depot
 from loraedit.job.prepare import prepare
-from loraedit.settings.edit import make_settings
+from loraedit.settings import make_settings
 from loraedit.storage.files import read_json, write_bytes, write_json
 from loraedit.types import Footage
 

@@ -27,7 +27,7 @@ SHOWN_RUNNING = 32
 
 
 def batch(
-    file: Annotated[Path, typer.Argument(help="The jobs: see docs/cluster.md.", metavar="JOBS.TOML")],
+    file: Annotated[Path, typer.Argument(help="The jobs: see docs/batches-and-clusters.md.", metavar="JOBS.TOML")],
     ray: Annotated[
         str | None,
         typer.Option(

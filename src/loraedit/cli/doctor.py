@@ -94,7 +94,7 @@ def _run_of(model: str, size: Size, progress: PhaseProgress) -> dict[str, Any]:
     """How a clip of the model's own size runs on the best device."""
     from loraedit.planning import make_plan, named, open_skeleton, parse_vram, work_of
     from loraedit.runtime.devices import find_device
-    from loraedit.settings.edit import make_settings
+    from loraedit.settings import make_settings
 
     device = find_device(None)
     with open_skeleton(model) as card:

@@ -23,7 +23,7 @@ from loraedit.errors import InputError, LoraEditError, explain
 from loraedit.job.edits import parse_object, parse_references
 from loraedit.job.prepare import prepare
 from loraedit.runtime.ranks import leads, processes
-from loraedit.settings.edit import make_settings
+from loraedit.settings import make_settings
 from loraedit.types import OnStep
 from loraedit.version import __version__
 

@@ -15,7 +15,7 @@ from loraedit.cli.progress import PhaseProgress, quiet_libraries
 from loraedit.cli.setting_options import with_settings
 from loraedit.errors import InputError
 from loraedit.job.edits import parse_references
-from loraedit.settings.edit import EditSettings, Resources, make_settings
+from loraedit.settings import EditSettings, ResolvedSettings, Resources, make_settings
 from loraedit.types import OnStep, Size
 
 __all__ = ["plan"]
@@ -93,7 +93,7 @@ def _of_size(
 
 
 def _measure(
-    card: Any, settings: EditSettings, frame: Size, window: Size, frames: list[int], area_px: int, references: int,
+    card: Any, settings: ResolvedSettings, frame: Size, window: Size, frames: list[int], area_px: int, references: int,
     efficiency: float | None, progress: PhaseProgress, clip_frames: int,
 ) -> dict[str, Any]:  # fmt: skip
     """The plan as JSON values, with the reference recipe's count."""

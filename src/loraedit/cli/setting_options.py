@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 import typer
 from pydantic.fields import FieldInfo
 
-from loraedit.settings.edit import EditSettings, Recipe
+from loraedit.settings import EditSettings, from_recipe
 
 __all__ = ["with_settings"]
 
@@ -28,7 +28,7 @@ def with_settings(command: Callable[..., None]) -> Callable[..., None]:
 
 def _option(name: str, field: FieldInfo) -> inspect.Parameter:
     help_text = field.description or ""
-    if name in Recipe.model_fields and Recipe.model_fields[name].default is not None:
+    if from_recipe(name):
         help_text += "  [default: the model's]"
     annotation: Any = Annotated[_plain(field.annotation), typer.Option(help=help_text)]
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=annotation)

@@ -89,7 +89,7 @@ def _make(
     latents, reused = _latents(run, key, encoded, loras, part)
     with run.phase("decode", part, parts):
         generated = _decoded(run, clip, latents, len(segment))
-        if scene.carried is None or not run.settings.detail:
+        if scene.carried is None or not run.settings.restore_detail:
             return generated, reused
         seen = _decoded(run, clip, encoded.condition[-run.job.card.latent_channels :], len(segment))
         return restore_detail(generated, scene.carried.frames, seen, scene.carried.trust), reused
@@ -105,7 +105,7 @@ def _condition(run: Run, clip: TargetClip, scene: GenerationInput) -> Sample:
     # Only the motion LoRA reads a mask inside a frame; without it the model gets plain image-to-video.
     masked = run.settings.lora == "motion"
     mask = scene.mask if masked else np.ones_like(scene.mask)
-    anchors = scene.references if masked and run.settings.anchors else {}
+    anchors = scene.references if masked and run.settings.condition_on_references else {}
     first = scene.fixed_frames[0]
     fixed = {**anchors, **{index: frame for index, frame in scene.fixed_frames.items() if index}}
     condition = conditioning.inference_condition(scene.source, first, mask, run.settings.prompt, scene.guide, fixed)

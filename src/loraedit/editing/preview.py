@@ -26,7 +26,7 @@ from loraedit.masks.tube import MaskTube
 from loraedit.runs.pictures import contact_sheet
 from loraedit.runtime.ranks import processes
 from loraedit.sampling.sampler import Held, experts_asked, sample
-from loraedit.settings.edit import SamplingSettings
+from loraedit.settings import SamplingSettings
 from loraedit.storage.files import write_bytes
 from loraedit.types import Clip, no_step
 from loraedit.video.scaling import from_working
@@ -65,9 +65,9 @@ class Previews:
     def cheap(run: Run) -> bool:
         """Whether a preview at the start is wanted, and costs little beside the run."""
         settings, targets = run.settings, run.job.targets
-        steps = sum((settings.steps or 0) + (settings.reference_steps or 0) * bool(each.references) for each in targets)
-        learning = 3 * steps * (settings.batch or 1) if settings.lora != "none" else 0  # backwards costs two passes
-        sampling = (settings.sampling_steps or 0) * len(run.job.segments) * len(targets)
+        steps = sum(settings.steps + settings.reference_steps * bool(each.references) for each in targets)
+        learning = 3 * steps * settings.batch_size if settings.lora != "none" else 0  # backwards costs two passes
+        sampling = settings.sampling_steps * len(run.job.segments) * len(targets)
         return settings.preview and LITTLE * (learning + sampling) >= STEPS
 
     def start(self) -> None:

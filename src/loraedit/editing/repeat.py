@@ -12,13 +12,13 @@ from loraedit.job.edits import EditObject
 from loraedit.job.prepare import Job, prepare
 from loraedit.runs.folder import Finished, Kept, object_folder, read_finished
 from loraedit.runtime.devices import find_device
-from loraedit.settings.edit import EditSettings, make_settings
+from loraedit.settings import EditSettings, make_settings, shapes_mask
 from loraedit.storage.files import real
 from loraedit.version import versions
 
 __all__ = ["Repetition", "plan_repetition"]
 
-_ABOUT_MASK = ("box", "dilate_px", "margin", "tracker", "tracker_model")
+_ABOUT_MASK = tuple(filter(shapes_mask, EditSettings.model_fields))
 """Settings that have done their part in the mask that a run keeps."""
 
 
@@ -58,34 +58,27 @@ def plan_repetition(run: Path, out: Path | None, target: Path | None) -> Repetit
         target: the run folder to work in; None is beside ``out``, and without it beside ``run``.
 
     Raises:
-        InputError: the run is not finished, damaged, of a format that did not keep its references, or of a later
-            loraedit; or the new folder lies in it.
+        InputError: the run is not finished, damaged, or of another format; or the new folder lies in it.
         ModelError: its model is not there any more.
     """
     finished = read_finished(run)
     before = finished.provenance
-    for kind, kept in (("references", finished.references), ("objects", finished.objects)):
-        if before["inputs"].get(kind) and not kept:
-            raise InputError(f"The run in '{run}' did not keep its {kind}. Run the same edit command again first.")
     target = target or (out.with_name(f"{out.stem}-run") if out else run.absolute().with_name(f"{run.name}-repeat"))
     for place in (target, *([out] if out else [])):
         if real(place).is_relative_to(real(run)):
             raise InputError(f"'{place}' lies in the run folder that is to be repeated. Choose a place outside of it.")
     settings = make_settings(before.get("settings", {}))
     plain = {name: EditSettings.model_fields[name].default for name in _ABOUT_MASK}
-    source, objects = finished.source, [
+    objects = [
         EditObject(each.name, object_folder(run, number) / "mask", each.keyframes)
         for number, each in enumerate(finished.objects)
-    ]  # fmt: skip
-    # Runs of before kept the objects' own references among those of everything too.
-    of_objects = {index for each in objects for index in each.references}
-    references = {index: image for index, image in finished.references.items() if index not in of_objects}
-    assert isinstance(source, Kept)
+    ]
+    assert isinstance(finished.source, Kept)
     job = prepare(
-        source,
+        finished.source,
         finished.edited_first,
         None if objects else run / "mask",
-        references,
+        finished.references,
         settings.model_copy(update=plain | {"store": "none"}),
         out,
         target,

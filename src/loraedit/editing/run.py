@@ -21,7 +21,7 @@ from loraedit.job.prepare import Job
 from loraedit.planning import resources_for, told
 from loraedit.runs.folder import RUN_FORMAT, input_hashes
 from loraedit.runtime.devices import find_device
-from loraedit.settings.edit import Resources
+from loraedit.settings import Resources
 from loraedit.storage.files import fingerprint, save_tensors, try_load_tensors
 from loraedit.storage.lora_store import Learnt, open_store
 from loraedit.types import Footage, OnStep

@@ -26,7 +26,7 @@ from loraedit.runs.pictures import loss_curve
 from loraedit.runtime.distributed import together
 from loraedit.runtime.ranks import leads
 from loraedit.sampling.sampler import experts_trained
-from loraedit.settings.edit import TrainSettings
+from loraedit.settings import TrainSettings
 from loraedit.storage.files import fingerprint, save_tensors, try_load_tensors
 from loraedit.storage.lora_store import Learnt
 from loraedit.training import Stage, train
@@ -127,9 +127,9 @@ def _motion_samples(
     """A segment as it is, and in its share of the further looks that are asked for."""
     rng = np.random.default_rng((run.settings.train_seed, 3))
     prompt, anchor = run.settings.source_prompt, first_frame(clip, edited=False)
-    kept = [*range(1, segment.given), *(lesson.references if run.settings.anchors else ())]
+    kept = [*range(1, segment.given), *(lesson.references if run.settings.condition_on_references else ())]
     samples = []
-    for look in range(run.settings.looks or 1):
+    for look in range(run.settings.colour_variants):
         change = conditioning.recolour(rng) if look else _unchanged
         if look and (look - 1) % len(shown) != shown.index(segment):
             continue

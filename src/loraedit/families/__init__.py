@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from loraedit.families.model_card import ModelCard
-from loraedit.settings.edit import Resources
+from loraedit.settings import Resources
 
 if TYPE_CHECKING:
     from loraedit.families.base import Family

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from loraedit.diffusion.samples import Sample
 from loraedit.families.model_card import ModelCard
-from loraedit.settings.edit import Resources, Targets
+from loraedit.settings import LoraTargets, Resources
 from loraedit.types import OnStep, Pixels
 
 __all__ = ["TIMESTEPS", "Encoded", "Expert", "Family", "batch", "tokens_of"]
@@ -106,7 +106,7 @@ class Family(Protocol):
             latent: ``f, h, w``.
         """
 
-    def lora_targets(self, which: Targets) -> tuple[str, ...]:
+    def lora_targets(self, which: LoraTargets) -> tuple[str, ...]:
         """The linear layers that a LoRA adapts: their dotted paths, or the ends of these."""
 
     def encode(self, samples: Sequence[Sample], device: torch.device, on_step: OnStep) -> list[Encoded]:

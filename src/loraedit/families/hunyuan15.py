@@ -27,7 +27,7 @@ from loraedit.families.base import Encoded
 from loraedit.families.hunyuan import DOUBLE_BLOCK
 from loraedit.families.loading import compute_dtype, load_component, loading
 from loraedit.families.one_mask import Fields, OneMaskFamily
-from loraedit.settings.edit import Targets
+from loraedit.settings import LoraTargets
 from loraedit.types import Pixels
 from loraedit.video.scaling import to_uint8
 
@@ -47,7 +47,7 @@ class Hunyuan15Family(OneMaskFamily):
     vae_kind = AutoencoderKLHunyuanVideo15
     linears = {"transformer_blocks": ("num_layers", DOUBLE_BLOCK)}  # noqa: RUF012 (a ClassVar of the base)
 
-    def lora_targets(self, which: Targets) -> tuple[str, ...]:
+    def lora_targets(self, which: LoraTargets) -> tuple[str, ...]:
         """As in every family, but for what the last block does to the text: nothing reads it, so nothing is learnt."""
         last = f"transformer_blocks.{int(self.config['num_layers']) - 1}."
         unread = tuple(last + name for name in TEXT_ONLY)

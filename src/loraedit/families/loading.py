@@ -17,7 +17,7 @@ from loraedit.errors import ModelError
 from loraedit.families.folder import AGAIN
 from loraedit.families.model_card import ModelCard
 from loraedit.runtime.memory import place_encoder
-from loraedit.settings.edit import Resources
+from loraedit.settings import Resources
 from loraedit.storage.files import read_json
 
 __all__ = [

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from loraedit.settings.edit import Recipe
+from loraedit.settings import Recipe
 from loraedit.storage.files import fingerprint, read_json
 
 __all__ = ["CARD_FILE", "CardFile", "ModelCard", "SingleFile", "prior_file"]

@@ -26,7 +26,7 @@ from loraedit.families.loading import compute_dtype, load_component, load_part, 
 from loraedit.families.model_card import ModelCard
 from loraedit.masks.packing import pack_keep_mask
 from loraedit.runtime.memory import tile
-from loraedit.settings.edit import Resources, Targets
+from loraedit.settings import LoraTargets, Resources
 from loraedit.types import Mask, OnStep, Pixels
 
 __all__ = ["Fields", "OneMaskFamily", "shown_where_kept"]
@@ -54,7 +54,7 @@ class OneMaskFamily(ABC):
         """One transformer for all noise."""
         return (Expert("transformer", 0.0, 1.0),)
 
-    def lora_targets(self, which: Targets) -> tuple[str, ...]:
+    def lora_targets(self, which: LoraTargets) -> tuple[str, ...]:
         """Every linear of the blocks but their modulation, or those of their attention."""
         return tuple(
             f"{blocks}.{index}.{name}"

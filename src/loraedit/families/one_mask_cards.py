@@ -10,7 +10,7 @@ from loraedit.errors import ModelError
 from loraedit.families.folder import lora_rank, read_card_file, read_json
 from loraedit.families.model_card import CardFile, ModelCard, prior_file
 from loraedit.families.one_mask_layout import HUNYUAN, HUNYUAN_15, LTX, LTX_2, OneMaskLayout
-from loraedit.settings.edit import Recipe
+from loraedit.settings import Recipe
 
 __all__ = ["ONE_MASK_CARDS"]
 

@@ -38,7 +38,7 @@ from loraedit.families.wan_layout import SCALES, diffusers_name
 from loraedit.masks.packing import pack_keep_mask, pack_token_mask
 from loraedit.runtime.devices import computed_in
 from loraedit.runtime.memory import tile
-from loraedit.settings.edit import Resources, Targets
+from loraedit.settings import LoraTargets, Resources
 from loraedit.types import Mask, OnStep, Pixels
 from loraedit.video.scaling import to_uint8
 
@@ -84,7 +84,7 @@ class WanFamily:
             shapes["image"] = (self.card.image_frames * patches, config["image_dim"])
         return shapes
 
-    def lora_targets(self, which: Targets) -> tuple[str, ...]:
+    def lora_targets(self, which: LoraTargets) -> tuple[str, ...]:
         """Every linear of the blocks, or of their attention, but the image key and value projections."""
         return tuple(name for name in WAN_LINEARS if which == "all" or name.startswith("attn"))
 

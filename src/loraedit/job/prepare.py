@@ -35,7 +35,7 @@ from loraedit.masks.reading import MaskSpec, read_mask
 from loraedit.masks.shaping import loosen
 from loraedit.masks.tube import MaskTube
 from loraedit.runs.folder import CLIP_FOLDERS, EDITED_FIRST_FILE, Kept, KeptObject
-from loraedit.settings.edit import EditSettings
+from loraedit.settings import MAX_MARGIN, EditSettings, ResolvedSettings
 from loraedit.storage.files import real
 from loraedit.storage.paths import check_apart, unusable_paths_refused
 from loraedit.tracking import Loose, mask_from_edit, name_of_frame, open_tracker
@@ -52,8 +52,6 @@ __all__ = [
 ]
 
 ClipLike = str | Path | Clip | Kept | NDArray[Any]
-
-MAX_MARGIN = 10.0
 
 
 @dataclass(frozen=True)
@@ -81,7 +79,7 @@ class Job:
     edit_mask: MaskTube
     references: dict[int, Image]
     objects: tuple[KeptObject, ...]
-    settings: EditSettings
+    settings: ResolvedSettings
     card: ModelCard
     targets: tuple[EditTarget, ...]
     segments: Sequence[Segment]
@@ -140,7 +138,7 @@ def prepare(
     looks = {
         index: read_edit(image, clip.size, settings.fit, name_of_frame(index)) for index, image in references.items()
     }
-    grown = settings.box, settings.dilate_px
+    grown = settings.mask_boxes, settings.dilate_px
     read = tuple(read_object(each, clip, edited, settings.fit, *grown) for each in objects)
     if read:
         edit_mask = union(read)
@@ -154,17 +152,17 @@ def prepare(
     _check_reached(list(references), edit_mask)
     card = card or _read_model(settings)
     notes = [*_footage_notes(clip), *check_extras(extras, card)]
-    settings, told = settle_distilled(settings, extras)
-    settings = settings.model_copy(update={"prompt": joint_prompt(settings.prompt, read)}).resolved(card.recipe)
-    _check_prior(settings, card)
-    _check_tokens(settings, card)
-    _check_levels(settings)
-    notes += unused_extras(extras, settings, card)
-    chosen = partial(choose_window, crop=settings.crop or "off", context=settings.context or 0.0)
+    settled, told = settle_distilled(settings, extras)
+    resolved = settled.model_copy(update={"prompt": joint_prompt(settings.prompt, read)}).resolved(card.recipe)
+    _check_prior(resolved, card)
+    _check_tokens(resolved, card)
+    _check_levels(resolved)
+    notes += unused_extras(extras, resolved, card)
+    chosen = partial(choose_window, crop=resolved.crop, context=resolved.context)
     targets = edit_targets({0: edited, **looks}, read, edit_mask, clip, chosen)
-    segments = cut_in_time(len(clip), [each.window.size for each in targets], _area_px(settings, card), settings, card)
+    segments = cut_in_time(len(clip), [each.window.size for each in targets], _area_px(resolved, card), resolved, card)
     about = edited, edit_mask, looks, read
-    return Job(clip, *about, settings, card, targets, segments, extras, (*notes, *told), out, run)
+    return Job(clip, *about, resolved, card, targets, segments, extras, (*notes, *told), out, run)
 
 
 def read_source(source: ClipLike, on_step: OnStep = no_step) -> Footage:
@@ -228,7 +226,7 @@ def _check_reached(indices: Sequence[int], edit_mask: MaskTube) -> None:
 
 
 def cut_in_time(
-    frames: int, seen: Sequence[Size], area_px: int, settings: EditSettings, card: ModelCard
+    frames: int, seen: Sequence[Size], area_px: int, settings: ResolvedSettings, card: ModelCard
 ) -> list[Segment]:
     """A clip in segments; neither they nor a frame are longer than the model's position codes reach.
 
@@ -248,11 +246,11 @@ def cut_in_time(
                 f"{max(size.height, size.width)} pixels, and at most {longest_px} can be. Crop or pad the clip."
             )
     reach = (card.max_positions - 1) * card.temporal + 1
-    longest = settings.segment_frames or frames
+    longest = settings.segment_frames
     return split(frames, max(min(longest, reach), card.frame_step + 1), card.frame_step, card.temporal)
 
 
-def _area_px(settings: EditSettings, card: ModelCard) -> int:
+def _area_px(settings: ResolvedSettings, card: ModelCard) -> int:
     return round(card.settings.area_px * settings.area)
 
 
@@ -263,14 +261,14 @@ def _read_model(settings: EditSettings) -> ModelCard:
     return read_card(resolve_model(settings.model, settings.download, tuple(files)), files)
 
 
-def _check_tokens(settings: EditSettings, card: ModelCard) -> None:
+def _check_tokens(settings: ResolvedSettings, card: ModelCard) -> None:
     """Nothing is asked for that a model with one timestep a token cannot be shown."""
     if card.mask != "tokens":
         return
-    if settings.anchors:
+    if settings.condition_on_references:
         raise InputError(
             f"'{card.folder}' keeps {card.temporal} frames at a time or none of them, so a single frame cannot be "
-            "given whole. Leave --anchors out."
+            "given whole. Leave --condition-on-references out."
         )
     if settings.carries and settings.strength == 1.0:
         raise InputError(
@@ -279,28 +277,28 @@ def _check_tokens(settings: EditSettings, card: ModelCard) -> None:
         )
 
 
-def _check_levels(settings: EditSettings) -> None:
+def _check_levels(settings: ResolvedSettings) -> None:
     """Some of the noise levels that are trained on are sampled."""
-    low, strength = settings.time_low or 0.0, settings.strength or 1.0
+    low, strength = settings.min_noise_level, settings.strength
     if settings.lora != "none" and low >= strength:
         raise InputError(
             f"Training on noise levels above {low:g} teaches nothing that is used, as sampling starts at {strength:g}. "
-            "Lower --time-low, or raise --strength."
+            "Lower --min-noise-level, or raise --strength."
         )
 
 
-def _check_prior(settings: EditSettings, card: ModelCard) -> None:
+def _check_prior(settings: ResolvedSettings, card: ModelCard) -> None:
     """A prior that is asked for is there, and fits into the rank."""
     used = settings.prior and settings.lora == "motion"
     if used and not card.prior_rank:
         raise InputError(f"'{card.folder}' brings no prior LoRA to start from. Leave --prior out, or make one.")
-    if used and card.prior_rank > (settings.rank or 1):
+    if used and card.prior_rank > settings.rank:
         raise InputError(
             f"The prior LoRA has rank {card.prior_rank}, more than --rank {settings.rank}. "
             "Raise --rank, or add --no-prior."
         )
-    if used and settings.targets != "all":
-        raise InputError("The prior LoRA is on all linear layers. Leave --targets out, or add --no-prior.")
+    if used and settings.lora_targets != "all":
+        raise InputError("The prior LoRA is on all linear layers. Leave --lora-targets out, or add --no-prior.")
     if not used and settings.lora != "none" and settings.steps == 0:
         raise InputError("Without a prior a LoRA of 0 steps does nothing. Give --steps at least 1, or --lora none.")
 
@@ -311,8 +309,6 @@ def _folder(path: str | None) -> Path | None:
 
 def _check_tracking(automatic: bool, settings: EditSettings) -> None:
     """What says how a mask is made is said of one that is made."""
-    if settings.margin is not None:
-        check_margin(settings.margin)
     if not automatic and (settings.margin is not None or settings.tracker != "embedded" or settings.tracker_model):
         raise InputError(
             "--margin and --tracker are for a mask that is made from the edit. Leave them out, or give --mask auto."

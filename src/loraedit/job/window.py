@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loraedit.masks.tube import MaskTube
-from loraedit.settings.edit import Crop
+from loraedit.settings import Crop
 from loraedit.types import Size
 
 __all__ = ["Window", "choose_window"]

@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 
 from loraedit.errors import InputError, ModelError
 from loraedit.families.card import ModelCard
-from loraedit.settings.edit import EditSettings
+from loraedit.settings import EditSettings, ResolvedSettings
 from loraedit.storage.files import hash_file
 
 __all__ = [
@@ -116,9 +116,9 @@ def check_extras(extras: Sequence[ExtraLora], card: ModelCard) -> list[str]:
     return notes
 
 
-def unused_extras(extras: Sequence[ExtraLora], settings: EditSettings, card: ModelCard) -> list[str]:
+def unused_extras(extras: Sequence[ExtraLora], settings: ResolvedSettings, card: ModelCard) -> list[str]:
     """A sentence on each that is for higher noise than sampling starts from."""
-    strength = settings.strength or 1.0
+    strength = settings.strength
     return [
         f"'{each.path.name}' is for high noise, above {card.boundary:g}, but sampling starts at {strength:g}: it does "
         "nothing. Give --strength 1 to use it."
@@ -153,23 +153,24 @@ def distilled_steps(extra: ExtraLora) -> int | None:
 
 
 def settle_distilled(settings: EditSettings, extras: Sequence[ExtraLora]) -> tuple[EditSettings, list[str]]:
-    """The settings with ``distilled`` as the names of the extra LoRAs say, if the user said nothing, and a sentence."""
+    """Fills in ``distilled_steps`` from the names of the extra LoRAs if the user left it open, with a note about it."""
     notes = []
     if settings.extra_in_training and not (extras and settings.lora != "none"):
         raise InputError("--extra-in-training needs an --extra-lora, and a LoRA to train. Leave it out.")
-    if settings.distilled is None:
+    if settings.distilled_steps is None:
         steps, name = max(((distilled_steps(extra) or 0, extra.path.name) for extra in extras), default=(0, ""))
-        settings = settings.model_copy(update={"distilled": steps})
+        settings = settings.model_copy(update={"distilled_steps": steps})
         if steps and (settings.sampling_steps is None or settings.guidance is None):
             given = {"--sampling-steps": settings.sampling_steps, "--guidance": settings.guidance}
             kept = " and ".join(name for name, value in given.items() if value is not None)
             notes.append(
                 f"'{name}' is by its name distilled to {steps} steps, so that is how the clip is sampled: in {steps} "
-                f"steps without guidance{f', but for your {kept}' if kept else ''}. If it is not, add --distilled 0."
+                f"steps without guidance{f', but for your {kept}' if kept else ''}. If it is not, add "
+                "--distilled-steps 0."
             )
-    if settings.distilled and settings.extra_in_training:
+    if settings.distilled_steps and settings.extra_in_training:
         raise InputError(
             "A distilled LoRA must not lie under the training: it has unlearnt the noise levels between its few steps. "
-            "Leave --extra-in-training out; or, if none is distilled, add --distilled 0."
+            "Leave --extra-in-training out; or, if none is distilled, add --distilled-steps 0."
         )
     return settings, notes

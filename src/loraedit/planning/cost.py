@@ -27,7 +27,7 @@ from loraedit.planning.encoders import encode_once, encoders
 from loraedit.planning.meter import Meter, card_attention
 from loraedit.planning.skeleton import HALF, build, component_config, without_contents
 from loraedit.runtime.memory import blocks, tile
-from loraedit.settings.edit import Resources, TrainSettings
+from loraedit.settings import Resources, TrainSettings
 from loraedit.storage.files import cache_folder, fingerprint, read_json, write_json
 from loraedit.training.loop import make_optimizer
 from loraedit.types import OnStep, Size, no_step
@@ -90,7 +90,7 @@ def measure_cost(
     A figure that was measured once is kept in the user's cache folder.
 
     Args:
-        settings: rank, targets and batch size count.
+        settings: rank, LoRA targets and batch size count.
         on_step: told (phases done, phases in all).
     """
     measure: dict[str, Callable[[], Cost]] = {"text_encode": lambda: _encode(card, encoders(card), resources)}
@@ -110,7 +110,7 @@ def measure_cost(
 
 def lora_bytes(card: ModelCard, settings: TrainSettings) -> int:
     """Size of one LoRA in float32."""
-    return _weights(card, {"rank": settings.rank, "targets": settings.targets})["lora"]
+    return _weights(card, {"rank": settings.rank, "targets": settings.lora_targets})["lora"]
 
 
 # ---- the transformer -------------------------------------------------------------------------------------------------
@@ -118,7 +118,7 @@ def lora_bytes(card: ModelCard, settings: TrainSettings) -> int:
 
 def _train(card: ModelCard, shape: Shape, settings: TrainSettings, resources: Resources) -> Cost:
     """One optimiser step of a LoRA."""
-    lora = {"rank": settings.rank, "targets": settings.targets}
+    lora = {"rank": settings.rank, "targets": settings.lora_targets}
 
     def step(shallow: ModelCard) -> dict[str, int]:
         family, transformer, condition, mode = _transformer(shallow, shape, lora)
@@ -128,24 +128,24 @@ def _train(card: ModelCard, shape: Shape, settings: TrainSettings, resources: Re
         optimizer, meter = make_optimizer(transformer, settings), Meter(transformer)
         kept = meter.checkpoints_on_host if resources.offload_checkpoints else nullcontext
         with mode, meter, card_attention():
-            together = batch([condition] * settings.batch)
+            together = batch([condition] * settings.batch_size)
             assert together.target is not None
             with torch.autocast("cpu", HALF), kept():
-                time = torch.empty(settings.batch)
+                time = torch.empty(settings.batch_size)
                 velocity = family.velocity(transformer, torch.empty_like(together.target), time, together)
             loss = flow_matching_loss(velocity, together.target, torch.empty_like(velocity), torch.ones_like(velocity))
             torch.autograd.backward(loss)
             optimizer.step()
         return {"flops": meter.flops, "working": meter.peak}
 
-    facts = (resources.recomputes, resources.offload_checkpoints, settings.batch, lora)
+    facts = (resources.recomputes, resources.offload_checkpoints, settings.batch_size, lora)
     found = _kept(card, "train", shape, facts, lambda: from_few_blocks(card, step))
     return _with_weights(found, card, lora, resources)
 
 
 def _forward(card: ModelCard, shape: Shape, settings: TrainSettings, resources: Resources) -> Cost:
     """One forward pass with a LoRA."""
-    lora = {"rank": settings.rank, "targets": settings.targets}
+    lora = {"rank": settings.rank, "targets": settings.lora_targets}
 
     def run(shallow: ModelCard) -> dict[str, int]:
         family, transformer, condition, mode = _transformer(shallow, shape, lora)

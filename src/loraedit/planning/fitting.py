@@ -9,7 +9,7 @@ import torch
 
 from loraedit.errors import InputError
 from loraedit.planning.cost import Cost
-from loraedit.settings.edit import Resources
+from loraedit.settings import Resources
 
 __all__ = ["MARGIN_BYTES", "fit", "fits", "parse_vram", "spare"]
 

@@ -9,7 +9,7 @@ from loraedit.job.prepare import Job
 from loraedit.planning.fitting import parse_vram
 from loraedit.planning.plan import make_plan, work_of
 from loraedit.runtime.ranks import processes
-from loraedit.settings.edit import EditSettings, Resources
+from loraedit.settings import ResolvedSettings, Resources
 from loraedit.types import OnStep, Size, no_step
 from loraedit.video.scaling import working_size
 
@@ -36,7 +36,7 @@ def resources_for(job: Job, device: torch.device, on_step: OnStep = no_step) -> 
     return plan.resources
 
 
-def _shared(settings: EditSettings) -> Resources:
+def _shared(settings: ResolvedSettings) -> Resources:
     """For several processes, whose weights are spread over their devices; plans reckon with one.
 
     Raises:

@@ -13,7 +13,7 @@ from loraedit.planning.cards import CARDS, EFFICIENCY, HOST_BANDWIDTH, GraphicsC
 from loraedit.planning.cost import Cost, Shape, lora_bytes, measure_cost
 from loraedit.planning.fitting import MARGIN_BYTES, fit, fits
 from loraedit.sampling.sampler import experts_trained
-from loraedit.settings.edit import PAPER, EditSettings, Resources, SamplingSettings, TrainSettings
+from loraedit.settings import PAPER, ResolvedSettings, Resources, SamplingSettings, TrainSettings
 from loraedit.types import OnStep, Size, no_step
 from loraedit.video.scaling import padded_length, working_size
 
@@ -163,7 +163,7 @@ def make_plan(
         model: what the user calls it.
         frame: the clip's size.
         budget: bytes of the device, or None for no limit.
-        asked: puts what the user set himself into what was chosen, as :meth:`EditSettings.resources` does.
+        asked: puts what the user set himself into what was chosen, as :meth:`ResolvedSettings.resources` does.
         efficiency: share of a card's published speed that is reached.
         on_step: told (phases done, phases in all), again for each way that is tried.
 
@@ -182,13 +182,12 @@ def make_plan(
 
 
 def work_of(
-    card: ModelCard, settings: EditSettings, window: Size, frames: list[int], area_px: int, references: int,
+    card: ModelCard, settings: ResolvedSettings, window: Size, frames: list[int], area_px: int, references: int,
     clip_frames: int | None = None,
 ) -> Work:  # fmt: skip
     """What an edit does.
 
     Args:
-        settings: resolved.
         window: what the model sees of a frame, in pixels of the clip.
         frames: of each segment that is generated.
         area_px: to work at.
@@ -202,7 +201,7 @@ def work_of(
         steps = training.steps + sum(settings.reference_courses(references))
         experts = len(experts_trained(open_family(card), settings))
         taught = min(len(frames), TAUGHT_SEGMENTS) * (1 + settings.carries)  # carried from one end and from both
-        samples = taught + training.looks - 1
+        samples = taught + training.colour_variants - 1
     training = training.model_copy(update={"steps": steps})
     return Work(
         shape, training, sampling, experts, samples, references, len(frames),

@@ -49,8 +49,8 @@ CLIP_FOLDERS = ("frames", "source", "mask")
 EDITED_FIRST_FILE = "first_frame_edited.png"
 SETTINGS_FILE = "settings.json"
 RESULT_FILE = "result.json"
-RUN_FORMAT = 2
-"""Stands in ``settings.json``; raise it when a run folder changes so that older versions of loraedit misread it."""
+RUN_FORMAT = 3
+"""Stands in ``settings.json``; raise it when a run folder changes so that other versions of loraedit misread it."""
 
 _WHERE = "Give the run folder of an edit, by default named OUT-run beside its output."
 _AGAIN = "Run the same edit command again; it goes on from where it stopped."
@@ -146,7 +146,7 @@ class Finished:
         provenance: the contents of ``settings.json``: settings, hashes of the inputs, versions, device.
         loras: the LoRA files that it was generated with, in the run folder: of each object that for high noise first.
         references: the user's edits of later frames by frame index, uint8 ``[H, W, 3]``.
-        objects: the things that were edited at once, in their order; empty for a run that did not keep them.
+        objects: the things that were edited at once, in their order; empty if none were given.
     """
 
     source: Footage
@@ -247,19 +247,19 @@ def object_folder(folder: Path, number: int) -> Path:
 
 
 def check_format(folder: Path) -> None:
-    """A folder may be worked in: it is new, or of a format that is known; a damaged record will be written anew.
+    """Checks that a folder may be worked in: it is new or of this format; a damaged record will be written anew.
 
     Raises:
-        InputError: a later version of loraedit made it.
+        InputError: another version of loraedit made it.
     """
     try:
         content = read_json(folder / SETTINGS_FILE)
     except (OSError, ValueError):
         return
-    found = content.get("format") if isinstance(content, dict) else None
-    if isinstance(found, int) and found > RUN_FORMAT:
+    found = content.get("format", 1) if isinstance(content, dict) else RUN_FORMAT
+    if found != RUN_FORMAT:
         raise InputError(
-            f"The run folder '{folder}' has format {found}, but this loraedit knows formats up to {RUN_FORMAT}. "
+            f"The run folder '{folder}' has format {found}, but this loraedit uses format {RUN_FORMAT}. "
             "Use the loraedit that made it, or give another run folder."
         )
 
@@ -333,7 +333,7 @@ def _read_clips(folder: Path, result: dict[str, Any], provenance: dict[str, Any]
     try:
         fps = Fraction(result["fps"])
         losses = [float(loss) for loss in result["losses"]]
-        loras = [str(name) for name in result.get("loras") or []]
+        loras = [str(name) for name in result["loras"]]
     except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
         raise damaged(folder, f"{RESULT_FILE} lacks the frame rate, the losses or the LoRAs") from error
     try:
@@ -344,36 +344,31 @@ def _read_clips(folder: Path, result: dict[str, Any], provenance: dict[str, Any]
         objects = tuple(_read_object_of(folder, *each) for each in _named_objects(provenance))
     except InputError as error:
         raise damaged(folder, str(error).split(". ")[0]) from error
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise damaged(folder, f"{SETTINGS_FILE} does not describe the inputs") from error
     return Finished(source, frames, tube, edited_first, losses, provenance, loras, references, objects)
 
 
 def _named_references(provenance: dict[str, Any]) -> dict[int, str]:
-    """The hashes of the references by frame index, as given; empty for a run of format 1, which did not keep them."""
-    inputs = provenance.get("inputs")
-    if "format" not in provenance or not isinstance(inputs, dict):
-        return {}
-    hashes = {int(index): name for index, name in inputs.get("references", {}).items()}
-    return {index: hashes[index] for index in inputs.get("reference_order", sorted(hashes))}
+    """Returns the hashes of the references by frame index, in the order in which they were given."""
+    inputs = provenance["inputs"]
+    return {index: inputs["references"][str(index)] for index in inputs["reference_order"]}
 
 
 def _named_objects(provenance: dict[str, Any]) -> list[tuple[int, str, dict[str, Any]]]:
-    """Number, name and record of each object in their order; empty for a run that did not keep them."""
-    inputs = provenance.get("inputs")
-    named = inputs.get("objects", {}) if isinstance(inputs, dict) else {}
-    return sorted((each["number"], name, each) for name, each in named.items() if "number" in each)
+    """Returns number, name and record of each object, by number."""
+    return sorted((each["number"], name, each) for name, each in provenance["inputs"]["objects"].items())
 
 
 def _read_object_of(folder: Path, number: int, name: str, record: dict[str, Any]) -> KeptObject:
     place = object_folder(folder, number)
     mask = MaskTube(frame[..., 0] > 127 for frame in open_footage(place / "mask").rgb())
-    order = record.get("reference_order", sorted(int(index) for index in record["references"]))
-    keyframes = {index: read_image(_reference_file(place, index)) for index in order}
+    keyframes = {index: read_image(_reference_file(place, index)) for index in record["reference_order"]}
     return KeptObject(name, mask, keyframes, record["prompt"])
 
 
 def _check_hashes(folder: Path, finished: Finished, result: dict[str, Any]) -> None:
-    inputs = finished.provenance.get("inputs")
-    named = inputs if isinstance(inputs, dict) else {}
+    named = finished.provenance["inputs"]
     source = finished.source
     found = input_hashes(source.fingerprint, source.fps, finished.edited_first, finished.edit_mask)
     places = {"source": "source/", "first_frame": EDITED_FIRST_FILE, "mask": "mask/"}
@@ -384,7 +379,7 @@ def _check_hashes(folder: Path, finished: Finished, result: dict[str, Any]) -> N
         if fingerprint(finished.references[index]) != name:
             raise damaged(folder, f"references/{index:05d}.png is not what the edit was made from")
     for each, (number, _, record) in zip(finished.objects, _named_objects(finished.provenance), strict=True):
-        if each.provenance(number) != {"reference_order": list(each.keyframes), **record}:
+        if each.provenance(number) != record:
             raise damaged(folder, f"objects/{number} is not what the edit was made from")
     if finished.result.fingerprint != result.get("frames"):
         raise damaged(folder, "frames/ is not what the edit wrote")

@@ -1,4 +1,4 @@
-"""Fit a model to a device: the libraries' own means, switched by :class:`loraedit.settings.edit.Resources`.
+"""Fit a model to a device: the libraries' own means, switched by :class:`loraedit.settings.Resources`.
 
 A transformer is loaded on the CPU, gets its LoRA, and is then placed. The LoRA always stays on the device: it is small,
 and its gradients and moments live where it does.
@@ -24,7 +24,7 @@ from torch import nn
 from loraedit.errors import InputError
 from loraedit.runtime.distributed import share_blocks
 from loraedit.runtime.ranks import processes
-from loraedit.settings.edit import Resources
+from loraedit.settings import Resources
 
 __all__ = ["FP8", "blocks", "checkpoints_kept", "place", "place_encoder", "tile"]
 

@@ -22,7 +22,7 @@ from loraedit.runtime.devices import autocasts, training_precision
 from loraedit.runtime.distributed import split_tokens
 from loraedit.runtime.memory import place
 from loraedit.runtime.ranks import leads
-from loraedit.settings.edit import EditSettings, SamplingSettings
+from loraedit.settings import ResolvedSettings, SamplingSettings
 from loraedit.storage.files import save_tensors, try_load_tensors
 from loraedit.types import OnStep, no_step
 
@@ -101,7 +101,7 @@ def sample(
         velocity = velocity.to(device)
         estimate = latents - levels[index] * velocity
         latents = scheduler.step(velocity[None], timestep, latents[None], return_dict=False)[0][0]
-        if sampling.hold or family.card.mask == "tokens":  # such a model has said nothing of the tokens that it kept
+        if sampling.blend_latents or family.card.mask == "tokens":  # it predicts nothing for kept tokens
             latents = torch.where(kept_zone, add_noise(shown, noise, levels[index + 1]), latents)
         if on_estimate is not None:
             on_estimate(estimate, index + 1, len(levels) - 1)
@@ -167,16 +167,16 @@ def experts_asked(family: Family, sampling: SamplingSettings) -> tuple[Expert, .
     return tuple(dict.fromkeys(_expert_at(family, float(timestep)) for timestep in timesteps))
 
 
-def experts_trained(family: Family, settings: EditSettings) -> tuple[Expert, ...]:
+def experts_trained(family: Family, settings: ResolvedSettings) -> tuple[Expert, ...]:
     """Those of them that serve noise levels that are to be trained on.
 
     Raises:
         InputError: there are none.
     """
-    low = settings.time_low or 0.0
+    low = settings.min_noise_level
     trained = tuple(each for each in experts_asked(family, settings.sampling()) if low < each.high)
     if not trained:
-        raise InputError(f"No noise level above {low:g} is sampled. Lower --time-low, or raise --strength.")
+        raise InputError(f"No noise level above {low:g} is sampled. Lower --min-noise-level, or raise --strength.")
     return trained
 
 

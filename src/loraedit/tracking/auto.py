@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from loraedit.errors import InputError
 from loraedit.masks.shaping import box_regions
 from loraedit.optical_flow.fields import Field, pixel_grid, sample_at
+from loraedit.settings import DEFAULT_MARGIN
 from loraedit.tracking.base import Hints, Planes, Tracker
 from loraedit.tracking.changes import changed_region, name_of_frame
 from loraedit.tracking.embedded import FlowTracker, track_small
@@ -62,7 +63,7 @@ class Loose:
             its own ``outline``.
     """
 
-    margin: float = 0.15
+    margin: float = DEFAULT_MARGIN
     shape: Literal["box", "hull", "outline"] = "box"
 
 
@@ -233,7 +234,7 @@ def _supporting_object(view: View, index: int, region: Plane) -> Plane:
 
 
 def _moving(view: View, index: int, region: Plane, reach: int) -> Plane:
-    """Returns what moves relative to the background over the next frames; at the end of the clip, over the last ones."""
+    """Returns what moves relative to the background in the next frames; at the end of the clip, in the last ones."""
     ahead = range(index, min(index + MOTION_FRAMES, len(view) - 1) + 1)
     behind = range(index, max(index - MOTION_FRAMES, 0) - 1, -1)
     matches = [view.match(one, other) for one, other in pairwise(ahead if len(ahead) >= len(behind) else behind)]

@@ -24,7 +24,7 @@ from loraedit.lora.adapter import as_autocast, attach, load_lora, lora_parameter
 from loraedit.runtime.devices import autocasts, training_attention, training_precision
 from loraedit.runtime.distributed import add_up, split_tokens
 from loraedit.runtime.memory import checkpoints_kept, place
-from loraedit.settings.edit import TrainSettings
+from loraedit.settings import TrainSettings
 from loraedit.training.state import load_state, save_state
 from loraedit.training.stopping import after_step, held_out_loss, last_step, rate
 
@@ -79,7 +79,7 @@ def train(
     gains nothing any more, or the time is over (:mod:`loraedit.training.stopping`).
 
     Args:
-        expert: which transformer it is; the noise levels trained on are the expert's own, above ``time_low``.
+        expert: which transformer it is; the noise levels trained on are the expert's own, above ``min_noise_level``.
         stage: what to learn.
         checkpoint: where the state is kept; the file stays after the last step, for whoever calls again.
         device: where to train; None is where the transformer is.
@@ -92,7 +92,7 @@ def train(
         InputError: loss or gradient are no longer numbers, or the loss has exploded. The checkpoint is then of the
             last good step.
     """
-    attach(transformer, family.lora_targets(settings.targets), settings.rank, settings.train_seed)
+    attach(transformer, family.lora_targets(settings.lora_targets), settings.rank, settings.train_seed)
     if stage.start is not None:
         load_lora(stage.start, family, transformer)
     device = device or next(transformer.parameters()).device
@@ -199,7 +199,7 @@ def _loss(
     together = batch(samples)
     data = together.target
     assert data is not None
-    low, high = max(expert.low, settings.time_low), expert.high
+    low, high = max(expert.low, settings.min_noise_level), expert.high
     levels = (low + (high - low) * torch.rand(len(samples), generator=generator)).to(data.device)
     noise = torch.randn(data.shape, generator=generator).to(data.device)
     noisy = add_noise(data, noise, levels.view(-1, 1, 1, 1, 1))
@@ -225,7 +225,7 @@ def _draw(stage: Stage, settings: TrainSettings, step: int) -> list[Encoded]:
     """The samples of this step, by their weights."""
     shares = np.asarray(stage.weights, float)
     rng = np.random.default_rng((settings.train_seed, step))
-    return [stage.samples[index] for index in rng.choice(len(shares), settings.batch, p=shares / shares.sum())]
+    return [stage.samples[index] for index in rng.choice(len(shares), settings.batch_size, p=shares / shares.sum())]
 
 
 def _seed(seed: int, step: int) -> int:

@@ -14,7 +14,7 @@ from loraedit.diffusion.flow_matching import add_noise, flow_matching_loss
 from loraedit.families.base import TIMESTEPS, Encoded, Expert, Family, batch
 from loraedit.runtime.devices import training_precision
 from loraedit.runtime.distributed import agreed
-from loraedit.settings.edit import TrainSettings
+from loraedit.settings import TrainSettings
 from loraedit.training.state import TrainState
 
 __all__ = ["after_step", "held_out_loss", "last_step", "rate", "settles"]
@@ -47,7 +47,7 @@ def held_out_loss(
     together, generator = batch([sample]), torch.Generator().manual_seed(settings.train_seed)
     data = together.target
     assert data is not None
-    low, high = max(expert.low, settings.time_low), expert.high
+    low, high = max(expert.low, settings.min_noise_level), expert.high
     edited = 1 - sample.keep(family.card.latent_channels)[None]
     losses: list[Tensor] = []
     for order in range(LEVELS):

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from loraedit.settings.edit import EditSettings
+from loraedit.settings import EditSettings
 from loraedit.storage.files import fingerprint
 from loraedit.web.drafts import Draft
 

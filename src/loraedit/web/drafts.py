@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from loraedit.errors import InputError
-from loraedit.settings.edit import EditSettings, make_settings
+from loraedit.settings import EditSettings, make_settings
 from loraedit.storage.files import read_json, write_json
 from loraedit.web.store import CLIP_ID, IMAGE_ID, Store
 

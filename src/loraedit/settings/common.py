@@ -1,0 +1,161 @@
+"""The settings that mean the same before and after they are resolved against a model's recipe."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from loraedit.settings.about import About
+from loraedit.settings.phases import Resources
+from loraedit.settings.values import LoraMode, Pixels, Scale, Seed, Settings, Share, Steps, WeightStore
+from loraedit.types import Codec
+
+__all__ = ["CommonSettings"]
+
+
+class CommonSettings(Settings):
+    """Settings with a default of their own. Each field says what it is.
+
+    A field that may be None says what that stands for after "By default".
+    """
+
+    # ---- inputs ------------------------------------------------------------------------------------------------------
+
+    prompt: Annotated[str, About("Inputs", trains="appearance")] = Field(
+        "", description="What the edited clip shows; auto asks the captioner."
+    )
+    source_prompt: Annotated[str, About("Inputs", trains="motion")] = Field(
+        "", description="What the source clip shows; auto asks the captioner."
+    )
+    captioner: Annotated[str | None, About("Inputs", trains="motion", path=True)] = Field(
+        None,
+        description="A Florence-2 or Qwen-VL model that writes prompts: a folder, or a Hub id. By default none.",
+    )
+    fit: Annotated[bool, About("Inputs", trains="motion", plan=True)] = Field(
+        False, description="Resize edited frames of another size to the clip's."
+    )
+
+    # ---- mask --------------------------------------------------------------------------------------------------------
+
+    tracker: Annotated[str, About("Mask", trains="motion", plan=True, shapes_mask=True)] = Field(
+        "embedded", description="Tracker that makes an automatic mask: embedded, sam2, edgetam or sam3."
+    )
+    tracker_model: Annotated[str | None, About("Mask", trains="motion", plan=True, path=True, shapes_mask=True)] = (
+        Field(None, description="Folder of that tracker's weights. By default embedded needs none.")
+    )
+    mask_boxes: Annotated[bool, About("Mask", trains="motion", plan=True, shapes_mask=True)] = Field(
+        False, description="Turn each region of the mask into its box, grown a little."
+    )
+    dilate_px: Annotated[Pixels, About("Mask", trains="motion", plan=True, shapes_mask=True)] = Field(
+        0, description="Grow the mask by this many pixels."
+    )
+    feather_px: Annotated[Pixels, About("Mask")] = Field(2, description="Soft border inside the mask, in pixels.")
+
+    # ---- model -------------------------------------------------------------------------------------------------------
+
+    model: Annotated[str, About("Model", trains="motion", plan=True, path=True)] = Field(
+        "nano", description="nano, a checkpoint folder in diffusers layout, or a Hub id."
+    )
+    transformer: Annotated[str | None, About("Model", trains="motion", path=True)] = Field(
+        None, description="The transformer as one .safetensors or .gguf file. By default the model's own."
+    )
+    transformer_2: Annotated[str | None, About("Model", trains="motion", path=True)] = Field(
+        None, description="The same for the low-noise expert of a model with two. By default the model's own."
+    )
+    download: Annotated[bool, About("Model")] = Field(
+        False, description="Download from the Hub what is not on this machine."
+    )
+    extra_lora: Annotated[tuple[str, ...], About("Model", trains="motion", plan=True, path=True)] = Field(
+        (), description="A further LoRA to generate with, FILE[:WEIGHT][:high|low]; may be given several times."
+    )
+    extra_in_training: Annotated[bool, About("Model", trains="motion")] = Field(
+        False, description="Apply the extra LoRAs during training too."
+    )
+
+    # ---- method ------------------------------------------------------------------------------------------------------
+
+    recipe: Annotated[Literal["model", "paper"], About("Method", trains="motion", plan=True)] = Field(
+        "model", description="Defaults of the method: model (from its card) or paper (LoRA-Edit's own)."
+    )
+    lora: Annotated[LoraMode, About("Method", trains="motion", plan=True)] = Field(
+        "motion", description="motion (the method), naive (its ablation, no mask) or none (the bare model)."
+    )
+    budget: Annotated[str | None, About("Method", trains="motion", plan=True)] = Field(
+        None,
+        description="Limit each course of training, as 200steps, 90s or 10min. How many steps fit into a time depends "
+        "on the machine. By default no limit.",
+    )
+    area: Annotated[Share, About("Method", trains="motion", plan=True)] = Field(
+        1.0, description="Work at this share of the model's frame area: cheaper, with less detail."
+    )
+    train_seed: Annotated[Seed, About("Method", trains="motion")] = Field(
+        0, description="Determines everything random in training."
+    )
+
+    # ---- generation --------------------------------------------------------------------------------------------------
+
+    seed: Annotated[Seed, About("Generation")] = Field(
+        0, description="Determines the noise that generation starts from."
+    )
+    step_cache: Annotated[Scale, About("Generation")] = Field(
+        0.0, description="Skip blocks whose input changes less than this from step to step."
+    )
+
+    # ---- memory ------------------------------------------------------------------------------------------------------
+
+    device: Annotated[str | None, About("Memory", trains="motion", plan=True)] = Field(
+        None, description="cpu, cuda, cuda:1, mps or xpu. By default the best there is."
+    )
+    vram: Annotated[str, About("Memory", trains="motion", plan=True)] = Field(
+        "auto", description="GPU memory to fit into, such as 24GB; auto asks the GPU (on a CPU: no limit)."
+    )
+    weights: Annotated[WeightStore | None, About("Memory", trains="motion", plan=True)] = Field(
+        None, description="Keep frozen weights full, or as fp8 (less exact). By default as --vram needs."
+    )
+    checkpointing: Annotated[bool | None, About("Memory", plan=True)] = Field(
+        None, description="Compute blocks again for their gradients, to save memory. By default as --vram needs."
+    )
+    offload_checkpoints: Annotated[bool | None, About("Memory", plan=True)] = Field(
+        None, description="Keep the inputs of the blocks in host memory. By default as --vram needs."
+    )
+    offload_blocks: Annotated[bool | None, About("Memory", plan=True)] = Field(
+        None, description="Keep the weights of the blocks in host memory. By default as --vram needs."
+    )
+    offload_encoders: Annotated[bool | None, About("Memory", plan=True)] = Field(
+        None, description="Keep the weights of the encoders in host memory. By default as --vram needs."
+    )
+    tile_vae: Annotated[bool | None, About("Memory", trains="motion", plan=True)] = Field(
+        None, description="Encode and decode in tiles. By default as --vram needs."
+    )
+    attention: Annotated[str | None, About("Memory")] = Field(
+        None, description="Attention backend by diffusers' name, such as flash. By default torch's own choice."
+    )
+    compile_blocks: Annotated[bool, About("Memory")] = Field(
+        False, description="Compile the model's blocks; pays on long runs."
+    )
+
+    # ---- output ------------------------------------------------------------------------------------------------------
+
+    codec: Annotated[Codec | None, About("Output")] = Field(
+        None, description="h264, h265, av1, prores, ffv1 or png. By default as the name of --out says."
+    )
+    preview: Annotated[bool, About("Output")] = Field(
+        True, description="Show a preview, in few steps, before a run that costs far more."
+    )
+    preview_every: Annotated[Steps, About("Output")] = Field(
+        0, description="Show a preview every N training or sampling steps; 0: never."
+    )
+    profile: Annotated[bool, About("Output")] = Field(
+        False, description="Report where the time goes, in a table and in RUN/profile.json."
+    )
+    store: Annotated[str | None, About("Output", path=True)] = Field(
+        None,
+        description="Folder that keeps LoRAs for other runs, or none. By default the folder that LORAEDIT_STORE "
+        "names, else one in the user's cache.",
+    )
+
+    def resources(self, chosen: Resources) -> Resources:
+        """Returns ``chosen`` with every field that the user set replaced by the user's value."""
+        own = {name: getattr(self, name) for name in Resources.model_fields if getattr(self, name) is not None}
+        return chosen.model_copy(update=own)

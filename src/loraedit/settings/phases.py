@@ -1,0 +1,117 @@
+"""The settings of a single phase: training, sampling, and the fit into memory."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from loraedit.settings.values import (
+    Count,
+    Factor,
+    Level,
+    LoraTargets,
+    Rank,
+    Rate,
+    Scale,
+    Seed,
+    Settings,
+    Steps,
+    Strength,
+    WeightStore,
+)
+
+__all__ = ["Resources", "SamplingSettings", "TrainSettings"]
+
+
+class TrainSettings(Settings):
+    """Everything that determines a LoRA, besides its samples.
+
+    Attributes:
+        steps: maximum number of optimiser steps; 0 keeps the initial LoRA, which is useful with a prior.
+        check_every: interval, in steps, between measurements of the held-out loss; 0 never measures and runs all steps.
+        patience: training stops after this many measurements in a row without a gain.
+        min_gain: share by which a loss must fall below the previous best to count as a gain.
+        budget_s: seconds that the steps may take; 0 is no limit. How many steps fit depends on the machine.
+        batch_size: samples per step.
+        rank: LoRA rank; alpha equals it.
+        lora_targets: linear layers that the LoRA adapts: ``all`` of the blocks, or those of their ``attention``.
+        lr: peak learning rate of AdamW.
+        edit_weight: weight of the loss inside the mask; outside it is 1.
+        colour_variants: appearance augmentation. 1 trains on the clip as it is. N trains on N variants: the clip, and
+            N - 1 copies whose condition and target are recoloured alike, so that the LoRA learns motion, not colours.
+        min_noise_level: lowest noise level trained on, in [0, 1); 0 trains on all levels.
+        train_seed: determines initial weights, order, noise and noise levels.
+    """
+
+    steps: Steps
+    check_every: Steps = 0
+    patience: Count = 3
+    min_gain: Level = 0.01
+    budget_s: Scale = 0.0
+    batch_size: Count = 1
+    rank: Rank
+    lora_targets: LoraTargets = "all"
+    lr: Rate
+    edit_weight: Factor = 1.0
+    colour_variants: Count = 1
+    min_noise_level: Level = 0.0
+    train_seed: Seed = 0
+
+
+class SamplingSettings(Settings):
+    """Everything that determines how a clip is sampled, besides the condition.
+
+    Attributes:
+        sampling_steps: denoising steps, all taken at or below ``strength``.
+        guidance: classifier-free guidance scale; 1 or less is off.
+        seed: determines the noise.
+        strength: noise level to start from; below 1 the condition's latents shine through the noise.
+        blend_latents: after every step, replace the latents of the preserve zone by the source's, noised to that level.
+        step_cache: First Block Cache: a step whose first block changes by less than this share reuses the previous
+            step's other blocks; 0 computes every step.
+    """
+
+    sampling_steps: Count
+    guidance: Scale
+    seed: Seed = 0
+    strength: Strength = 1.0
+    blend_latents: bool = False
+    step_cache: Scale = 0.0
+
+
+class Resources(Settings):
+    """How an edit fits into memory. All but ``weights`` and ``tile_vae`` change results by rounding at most.
+
+    Attributes:
+        weights: storage of the frozen weights of a transformer's layers: as they compute, or as 8-bit floats that are
+            converted back layer by layer.
+        checkpointing: keep only the inputs of each block, and compute the block again for its gradients.
+        offload_checkpoints: keep these inputs in host memory.
+        offload_blocks: keep the frozen weights of the blocks in host memory, and load one block at a time.
+        offload_encoders: do the same for the layers of text and image encoders.
+        tile_vae: encode and decode in overlapping tiles.
+        attention: diffusers' name of an attention backend. None is a real answer: torch's own choice.
+        compile_blocks: compile a block once, and use it for all.
+    """
+
+    weights: WeightStore = "full"
+    checkpointing: bool = False
+    offload_checkpoints: bool = False
+    offload_blocks: bool = False
+    offload_encoders: bool = False
+    tile_vae: bool = False
+    attention: str | None = None
+    compile_blocks: bool = False
+
+    @property
+    def recomputes(self) -> bool:
+        """True if blocks are computed again for their gradients; weights loaded per block require it."""
+        return self.checkpointing or self.offload_checkpoints or self.offload_blocks or self.weights != "full"
+
+    def alters(self) -> dict[str, Any]:
+        """Returns the fields that change results and differ from their defaults."""
+        defaults = Resources()
+        return {
+            name: getattr(self, name)
+            for name in ("weights", "tile_vae")
+            if getattr(self, name) != getattr(defaults, name)
+        }
