@@ -34,5 +34,6 @@ class ShiftEstimator:
         """Measures the shift from ``a`` to ``b``; a first guess is of no use."""
         del initial
         ShiftEstimator.flows += 1
-        (x, y), _ = cv2.phaseCorrelate(a, b)
+        window = cv2.createHanningWindow(a.shape[::-1], cv2.CV_32F)
+        (x, y), _ = cv2.phaseCorrelate(a, b, window)
         return np.full((*a.shape, 2), (x, y), np.float32)

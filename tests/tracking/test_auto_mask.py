@@ -136,7 +136,7 @@ def test_a_reference_adds_what_it_changes() -> None:
     last[4:18, 96:112] = (0, 200, 250)
     mask = made_from(frames, {0: first, 8: last})
     assert mask[8, 4:18, 96:112].all() and mask[truth].mean() > 0.99
-    with pytest.raises(InputError, match="The reference for frame 8 equals"):
+    with pytest.raises(InputError, match="The reference for frame 8 is identical"):
         made_from(frames, {0: first, 8: frames[8]})
 
 

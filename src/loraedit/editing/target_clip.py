@@ -92,7 +92,8 @@ def open_target_clip(job: Job, target: EditTarget, on_step: OnStep = no_step) ->
         on_step: called with (frames done, frames in all) as the clip is walked through.
     """
     source = WindowReader(target.window, job.source.rgb)
-    clip = TargetClip(job, target, source, source, _read_keyframes(target, source, source), PROPAGATION_FLOW)
+    flow = replace(PROPAGATION_FLOW, estimator=job.settings.flow_estimator, device=job.settings.device)
+    clip = TargetClip(job, target, source, source, _read_keyframes(target, source, source), flow)
     if job.settings.carries and len(job.segments) > 1:
         return _with_added_parts(_with_paths(clip, on_step))
     return clip
