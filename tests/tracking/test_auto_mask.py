@@ -205,11 +205,11 @@ REFUSED = {
     "malformed point": (["--point", "3,4"], "K:x,y"),
     "point outside": (["--point", "0:120,4"], "leaves the frame"),
     "point too late": (["--point", "5:4,4"], "no frame 5"),
-    "points out alone": (["--point", "0:4,4:out"], "none on the object"),
+    "points out alone": (["--point", "0:4,4:out"], "off the object"),
     "malformed stroke": (["--stroke", "0:4,4"], "K:x,y,x,y"),
     "stroke outside": (["--stroke", "0:4,4,200,4"], "leaves the frame"),
     "words alone": (["--text", "a dog"], "does not read text"),
-    "unknown tracker": (["--point", "0:4,4", "--tracker", "magic"], "no tracker 'magic'"),
+    "unknown tracker": (["--point", "0:4,4", "--tracker", "magic"], "Unknown tracker 'magic'"),
     "tracker without weights": (["--point", "0:4,4", "--tracker", "sam2"], "--tracker-model"),
     "no checkpoint": (["--point", "0:4,4", "--tracker", "sam2", "--tracker-model", "."], "not a checkpoint"),
     "unknown shape": (["--point", "0:4,4", "--shape", "star"], "the shape 'star'"),
@@ -261,6 +261,6 @@ def test_an_edit_without_a_mask_says_the_same(
         with pytest.raises(SystemExit) as stopped:
             main()
         said = capsys.readouterr().err.strip()
-        expected = "equals" if picture == "same" else REFUSED[picture][1]
+        expected = REFUSED["no edit" if picture == "same" else picture][1]
         assert stopped.value.code == 2 and expected in said and len(said.splitlines()) == 1, said
         assert sorted(folder.rglob("*")) == before
