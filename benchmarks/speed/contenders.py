@@ -21,8 +21,8 @@ from peft import LoraConfig, inject_adapter_in_model
 
 from benchmarks.speed.work import CPU, LR, RANK, Contender, Work
 from loraedit.families.base import batch
-from loraedit.families.lora_names import native_name
-from loraedit.families.wan_layout import diffusers_name
+from loraedit.families.layer_names import native_name
+from loraedit.families.wan.tensors import tensor_name
 from loraedit.lora.adapter import as_autocast, attach, save_lora
 from loraedit.runtime.devices import autocasts
 from loraedit.sampling.sampler import sample
@@ -164,7 +164,7 @@ def _native(work: Work, dtype: torch.dtype) -> Any:
         num_layers=config.num_layers, has_image_input=False,
     )  # fmt: skip
     weights = ours.state_dict()
-    model.load_state_dict({name: weights[diffusers_name(name)] for name in model.state_dict()})
+    model.load_state_dict({name: weights[tensor_name(name)] for name in model.state_dict()})
     return model.to(dtype).requires_grad_(False)
 
 
