@@ -1,4 +1,4 @@
-"""Bad input is answered before torch loads, which takes more than a second."""
+"""Bad input is refused before torch loads, which takes more than a second."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ LIGHT = ["app.cli", "compose", "config", "edits", "evaluate", "inputs", "masks",
 
 
 @pytest.mark.parametrize("module", [f"loraedit.{name}" for name in LIGHT])
-def test_what_checks_input_does_without_torch(module: str) -> None:
+def test_input_checks_do_not_import_torch(module: str) -> None:
     if importlib.util.find_spec(module) is None:
         pytest.skip(f"there is no {module}")
     code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
