@@ -110,7 +110,8 @@ def _edit(job: Job, folder: Path, progress: Progress, to_memory: bool) -> EditRe
                 raise
             resources = lower
         free()  # after the handler, because the traceback refers to tensors on the device
-        reporter.notes.append(f"The device's memory ran out ({phase}), so the run went on with {describe_resources(resources)}.")
+        measures = describe_resources(resources)
+        reporter.notes.append(f"The device's memory ran out ({phase}), so the run went on with {measures}.")
 
 
 def _carry_out(context: EditContext, reporter: Reporter, to_memory: bool) -> EditResult:
