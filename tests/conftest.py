@@ -16,6 +16,7 @@ import pytest
 from mutants import HOSTILE_PROMPT
 from scenes import Scene, make_scene
 
+from loraedit.optical_flow.base import FlowOptions
 from loraedit.types import Clip
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ def _generation_in_float32() -> Iterator[None]:
 @pytest.fixture
 def coarse_flow(monkeypatch: pytest.MonkeyPatch) -> None:
     """Measures flow on small frames without enlarging them, for tests that do not depend on its quality."""
-    monkeypatch.setattr("loraedit.editing.segment_inputs.SHORT_SIDE", 0)
+    monkeypatch.setattr("loraedit.editing.target_clip.PROPAGATION_FLOW", FlowOptions(smoothness=5.0))
 
 
 @pytest.fixture

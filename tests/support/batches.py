@@ -124,13 +124,13 @@ class Inline:
         from loraedit.batch.local import attempt
 
         job, self.job = self.job, None
-        told: list[Event] = []
+        reported: list[Event] = []
 
         def report(kind: Any, text: str, done: int, total: int) -> None:
-            told.append(Event("here", job.name, kind, text, done, total))
+            reported.append(Event("here", job.name, kind, text, done, total))
 
         fields = attempt(self.task, job, report)
-        return [*told, Event("here", job.name, **fields)]
+        return [*reported, Event("here", job.name, **fields)]
 
     def close(self) -> None:
         pass

@@ -22,7 +22,7 @@ from tiny_ltx import save_tiny_ltx
 from tiny_ltx2 import save_tiny_ltx2
 
 import loraedit
-from loraedit.diffusion.samples import Sample, frames_kept, inference_condition, motion_sample
+from loraedit.diffusion.samples import Sample, exclude_frames, inference_condition, motion_sample
 from loraedit.errors import ModelError
 from loraedit.families.base import Encoded, Family, batch
 from loraedit.families.card import read_card
@@ -102,7 +102,7 @@ def masked_sample(frames: int, height: int, width: int) -> Sample:
     """Returns the method's motion sample: outside a box, all frames are kept."""
     mask = np.zeros((frames, height, width), bool)
     mask[:, height // 2 :, width // 2 :] = True
-    return motion_sample(moving(frames, height, width), frames_kept(mask), PROMPT)
+    return motion_sample(moving(frames, height, width), exclude_frames(mask), PROMPT)
 
 
 def encode(family: Family, given: Sample) -> Encoded:
