@@ -35,14 +35,14 @@ from loraedit.families.card import NANO, ModelCard, read_card, resolve_model
 from loraedit.lora.adapter import attach, lora_parameters
 from loraedit.planning.cost import Shape
 from loraedit.planning.fitting import LADDER
-from loraedit.planning.job import named
+from loraedit.planning.job import describe_resources
 from loraedit.runtime.devices import autocasts, find_device, training_attention, training_precision
 from loraedit.runtime.memory import checkpoints_kept, place
 from loraedit.settings import Resources
 from loraedit.types import Size
 
 LEVELS = {
-    **{named(rung) or "plain": rung for rung in LADDER},
+    **{describe_resources(rung) or "plain": rung for rung in LADDER},
     "fp8 weights": Resources(weights="fp8"),
     "fp8 weights, blocks on the host": Resources(weights="fp8", offload_blocks=True, offload_checkpoints=True),
 }

@@ -31,7 +31,7 @@ def plan() -> tuple[float, float]:
     """Returns the seconds of an edit on the GPU, and of the training in it."""
     command = [sys.executable, "-m", "loraedit", "plan", "--model", MODEL, "--size", SIZE, "--frames", str(FRAMES)]
     found = json.loads(subprocess.run([*command, "--vram", VRAM, "--json"], check=True, stdout=subprocess.PIPE).stdout)
-    seconds = next(card["seconds"] for card in found["cards"] if CARD in card["name"])
+    seconds = next(card["seconds"] for card in found["gpus"] if CARD in card["name"])
     return seconds, seconds * found["train_steps"] * found["train_step_flops"] / found["total_flops"]
 
 
