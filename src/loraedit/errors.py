@@ -39,7 +39,9 @@ def explain(error: BaseException) -> str | None:
     """Returns the message for the user; None if the exception is a bug."""
     if isinstance(error, LoraEditError):
         return str(error)
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # the one of torch, which is not imported here
+    if (
+        isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    ):  # the one of torch, which is not imported here
         return "The memory is full. Use a smaller or shorter clip, a lower --vram, or another --device."
     if isinstance(error, OSError):
         return f"{error}. Fix this and run the same command again to continue."
