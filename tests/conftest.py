@@ -47,7 +47,7 @@ def _no_waiting_for_disks() -> Iterator[None]:
 def _generation_in_float32() -> Iterator[None]:
     """What is compared with other code is compared exactly; `test_wan_block.py` has generation in bfloat16."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("loraedit.sampling.sampler.autocasts", lambda _: False)
+        patch.setattr("loraedit.sampling.transformers.autocasts", lambda _: False)
         yield
 
 

@@ -15,7 +15,7 @@ import loraedit
 from loraedit.errors import InputError
 from loraedit.families.card import NANO, read_card
 from loraedit.settings import TrainSettings, make_settings, parse_budget
-from loraedit.training import loop
+from loraedit.training import loop, state
 from loraedit.training.state import TrainState
 from loraedit.training.stopping import last_step, rate, settles
 
@@ -87,7 +87,7 @@ def test_a_run_that_stops_when_it_has_learnt_ends_alike_after_an_interruption(
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(loop, "_step", cut_short)
-        patched.setattr(loop, "_worth_saving", lambda *_: True)  # after every step
+        patched.setattr(state, "_worth_saving", lambda *_: True)  # after every step
         with pytest.raises(KeyboardInterrupt):
             loraedit.edit(scene.source, run=tmp_path / "parts", **call)
     parts = loraedit.edit(scene.source, run=tmp_path / "parts", **call)
