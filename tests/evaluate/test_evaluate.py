@@ -201,12 +201,12 @@ def other_weights(folder: Path) -> None:
 BAD_ENCODERS: dict[str, tuple[Callable[[Path], None], str]] = {
     "no folder": (shutil.rmtree, "config.json cannot be read"),
     "no JSON": (write("config.json", "{"), "config.json cannot be read"),
-    "no kind": (write("config.json", "{}"), "names no model_type"),
+    "no kind": (write("config.json", "{}"), "has no model_type"),
     "unknown kind": (write("config.json", '{"model_type": "toaster"}'), "cannot be loaded"),
     "no weights": (remove("model.safetensors"), "no .safetensors weights"),
     "damaged weights": (write("model.safetensors", "no weights"), "cannot be loaded"),
     "weights that are not all there": (other_weights, "lack visual_projection.weight"),
-    "no image processor": (remove("preprocessor_config.json"), "does not say how images are prepared"),
+    "no image processor": (remove("preprocessor_config.json"), "it has no preprocessor_config.json"),
 }
 
 

@@ -99,5 +99,5 @@ def test_what_does_not_go_with_several_cards_is_refused(monkeypatch: pytest.Monk
         job = SimpleNamespace(settings=make_settings(asked))
         with pytest.raises(InputError, match="does not go with several cards"):
             resources_for(job, torch.device("cpu"))  # type: ignore[arg-type]
-    with pytest.raises(InputError, match="a device of its own"):
+    with pytest.raises(InputError, match="uses its own device"):
         find_device("cuda:1")
