@@ -27,7 +27,7 @@ from loraedit.families import known, open_family
 from loraedit.families.base import batch
 from loraedit.families.card import read_card, resolve_model
 from loraedit.families.known import Component, KnownModel, known_model, known_models, usual_settings
-from loraedit.families.wan_layout import check_shapes
+from loraedit.families.wan.tensors import check_shapes
 from loraedit.masks.packing import pack_token_mask
 from loraedit.planning import known_names, open_skeleton
 from loraedit.sampling.schedule import make_schedule
@@ -191,7 +191,8 @@ def test_a_first_last_frame_model_reads_both_ends_of_the_condition(published: di
     family = open_family(read_card(published[name]))
     source, everything = moving(), np.ones((5, 64, 64), bool)
     conditions = [
-        inference_condition(source, source[:1], everything, "", anchors={4: last}) for last in (source[4:], source[3:4])
+        inference_condition(source, source[:1], everything, "", fixed_frames={4: last})
+        for last in (source[4:], source[3:4])
     ]
     images = [encoded.image for encoded in family.encode(conditions, CPU, lambda *_: None)]
     assert images[0] is not None and images[1] is not None

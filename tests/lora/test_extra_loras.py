@@ -14,7 +14,7 @@ from scenes import Scene
 
 import loraedit
 from loraedit.editing import EditResult
-from loraedit.families.wan import WanFamily
+from loraedit.families.wan.family import WanFamily
 from loraedit.job.prepare import prepare
 from loraedit.settings import make_settings
 

@@ -15,7 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loraedit.evaluate.frames import Images, Planes, aligned, clearly_different, difference, nonempty
-from loraedit.optical_flow.dis import Field, FlowMeter, at, grid
+from loraedit.optical_flow.base import FlowOptions
+from loraedit.optical_flow.estimators import flow_between, open_estimator
+from loraedit.optical_flow.fields import Field, pixel_grid, sample_at
 from loraedit.types import Frames, Image, Size
 
 __all__ = [
@@ -131,13 +133,13 @@ def _triples(values: Iterator[_Value]) -> Iterator[tuple[_Value, _Value, _Value]
 
 def _flow(first: Image, second: Image) -> Field:
     """Returns the displacement of each pixel from the first image to the second."""
-    meter = FlowMeter(Size(*first.shape[:2]), FLOW_SHORT_SIDE)
-    return meter.at_clip_size(meter.between(meter.grey(first), meter.grey(second)))
+    estimator = open_estimator(Size(*first.shape[:2]), FlowOptions("dis", FLOW_SHORT_SIDE))
+    return flow_between(estimator, first, second)
 
 
 def _warp(image: Image, flow: Field) -> Field:
     """Samples an image where the flow points, ``[H, W, 3]``; beyond the border, its edge pixels repeat."""
-    return at(image, grid(flow) + flow)
+    return sample_at(image, pixel_grid(flow) + flow)
 
 
 def _length(vectors: NDArray[np.float64]) -> NDArray[np.float64]:

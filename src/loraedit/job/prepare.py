@@ -34,6 +34,7 @@ from loraedit.lora.extra import ExtraLora, check_extras, parse_extra, settle_dis
 from loraedit.masks.reading import MaskSpec, read_mask
 from loraedit.masks.shaping import loosen
 from loraedit.masks.tube import MaskTube
+from loraedit.optical_flow.estimators import check_estimator
 from loraedit.runs.folder import CLIP_FOLDERS, EDITED_FIRST_FILE, Kept, KeptObject
 from loraedit.settings import MAX_MARGIN, EditSettings, ResolvedSettings
 from loraedit.storage.files import real
@@ -315,6 +316,7 @@ def _check_tracking(automatic: bool, settings: EditSettings) -> None:
         )
     if automatic:
         open_tracker(settings.tracker, _folder(settings.tracker_model), None, settings.device)
+    check_estimator(settings.flow_estimator)
 
 
 def _check_captioner(settings: EditSettings) -> None:
