@@ -93,11 +93,11 @@ def test_two_processes_give_the_lora_and_the_clip_of_one(
     assert np.abs(results[1][1] - results[2][1]).max() <= 1
 
 
-def test_what_does_not_go_with_several_cards_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_options_that_several_gpus_exclude_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     for settings in ({"offload_blocks": True}, {"weights": "fp8"}):
         job = SimpleNamespace(settings=make_settings(settings))
-        with pytest.raises(InputError, match="does not go with several cards"):
+        with pytest.raises(InputError, match="cannot be combined with several GPUs"):
             resources_for(job, torch.device("cpu"))  # type: ignore[arg-type]
     with pytest.raises(InputError, match="uses its own device"):
         find_device("cuda:1")
