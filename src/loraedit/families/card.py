@@ -1,7 +1,7 @@
-"""A checkpoint's card: what can be known from its small JSON files and headers, before any weights load.
+"""Finds checkpoints and reads their model cards from small JSON files and headers, before any weights load.
 
 A folder in diffusers layout is enough. A file ``loraedit.json`` beside ``model_index.json`` may state the working
-size and the recipe; without it the published model's values hold.
+size and the recipe; without it the values of the published model apply.
 """
 
 from __future__ import annotations
@@ -28,14 +28,15 @@ TEXT_FILES = ["*.json", "*.model", "*.txt"]
 
 
 def resolve_model(model: str, download: bool = False, replaced: tuple[str, ...] = ()) -> Path:
-    """The folder of ``nano``, of a path, or of a Hub id in the Hub's cache.
+    """Returns the folder of ``nano``, of a path, or of a Hub id in the Hub's cache.
 
     Args:
-        download: fetch what is missing from the Hub.
-        replaced: transformers that are not needed from there.
+        model: ``nano``, a folder, or a Hub id.
+        download: downloads missing files from the Hub.
+        replaced: transformers that are given as single files, so they are not downloaded.
 
     Raises:
-        ModelError: there is no such folder, it is not in the cache, or it cannot be fetched.
+        ModelError: the folder does not exist, or the model is not in the cache or cannot be downloaded.
     """
     if model == "nano":
         return NANO
@@ -45,19 +46,19 @@ def resolve_model(model: str, download: bool = False, replaced: tuple[str, ...] 
     if folder.exists() or not HUB_ID.fullmatch(model):
         raise ModelError(
             f"Model '{model}' is not a folder. Give 'nano', a checkpoint folder in diffusers layout, "
-            "or a Hub id such as 'Wan-AI/Wan2.1-I2V-14B-480P-Diffusers'; 'loraedit models' lists those that are known."
+            "or a Hub id such as 'Wan-AI/Wan2.1-I2V-14B-480P-Diffusers' ('loraedit models' lists them)."
         )
     known = known_model(model)
     if known is not None and known.single_file is not None:
         raise ModelError(
             f"'{model}' is published as one transformer file. Fetch it with 'hf download {model} {known.single_file}' "
-            "and give it as --transformer, with a Wan2.1 I2V model as --model."
+            "and give it as --transformer together with a Wan2.1 I2V model as --model."
         )
     return _from_hub(model, replaced) if download else _from_cache(model)
 
 
 def _from_cache(model: str) -> Path:
-    """What the Hub's cache has of a model, complete or not."""
+    """Returns a model's folder in the Hub's cache, complete or not."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
@@ -72,7 +73,7 @@ def _from_cache(model: str) -> Path:
 
 
 def _from_hub(model: str, replaced: tuple[str, ...]) -> Path:
-    """The small files first, so that a model which is no I2V model is refused before its weights are fetched."""
+    """Downloads a model, small files first: a model that cannot be used is refused before its weights are fetched."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
@@ -89,9 +90,10 @@ def _from_hub(model: str, replaced: tuple[str, ...]) -> Path:
 
 
 def read_card(folder: Path, files: Mapping[str, Path] | None = None) -> ModelCard:
-    """Read and check a checkpoint's configuration, and the headers of all its weights.
+    """Reads and checks a checkpoint's configuration, and the headers of all its weights.
 
     Args:
+        folder: the checkpoint.
         files: single files (``.safetensors``, ``.gguf``) in place of the folders ``transformer``, ``transformer_2``.
 
     Raises:
@@ -103,7 +105,7 @@ def read_card(folder: Path, files: Mapping[str, Path] | None = None) -> ModelCar
         if name not in card.files:
             shapes = weights_shapes(folder / name)
             if name in card.experts:
-                with _strange_refused(folder, card.pipeline):
+                with _nonsense_refused(folder, card.pipeline):
                     record.check_transformer(card, name, shapes)
     if "tokenizer" in record.components and not any((folder / "tokenizer").glob("*")):
         raise ModelError(f"'{folder}' has no tokenizer. {AGAIN}")
@@ -111,7 +113,7 @@ def read_card(folder: Path, files: Mapping[str, Path] | None = None) -> ModelCar
 
 
 def read_configuration(folder: Path) -> ModelCard:
-    """The card of a checkpoint of which the small JSON files are there, and perhaps no weights.
+    """Reads the card of a checkpoint whose weights may be absent.
 
     Raises:
         ModelError: the folder is not an image-to-video checkpoint that takes a mask.
@@ -125,19 +127,19 @@ def _read_configuration(folder: Path, files: Mapping[str, Path]) -> ModelCard:
     pipeline = index.get("_class_name")
     record = find_record(pipeline)
     if record is None:
-        readable = [name for each in records() for name in each.pipelines]
+        readable = [name for family in records() for name in family.pipelines]
         raise ModelError(
-            f"'{folder}' holds a {pipeline}, not an image-to-video model that loraedit knows. "
+            f"'{folder}' holds a {pipeline}, not an image-to-video model that loraedit supports. "
             f"Expected a checkpoint in diffusers layout of {', '.join(readable)}."
         )
     check_components(folder, index, record.components, record.modules)
-    with _strange_refused(folder, str(pipeline)):
+    with _nonsense_refused(folder, str(pipeline)):
         return record.read_card(folder, index, files)
 
 
 @contextmanager
-def _strange_refused(folder: Path, pipeline: str) -> Iterator[None]:
-    """Turn what a configuration without sense leads to into one sentence."""
+def _nonsense_refused(folder: Path, pipeline: str) -> Iterator[None]:
+    """Turns an exception that a nonsensical configuration causes into a ModelError of one sentence."""
     try:
         yield
     except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
