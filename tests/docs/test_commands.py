@@ -23,7 +23,7 @@ from documents import DOCUMENTS, ROOT, Command, commands, links, options, snippe
 import loraedit
 from loraedit.cli.main import app
 from loraedit.errors import LoraEditError
-from loraedit.settings.edit import EditSettings, make_settings
+from loraedit.settings import EditSettings, make_settings
 
 BESIDE = ("benchmarks", "pretrain", "scripts")
 FOREIGN_OPTIONS = {"--no-deps"}

@@ -128,7 +128,9 @@ class RayPool:
                 ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **own)
             except (OSError, ValueError, RuntimeError) as error:
                 reason = str(error).strip().splitlines()[0].rstrip(".")
-                raise InputError(f"There is no Ray cluster at '{address}': {reason}. See docs/batches-and-clusters.md.") from error
+                raise InputError(
+                    f"There is no Ray cluster at '{address}': {reason}. See docs/batches-and-clusters.md."
+                ) from error
             pool._owns_ray = True
         if gpus and not pool._capacity():
             pool.close()
