@@ -16,6 +16,7 @@ from loraedit.editing import Progress
 from loraedit.editing.segment_inputs import Workbench
 from loraedit.job.edits import object_of
 from loraedit.job.prepare import Job, prepare
+from loraedit.job.request import EditRequest
 from loraedit.job.targets import EditTarget, edit_targets
 from loraedit.job.window import Window, choose_window
 from loraedit.lora.export import export
@@ -51,7 +52,7 @@ def job_of(
 ) -> Job:  # fmt: skip
     given = [object_of(each) for each in objects]
     chosen = make_settings({"model": str(model), "crop": "off", "fill": "carry", **settings})
-    return prepare(scene.source, scene.edited_first, None, references or {}, chosen, None, None, objects=given)
+    return prepare(EditRequest(scene.source, scene.edited_first, None, references or {}, given, chosen))
 
 
 def squares(*lefts: int, side: int = 12) -> list[Plane]:

@@ -20,6 +20,7 @@ from loraedit.editing.segment_inputs import Workbench
 from loraedit.editing.train import WAITING
 from loraedit.errors import InputError
 from loraedit.job.prepare import prepare
+from loraedit.job.request import EditRequest
 from loraedit.settings import make_settings
 from loraedit.storage.files import save_tensors
 from loraedit.storage.lora_store import Learnt, Store, open_store
@@ -108,7 +109,7 @@ def test_the_motion_of_a_long_clip_is_taught_alike_whatever_is_edited(checkpoint
     scene, taught = make_scene(frames=9), []
     settings = make_settings({"model": str(checkpoint), "segment_frames": 5, "crop": "off", "fill": "carry"})
     for references in ({}, {6: scene.source[6] // 2}):
-        job = prepare(scene.source, scene.edited_first, scene.mask, references, settings, None, None)
+        job = prepare(EditRequest(scene.source, scene.edited_first, scene.mask, references, settings=settings))
         bench = Workbench(job, job.targets[0])
         bench.trace(no_step)
         lessons = [bench.lesson(segment) for segment in job.segments]

@@ -11,6 +11,7 @@ from loraedit.batch.jobs import BatchJob, folder_of
 from loraedit.errors import LoraEditError
 from loraedit.job.edits import read_edit
 from loraedit.job.prepare import prepare
+from loraedit.job.request import EditRequest
 from loraedit.runs.folder import Kept
 from loraedit.settings import EditSettings, make_settings
 from loraedit.tracking.changes import changed_region, name_of_frame
@@ -56,7 +57,8 @@ def _check(job: BatchJob, folder: Path) -> None:
         edited = read_edit(inputs["first_frame"], clip.size, settings.fit, name_of_frame(0))
         inputs["mask"] = changed_region(next(clip.rgb(0, 1)), edited)
         settings = _with_mask(settings)
-    prepare(**{**inputs, "source": source}, settings=settings, out=folder / job.out, run=folder / "run")
+    values = {**inputs, "source": source, "settings": settings}
+    prepare(EditRequest(**values, out=folder / job.out, run=folder / "run"))
 
 
 def _with_mask(settings: EditSettings) -> EditSettings:

@@ -118,7 +118,7 @@ class BatchJob:
     place: dict[str, str] = field(default_factory=dict)
 
     def inputs(self) -> dict[str, Any]:
-        """The inputs as :func:`loraedit.job.prepare.prepare` takes them, on this machine.
+        """The inputs as :class:`loraedit.job.request.EditRequest` takes them, on this machine.
 
         Raises:
             InputError: one cannot be fetched.

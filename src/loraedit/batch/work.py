@@ -19,6 +19,7 @@ from loraedit.batch.jobs import BatchJob, folder_of
 from loraedit.batch.local import Report
 from loraedit.batch.places import Depot
 from loraedit.job.prepare import prepare
+from loraedit.job.request import EditRequest
 from loraedit.settings import make_settings
 from loraedit.storage.files import read_json, write_bytes, write_json
 from loraedit.types import Footage
@@ -79,11 +80,8 @@ class EditTask:
 
         began, memory = time.monotonic(), _Memory()
         settings = make_settings({**job.settings, "store": store, "device": self.device})
-        prepared = prepare(
-            **job.inputs(), settings=settings, out=folder / job.out, run=folder / "run",
-            on_mask=lambda done, total: told("mask", done, total, ""),
-            on_read=lambda done, total: told("read", done, total, ""),
-        )  # fmt: skip
+        request = EditRequest(**job.inputs(), settings=settings, out=folder / job.out, run=folder / "run")
+        prepared = prepare(request, told)
         result = run_edit(prepared, told)
         told("evaluate", 0, 1, "")
         measured = evaluate_run(folder / "run", None if self.image_encoder is None else Path(self.image_encoder))

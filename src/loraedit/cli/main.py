@@ -22,6 +22,7 @@ from loraedit.cli.store import store
 from loraedit.errors import InputError, LoraEditError, explain
 from loraedit.job.edits import parse_object, parse_references
 from loraedit.job.prepare import prepare
+from loraedit.job.request import EditRequest
 from loraedit.runtime.ranks import leads, processes
 from loraedit.settings import make_settings
 from loraedit.types import OnStep
@@ -115,10 +116,8 @@ def edit(
     references, objects = parse_references(reference or []), [parse_object(text) for text in object_ or []]
     console = Console(stderr=True)
     with _progress(console, progress_json, QUIET_S) as waiting:
-        on_mask, on_read = (_phase_progress(waiting, phase) for phase in ("mask", "read"))
-        job = prepare(
-            source, first_frame, mask, references, make_settings(settings), out, run, on_mask, on_read, objects=objects
-        )
+        request = EditRequest(source, first_frame, mask, references, objects, make_settings(settings), out, run)
+        job = prepare(request, waiting)
     for note in job.notes:
         console.print(note, highlight=False, soft_wrap=True, markup=False)
     with _progress(console, progress_json) as progress:

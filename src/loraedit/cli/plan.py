@@ -68,11 +68,11 @@ def _of_clip(
     efficiency: float | None, progress: PhaseProgress,
 ) -> dict[str, Any]:  # fmt: skip
     from loraedit.job.prepare import prepare
+    from loraedit.job.request import EditRequest
     from loraedit.planning import lengths, open_skeleton, seen
 
     with open_skeleton(wanted.model) as card:
-        on_mask, on_read = (_told(progress, phase) for phase in ("mask", "read"))
-        job = prepare(source, first_frame, mask, references, wanted, None, None, on_mask, on_read, card=card)
+        job = prepare(EditRequest(source, first_frame, mask, references, settings=wanted), progress, card)
         return _measure(card, job.settings, job.source.size, seen(job), lengths(job), job.area_px,
                         len(references), efficiency, progress, len(job.source))  # fmt: skip
 
@@ -80,7 +80,7 @@ def _of_clip(
 def _of_size(
     size: Size, frames: int, wanted: EditSettings, efficiency: float | None, progress: PhaseProgress
 ) -> dict[str, Any]:
-    from loraedit.job.prepare import cut_in_time
+    from loraedit.job.segments import cut_in_time
     from loraedit.planning import open_skeleton
     from loraedit.video.decoding import MAX_FRAMES
 

@@ -15,7 +15,8 @@ from rich.progress import TimeRemainingColumn as TimeLeft
 __all__ = ["JsonProgress", "PhaseProgress", "quiet_libraries"]
 
 LABELS = {
-    "plan": "Measuring", "read": "Reading the clip", "mask": "Making the mask", "prepare": "Following the edit",
+    "plan": "Measuring", "download": "Downloading", "read": "Reading the clip", "mask": "Making the mask",
+    "prepare": "Following the edit",
     "preview": "Preview",
     "encode": "Encoding", "train": "Training the LoRA", "sample": "Generating", "decode": "Decoding",
     "compose": "Composing",

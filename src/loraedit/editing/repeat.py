@@ -10,6 +10,7 @@ from loraedit.editing import EditResult, Progress, run_edit
 from loraedit.errors import InputError
 from loraedit.job.edits import EditObject
 from loraedit.job.prepare import Job, prepare
+from loraedit.job.request import EditRequest
 from loraedit.runs.folder import Finished, Kept, object_folder, read_finished
 from loraedit.runtime.devices import find_device
 from loraedit.settings import EditSettings, make_settings, shapes_mask
@@ -74,16 +75,17 @@ def plan_repetition(run: Path, out: Path | None, target: Path | None) -> Repetit
         for number, each in enumerate(finished.objects)
     ]
     assert isinstance(finished.source, Kept)
-    job = prepare(
+    request = EditRequest(
         finished.source,
         finished.edited_first,
         None if objects else run / "mask",
         finished.references,
+        objects,
         settings.model_copy(update=plain | {"store": "none"}),
         out,
         target,
-        objects=objects,
     )
+    job = prepare(request)
     job = replace(job, objects=finished.objects)  # what was said of them stands in the prompt already
     job = replace(job, settings=job.settings.model_copy(update={name: getattr(settings, name) for name in _ABOUT_MASK}))
     return Repetition(job, _differences(before, job), run, finished)

@@ -6,8 +6,6 @@ size and the recipe; without it the published model's values hold.
 
 from __future__ import annotations
 
-import os
-import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -16,16 +14,14 @@ from typing import Any
 
 from loraedit.errors import ModelError
 from loraedit.families.folder import AGAIN, Shapes, check_classes, check_plain, read_json, weights_shapes
-from loraedit.families.known import known_model
 from loraedit.families.model_card import ModelCard
 from loraedit.families.one_mask_cards import ONE_MASK_CARDS
 from loraedit.families.one_mask_layout import OneMaskLayout
 from loraedit.families.wan_card import WAN_CLASSES, check_wan_transformer, read_wan_card
 
-__all__ = ["NANO", "ModelCard", "read_card", "read_configuration", "resolve_model"]
+__all__ = ["NANO", "ModelCard", "read_card", "read_configuration"]
 
 NANO = Path(__file__).parents[1] / "nano"
-HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
 @dataclass(frozen=True)
@@ -66,69 +62,6 @@ LAYOUTS = {
 }
 """By the class that ``model_index.json`` names."""
 
-TEXT_FILES = ["*.json", "*.model", "*.txt"]
-
-
-def resolve_model(model: str, download: bool = False, replaced: tuple[str, ...] = ()) -> Path:
-    """The folder of ``nano``, of a path, or of a Hub id in the Hub's cache.
-
-    Args:
-        download: fetch what is missing from the Hub.
-        replaced: transformers that are not needed from there.
-
-    Raises:
-        ModelError: there is no such folder, it is not in the cache, or it cannot be fetched.
-    """
-    if model == "nano":
-        return NANO
-    folder = Path(os.path.expanduser(model))  # noqa: PTH111 (Path.expanduser raises for an unknown user)
-    if model and folder.is_dir():
-        return folder
-    if folder.exists() or not HUB_ID.fullmatch(model):
-        raise ModelError(
-            f"Model '{model}' is not a folder. Give 'nano', a checkpoint folder in diffusers layout, "
-            "or a Hub id such as 'Wan-AI/Wan2.1-I2V-14B-480P-Diffusers'; 'loraedit models' lists those that are known."
-        )
-    known = known_model(model)
-    if known is not None and known.single_file is not None:
-        raise ModelError(
-            f"'{model}' is published as one transformer file. Fetch it with 'hf download {model} {known.single_file}' "
-            "and give it as --transformer, with a Wan2.1 I2V model as --model."
-        )
-    return _from_hub(model, replaced) if download else _from_cache(model)
-
-
-def _from_cache(model: str) -> Path:
-    """What the Hub's cache has of a model, complete or not."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
-
-    try:
-        return Path(snapshot_download(model, local_files_only=True))
-    except (LocalEntryNotFoundError, HFValidationError, OSError) as error:
-        known = known_model(model)
-        size = f" ({known.gigabytes:.0f} GB in bfloat16)" if known else ""
-        raise ModelError(
-            f"Model '{model}' is not on this machine. Add --download to fetch it from the Hub{size}, or give a folder."
-        ) from error
-
-
-def _from_hub(model: str, replaced: tuple[str, ...]) -> Path:
-    """The small files first, so that a model which is no I2V model is refused before its weights are fetched."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    try:
-        folder = Path(snapshot_download(model, allow_patterns=TEXT_FILES))
-        card = _read_configuration(folder, {})
-        wanted = [f"{name}/*.safetensors" for name in card.components if name not in replaced]
-        return Path(snapshot_download(model, allow_patterns=[*TEXT_FILES, *wanted, "prior/*.safetensors"]))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        raise ModelError(
-            f"Model '{model}' is not a folder here and could not be fetched from the Hub "
-            f"({type(error).__name__}). Check the name and the connection, or give a folder."
-        ) from error
-
 
 def read_card(folder: Path, files: Mapping[str, Path] | None = None) -> ModelCard:
     """Read and check a checkpoint's configuration, and the headers of all its weights.
@@ -151,13 +84,16 @@ def read_card(folder: Path, files: Mapping[str, Path] | None = None) -> ModelCar
     return card
 
 
-def read_configuration(folder: Path) -> ModelCard:
+def read_configuration(folder: Path, files: Mapping[str, Path] | None = None) -> ModelCard:
     """The card of a checkpoint of which the small JSON files are there, and perhaps no weights.
+
+    Args:
+        files: as for :func:`read_card`.
 
     Raises:
         ModelError: the folder is not an image-to-video checkpoint that takes a mask.
     """
-    return _read_configuration(folder, {})
+    return _read_configuration(folder, files or {})
 
 
 def _read_configuration(folder: Path, files: Mapping[str, Path]) -> ModelCard:

@@ -108,6 +108,10 @@ class ModelCard(BaseModel):
         """The LoRA file that a fit of this expert may start from."""
         return prior_file(self.folder, expert)
 
+    def working_area_px(self, share: float) -> int:
+        """Returns the frame area to work at, in pixels, for a share of the area that the model was trained at."""
+        return round(self.settings.area_px * share)
+
     @property
     def recipe(self) -> Recipe:
         """Defaults for training and sampling."""

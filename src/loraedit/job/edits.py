@@ -149,13 +149,16 @@ def read_edit(image: ImageLike, size: Size, fit: bool, what: str) -> Image:
 
 
 def check_objects(objects: Sequence[EditObject], mask: MaskSpec | None, references: Mapping[int, ImageLike]) -> None:
-    """What can be said of objects before anything is read.
+    """Checks objects before anything is read.
+
+    Args:
+        mask: a mask of everything, or None.
+        references: edited frames of everything by frame index.
 
     Raises:
         InputError: they cannot be told apart, have no masks of their own, or something is given twice.
     """
-    automatic = mask is None or (isinstance(mask, str) and mask == "auto")
-    if objects and not automatic:
+    if objects and mask is not None:
         raise InputError("With --object every object has a mask of its own. Leave --mask out.")
     names = [each.name for each in objects]
     for each in objects:
@@ -215,13 +218,13 @@ def read_object(
     return KeptObject(given.name, mask, keyframes, given.prompt)
 
 
-def joint_prompt(prompt: str, objects: Sequence[KeptObject]) -> str:
-    """A prompt, and after it what is said of the objects.
+def joint_prompt(prompt: str, of_objects: Sequence[str]) -> str:
+    """Joins the prompts of the objects to the prompt of the edit.
 
     Raises:
-        InputError: it is to be found by looking at the frame, which shows the objects too.
+        InputError: the prompt is "auto": a caption of the frame describes the objects too.
     """
-    words = [each.prompt for each in objects if each.prompt]
+    words = [each for each in of_objects if each]
     if words and prompt == "auto":
         raise InputError("With --prompt auto the objects are described too. Leave out their prompts, or the auto.")
     return ", ".join([prompt, *words] if prompt else words)

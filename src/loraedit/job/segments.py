@@ -10,9 +10,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from loraedit.video.scaling import padded_length
+from loraedit.errors import InputError
+from loraedit.families.card import ModelCard
+from loraedit.settings import ResolvedSettings
+from loraedit.types import Size
+from loraedit.video.scaling import padded_length, working_size
 
-__all__ = ["Segment", "split", "spread"]
+__all__ = ["Segment", "cut_in_time", "split", "spread"]
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,32 @@ def split(frames: int, longest: int, step: int, temporal: int) -> list[Segment]:
     length = padded_length(math.ceil((frames + (count - 1) * overlap) / count), step)
     starts = [round(index * (frames - length) / (count - 1)) for index in range(count)]
     return [Segment(start, start + length, given if start else 0) for start in starts]
+
+
+def cut_in_time(
+    frames: int, windows: Sequence[Size], area_px: int, settings: ResolvedSettings, card: ModelCard
+) -> list[Segment]:
+    """Cuts a clip into segments; neither they nor a frame exceed the reach of the model's position codes.
+
+    Args:
+        frames: of the clip.
+        windows: sizes of what the model sees, in pixels of the clip.
+        area_px: frame area to work at.
+
+    Raises:
+        InputError: the model cannot take frames of that shape or area.
+    """
+    longest_px = card.max_positions * card.multiple_px
+    for window in windows:
+        size = working_size(window, area_px, card.multiple_px)
+        if max(size.height, size.width) > longest_px:
+            raise InputError(
+                f"A frame of {window} is too narrow or too large: at the model's size a side would have "
+                f"{max(size.height, size.width)} pixels, and the maximum is {longest_px}. Crop or pad the clip."
+            )
+    reach = (card.max_positions - 1) * card.temporal + 1
+    longest = max(min(settings.segment_frames, reach), card.frame_step + 1)
+    return split(frames, longest, card.frame_step, card.temporal)
 
 
 def spread(segments: Sequence[Segment], most: int) -> list[Segment]:

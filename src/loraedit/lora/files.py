@@ -20,18 +20,18 @@ import json
 import math
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import Tensor
 
 from loraedit.errors import ModelError
 from loraedit.families.lora_names import diffusers_name, is_optional, native_name, spread_flat_name
 from loraedit.lora.layers import Layer, hunyuan_from_native, hunyuan_to_native
+from loraedit.lora.opening import unreadable_refused
 from loraedit.storage.files import read_json, write_tensors
 
 __all__ = ["Fit", "Layer", "LoraFile", "LoraFormat", "fit", "read_lora", "write_lora"]
@@ -99,7 +99,7 @@ def read_lora(path: Path, header_only: bool = False) -> LoraFile:
     Raises:
         ModelError: it is no whole safetensors file, or holds something else than a LoRA.
     """
-    with _reading(path), safe_open(path, "pt") as file:
+    with unreadable_refused(path), safe_open(path, "pt") as file:
         metadata, tensors, types = dict(file.metadata() or {}), {}, {}
         for key in file.keys():  # noqa: SIM118 (not a dict)
             part = file.get_slice(key)
@@ -108,19 +108,6 @@ def read_lora(path: Path, header_only: bool = False) -> LoraFile:
             tensors[key] = file.get_tensor(key) if read else torch.empty(shape, device="meta")
     layers, whole = _sort_out(path, tensors, metadata)
     return LoraFile(path, layers, whole, metadata, types)
-
-
-@contextmanager
-def _reading(path: Path) -> Iterator[None]:
-    if not path.is_file():
-        raise ModelError(f"There is no LoRA file '{path}'. Give a .safetensors file.")
-    try:
-        yield
-    except (OSError, SafetensorError) as error:
-        raise ModelError(
-            f"'{path}' cannot be read as safetensors: it is cut short, damaged or of another format. "
-            "Fetch or export it again; pickled files are never opened."
-        ) from error
 
 
 def _sort_out(

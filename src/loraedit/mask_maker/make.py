@@ -13,11 +13,12 @@ import numpy as np
 
 from loraedit.errors import InputError, ShapeError
 from loraedit.job.edits import read_edit
-from loraedit.job.prepare import check_margin, read_source
+from loraedit.job.inputs import read_source
 from loraedit.masks.reading import read_mask
 from loraedit.masks.shaping import dilate
 from loraedit.masks.tube import MaskTube
 from loraedit.runs.pictures import overlay_mask
+from loraedit.settings import MAX_MARGIN
 from loraedit.storage.paths import check_apart, unusable_paths_refused
 from loraedit.tracking import (
     Hints,
@@ -247,8 +248,8 @@ def _check_asked(hints: MaskHints, finish: Finish) -> None:
     margin = finish.margin
     if finish.tight and (margin is not None or finish.shape != "box"):
         raise InputError("A tight mask has no margin and no other shape. Leave out --tight, or --margin and --shape.")
-    if margin is not None:
-        check_margin(margin)
+    if margin is not None and not (math.isfinite(margin) and 0 <= margin <= MAX_MARGIN):
+        raise InputError(f"A mask cannot have a margin of {margin}. Expected 0 to {MAX_MARGIN:g}, such as 0.15.")
     _shape(finish.shape)
     for name, value, most in (
         ("--dilate-px", finish.dilate_px, MAX_PX),
