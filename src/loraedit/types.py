@@ -1,7 +1,7 @@
-"""The values that everything else passes around.
+"""Defines the values that all other modules pass around.
 
-Layouts, once and for all: pixels are ``[F, H, W, 3]``, masks ``[F, H, W]``, latents ``[c, f, h, w]``.
-Pixels and masks are numpy arrays; what the model sees are torch tensors.
+Layouts: pixels are ``[F, H, W, 3]``, masks ``[F, H, W]``, latents ``[c, f, h, w]``.
+Pixels and masks are numpy arrays; everything that a model sees is a torch tensor.
 A mask is always an *edit mask*: True (white) = regenerate, False (black) = keep.
 """
 
@@ -46,18 +46,18 @@ Image = NDArray[np.uint8]  # [H, W, 3] RGB, 0 to 255
 Stored = NDArray[np.unsignedinteger[Any]]  # [H, W, 3 or 4] RGB(A), uint8 0 to 255 or uint16 0 to 65535
 Pixels = NDArray[np.float32]  # [F, H, W, 3] RGB, -1 to 1
 Mask = NDArray[np.bool_]  # [F, H, W], True = edit
-Plane = NDArray[np.bool_]  # [H, W], True = edit, or an object
+Plane = NDArray[np.bool_]  # [H, W], True = edit, or the pixels of an object
 Weights = NDArray[np.float32]  # [F, H, W], 0 to 1
 
 OnStep = Callable[[int, int], None]
-"""Told (done, total) as something goes on."""
+"""A progress callback, called with (done, total)."""
 
 Codec = Literal["h264", "h265", "av1", "prores", "ffv1", "png"]
-"""What a clip can be written as."""
+"""The codecs that a clip can be written with."""
 
 
 def no_step(_done: int, _total: int) -> None:
-    """Tell nobody."""
+    """Ignores progress."""
 
 
 Progress = Callable[[str, int, int, str], None]
@@ -75,7 +75,7 @@ def steps_of(progress: Progress, phase: str) -> OnStep:
 
 @dataclass(frozen=True)
 class Size:
-    """Height and width in pixels."""
+    """Holds height and width in pixels."""
 
     height: int
     width: int
@@ -86,13 +86,13 @@ class Size:
 
 @dataclass(frozen=True)
 class Colour:
-    """How RGB is coded as YUV, and what the RGB stands for; numbers are code points of ISO/IEC 23091-2, 2 = unsaid.
+    """Describes how RGB is coded as YUV and what the RGB means, in code points of ISO/IEC 23091-2 (2 = unspecified).
 
     Attributes:
-        matrix: from RGB to YUV; 0 where RGB is stored as it is.
-        full_range: whether 8-bit luma runs from 0 to 255, and not from 16 to 235.
-        primaries: what red, green and blue are; never converted, only passed on.
-        transfer: the curve from numbers to light; never converted, only passed on.
+        matrix: from RGB to YUV; 0 if RGB is stored directly.
+        full_range: True if 8-bit luma runs from 0 to 255, False if it runs from 16 to 235.
+        primaries: chromaticities of red, green and blue; passed on without conversion.
+        transfer: the curve from code values to light; passed on without conversion.
     """
 
     matrix: int
@@ -103,22 +103,21 @@ class Colour:
 
 @dataclass(frozen=True)
 class Origin:
-    """The video file that a clip was read from: all that its frames do not say.
+    """Describes the video file that a clip was read from: everything that the frames themselves do not hold.
 
     Attributes:
-        path: the file, absolute.
+        path: absolute path of the file.
         pts: when each frame is shown, in units of ``time_base``, rising.
         time_base: seconds.
         last: how long the last frame is shown, in units of ``time_base``.
-        start: seconds, not below zero; where the file, that is the earliest of its streams, begins.
-        matrix: how the stored frames are to be shown: FFmpeg's display matrix, nine numbers row by row; None is as they
-            are. Frames were turned by it, to the nearest quarter, to be upright.
-        pixel_aspect: width by height of a pixel as it is stored.
+        start: where the file (the earliest of its streams) begins, in seconds, 0 or more.
+        matrix: FFmpeg's display matrix of the stored frames, nine numbers row by row; None for the identity. The frames
+            of a clip are already turned by it, to the nearest quarter turn, so that they are upright.
+        pixel_aspect: width by height of a stored pixel.
         colour: how the file codes colour.
-        fields: how many moments a frame holds: 1 is one; from 2 to 5 are two fields, in the order of FFmpeg's
-            ``AVFieldOrder``.
-        end: seconds; where the part of the file ends that the frames are. Then only what begins from ``start`` on and
-            before it belongs to them. None: they are all of the file.
+        fields: 1 for progressive frames; 2 to 5 for two fields a frame, in the order of FFmpeg's ``AVFieldOrder``.
+        end: where the part of the file that the clip holds ends, in seconds. Only sound and subtitles that begin
+            between ``start`` and ``end`` belong to the clip. None: the clip holds the whole file.
     """
 
     path: Path
@@ -133,7 +132,7 @@ class Origin:
     end: Fraction | None = None
 
     def part(self, first: int, stop: int) -> Origin:
-        """What the frames from ``first`` up to ``stop`` come from."""
+        """Returns the origin of the frames from ``first`` up to ``stop``."""
         pts = (*self.pts, self.pts[-1] + self.last)
         begin, end = (pts[at] * self.time_base for at in (first, stop))
         last = pts[stop] - pts[stop - 1]
@@ -141,9 +140,9 @@ class Origin:
 
 
 class Footage(Protocol):
-    """A clip that is read on demand, never all at once; :func:`loraedit.video.open_footage` makes one of a file.
+    """Reads a clip on demand, never all at once; :func:`loraedit.video.open_footage` opens a file as one.
 
-    Spans are counted in frames, from ``start`` up to ``stop``, which is left out; None is the end.
+    Spans are counted in frames, from ``start`` up to and without ``stop``; None is the end.
     """
 
     @property
@@ -158,47 +157,47 @@ class Footage(Protocol):
 
     @property
     def origin(self) -> Origin | None:
-        """The video file that the clip, or what it was made from, was read from; None if there is none."""
+        """The video file that the clip, or the clip it was made from, was read from; None if there is none."""
         ...
 
     @property
     def depth(self) -> int:
-        """Bits that a channel has as it is stored: 8, 10, 12 or 16."""
+        """Bits of a stored channel: 8, 10, 12 or 16."""
         ...
 
     @property
     def alpha(self) -> bool:
-        """Whether there is a fourth channel, opacity."""
+        """True if there is a fourth channel, opacity."""
         ...
 
     @property
     def fingerprint(self) -> str:
-        """Twelve hex digits of all frames as :meth:`exact` gives them; the same frames give the same, in any file."""
+        """Twelve hex digits of all frames as :meth:`exact` yields them; equal frames give equal digits in any file."""
         ...
 
     def __len__(self) -> int: ...
 
     def rgb(self, start: int = 0, stop: int | None = None) -> Iterator[Image]:
-        """What people and models see: uint8 ``[H, W, 3]``, opacity dropped, deeper channels rounded to 8 bits."""
+        """Yields frames as people and models see them: uint8 ``[H, W, 3]``, without opacity, rounded to 8 bits."""
         ...
 
     def exact(self, start: int = 0, stop: int | None = None) -> Iterator[Stored]:
-        """All that is stored: uint8, or uint16 where the depth is above 8; ``[H, W, 4]`` with opacity, else 3.
+        """Yields frames as stored: uint8, or uint16 if the depth is above 8; ``[H, W, 4]`` with opacity, else 3.
 
-        uint16 goes from 0 to 65535 at any depth: below its own bits a value repeats the leading ones.
+        uint16 runs from 0 to 65535 at any depth: a value repeats its leading bits below its own bits.
         """
         ...
 
 
 @dataclass(frozen=True)
 class Clip:
-    """A video in memory; it is :class:`Footage` of 8 bits without opacity.
+    """Holds a video in memory; it is :class:`Footage` of 8 bits without opacity.
 
     Attributes:
         frames: ``[F, H, W, 3]`` uint8 RGB, 0 to 255.
         fps: frames per second, on average.
-        origin: the video file that the clip, or what it was made from, was read from; None if there is none. Writing
-            a clip gives it the timing, colour, pixel aspect, sound and titles of its origin.
+        origin: the video file that the clip, or the clip it was made from, was read from; None if there is none. A clip
+            is written with the timing, colour, pixel aspect, sound and titles of its origin.
     """
 
     frames: Frames
@@ -221,12 +220,12 @@ class Clip:
 
     @property
     def depth(self) -> int:
-        """Bits that a channel has."""
+        """Bits of a channel."""
         return 8
 
     @property
     def alpha(self) -> bool:
-        """Whether there is opacity."""
+        """False: a clip has no opacity."""
         return False
 
     @cached_property
@@ -235,21 +234,21 @@ class Clip:
         return joint_hash(frame_hash(frame) for frame in self.frames)
 
     def rgb(self, start: int = 0, stop: int | None = None) -> Iterator[Image]:
-        """The frames of a span, uint8 ``[H, W, 3]``."""
+        """Yields the frames of a span, uint8 ``[H, W, 3]``."""
         return iter(self.frames[start:stop])
 
     def exact(self, start: int = 0, stop: int | None = None) -> Iterator[Stored]:
-        """The same as :meth:`rgb`."""
+        """Yields the same frames as :meth:`rgb`."""
         return self.rgb(start, stop)
 
 
 def frame_hash(frame: Stored) -> bytes:
-    """The hash of one frame: 32 bytes, of its type, shape and content."""
+    """Returns the hash of a frame's type, shape and content, 32 bytes."""
     digest = hashlib.sha256(f"{frame.dtype}{frame.shape}".encode())
     digest.update(np.ascontiguousarray(frame).data)
     return digest.digest()
 
 
 def joint_hash(hashes: Iterable[bytes]) -> str:
-    """Twelve hex digits of the hashes of all frames."""
+    """Returns twelve hex digits of the hashes of all frames."""
     return hashlib.sha256(b"".join(hashes)).hexdigest()[:12]

@@ -1,4 +1,4 @@
-"""The version, from the installed package, and those of the libraries that decide the bytes of a result."""
+"""Finds the version of the installed package, and of the libraries on which the bytes of a result depend."""
 
 import platform
 from importlib.metadata import PackageNotFoundError, version
@@ -11,7 +11,7 @@ LIBRARIES = ("torch", "diffusers", "transformers", "peft", "numpy", "opencv-pyth
 def _installed(name: str) -> str:
     try:
         return version(name)
-    except PackageNotFoundError:  # run from a checkout that was never installed, or installed under another name
+    except PackageNotFoundError:  # a checkout that was never installed, or is installed under another name
         return "0+unknown"
 
 
@@ -19,7 +19,7 @@ __version__ = _installed("loraedit")
 
 
 def versions() -> dict[str, str]:
-    """The version of everything that a result depends on, by name."""
+    """Returns the version of everything that a result depends on, by name."""
     return {
         "loraedit": __version__, "python": platform.python_version(), **{name: _installed(name) for name in LIBRARIES}
     }  # fmt: skip

@@ -166,7 +166,7 @@ def test_composite_changes_neither_input() -> None:
 
 @pytest.mark.parametrize("shape", [(2, 4, 4, 3), (1, 4, 5, 3)])
 def test_composite_refuses_frames_of_another_shape(shape: tuple[int, ...]) -> None:
-    with pytest.raises(ShapeError, match="one F, H and W"):
+    with pytest.raises(ShapeError, match="the same F, H and W"):
         compositing.composite(noise(0, 1, 4, 4, 3), noise(0, *shape), np.zeros((1, 4, 4), np.float32))
 
 

@@ -273,7 +273,7 @@ def test_what_people_see_is_the_stored_picture_rounded(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("codec", "name", "pixels", "lost"),
     [
-        ("h264", "out.mp4", "yuv420p", ["8 of the 10 bits", "opacity"]),
+        ("h264", "out.mp4", "yuv420p", ["8 of 10 bits", "opacity"]),
         ("h265", "out.mp4", "yuv420p10le", ["opacity"]),
         ("av1", "out.mp4", "yuv420p10le", ["opacity"]),
         ("prores", "out.mov", "yuva444p12le", []),

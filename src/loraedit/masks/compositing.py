@@ -1,4 +1,4 @@
-"""Generated pixels laid over the source: outside the mask the source stays as it was."""
+"""Lays generated pixels over the source; outside the mask the source stays unchanged."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from loraedit.types import Frames, Image, Stored, Weights
 __all__ = ["composite", "lay_over", "restore_detail"]
 
 DISAGREEMENT = 32.0
-"""Grey levels between what was generated and what the model saw at which the weight of the latter is down to 1 / e."""
+"""Difference in grey levels between generated and seen pixels at which the weight of the seen ones is 1 / e."""
 
 _Value = TypeVar("_Value", bound=np.generic)
 
 
 def restore_detail(generated: Frames, carried: Frames, seen: Frames, trust: Weights) -> Frames:
-    """Give generated frames back the detail that the model's size and its VAE cost.
+    """Restores the detail that generated frames lost through the model's size and its VAE.
 
-    What was carried is known twice: as it was, and as the model saw it, at its size and through its VAE. Where the
-    model has kept what it saw, the small difference between the two is its own inexactness: there what was carried is
-    taken as it was, as far as it is trusted. Where the model has made something else, that stays::
+    The carried frames are known twice: in full, and as the model saw them, at its size and through its VAE. Where the
+    model reproduced what it saw, the difference to the carried frames is only a loss of precision, so the carried
+    pixels replace the generated ones, weighted by their trust. Where the model generated something else, that stays::
 
         out = generated + w (carried - generated),   w = trust exp(-(|generated - seen| / s)^2)
 
     Args:
         generated: uint8 ``[F, H, W, 3]``, at the source's size.
-        carried: uint8, what the model's condition was made of.
-        seen: uint8, the condition as the VAE gives it back.
+        carried: uint8, the frames from which the model's condition was made.
+        seen: uint8, the condition after a pass through the VAE.
         trust: float32 ``[F, H, W]`` in [0, 1].
     """
     restored = np.empty_like(generated)
@@ -44,9 +44,10 @@ def restore_detail(generated: Frames, carried: Frames, seen: Frames, trust: Weig
 
 
 def composite(source: Frames, generated: Frames, alpha: Weights) -> Frames:
-    """Lay the generated frames over the source: ``source + alpha * (generated - source)``, rounded.
+    """Lays the generated frames over the source: ``source + alpha * (generated - source)``, rounded.
 
-    Where alpha is 0 the source is kept bit for bit, where it is 1 the generated pixel is. Works a frame at a time.
+    Where alpha is 0, the source stays bit for bit; where it is 1, the generated pixel replaces it. Works frame by
+    frame.
 
     Args:
         source: ``[F, H, W, 3]`` uint8.
@@ -62,8 +63,8 @@ def composite(source: Frames, generated: Frames, alpha: Weights) -> Frames:
     assert source.dtype == generated.dtype == np.uint8
     if not source.shape == generated.shape == (*alpha.shape, 3):
         raise ShapeError(
-            f"Frames cannot be laid over each other: the source is {list(source.shape)}, the generated clip "
-            f"{list(generated.shape)} and the mask {list(alpha.shape)}. Expected one F, H and W for all."
+            f"The source is {list(source.shape)}, the generated clip {list(generated.shape)} and the mask "
+            f"{list(alpha.shape)}. Expected the same F, H and W."
         )
     blended = np.empty(source.shape, np.uint8)
     for index in range(len(source)):
@@ -72,16 +73,16 @@ def composite(source: Frames, generated: Frames, alpha: Weights) -> Frames:
 
 
 def lay_over(stored: Stored, generated: Image, alpha: Weights, where: tuple[slice, slice]) -> Stored:
-    """One frame as it is stored with generated pixels laid over a part of it, as :func:`composite` does.
+    """Lays generated pixels over a part of a stored frame, as :func:`composite` does.
 
     Args:
-        stored: uint8 or uint16 ``[H, W, 3 or 4]``; opacity stays as it is.
+        stored: uint8 or uint16 ``[H, W, 3 or 4]``; opacity stays unchanged.
         generated: uint8 ``[h, w, 3]``.
         alpha: float32 ``[h, w]`` in [0, 1], 1 = generated.
         where: the rows and columns of the part.
 
     Returns:
-        A new frame of the same kind.
+        A new frame of the same type and shape.
     """
     laid: Stored = stored.copy()
     part = laid[where][..., :3]

@@ -1,4 +1,4 @@
-"""Masks packed as a model reads them, 1 = keep."""
+"""Packs masks in the layouts that models read, 1 = keep."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _Value = TypeVar("_Value", bound=np.generic)
 
 
 def pack_keep_mask(edit_mask: Mask, latent_height: int, latent_width: int, temporal_factor: int) -> NDArray[np.float32]:
-    """Turn an edit mask into the keep mask of a channel-mask model: 1 = keep, 0 = generate, at latent size.
+    """Packs an edit mask as the keep mask of a channel-mask model: 1 = keep, 0 = generate, at latent size.
 
-    Packed as in Wan image-to-video models: frame 1 is repeated ``temporal_factor`` (tf) times, so that the time axis
-    has tf * f entries; each latent frame then carries tf channels, one for each of its pixel frames.
+    The layout is that of Wan image-to-video models: frame 1 is repeated ``temporal_factor`` (tf) times, so that the
+    time axis has tf * f entries; each latent frame then carries tf channels, one for each of its pixel frames.
 
-    In space, a latent cell is to be generated if any of its pixels is. The reference takes the nearest pixel instead,
-    which is the same for whole-frame masks, but at a border can tell the model to keep a cell that is partly edited,
-    and can lose a thin region.
+    A latent cell is generated if any of its pixels is edited. The reference implementation takes the nearest pixel
+    instead. Both are equal for whole-frame masks, but the nearest pixel can keep a cell that is partly edited, and can
+    lose a thin region.
 
     Args:
         edit_mask: ``[F, H, W]`` bool, True = regenerate, F = tf * n + 1.
@@ -53,19 +53,19 @@ def pack_keep_mask(edit_mask: Mask, latent_height: int, latent_width: int, tempo
 def pack_token_mask(
     edit_mask: Mask, latent_height: int, latent_width: int, temporal_factor: int, patch: int
 ) -> NDArray[np.float32]:
-    """Turn an edit mask into the keep mask of a model with one timestep a token: 1 = keep, at latent size.
+    """Packs an edit mask as the keep mask of a model with one timestep per token: 1 = keep, at latent size.
 
-    A token is kept only if nothing in it is edited: no pixel of its cells, in none of its latent frame's pixel frames.
+    A token is kept only if no pixel of its cells is edited in any pixel frame of its latent frame.
 
     Args:
         edit_mask: ``[F, H, W]`` bool, True = regenerate, F = tf * n + 1.
         latent_height: h, a multiple of ``patch``.
-        latent_width: w, the same.
+        latent_width: w, a multiple of ``patch``.
         temporal_factor: tf, pixel frames per latent frame.
-        patch: latent cells of a token, per side.
+        patch: latent cells per side of a token.
 
     Returns:
-        ``[1, f, h, w]`` float32, constant in each token.
+        ``[1, f, h, w]`` float32, constant within each token.
 
     Raises:
         ShapeError: F is not tf * n + 1.

@@ -1,4 +1,4 @@
-"""Masks read from what the user gave: a video, a folder, an image, a box or an array."""
+"""Reads a mask from a video, a folder, an image, a box or an array."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from loraedit.video import IMAGE_SUFFIXES, check_footage, check_image, open_foot
 __all__ = ["MaskSpec", "check_mask_file", "read_mask", "to_picture"]
 
 MaskSpec = str | Path | NDArray[Any]
-"""What a user may give as a mask; ``read_mask`` says how each is read."""
+"""A mask as the user gives it; ``read_mask`` documents how each kind is read."""
 
 _Plane = NDArray[np.uint8]
 _Value = TypeVar("_Value", bound=np.generic)
@@ -29,19 +29,19 @@ _WHITE = 128
 
 
 def read_mask(spec: MaskSpec, frames: int, size: Size) -> MaskTube:
-    """Read the user's mask for a clip, frame by frame; white is the region to regenerate.
+    """Reads the user's mask for a clip frame by frame; white is the region to regenerate.
 
     Args:
         spec: one of
             a box ``"x0,y0,x1,y1"`` in pixels (x to the right, y down, x1 and y1 exclusive), for all frames;
             an image, for all frames; a video or a folder of frames, one per frame of the clip;
             an array ``[H, W]`` or ``[F, H, W]``: bool, uint8 (white from 128) or float in 0 to 1 (from 0.5).
-            Pictures are turned to grey first, and are white from 128 of 255.
+            Pictures are converted to grey first, and count as white from 128 of 255.
         frames: F, the number of frames of the clip.
         size: height and width of the clip.
 
     Returns:
-        The mask, True = regenerate; some pixel is True and some is False.
+        The mask, True = regenerate; at least one pixel is True and at least one is False.
 
     Raises:
         ShapeError: the mask has another length or size than the clip, or the box leaves the frame.
@@ -79,7 +79,7 @@ def check_mask_file(spec: MaskSpec) -> None:
 
 
 def _read_any(spec: MaskSpec, size: Size) -> tuple[Iterable[Plane], int | None, Size]:
-    """The planes, how many there are (None: one, for all frames), and their size."""
+    """Returns the planes, their number (None: one plane for all frames), and their size."""
     if not isinstance(spec, str | Path):
         return _spread(_from_values(_array_of(spec)))
     box = _BOX.fullmatch(spec) if isinstance(spec, str) else None
@@ -132,7 +132,7 @@ def _from_box(x0: int, y0: int, x1: int, y1: int, size: Size) -> Mask:
 
 
 def _array_of(values: object) -> NDArray[Any]:
-    """An array of whatever numpy can read as one, such as a tensor on the CPU."""
+    """Converts anything that numpy can read as an array, such as a tensor on the CPU."""
     try:
         return np.asarray(values)
     except (TypeError, ValueError, RuntimeError) as error:
@@ -150,7 +150,7 @@ def _from_values(values: NDArray[Any]) -> Mask:
         return np.asarray(values >= _WHITE)
     if not np.issubdtype(values.dtype, np.floating):
         raise InputError(f"A mask cannot be made of {values.dtype} values. Give bool, uint8 or float.")
-    if not bool(((values >= 0) & (values <= 1)).all()):  # NaN is neither
+    if not bool(((values >= 0) & (values <= 1)).all()):  # also refuses NaN
         raise InputError("A float mask holds NaN or values outside 0 to 1. Expected 0 to 1, where 1 is regenerate.")
     return np.asarray(values >= 0.5)
 
@@ -169,5 +169,5 @@ def _check_content(mask: MaskTube) -> None:
 
 
 def to_picture(plane: Plane) -> Image:
-    """The mask of a frame as people see it, uint8 ``[H, W, 3]``: white = edit, black = keep."""
+    """Returns the mask of a frame as a picture, uint8 ``[H, W, 3]``: white = edit, black = keep."""
     return np.repeat(plane[..., None] * np.uint8(255), 3, axis=-1)

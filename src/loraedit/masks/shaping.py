@@ -1,4 +1,4 @@
-"""Masks grown, softened, boxed and resized."""
+"""Grows, feathers, boxes and resizes masks."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ _Value = TypeVar("_Value", bound=np.generic)
 
 
 def box_regions(mask: Mask, grow: float = 0.1) -> Mask:
-    """Replace each connected region of each frame by its bounding box, grown; a loose mask beats a tight one.
+    """Replaces each connected region of each frame by its bounding box, grown.
 
     A tight mask would force the new object into the outline of the old one.
 
     Args:
-        mask: ``[F, H, W]`` bool, True = regenerate. Regions connect over corners too.
+        mask: ``[F, H, W]`` bool, True = regenerate. Pixels that touch at a corner are connected.
         grow: added on each of the four sides, as a fraction of the box's width or height, rounded to pixels.
 
     Returns:
@@ -50,7 +50,7 @@ def _boxes(plane: _Plane, grow: float) -> _Plane:
 
 
 def dilate(mask: Mask, radius_px: float) -> Mask:
-    """Grow a mask by a disk: every pixel within ``radius_px`` of a masked one, centre to centre, is masked.
+    """Grows a mask by a disk: masks every pixel within ``radius_px`` of a masked one, centre to centre.
 
     Args:
         mask: ``[F, H, W]`` bool, True = regenerate.
@@ -67,10 +67,10 @@ def dilate(mask: Mask, radius_px: float) -> Mask:
 
 
 def loosen(mask: MaskTube, box: bool, dilate_px: float) -> MaskTube:
-    """Grow a mask as asked: first by a disk, then each region to its box.
+    """Grows a mask: first by a disk of ``dilate_px``, then, if ``box`` is True, each region to its bounding box.
 
     Raises:
-        InputError: nothing would be left to keep.
+        InputError: the grown mask is white everywhere.
     """
     if not box and not dilate_px:
         return mask
@@ -87,14 +87,14 @@ def _loosened(mask: MaskTube, box: bool, dilate_px: float) -> Iterator[Plane]:
 
 
 def feather(mask: Mask, radius_px: float) -> Weights:
-    """Soften a mask inwards, for blending: 0 outside, rising linearly from the border to 1 at ``radius_px`` inside.
+    """Softens a mask inwards for blending: 0 outside, rising linearly from the border to 1 at ``radius_px`` inside.
 
-    A masked pixel's value is its distance to the nearest unmasked pixel, centre to centre, over ``radius_px``, at
-    most 1. The edge of the frame is not a border of the mask.
+    The value of a masked pixel is its distance to the nearest unmasked pixel, centre to centre, divided by
+    ``radius_px``, at most 1. The edge of the frame is not a border of the mask.
 
     Args:
         mask: ``[F, H, W]`` bool, True = regenerate.
-        radius_px: up to 1 gives the mask itself as 0 and 1.
+        radius_px: up to 1 returns the mask itself as 0 and 1.
 
     Returns:
         ``[F, H, W]`` float32 in [0, 1], exactly 0 outside the mask and above 0 inside.
@@ -109,11 +109,11 @@ def feather(mask: Mask, radius_px: float) -> Weights:
 
 def _check_radius(radius_px: float) -> None:
     if not 0 <= radius_px < math.inf:
-        raise InputError(f"A mask cannot be changed over {radius_px} pixels. Expected a radius of 0 or more.")
+        raise InputError(f"A mask cannot be grown or feathered by {radius_px} pixels. Expected 0 or more.")
 
 
 def _distance_to_zero(plane: _Plane) -> NDArray[np.float32]:
-    """``[H, W]``: Euclidean distance of each pixel to the nearest 0; infinite where the plane holds none."""
+    """Returns each pixel's Euclidean distance to the nearest 0, ``[H, W]``; infinite if the plane holds no 0."""
     if plane.all():
         return np.full(plane.shape, np.inf, dtype=np.float32)
     distance = cv2.distanceTransform(plane, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
@@ -121,13 +121,13 @@ def _distance_to_zero(plane: _Plane) -> NDArray[np.float32]:
 
 
 def _each_frame(mask: Mask, change: Callable[[_Plane], NDArray[_Value]]) -> NDArray[_Value]:
-    """Apply a change to each ``[H, W]`` plane of 0 and 1."""
+    """Applies a function to each ``[H, W]`` plane of 0 and 1."""
     assert mask.dtype == np.bool_ and mask.ndim == 3
     return np.stack([change(plane) for plane in mask.astype(np.uint8)])
 
 
 def resize_mask(mask: Mask, size: Size) -> Mask:
-    """Resize a mask so that no masked pixel is lost: a new pixel is masked if any pixel it overlaps is.
+    """Resizes a mask without losing a masked pixel: a new pixel is masked if any pixel that it overlaps is masked.
 
     Args:
         mask: ``[F, H, W]`` bool, True = regenerate.
@@ -143,7 +143,7 @@ def resize_mask(mask: Mask, size: Size) -> Mask:
 
 
 def _cover(mask: Mask, cells: int, axis: int) -> Mask:
-    """Resize one axis of ``[F, H, W]``: cell i overlaps the pixels from first[i] to last[i]."""
+    """Resizes one axis of ``[F, H, W]``: cell i overlaps the pixels from first[i] to last[i]."""
     pixels = mask.shape[axis]
     index = np.arange(cells)
     first, last = index * pixels // cells, -(-(index + 1) * pixels // cells) - 1

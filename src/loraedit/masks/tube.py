@@ -1,4 +1,4 @@
-"""The mask of a whole clip in little memory: every frame's bits, packed within the box that holds them."""
+"""Holds the mask of a whole clip in little memory: the bits of each frame, packed within their bounding box."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ class _Packed:
 
 
 class MaskTube:
-    """An edit mask, True = edit, of all frames of a clip. It iterates over its planes, and numpy reads it as an array.
+    """Holds an edit mask of all frames of a clip, True = edit. It iterates over its planes; numpy reads it as an array.
 
     Args:
-        planes: bool ``[H, W]``, one for each frame, at least one; a mask ``[F, H, W]`` is such.
+        planes: bool ``[H, W]``, one per frame, at least one; a mask ``[F, H, W]`` will do.
     """
 
     def __init__(self, planes: Iterable[Plane]) -> None:
@@ -50,7 +50,7 @@ class MaskTube:
         return len(self), self.size.height, self.size.width
 
     def __getitem__(self, index: int) -> Plane:
-        """The mask of a frame, bool ``[H, W]``, free to change."""
+        """Returns the mask of a frame as a new array, bool ``[H, W]``."""
         plane = np.zeros((self.size.height, self.size.width), np.bool_)
         packed = self._frames[index]
         y0, x0, y1, x1 = packed.box
@@ -63,27 +63,27 @@ class MaskTube:
         return (self[index] for index in range(len(self)))
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
-        """All planes at once, ``[F, H, W]``."""
+        """Returns all planes at once, ``[F, H, W]``."""
         assert copy is not False
         stacked: Mask = np.stack(list(self))
         return stacked if dtype is None else stacked.astype(dtype)
 
     def box(self, index: int) -> Box | None:
-        """The smallest box that holds a frame's mask; None if it is black."""
+        """Returns the smallest box that holds a frame's mask; None if the mask is black."""
         box = self._frames[index].box
         return box if box[2] > box[0] else None
 
     def any(self) -> bool:
-        """Whether some pixel is to be edited."""
+        """Returns whether any pixel is to be edited."""
         return any(self.box(index) for index in range(len(self)))
 
     def all(self) -> bool:
-        """Whether every pixel is to be edited."""
+        """Returns whether every pixel is to be edited."""
         whole = (0, 0, self.size.height, self.size.width)
         return all(each.box == whole for each in self._frames) and all(bool(plane.all()) for plane in self)
 
     def share(self) -> float:
-        """The share of the clip that is to be edited, 0 to 1."""
+        """Returns the share of the clip that is to be edited, 0 to 1."""
         return float(np.mean([plane.mean() for plane in self]))
 
     @cached_property

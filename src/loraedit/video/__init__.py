@@ -1,9 +1,9 @@
-"""Clips and images on disk: read anything, write three containers or a folder of PNGs.
+"""Reads clips and images of any kind, and writes three containers and folders of PNGs.
 
-Frames are RGB, upright, read and written one by one, with the bits and the opacity that the file has. What loraedit
-writes as FFV1 or PNG reads back bit for bit; the other codecs are for watching. What comes out of a video file goes
-back into one with its timing, colour tags, sound and titles.
-Writing is atomic: a file or folder appears whole, under its final name, or not at all.
+Frames are RGB and upright. They are read and written one by one, with the bit depth and the opacity of the file. FFV1
+and PNG files written by loraedit read back bit for bit; the other codecs are for watching. Timing, colour tags, sound
+and titles of a video file are copied to the video that is made from it.
+Writing is atomic: a file or folder appears complete under its final name, or not at all.
 """
 
 from loraedit.video.formats import check_encodable

@@ -1,4 +1,4 @@
-"""What a file holds beside its picture, copied into another packet for packet: sound, subtitles, chapters, titles."""
+"""Copies sound, subtitles, chapters and titles of a file into another one, packet by packet."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from loraedit.video.formats import Container
 
 __all__ = ["Extras", "Timed", "open_extras"]
 
-Timed: TypeAlias = "tuple[float, Packet[Stream]]"  # seconds, and what is to be written then
+Timed: TypeAlias = "tuple[float, Packet[Stream]]"  # seconds, and the packet to write at that time
 
 _WORDS = {"audio": "sound", "subtitle": "subtitles", "attachment": "attachment"}
 _FEW_PLAYERS = {("mp4", "vorbis"), ("mov", "vorbis")}  # FFmpeg writes it, but hardly any player plays it
@@ -33,10 +33,10 @@ _OF_A_STREAM = frozenset({"language", "title", "comment", "timecode"})
 
 
 class Extras:
-    """The extras of an open file, for one container.
+    """Copies everything except the picture from an open file into one container.
 
     Attributes:
-        notes: one sentence for each thing that could not be copied; complete once it is closed.
+        notes: one sentence for each thing that could not be copied; complete after :meth:`close`.
     """
 
     def __init__(self, source: InputContainer, origin: Origin, container: Container) -> None:
@@ -48,14 +48,14 @@ class Extras:
         self._damaged: dict[str, int] = {}
 
     def declare(self, output: OutputContainer, picture: Stream) -> None:
-        """Make the streams of a file that is to be written, beside its picture, and give it titles and chapters."""
+        """Adds the streams beside the picture to an output file, and sets its titles and chapters."""
         output.metadata.update(_without(self._source.metadata, _OF_THE_FILE))
         for shown in self._source.streams.video[:1]:
             picture.metadata.update(_titles(shown))
         for stream in self._streams:
             target = _add(output, stream)
             target.disposition = stream.disposition
-            if stream.type != "attachment":  # it has been given its file name already
+            if stream.type != "attachment":  # the template has set its file name
                 target.metadata.update(_titles(stream))
             self._targets[stream.index] = target
         chapters = self._source.chapters()
@@ -68,7 +68,7 @@ class Extras:
         output.set_chapters([chapter for chapter in chapters if chapter["start"] < chapter["end"]])
 
     def packets(self) -> Iterator[Timed]:
-        """All packets, ready to be written; a damaged one is passed over, and what cannot be read is left out."""
+        """Yields all packets, ready to be written. Skips damaged packets, and stops at the first read error."""
         latest: dict[int, int] = {}
         streams = [stream for stream in self._streams if stream.type != "attachment"]
         only(self._source, *streams)
@@ -86,24 +86,24 @@ class Extras:
                 latest[index] = time
                 yield self._ready(packet, time)
         except av.FFmpegError as error:
-            self.notes.append(f"{self._name} is damaged ({error.strerror}): its sound could be copied only in part.")
+            self.notes.append(f"{self._name} is damaged ({error.strerror}); its sound could be copied only in part.")
 
     def mux(self, output: OutputContainer, packet: Packet[Stream]) -> None:
-        """Write one of the packets; it is left out where the container refuses it."""
+        """Writes one of the packets, or leaves it out if the container refuses it."""
         try:
             output.mux(packet)
         except av.FFmpegError as error:
-            if error.errno != errno.EINVAL:  # the disk is full, say
+            if error.errno != errno.EINVAL:  # such as a full disk
                 raise
             self._leave_out(packet)
 
     def close(self) -> None:
-        """After the last packet: put down what was left out."""
+        """Notes how many packets were left out; call it after the last packet."""
         for kind, count in self._damaged.items():
             self.notes.append(f"{count} damaged packets of the {_WORDS[kind]} of {self._name} were left out.")
 
     def _holds(self, seconds: Fraction) -> bool:
-        """Whether what begins then belongs to the frames."""
+        """Returns whether a packet at this time belongs to the frames."""
         return self._end is None or self._start <= seconds < self._end
 
     def _leave_out(self, packet: Packet[Stream]) -> None:
@@ -117,11 +117,11 @@ class Extras:
         return float(packet.dts * packet.time_base), packet
 
     def _fits(self, stream: Stream, path: Path, container: Container) -> bool:
-        """Whether a container holds a stream; if not, a note says so."""
+        """Returns whether the container can hold a stream; adds a note if it cannot."""
         codec = getattr(stream.codec_context, "name", "")  # an attachment has no codec
         if (container.muxer, codec) not in _FEW_PLAYERS and _trial(path, stream.index, container.muxer):
             return True
-        where = "" if container.muxer == "matroska" else " An --out that ends in .mkv takes more."
+        where = "" if container.muxer == "matroska" else " A .mkv output takes more formats."
         what = f"{codec} {_WORDS[stream.type]}".strip()
         self.notes.append(f"The {what} of {self._name} could not be copied into {container.suffix}.{where}")
         return False
@@ -129,13 +129,13 @@ class Extras:
 
 @contextmanager
 def open_extras(origin: Origin, container: Container) -> Iterator[Extras]:
-    """The extras of the file that a clip came from."""
+    """Opens the extras of the file that a clip came from."""
     with av.open(str(origin.path), metadata_errors=METADATA_ERRORS) as source:
         yield Extras(source, origin, container)
 
 
 def _left_behind(source: InputContainer, name: str) -> list[str]:
-    """What is neither the picture nor copied. Timecode and chapters go along, but their tracks are made anew."""
+    """Returns notes on streams that are not copied. Timecode and chapters are written as metadata."""
     left = ["cover or second picture" for _ in source.streams.video[1:]]
     if not source.chapters():
         left += ["data track" for stream in source.streams.data if "timecode" not in stream.metadata]
@@ -143,7 +143,7 @@ def _left_behind(source: InputContainer, name: str) -> list[str]:
 
 
 def _trial(path: Path, index: int, muxer: str) -> bool:
-    """Whether FFmpeg can write a file with the first packet of one stream alone."""
+    """Returns whether FFmpeg can write a file with the first packet of one stream alone."""
     try:
         with (
             av.open(str(path), metadata_errors=METADATA_ERRORS) as source,
@@ -162,7 +162,7 @@ def _trial(path: Path, index: int, muxer: str) -> bool:
 
 
 def _add(output: OutputContainer, stream: Stream) -> Stream:
-    """A stream of the same kind in another file; channels without names get the usual ones, which .mp4 asks for."""
+    """Adds a stream of the same kind to an output file; unnamed channels get the usual names, which .mp4 requires."""
     target = output.add_stream_from_template(stream)
     if isinstance(target, AudioStream) and target.codec_context.layout.name.endswith(" channels"):
         count = target.codec_context.layout.nb_channels

@@ -1,4 +1,4 @@
-"""RGB frames to a video file, as they come, with the timing, colour, aspect and extras of the file they come from."""
+"""Encodes RGB frames to a video file, with the timing, colour, pixel aspect and extras of the file they come from."""
 
 from __future__ import annotations
 
@@ -30,25 +30,25 @@ from loraedit.video.pixels import BICUBIC_EXACT, Layout, conform, narrow, yuv_fr
 
 __all__ = ["write_video"]
 
-_SLICED_PX = 8  # FFV1 finds no way to slice frames that are narrower than a few pixels
-_THREADS = 4  # fixed: x264's bytes depend on the number of threads, and machines differ
+_SLICED_PX = 8  # FFV1 cannot slice frames that are narrower than a few pixels
+_THREADS = 4  # fixed, because x264's bytes depend on the number of threads
 _SHORTEST_TICK = Fraction(1, 1_000_000)
-_FEW = 2  # frames: x265 gives clips that short random times of decoding
+_FEW = 2  # frames; x265 gives such short clips random decoding times
 
 
 @dataclass(frozen=True)
 class _Plan:
-    """All that is settled before the first frame is encoded.
+    """Holds everything that is decided before the first frame is encoded.
 
     Attributes:
-        first: the first frame, as it is to be stored.
-        few: whether there are not more than ``_FEW`` frames.
+        first: the first frame, as it will be stored.
+        few: True if there are at most ``_FEW`` frames.
         fps: frames per second.
         origin: the file that the frames come from.
         kind: container and codec.
-        pixels: the pixel format that is coded.
-        layout: what it holds.
-        ticks: when each frame begins, and the last one ends, in units of ``time_base``; None is one a frame.
+        pixels: the pixel format that is encoded.
+        layout: depth and opacity of that format.
+        ticks: when each frame begins, and the last one ends, in units of ``time_base``; None is one unit per frame.
         time_base: seconds.
     """
 
@@ -68,14 +68,14 @@ class _Plan:
 
     @property
     def is_rgb(self) -> bool:
-        """Whether frames are coded as they are, without loss."""
+        """True if frames are encoded as RGB, without loss."""
         return not self.pixels.startswith("yuv")
 
     @property
     def colour(self) -> Colour:
-        """The origin's way to code colour, as far as it can be converted to and the codec can say it.
+        """The origin's colour coding, as far as it can be converted to and the codec can signal it.
 
-        What RGB becomes YUV with is BT.709, and so is what it stands for, if nothing is said.
+        Untagged colour is coded and tagged as BT.709.
         """
         colour = self.origin.colour if self.origin else BT709
         if self.is_rgb:
@@ -94,22 +94,22 @@ class _Plan:
 def write_video(
     path: Path, frames: Iterable[Stored], fps: Fraction, origin: Origin | None, layout: Layout, kind: Kind
 ) -> list[str]:
-    """Write a file; what cannot be copied of the origin never costs the picture.
+    """Writes a video file. A stream that cannot be copied from the origin never prevents writing the picture.
 
     Args:
-        path: where to.
+        path: the file to write.
         frames: at least one, upright, all of one size, type and number of channels; taken one by one.
         fps: frames per second.
-        origin: the file that they come from, with as many frames.
-        layout: what their pixels are made of.
+        origin: the file that they come from, with the same number of frames.
+        layout: depth and opacity of the frames.
         kind: container and codec.
 
     Returns:
-        One sentence for each thing of the origin that is missing, and for what pixels lose in the codec.
+        One sentence for each part of the origin that is missing, and for each loss that the codec causes.
 
     Raises:
-        ShapeError: there are more or fewer frames than the origin has times.
-        av.FFmpegError: it cannot be written.
+        ShapeError: the number of frames differs from the number of times of the origin.
+        av.FFmpegError: the file cannot be written.
     """
     turn = turn_of(origin.matrix if origin else None)
     rest = map(turn.undo, frames)
@@ -135,7 +135,7 @@ def write_video(
 def _begin(
     stack: ExitStack, path: Path, plan: _Plan, notes: list[str]
 ) -> tuple[OutputContainer, VideoStream, Extras | None]:
-    """A file whose header is written, with the extras of the origin if they can be had."""
+    """Opens an output file and writes its header, with the extras of the origin if they can be read."""
     if plan.origin is not None:
         try:
             with ExitStack() as attempt:
@@ -161,22 +161,25 @@ def _opened(path: Path, plan: _Plan) -> OutputContainer:
 def _layout_notes(given: Layout, kept: Layout, kind: Kind) -> list[str]:
     lost = []
     if given.depth > kept.depth:
-        lost.append(f"{kept.depth} of the {given.depth} bits of a channel")
+        lost.append(f"only {kept.depth} of {given.depth} bits per channel")
     if given.alpha > kept.alpha:
-        lost.append("nothing of the opacity")
-    more = "A name for --out that ends in .mkv (without --codec), or one without suffix for PNGs, keeps all."
-    return [f"{kind.codec} keeps {' and '.join(lost)}. {more}"] if lost else []
+        lost.append("no opacity")
+    advice = "To keep everything, write to a .mkv without --codec, or to a folder of PNGs."
+    return [f"{kind.codec} stores {' and '.join(lost)}. {advice}"] if lost else []
 
 
 def _aspect_notes(origin: Origin | None, kind: Kind) -> list[str]:
-    """PyAV cannot set the field of .mkv; in H.264 and H.265 the picture says it, where every program looks."""
+    """Returns a note if the pixel aspect or the fields of the origin cannot be stored where programs look for them.
+
+    PyAV cannot set the field of .mkv; H.264 and H.265 signal both within the picture, where every program looks.
+    """
     aspect = origin.pixel_aspect if origin else 1
-    inside = " but within its frames, where few programs look" if kind.codec == "ffv1" else ""
+    problem = "few programs read from FFV1 in .mkv" if kind.codec == "ffv1" else f"{kind.codec} in .mkv cannot store"
     if aspect == 1 or kind.container.muxer != "matroska" or kind.encoding.encoder in ("libx264", "libx265"):
         return []
     return [
-        f"The source's pixels are {aspect.numerator}:{aspect.denominator}, which this kind of .mkv does not say"
-        f"{inside}. An --out that ends in .mov, with --codec png, is lossless and does."
+        f"The source has a pixel aspect of {aspect.numerator}:{aspect.denominator}, which {problem}. "
+        "To keep it without loss, write to a .mov with --codec png."
     ]
 
 
@@ -184,9 +187,9 @@ def _aspect_notes(origin: Origin | None, kind: Kind) -> list[str]:
 
 
 def _clock(fps: Fraction, origin: Origin | None) -> tuple[list[int] | None, Fraction]:
-    """When each frame begins, and the last one ends, in units of a time base: the origin's, from the file's start.
+    """Returns when each frame begins, and the last one ends, in units of a time base, from the start of the origin.
 
-    Timestamps that are even but for the rounding of their time base are made quite even: None, one unit a frame.
+    Timestamps that are even except for the rounding of their time base become exactly even: None, one unit per frame.
     """
     frame = 1 / fps.limit_denominator(100_000)
     if origin is None:
@@ -202,7 +205,7 @@ def _clock(fps: Fraction, origin: Origin | None) -> tuple[list[int] | None, Frac
 
 
 def _coded(stream: VideoStream, plan: _Plan, frames: Iterable[Stored]) -> Iterator[Timed]:
-    """The picture's packets, with the time at which each is decoded."""
+    """Yields the picture's packets with the time at which each is decoded."""
     durations = {start: end - start for start, end in pairwise(plan.ticks or ())}
     starts = iter(plan.ticks[:-1]) if plan.ticks else count()
     reformatter, marker, done = VideoReformatter(), Marker(plan.origin), 0
@@ -218,11 +221,11 @@ def _coded(stream: VideoStream, plan: _Plan, frames: Iterable[Stored]) -> Iterat
 def _check_count(origin: Origin | None, done: int, ended: bool) -> None:
     expected = len(origin.pts) if origin else done
     if done > expected or (ended and done < expected):
-        raise ShapeError(f"Expected {expected} frames, as many as the source has, got {done} of them or more.")
+        raise ShapeError(f"Expected {expected} frames, as many as the source has, but got {done} or more.")
 
 
 def _timed(stream: VideoStream, frame: VideoFrame | None, durations: dict[int, int]) -> Iterator[Timed]:
-    """Packets as the encoder gives them; where no duration is planned, frames take one unit each."""
+    """Yields packets from the encoder; without planned durations, each frame lasts one unit."""
     for packet in stream.encode(frame):
         assert packet.pts is not None and packet.dts is not None and packet.time_base is not None
         packet.duration = durations.get(packet.pts, packet.duration) if durations else 1
@@ -233,8 +236,8 @@ def _timed(stream: VideoStream, frame: VideoFrame | None, durations: dict[int, i
 
 
 def _declare(output: OutputContainer, plan: _Plan) -> VideoStream:
-    """Tell the encoder what is coming."""
-    os.environ.setdefault("SVT_LOG", "1")  # SVT-AV1 writes its settings to standard error otherwise
+    """Adds the picture stream to an output file and sets up its encoder."""
+    os.environ.setdefault("SVT_LOG", "1")  # otherwise SVT-AV1 writes its settings to standard error
     encoding, colour = plan.encoding, plan.colour
     first = _coded_frame(plan.first, plan, VideoReformatter())
     options = _options(plan, min(first.height, first.width))
@@ -264,7 +267,7 @@ def _declare(output: OutputContainer, plan: _Plan) -> VideoStream:
 
 
 def _display_matrix(origin: Origin, kind: Kind) -> tuple[int, ...] | None:
-    """The origin's. Matroska has angles and mirrors alone: of what also stretches or shears, the nearest turn."""
+    """Returns the origin's display matrix, or for Matroska, which stores angles and mirrors only, the nearest turn."""
     matrix = origin.matrix
     if matrix is None or kind.container.muxer != "matroska":
         return matrix
@@ -273,10 +276,10 @@ def _display_matrix(origin: Origin, kind: Kind) -> tuple[int, ...] | None:
 
 
 def _options(plan: _Plan, side: int) -> dict[str, str]:
-    """The encoder's options for clips of any length, size, timing and opacity.
+    """Returns the encoder's options for a clip's length, size, timing and opacity.
 
-    Frames stay in order where .mp4 would take a frame's length for that of another (uneven timing), and where x265
-    gives random times of decoding (clips of two frames).
+    Frames are not reordered where .mp4 would exchange the durations of frames (uneven timing), and where x265 gives
+    random decoding times (clips of two frames).
     """
     encoding, options = plan.encoding, dict(plan.encoding.options)
     uneven = plan.ticks is not None and len({end - start for start, end in pairwise(plan.ticks)}) > 1
@@ -292,7 +295,7 @@ def _options(plan: _Plan, side: int) -> dict[str, str]:
 
 
 def _coded_frame(pixels: Stored, plan: _Plan, reformatter: VideoReformatter) -> VideoFrame:
-    """A frame in the pixel format of the encoder, with even sides where it needs them."""
+    """Returns a frame in the pixel format of the encoder, with even sides if the format requires them."""
     if plan.is_rgb:
         return _lossless_frame(pixels, plan, reformatter)
     deep, colour = plan.layout.depth > 8, plan.colour
@@ -315,7 +318,7 @@ def _coded_frame(pixels: Stored, plan: _Plan, reformatter: VideoReformatter) -> 
 
 
 def _lossless_frame(pixels: Stored, plan: _Plan, reformatter: VideoReformatter) -> VideoFrame:
-    """A frame of RGB, whose bytes are only put in another order."""
+    """Returns a frame of RGB; only the byte order changes."""
     pixels = conform(pixels, plan.layout)
     if plan.pixels.startswith("gbr") and pixels.dtype == np.uint16:
         return VideoFrame.from_ndarray(narrow(pixels, plan.layout.depth), format=plan.pixels)
@@ -323,7 +326,7 @@ def _lossless_frame(pixels: Stored, plan: _Plan, reformatter: VideoReformatter) 
 
 
 def _frame(pixels: Stored) -> VideoFrame:
-    """RGB or RGBA as FFmpeg names it."""
+    """Wraps RGB or RGBA pixels as a frame of FFmpeg."""
     alpha = pixels.shape[-1] == 4
     if pixels.dtype == np.uint16:
         return VideoFrame.from_ndarray(pixels, format="rgba64le" if alpha else "rgb48le")

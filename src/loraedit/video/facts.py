@@ -1,4 +1,4 @@
-"""What a video file says beside its pictures: orientation, colour, pixel aspect, timing."""
+"""Reads what a video file states beside its pictures: orientation, colour, pixel aspect, timing."""
 
 from __future__ import annotations
 
@@ -34,65 +34,65 @@ __all__ = [
 ]
 
 BT709 = Colour(matrix=1, full_range=False, primaries=1, transfer=1)
-"""How clips are coded that come from no video file."""
+"""The colour coding of clips that come from no video file."""
 
 CONVERTIBLE = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9}
-"""Matrices that can be converted both ways, and swscale's names for them."""
+"""Matrices that can be converted in both directions, with swscale's numbers for them."""
 
 RGB, UNSAID = 0, 2
-"""As a matrix; as a tag of any kind."""
+"""``RGB`` is a matrix code; ``UNSAID`` is the unspecified value of any tag."""
 
 _WRONG_FRAMES = Fraction(1, 10)
-_LONGEST_S = 31 * 24 * 3600  # a clip that claims to last for longer is taken to say nothing about time
+_LONGEST_S = 31 * 24 * 3600  # timestamps of a clip that claims to last longer are ignored
 _LEAST_RATE = Fraction(1, 100_000)
 _BT601, _HD_HEIGHT = 6, 720
-_ONE = 1 << 16  # in a display matrix
+_ONE = 1 << 16  # 1.0 in a display matrix
 
 
 def only(container: InputContainer, *wanted: Stream) -> None:
-    """Read no other streams, so that damage in them does not hide what comes after it."""
+    """Reads no other streams, so that damage in them does not hide later packets."""
     for stream in container.streams:
         stream.discard = Discard.default if stream in wanted else Discard.all
 
 
 class Turn(NamedTuple):
-    """How stored frames become upright: mirrored left to right, then turned counterclockwise."""
+    """Describes how stored frames become upright: mirrored left to right, then turned counterclockwise."""
 
     mirrored: bool
     quarters: int
 
     def apply(self, pixels: Stored) -> Stored:
-        """The upright frame."""
+        """Returns the upright frame."""
         return np.ascontiguousarray(np.rot90(pixels[:, ::-1] if self.mirrored else pixels, self.quarters))
 
     def undo(self, pixels: Stored) -> Stored:
-        """The stored frame of an upright one."""
+        """Returns the stored frame of an upright one."""
         turned = np.rot90(pixels, -self.quarters)
         return np.ascontiguousarray(turned[:, ::-1] if self.mirrored else turned)
 
     @property
     def matrix(self) -> tuple[int, ...]:
-        """As a display matrix."""
+        """Returns the turn as a display matrix."""
         a, b, c, d = ((1, 0, 0, 1), (0, -1, 1, 0), (-1, 0, 0, -1), (0, 1, -1, 0))[self.quarters]
         side = -1 if self.mirrored else 1
         return side * a * _ONE, side * b * _ONE, 0, c * _ONE, d * _ONE, 0, 0, 0, 1 << 30
 
 
 class Shown(NamedTuple):
-    """When a frame is shown, in the time base of its stream; None if the file does not say."""
+    """Holds when a frame is shown, in the time base of its stream; None if the file does not state it."""
 
     pts: int | None
     duration: int
 
 
 def matrix_of(frame: VideoFrame) -> tuple[int, ...] | None:
-    """A frame's display matrix, if it has one."""
+    """Returns a frame's display matrix, or None."""
     data: Any = frame.side_data.get("DISPLAYMATRIX")
     return None if data is None else tuple(np.frombuffer(data, np.int32).tolist())
 
 
 def turn_of(matrix: tuple[int, ...] | None) -> Turn:
-    """The turn nearest to a display matrix ``[a b . c d .]``: ``x' = ax + cy``, ``y' = bx + dy``."""
+    """Returns the turn nearest to a display matrix ``[a b . c d .]``: ``x' = ax + cy``, ``y' = bx + dy``."""
     if matrix is None:
         return Turn(False, 0)
     a, b, _, c, d = matrix[:5]
@@ -104,9 +104,9 @@ def turn_of(matrix: tuple[int, ...] | None) -> Turn:
 
 
 def colour_of(frame: VideoFrame) -> Colour:
-    """How a decoded frame codes colour.
+    """Returns how a decoded frame codes colour.
 
-    Untagged YUV is taken as BT.601 below 720 lines and as BT.709 from there on, as players do.
+    Untagged YUV counts as BT.601 below 720 lines and as BT.709 from there on, as in players.
     """
     full = frame.color_range == ColorRange.JPEG or frame.format.name.startswith("yuvj")
     if frame.format.is_rgb:
@@ -122,14 +122,14 @@ def _light(frame: VideoFrame) -> tuple[int, int]:
 
 
 def shown(frame: VideoFrame) -> Shown:
-    """When a decoded frame is shown."""
+    """Returns when a decoded frame is shown."""
     return Shown(frame.pts, frame.duration or 0)
 
 
 def origin_of(
     path: Path, container: InputContainer, stream: VideoStream, first: VideoFrame, times: list[Shown], fps: Fraction
 ) -> Origin:
-    """The facts of a file whose frames have all been decoded."""
+    """Returns the facts of a file whose frames have all been decoded."""
     start = max(Fraction(container.start_time or 0, 1_000_000), Fraction(0))  # a codec's lead-in lies before zero
     pts, time_base, last = _timing(times, stream, fps, start)
     return Origin(
@@ -146,9 +146,9 @@ def origin_of(
 
 
 def average_rate(stated: Fraction, origin: Origin) -> Fraction:
-    """Frames per second: what the file states, or, where frames do not take as long by far, what they do take.
+    """Returns the average frame rate: the stated one, or the measured one if the two differ much.
 
-    FFmpeg is wrong about an uneven .mp4, whose frames it sees in decoding order.
+    FFmpeg states a wrong rate for an uneven .mp4, because it sees the frames in decoding order.
     """
     length = (origin.pts[-1] - origin.pts[0] + origin.last) * origin.time_base
     as_stated = abs(len(origin.pts) / stated - length) * stated < _WRONG_FRAMES
@@ -158,7 +158,7 @@ def average_rate(stated: Fraction, origin: Origin) -> Fraction:
 def _timing(
     times: list[Shown], stream: VideoStream, fps: Fraction, start: Fraction
 ) -> tuple[tuple[int, ...], Fraction, int]:
-    """Timestamps, their unit, and the duration of the last frame; evenly at ``fps`` if the file's make no sense."""
+    """Returns timestamps, their unit, and the last frame's duration; even ones at ``fps`` if the file's are invalid."""
     pts = tuple(each.pts for each in times if each.pts is not None)
     rising = len(pts) == len(times) and all(one < other for one, other in pairwise(pts))
     if not rising or not stream.time_base or (pts[-1] - pts[0]) * stream.time_base > _LONGEST_S:

@@ -1,4 +1,4 @@
-"""Which codec goes into which kind of file, and how each encodes."""
+"""Defines which codec goes into which kind of file, and how each codec encodes."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ OUTPUTS = "Write to a name ending in .mp4, .mov or .mkv (lossless), or to a name
 
 @dataclass(frozen=True)
 class Encoding:
-    """How one codec encodes.
+    """Describes how one codec encodes.
 
     Attributes:
         encoder: FFmpeg's name.
-        formats: the pixel formats that it codes, and what each holds; the first that holds all of a clip is taken.
+        formats: the pixel formats that it encodes, each with its layout; the first that holds all of a clip is used.
         options: of the encoder.
-        tag: the four characters that name the codec in .mp4 and .mov, where the usual ones are not widely understood.
-        smallest_px: the least height and width that it takes.
-        any_range: whether it can say that its YUV has full range.
+        tag: the four characters that name the codec in .mp4 and .mov, where the default is not widely understood.
+        smallest_px: the smallest height and width that it accepts.
+        any_range: True if it can signal full-range YUV.
     """
 
     encoder: str
@@ -38,14 +38,14 @@ class Encoding:
     any_range: bool = True
 
     def format_for(self, layout: Layout) -> tuple[str, Layout]:
-        """The pixel format for a clip, and what it holds, which may be less: the deepest, or no opacity."""
+        """Returns the pixel format for a layout, and what the format holds; without a full match, the nearest one."""
         fitting = [each for each in self.formats if each[1].alpha == layout.alpha] or self.formats
         return next((each for each in fitting if each[1].depth >= layout.depth), fitting[-1])
 
 
 @dataclass(frozen=True)
 class Container:
-    """A kind of file: suffix, FFmpeg's name, the codecs it takes, its own first, and options."""
+    """Describes a kind of file: suffix, FFmpeg's name, the codecs that it takes (the default first), and options."""
 
     suffix: str
     muxer: str
@@ -54,14 +54,14 @@ class Container:
 
 
 class Kind(NamedTuple):
-    """What a clip is written as, if not as a folder."""
+    """Names container and codec of a clip that is written as a file."""
 
     codec: Codec
     container: Container
     encoding: Encoding
 
 
-# mbtree and cutree are off because they reach beyond small frames: x264 then gives different bytes, x265 crashes.
+# mbtree and cutree are off because they read beyond small frames: x264 then gives different bytes, and x265 crashes.
 _YUV420 = ("yuv420p", Layout(8, False))
 _YUV420_10 = ("yuv420p10le", Layout(10, False))
 _ENCODINGS: dict[Codec, Encoding] = {
@@ -99,7 +99,7 @@ _ENCODINGS: dict[Codec, Encoding] = {
     ),
 }  # fmt: skip
 _FAST_START = {"fflags": "+bitexact", "movflags": "+faststart"}
-_AT_ITS_TIME = {"fflags": "+bitexact", "avoid_negative_ts": "disabled"}  # sound may begin before the picture does
+_AT_ITS_TIME = {"fflags": "+bitexact", "avoid_negative_ts": "disabled"}  # sound may begin before the picture
 _CONTAINERS = {
     each.suffix: each
     for each in (
@@ -111,20 +111,20 @@ _CONTAINERS = {
 
 
 def is_container(path: Path) -> bool:
-    """Whether a name is that of a video file, and not of a folder of frames."""
+    """Returns whether a name is that of a video file; otherwise it names a folder of frames."""
     return path.suffix.lower() in _CONTAINERS
 
 
 def choose_kind(path: Path, codec: Codec | None) -> Kind | None:
-    """How to write to a name; None is a folder of PNGs.
+    """Chooses container and codec for a name; None is a folder of PNGs.
 
     Raises:
-        InputError: the codec does not go into such a file, or this build of PyAV has no encoder for it.
+        InputError: the container does not take the codec, or this build of PyAV has no encoder for it.
     """
     container = _CONTAINERS.get(path.suffix.lower())
     if container is None:
         if codec not in (None, "png"):
-            raise InputError(f"A folder of PNGs ({path.name}) takes no {codec}. {_where(codec)}")
+            raise InputError(f"A folder of PNGs ({path.name}) cannot hold {codec}. {_where(codec)}")
         return None
     if codec is not None and codec not in container.codecs:
         takes = _either(container.codecs)
@@ -135,22 +135,22 @@ def choose_kind(path: Path, codec: Codec | None) -> Kind | None:
 
 
 def check_encodable(path: Path, codec: Codec | None, size: Size) -> None:
-    """Find out whether frames of a size can be written to a name.
+    """Checks that frames of a size can be written to a name.
 
     Raises:
-        InputError: they are too small for the codec, or :func:`choose_kind` has a complaint.
+        InputError: the frames are too small for the codec, or as :func:`choose_kind`.
     """
     kind = choose_kind(path, codec)
     if kind and min(size.height, size.width) < kind.encoding.smallest_px:
         least = Size(kind.encoding.smallest_px, kind.encoding.smallest_px)
-        raise InputError(f"The clip is {size}, but {codec} takes {least} and more. Choose another --codec.")
+        raise InputError(f"The clip is {size}, but {codec} needs at least {least}. Choose another --codec.")
 
 
 def _check_present(codec: Codec) -> None:
     encoder = _ENCODINGS[codec].encoder
     try:
         av.codec.Codec(encoder, "w")
-    except ValueError as error:  # PyAV's UnknownCodecError is one
+    except ValueError as error:  # includes PyAV's UnknownCodecError
         raise InputError(
             f"This build of PyAV cannot write {codec}: it has no {encoder}. Choose another --codec, "
             "or install PyAV's own wheel (pip install --force-reinstall av)."
@@ -158,7 +158,7 @@ def _check_present(codec: Codec) -> None:
 
 
 def _where(codec: Codec) -> str:
-    """The advice: where a codec does go."""
+    """Returns advice on the containers that take a codec."""
     suffixes = [suffix for suffix, container in _CONTAINERS.items() if codec in container.codecs]
     folder = ["no suffix (a folder)"] if codec == "png" else []
     return f"Leave --codec out, or give --out a name with {_either([*suffixes, *folder])}."

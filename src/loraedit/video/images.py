@@ -1,4 +1,4 @@
-"""Still images, from the disk and onto it."""
+"""Reads and writes still images."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def check_image(path: Path) -> None:
 
 
 def read_image(path: Path) -> Image:
-    """Read an image as 8-bit RGB, turned upright by its EXIF orientation.
+    """Reads an image as 8-bit RGB, turned upright by its EXIF orientation.
 
     16 bits are rounded to 8; palettes and CMYK are converted; transparent pixels are laid over black.
 
@@ -52,7 +52,7 @@ def read_image(path: Path) -> Image:
         ``[H, W, 3]`` uint8 RGB.
 
     Raises:
-        InputError: there is no such file, it isn't one image, or it is too large to be meant.
+        InputError: there is no such file, it is not exactly one image, or it is too large.
     """
     pixels = read_stored(path)
     if pixels.shape[-1] == 3:
@@ -62,7 +62,7 @@ def read_image(path: Path) -> Image:
 
 
 def read_stored(path: Path) -> Stored:
-    """Read an image with all its bits and its opacity, turned upright.
+    """Reads an image with all its bits and its opacity, turned upright.
 
     Returns:
         ``[H, W, 3]`` RGB or ``[H, W, 4]`` RGBA, uint8, or uint16 if the file has 16 bits.
@@ -93,10 +93,8 @@ def _opened(path: Path) -> Iterator[PilImage.Image]:
             warnings.simplefilter("error", PilImage.DecompressionBombWarning)
             with PilImage.open(path) as image:
                 count = getattr(image, "n_frames", 1)
-                if count > 1 and image.format != "MPO":  # the second picture of an MPO is a preview, or another eye's
-                    raise InputError(
-                        f"{path} holds {count} pictures, but one is needed. Convert an animation to a video."
-                    )
+                if count > 1 and image.format != "MPO":  # the second picture of an MPO is a preview
+                    raise InputError(f"{path} holds {count} pictures. Expected one; convert an animation to a video.")
                 if image.mode == "F":
                     raise ValueError("its pixels are floating-point numbers of unknown range, expected 8 or 16 bits")
                 yield image
@@ -109,7 +107,7 @@ def _opened(path: Path) -> Iterator[PilImage.Image]:
 
 
 def _layout(image: PilImage.Image) -> Layout:
-    """Pillow itself makes colours of 16 bits to ones of 8, and names what they were only as the mode to decode from."""
+    """Returns the layout of a file. Pillow decodes 16-bit colours to 8 bits; only its raw mode names the depth."""
     grey = image.mode.startswith("I")
     tiles = getattr(image, "tile", None)
     coded = str(tiles[0].args) if tiles else ""
@@ -121,7 +119,7 @@ def _turn(image: PilImage.Image) -> Turn:
 
 
 def _read_deep(path: Path) -> Stored:
-    """Colours of 16 bits, which FFmpeg keeps."""
+    """Reads 16-bit colours with FFmpeg, which keeps them."""
     with av.open(str(path)) as container:
         frame = next(container.decode(video=0))
         layout = layout_of(frame, "")
@@ -129,7 +127,7 @@ def _read_deep(path: Path) -> Stored:
 
 
 def save_png(path: Path, pixels: Stored) -> None:
-    """Write ``[H, W, 3]`` or ``[H, W, 4]``, uint8 or uint16, as PNG."""
+    """Writes ``[H, W, 3]`` or ``[H, W, 4]``, uint8 or uint16, as PNG."""
     assert pixels.dtype in (np.uint8, np.uint16) and pixels.ndim == 3 and pixels.shape[-1] in (3, 4)
     if pixels.dtype == np.uint8:
         PilImage.fromarray(pixels).save(path, format="PNG")

@@ -1,4 +1,4 @@
-"""What PyAV neither reads nor writes of a frame, its fields and the aspect of its pixels: FFmpeg's filters do.
+"""Reads and writes the fields and the pixel aspect of frames with FFmpeg's filters, since PyAV does neither.
 
 Fields are numbered as in FFmpeg's ``AVFieldOrder``: which of the two is stored first, and which is shown first.
 """
@@ -20,9 +20,9 @@ _IS_TOP_FIRST = ("select", "eq(interlace_type,TOPFIRST)")
 
 
 def fields_of(frame: VideoFrame, stated: int) -> int:
-    """The order of a frame's fields; 1 if it has none.
+    """Returns the order of a frame's fields; 1 for a progressive frame.
 
-    FFmpeg's word for a file is wrong about some H.264, and the one for a frame about PNG, which says nothing itself.
+    FFmpeg states a wrong order per file for some H.264, and a wrong one per frame for PNG, which stores none.
     """
     if not frame.interlaced_frame:
         return _WHOLE
@@ -32,13 +32,13 @@ def fields_of(frame: VideoFrame, stated: int) -> int:
     graph.vpush(frame)
     try:
         graph.vpull()
-    except (av.BlockingIOError, av.EOFError):  # the filter let nothing through
+    except (av.BlockingIOError, av.EOFError):  # the filter dropped the frame
         return stated if stated in _BOTTOM else _BOTTOM[0]
     return stated if stated in _TOP else _TOP[0]
 
 
 class Marker:
-    """Marks frames of one size and format as those of an origin are."""
+    """Marks frames of one size and format with the fields and pixel aspect of an origin."""
 
     def __init__(self, origin: Origin | None) -> None:
         self._filters: list[tuple[str, str]] = []
@@ -49,7 +49,7 @@ class Marker:
             self._filters.append(("setfield", "tff" if origin.fields in _TOP else "bff"))
 
     def mark(self, frame: VideoFrame) -> VideoFrame:
-        """The same pixels, colour tags and timestamp, marked."""
+        """Returns the same pixels, colour tags and timestamp, marked."""
         if not self._filters:
             return frame
         self._marking = self._marking or _graph(frame, self._filters)
@@ -58,7 +58,7 @@ class Marker:
 
 
 def _graph(frame: VideoFrame, filters: list[tuple[str, str]]) -> Graph:
-    """A chain of filters for frames like one."""
+    """Builds a chain of filters for frames of this size and format."""
     graph = Graph()
     unit = frame.time_base or Fraction(1)
     source = graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=unit)

@@ -1,7 +1,7 @@
-"""Pixels as files keep them: bits a channel has, opacity, and how they go from and to FFmpeg's frames.
+"""Converts between pixels as files store them (bit depth, opacity) and FFmpeg's frames.
 
-Channels of more than 8 bits are uint16 that goes from 0 to 65535 at any depth: below its own bits a value repeats the
-leading ones (10 bits ``abcdefghij`` are ``abcdefghij abcdef``), so black stays 0 and white is 65535.
+Channels of more than 8 bits are uint16 from 0 to 65535 at any depth: below its own bits a value repeats its leading
+ones (10 bits ``abcdefghij`` become ``abcdefghij abcdef``), so black stays 0 and white is 65535.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ __all__ = [
 
 BICUBIC_EXACT = 0x4 | 0x2000 | 0x4000 | 0x40000 | 0x80000  # swscale: full chroma in and out, exact rounding, bitexact
 _DEPTHS = (8, 10, 12, 16)
-# Of red and blue in luma, by matrix.
+# Weights of red and blue in luma, by matrix.
 _WEIGHTS = {1: (0.2126, 0.0722), 4: (0.30, 0.11), 5: (0.299, 0.114), 6: (0.299, 0.114), 7: (0.212, 0.087),
             9: (0.2627, 0.0593), 10: (0.2627, 0.0593)}  # fmt: skip
 
 
 class Layout(NamedTuple):
-    """What a pixel is made of.
+    """Describes a stored pixel.
 
     Attributes:
         depth: bits of a channel: 8, 10, 12 or 16.
-        alpha: whether there is a fourth channel, opacity.
+        alpha: True if there is a fourth channel, opacity.
     """
 
     depth: int
@@ -49,14 +49,14 @@ class Layout(NamedTuple):
 
 
 def widen(values: Stored, depth: int) -> Stored:
-    """Values of ``depth`` bits in uint16, any shape, to 0 to 65535; :func:`narrow` is its inverse."""
+    """Widens values of ``depth`` bits in uint16, any shape, to 0 to 65535; :func:`narrow` is the inverse."""
     if depth == 16:
         return values
     return (values << np.uint16(16 - depth)) | (values >> np.uint16(2 * depth - 16))
 
 
 def narrow(values: Stored, depth: int) -> Stored:
-    """Values from 0 to 65535, any shape, to the nearest of ``depth`` bits: ``v (2^depth - 1) / 65535``, rounded."""
+    """Rounds values from 0 to 65535, any shape, to the nearest of ``depth`` bits: ``v (2^depth - 1) / 65535``."""
     if depth == 16:
         return values
     scaled = values.astype(np.uint32) * np.uint32((1 << depth) - 1) + np.uint32(1 << 15)
@@ -64,7 +64,7 @@ def narrow(values: Stored, depth: int) -> Stored:
 
 
 def to_rgb(pixels: Stored) -> Image:
-    """What people and models see, uint8 ``[H, W, 3]``: opacity is dropped, deeper channels are rounded to 8 bits."""
+    """Converts to uint8 ``[H, W, 3]`` as people and models see it: without opacity, rounded to 8 bits."""
     colours = pixels[..., :3]
     if colours.dtype == np.uint16:
         colours = narrow(colours, 8).astype(np.uint8)
@@ -72,7 +72,7 @@ def to_rgb(pixels: Stored) -> Image:
 
 
 def conform(pixels: Stored, layout: Layout) -> Stored:
-    """Pixels with the channels and the type of a layout; opaque where opacity is added, rounded where bits are lost."""
+    """Converts pixels to the channels and the type of a layout: new opacity is opaque, lost bits are rounded."""
     if layout.depth > 8 and pixels.dtype == np.uint8:
         pixels = pixels.astype(np.uint16) * np.uint16(257)
     elif layout.depth == 8 and pixels.dtype == np.uint16:
@@ -84,7 +84,7 @@ def conform(pixels: Stored, layout: Layout) -> Stored:
 
 
 def layout_of(frame: VideoFrame, codec: str) -> Layout:
-    """The layout that holds all of a decoded frame; a GIF's one transparent colour only spares it repetition."""
+    """Returns the layout that holds all of a decoded frame; the transparent colour of a GIF only avoids repetition."""
     components = frame.format.components
     bits = max((component.bits for component in components), default=8)
     depth = next((depth for depth in _DEPTHS if depth >= bits), _DEPTHS[-1])
@@ -92,7 +92,7 @@ def layout_of(frame: VideoFrame, codec: str) -> Layout:
 
 
 def stored_pixels(frame: VideoFrame, layout: Layout, reformatter: VideoReformatter) -> Stored:
-    """A decoded frame as RGB, with opacity if the layout has it, converted as it is tagged; not turned yet."""
+    """Returns a decoded frame as RGB, with opacity if the layout has it, converted by its tags; not turned yet."""
     if layout.depth > 8:
         return _deep_pixels(frame, layout, reformatter)
     matrix = None if frame.format.is_rgb else colour_of(frame).matrix
@@ -103,7 +103,7 @@ def stored_pixels(frame: VideoFrame, layout: Layout, reformatter: VideoReformatt
 
 
 def _deep_pixels(frame: VideoFrame, layout: Layout, reformatter: VideoReformatter) -> Stored:
-    """Of YUV, swscale only brings the chroma to full size: white of 10 bits would be 1020 of 1023 to it."""
+    """Converts a deep frame. swscale only upsamples the chroma: it would map 10-bit white to 1020 of 1023."""
     a = "a" if layout.alpha else ""
     if not frame.format.is_rgb and len(frame.format.components) > 2 and not frame.format.name.startswith("xyz"):
         yuv = reformatter.reformat(frame, format=f"yuv{a}444p16le", interpolation=BICUBIC_EXACT)
@@ -114,19 +114,19 @@ def _deep_pixels(frame: VideoFrame, layout: Layout, reformatter: VideoReformatte
 
 
 def yuv_frame(pixels: Stored, colour: Colour, layout: Layout) -> VideoFrame:
-    """RGB, or RGBA, from 0 to 65535 as YUV of 16 bits with full-size chroma, of which a codec keeps the leading ones.
+    """Converts RGB or RGBA from 0 to 65535 to 16-bit YUV with full-size chroma; a codec keeps its leading bits.
 
     Args:
         pixels: uint16 ``[H, W, 3]`` or, if the layout has opacity, ``[H, W, 4]``.
-        colour: how RGB is to be coded.
-        layout: what the codec keeps.
+        colour: how to code RGB.
+        layout: the depth and opacity that the codec keeps.
     """
     coded = np.asarray(cv2.transform(pixels, np.linalg.inv(_homogeneous(_yuv_to_rgb(colour, layout)))[:-1]), np.uint16)
     return VideoFrame.from_ndarray(coded, format=f"yuv{'a' if layout.alpha else ''}444p16le", channel_last=True)
 
 
 def _yuv_to_rgb(colour: Colour, layout: Layout) -> NDArray[np.float64]:
-    """The affine map from YUV of ``layout.depth`` leading bits of 16 to RGB from 0 to 65535; opacity stays as it is.
+    """Returns the affine map from YUV (``layout.depth`` leading bits of 16) to RGB, 0 to 65535; opacity is unchanged.
 
     Returns:
         ``[3, 4]``, with opacity ``[4, 5]``; the last column is added.

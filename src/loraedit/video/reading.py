@@ -1,7 +1,7 @@
-"""Videos, folders of frames and stills, read on demand or at once.
+"""Reads videos, folders of frames and stills, on demand or at once.
 
-Opening a clip decodes all of it once: damage is found before any work begins, and what is kept are figures and a hash
-of each frame, with which every later reading is compared.
+Opening a clip decodes it completely once, so that damage is found before any work begins. It keeps figures and a hash
+of each frame, against which every later reading is checked.
 """
 
 from __future__ import annotations
@@ -40,30 +40,30 @@ from loraedit.video.pixels import Layout, conform, to_rgb
 __all__ = ["DEFAULT_FPS", "check_footage", "open_footage", "read_clip"]
 
 DEFAULT_FPS = Fraction(24)
-"""Frames per second of a folder of frames, which states none."""
+"""Frames per second of a folder of frames, which states no rate."""
 
-_SEEK_FROM = 8  # frames that are sooner decoded than sought
+_SEEK_FROM = 8  # up to this distance decoding is faster than seeking
 
 _See = Callable[[Stored], object]
 
 
 def open_footage(path: Path, on_step: OnStep = no_step) -> Footage:
-    """Open a video file, a folder of frames in the natural order of their names (2 before 10), or a still.
+    """Opens a video file, a folder of frames in the natural order of their names (2 before 10), or a still.
 
-    Rotation metadata is applied, so that frames come out upright. A folder and a still play at ``DEFAULT_FPS``.
-    A video has its average rate, and an origin that holds its timestamps, tags and place.
+    Rotation metadata is applied, so that frames are upright. A folder and a still play at ``DEFAULT_FPS``. A video has
+    its average rate, and an origin with its timestamps, tags and path.
 
     Args:
-        path: a video file that FFmpeg can decode, or PNG, JPEG, WebP, BMP or TIFF, a folder of them or one alone.
-        on_step: told (done, total) while all frames are decoded once; a video's total is an estimate.
+        path: a video file that FFmpeg can decode; or a PNG, JPEG, WebP, BMP or TIFF file, or a folder of them.
+        on_step: called with (done, total) while all frames are decoded once; a video's total is an estimate.
 
     Returns:
-        Footage of one frame at least. Memory stays flat whatever its length. Spans that follow each other are decoded
-        once; for others decoding begins at the nearest key frame from which it gives the very same frames.
+        Footage of at least one frame. Its memory does not grow with its length. Consecutive spans are decoded once; for
+        other spans, decoding starts at the nearest key frame that reproduces the same frames.
 
     Raises:
-        InputError: nothing is there, it isn't a video, it is damaged, it has no frames or too many, its frames differ
-            in size or are too large; or, while frames are read later, it has changed since it was opened.
+        InputError: there is no file, it is no video, it is damaged, it has no frames or too many, its frames differ in
+            size or are too large; or, on a later read, it has changed since it was opened.
     """
     return _open(path, on_step, lambda _: None)
 
@@ -85,7 +85,7 @@ def check_footage(path: Path) -> None:
 
 
 def read_clip(path: Path, on_step: OnStep = no_step) -> Clip:
-    """Read into memory all that :func:`open_footage` can open, as 8-bit RGB without opacity.
+    """Reads a clip that :func:`open_footage` can open into memory, as 8-bit RGB without opacity.
 
     Returns:
         The clip, frames ``[F, H, W, 3]`` uint8 RGB, F at least 1.
@@ -119,7 +119,7 @@ def _files_of(path: Path) -> list[Path] | None:
 
 
 class _OnDisk(ABC):
-    """What footage of any kind knows once it has been decoded; answers :class:`loraedit.types.Footage`."""
+    """Holds what is known of footage on disk once it has been decoded; implements :class:`loraedit.types.Footage`."""
 
     def __init__(
         self, path: Path, size: Size, fps: Fraction, origin: Origin | None, layout: Layout, hashes: list[bytes]
@@ -133,11 +133,11 @@ class _OnDisk(ABC):
         return len(self._hashes)
 
     def rgb(self, start: int = 0, stop: int | None = None) -> Iterator[Image]:
-        """The frames of a span as people and models see them."""
+        """Yields the frames of a span as people and models see them."""
         return map(to_rgb, self.exact(start, stop))
 
     def exact(self, start: int = 0, stop: int | None = None) -> Iterator[Stored]:
-        """The frames of a span as they are stored."""
+        """Yields the frames of a span as they are stored."""
         start, stop, _ = slice(start, stop).indices(len(self))
         return self._span(start, stop)
 
@@ -148,14 +148,14 @@ class _OnDisk(ABC):
         return frame_hash(pixels) == self._hashes[index]
 
     def _changed(self) -> InputError:
-        return InputError(f"{self.path} was changed while it was in use. Leave it alone, and start again.")
+        return InputError(f"{self.path} was changed while it was in use. Run the command again.")
 
 
 # ---- folders and stills ----------------------------------------------------------------------------------------------
 
 
 class _Images(_OnDisk):
-    """Image files."""
+    """Reads image files."""
 
     def __init__(self, path: Path, names: list[Path], size: Size, layout: Layout, hashes: list[bytes]) -> None:
         super().__init__(path, size, DEFAULT_FPS, None, layout, hashes)
@@ -170,7 +170,7 @@ class _Images(_OnDisk):
 
 
 def _open_images(path: Path, names: list[Path], on_step: OnStep, see: _See) -> Footage:
-    """Images of one size; where their layouts differ, they are looked at again, in one that holds all of them."""
+    """Opens images of one size. If their layouts differ, reads them again in a layout that holds all of them."""
     hashes, layouts = list[bytes](), list[Layout]()
     for done, name in enumerate(names, 1):
         pixels = read_stored(name)
@@ -189,7 +189,7 @@ def _open_images(path: Path, names: list[Path], on_step: OnStep, see: _See) -> F
 
 
 def _frames_in(path: Path) -> list[Path]:
-    """A folder's images; hidden files are passed over."""
+    """Returns a folder's images, without hidden files."""
     names = [entry for entry in path.iterdir() if entry.suffix.lower() in IMAGE_SUFFIXES and entry.name[0] != "."]
     if not names:
         raise InputError(f"The folder {path} holds no frames. Put PNG, JPEG, WebP, BMP or TIFF images into it.")
@@ -210,7 +210,7 @@ def _check_one_size(size: Size, name: str, first: Size, first_name: str) -> None
 
 
 class _Video(_OnDisk):
-    """A video file. A decoder that has come to the end of a span stays open for the next one."""
+    """Reads a video file. The decoder stays open at the end of a span, for the next span."""
 
     def __init__(
         self, path: Path, size: Size, fps: Fraction, origin: Origin, layout: Layout, hashes: list[bytes],
@@ -242,7 +242,7 @@ class _Video(_OnDisk):
         self._idle = decoder
 
     def _take(self, decoder: Decoder | None, index: int) -> tuple[Decoder, Stored]:
-        """One frame, and the decoder that is to go on behind it: the one at hand, one that sought, or a fresh one."""
+        """Returns a frame, and the decoder to continue with: the given one, one that sought, or a new one."""
         if decoder is None or decoder.position > index or self._key_before(index) > decoder.position + _SEEK_FROM:
             decoder = self._sought(decoder, index)
         pixels = self._next(decoder, index)
@@ -272,7 +272,7 @@ class _Video(_OnDisk):
         return Decoder(self.path, self._turn)
 
     def _next(self, decoder: Decoder, index: int) -> Stored | None:
-        """A frame that lies ahead; None if it is not the one that was there when the file was opened."""
+        """Decodes up to a frame ahead; returns None if it differs from the frame seen when the file was opened."""
         for frame in decoder:
             if decoder.position == index + 1:
                 pixels = decoder.pixels(frame, self._layout)
@@ -290,7 +290,7 @@ def _open_video(path: Path, on_step: OnStep, see: _See) -> Footage:
 
 
 def _scan(decoder: Decoder, hashes: list[bytes], on_step: OnStep, see: _See) -> Footage:
-    """Decode every frame once; ``hashes`` grows as they come."""
+    """Decodes every frame once, and appends to ``hashes`` on the way."""
     path, times, keys = decoder.path, list[Shown](), list[int]()
     first: VideoFrame | None = None
     total = _expected(decoder)
@@ -319,7 +319,7 @@ def _scan(decoder: Decoder, hashes: list[bytes], on_step: OnStep, see: _See) -> 
 
 
 def _expected(decoder: Decoder) -> int:
-    """About how many frames a file has, by what it says itself; 0 if it says nothing."""
+    """Returns the approximate number of frames that a file states; 0 if it states none."""
     stream, duration = decoder.stream, decoder.container.duration
     if stream.frames or duration is None or not stream.average_rate:
         return stream.frames

@@ -1,4 +1,4 @@
-"""Between the user's pixels and the model's: sizes, value ranges and clip lengths."""
+"""Converts between the user's pixels and the model's: sizes, value ranges and clip lengths."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ _Value = TypeVar("_Value", bound=np.generic)
 
 
 def working_size(size: Size, area_px: int, multiple_px: int) -> Size:
-    """The size to work at: about ``area_px`` in all, in the shape of ``size``, sides multiples of ``multiple_px``.
+    """Returns the working size: about ``area_px`` in the shape of ``size``, its sides multiples of ``multiple_px``.
 
-    Each side is scaled by the same factor, then rounded to the nearest multiple, at least one.
+    Both sides are scaled by the same factor, then rounded to the nearest multiple, at least one.
 
     Raises:
         InputError: a side, the area or the multiple is not positive.
@@ -48,15 +48,15 @@ def working_size(size: Size, area_px: int, multiple_px: int) -> Size:
 
 
 def resize_frames(frames: Pixels, size: Size) -> Pixels:
-    """Resize by averaging areas where a side shrinks, and bicubically where one grows.
+    """Resizes by averaging areas where a side shrinks, and bicubically where one grows.
 
     Args:
         frames: ``[F, H, W, 3]`` float in [-1, 1].
         size: the new height and width.
 
     Returns:
-        ``[F, size.height, size.width, 3]``, same dtype, clamped to [-1, 1] (bicubic overshoots at edges); the very
-        same array if the size is right already.
+        ``[F, size.height, size.width, 3]``, same dtype, clamped to [-1, 1] (bicubic overshoots at edges); the same
+        array if it has that size already.
     """
     assert np.issubdtype(frames.dtype, np.floating) and frames.ndim == 4
     if frames.shape[1:3] == (size.height, size.width):
@@ -68,7 +68,7 @@ def resize_frames(frames: Pixels, size: Size) -> Pixels:
 
 
 def _resize_frame(frame: NDArray[np.float32], size: Size) -> NDArray[np.float32]:
-    """``[H, W, 3]`` to ``size``, in two steps: OpenCV averages areas only where no side grows."""
+    """Resizes ``[H, W, 3]`` in two steps, since OpenCV averages areas only where no side grows."""
     least = min(size.width, frame.shape[1]), min(size.height, frame.shape[0])
     shrunk = cv2.resize(frame, least, interpolation=cv2.INTER_AREA)
     grown = cv2.resize(shrunk, (size.width, size.height), interpolation=cv2.INTER_CUBIC)
@@ -76,15 +76,15 @@ def _resize_frame(frame: NDArray[np.float32], size: Size) -> NDArray[np.float32]
 
 
 def to_float(frames: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Turn uint8 0 to 255, any shape, into float32 in [-1, 1]; 0 is -1 and 255 is 1."""
+    """Converts uint8 0 to 255, any shape, to float32 in [-1, 1]; 0 becomes -1 and 255 becomes 1."""
     assert frames.dtype == np.uint8
     return frames.astype(np.float32) / np.float32(127.5) - np.float32(1)
 
 
 def to_uint8(frames: NDArray[np.floating[Any]]) -> NDArray[np.uint8]:
-    """Turn float in [-1, 1], any shape, into uint8 0 to 255: clamped, rounded half to even, so that 0 is 128.
+    """Converts float in [-1, 1], any shape, to uint8 0 to 255: clamps, and rounds half to even, so that 0 becomes 128.
 
-    Undoes ``to_float`` exactly.
+    The exact inverse of ``to_float``.
     """
     assert np.issubdtype(frames.dtype, np.floating)
     levels = (frames.astype(np.float32) + np.float32(1)) * np.float32(127.5)
@@ -92,27 +92,27 @@ def to_uint8(frames: NDArray[np.floating[Any]]) -> NDArray[np.uint8]:
 
 
 def to_working(frames: Frames, size: Size) -> Pixels:
-    """Bring uint8 frames ``[F, H, W, 3]`` to the model's size, float32 in [-1, 1]; a frame at a time."""
+    """Resizes uint8 frames ``[F, H, W, 3]`` to the model's size, float32 in [-1, 1], frame by frame."""
     return np.concatenate([resize_frames(to_float(frame[None]), size) for frame in frames])
 
 
 def from_working(pixels: Pixels, size: Size) -> Frames:
-    """Bring the model's pixels ``[F, H', W', 3]`` to a clip's size, uint8; a frame at a time."""
+    """Resizes the model's pixels ``[F, H', W', 3]`` to a clip's size, uint8, frame by frame."""
     return np.concatenate([to_uint8(resize_frames(frame[None], size)) for frame in pixels])
 
 
 def resize_weights(weights: Weights, size: Size) -> Weights:
-    """Resize weights ``[F, H, W]`` in [0, 1] by averaging areas, or linearly where a side grows."""
+    """Resizes weights ``[F, H, W]`` in [0, 1] by averaging areas, or linearly where a side grows."""
     least = min(size.width, weights.shape[2]), min(size.height, weights.shape[1])
     small = [cv2.resize(plane, least, interpolation=cv2.INTER_AREA) for plane in weights]
     return np.stack([cv2.resize(plane, (size.width, size.height)) for plane in small])
 
 
 def padded_length(frames: int, multiple: int) -> int:
-    """The smallest ``multiple * n + 1`` that is not below ``frames``.
+    """Returns the smallest ``multiple * n + 1`` that is not below ``frames``.
 
     Raises:
-        InputError: there is no frame.
+        InputError: ``frames`` is below 1.
     """
     assert multiple >= 1
     if frames < 1:
@@ -121,7 +121,7 @@ def padded_length(frames: int, multiple: int) -> int:
 
 
 def pad_frames(frames: NDArray[_Value], multiple: int) -> NDArray[_Value]:
-    """Repeat the last frame until the length is ``multiple * n + 1``; the very same array if it is already.
+    """Repeats the last frame until the length is ``multiple * n + 1``; returns the same array if it is already.
 
     Args:
         frames: ``[F, ...]``, frames or masks of any dtype.

@@ -1,4 +1,4 @@
-"""Clips and images onto the disk: whole, under their final name, or not at all."""
+"""Writes clips and images atomically: complete under their final name, or not at all."""
 
 from __future__ import annotations
 
@@ -31,38 +31,38 @@ _UNWRITABLE_SUFFIXES |= {".m4v", ".mpeg", ".mpg", ".mts", ".mxf", ".ogv", ".ts",
 def write_footage(
     path: Path, frames: Iterable[Stored], like: Footage | Fraction, codec: Codec | None = None
 ) -> list[str]:
-    """Write frames as they come; the suffix of the name, and the codec if one is given, choose how.
+    """Writes frames as they come. The suffix of the name, and the codec if given, choose the format.
 
     - ``.mp4``, ``.mov``: H.264, or H.265, AV1 (.mp4), ProRes 422 HQ, PNG (.mov). H.264, H.265 and AV1 are yuv420p,
-      which has even sides only: an odd width or height grows by one column or row, a copy of the last one, so that no
-      pixel of the clip is lost and every player can show it; so with ProRes.
+      which requires even sides, and so does ProRes: an odd width or height grows by a copy of the last column or row,
+      so that no pixel is lost and every player can show the file.
     - ``.mkv``: FFV1 in RGB, lossless, any size; or H.264, H.265, AV1, ProRes.
-    - no suffix, or one that is not of a video or image: a folder of PNGs named 00000.png and so on, lossless. The
-      frame rate is not kept. An existing folder is replaced if it holds nothing but such PNGs.
+    - no suffix, or one that is not of a video or image: a folder of PNGs named 00000.png and so on, lossless. The frame
+      rate is not kept. An existing folder is replaced if it holds nothing but such PNGs.
 
-    FFV1, PNG and folders keep every bit, of 8, 10, 12 or 16, and opacity. H.265 and AV1 have 10 bits where the frames
-    have more than 8, ProRes always, and with opacity it is ProRes 4444; what else is lost is said.
+    FFV1, PNG and folders keep every bit (8, 10, 12 or 16) and opacity. H.265 and AV1 store 10 bits if the frames have
+    more than 8; ProRes always stores 10, and becomes ProRes 4444 with opacity. Notes report any other loss.
 
-    What is like footage with an origin goes into a video with the origin's timestamps, counted from the start of its
-    file, its pixel aspect and its colour tags, and with its sound, subtitles, chapters and titles, copied as they are.
-    If the origin is stored turned or mirrored, so is the file, under the same display matrix; a folder is upright. What
-    has no origin is coded as BT.709, at an even rate.
+    If ``like`` has an origin, a video gets the origin's timestamps (counted from the start of its file), pixel aspect
+    and colour tags, and copies of its sound, subtitles, chapters and titles. If the origin is stored turned or
+    mirrored, so is the file, with the same display matrix; a folder is upright. Without an origin, a video is BT.709 at
+    an even rate.
 
-    The same frames give the same bytes on the same machine. Missing parent folders are made.
+    The same frames give the same bytes on the same machine. Missing parent folders are created.
 
     Args:
-        path: where to.
+        path: the file or folder to write.
         frames: ``[H, W, 3]`` RGB or ``[H, W, 4]`` RGBA, upright, all alike, uint8, or uint16 from 0 to 65535; at least
             one, and as many as ``like.origin`` has. They are taken one by one, and none is kept.
-        like: footage whose timing, origin, and depth for uint16 the frames have; or only frames per second.
-        codec: what to write, if not what the suffix stands for.
+        like: footage with the timing, the origin and (for uint16) the depth of the frames; or only frames per second.
+        codec: the codec, if not the default of the suffix.
 
     Returns:
-        One sentence for each thing of the frames or the origin that the file could not take.
+        One sentence for each part of the frames or the origin that the file cannot hold.
 
     Raises:
-        InputError: the name or the place cannot be written to, the codec does not go there, or there are no frames.
-        ShapeError: there are more or fewer frames than the origin has.
+        InputError: the path cannot be written, the container does not take the codec, or there are no frames.
+        ShapeError: the number of frames differs from the origin's.
     """
     if isinstance(like, Fraction):
         return _write(path, frames, like, None, 16, codec)
@@ -94,28 +94,28 @@ def _write(
 
 
 def write_clip(path: Path, clip: Clip, codec: Codec | None = None) -> list[str]:
-    """Write a clip that is in memory, as :func:`write_footage` does."""
+    """Writes a clip in memory, as :func:`write_footage` does."""
     return write_footage(path, clip.frames, clip, codec)
 
 
 def write_part(path: Path, footage: Footage, start: int, stop: int) -> list[str]:
-    """Write the frames from ``start`` up to ``stop`` as :func:`write_footage` does.
+    """Writes the frames from ``start`` up to ``stop`` as :func:`write_footage` does.
 
-    Sound and subtitles that begin in that time go with them, and keep their distance to the frames.
+    Sound and subtitles that begin in that time are copied, and keep their offset to the frames.
     """
     origin = footage.origin.part(start, stop) if footage.origin else None
     return _write(path, footage.exact(start, stop), footage.fps, origin, footage.depth, None)
 
 
 def write_image(path: Path, image: Stored) -> None:
-    """Write an image as PNG, lossless, whatever the suffix of the name. Missing parent folders are made.
+    """Writes an image as PNG, lossless, whatever the suffix. Missing parent folders are created.
 
     Args:
-        path: where to.
+        path: the file to write.
         image: ``[H, W, 3]`` RGB or ``[H, W, 4]`` RGBA, uint8 or uint16.
 
     Raises:
-        InputError: the place cannot be written to.
+        InputError: the file cannot be written.
     """
     path = real(path)
     try:
@@ -127,11 +127,11 @@ def write_image(path: Path, image: Stored) -> None:
 
 
 def check_writable(path: Path, codec: Codec | None = None) -> None:
-    """Find out, before hours of work, whether :func:`write_footage` could write there. Leaves nothing behind.
+    """Checks, before hours of work, that :func:`write_footage` could write to a path. Leaves nothing behind.
 
     Raises:
-        InputError: the suffix is of a kind that loraedit does not write, or the codec does not go there, a folder is
-            in the way, a parent is no folder, or files cannot be made there.
+        InputError: loraedit does not write this suffix, the container does not take the codec, a folder is in the way,
+            a parent is not a folder, or files cannot be created there.
     """
     path = real(path)
     try:
@@ -140,7 +140,7 @@ def check_writable(path: Path, codec: Codec | None = None) -> None:
         parent = next(parent for parent in path.parents if os.path.lexists(parent))
         if not parent.is_dir():
             raise InputError(f"{path} cannot be written: {parent} is not a folder. Choose another place.")
-        probe = _partial_sibling(parent / path.name)  # the name that writing will use; os.access would lie to root
+        probe = _partial_sibling(parent / path.name)  # the name that writing uses; os.access is always True for root
         probe.touch()
         probe.unlink()
     except OSError as error:
@@ -148,7 +148,7 @@ def check_writable(path: Path, codec: Codec | None = None) -> None:
 
 
 def _check_kind(path: Path) -> None:
-    """Refuse a name whose suffix, or whose present content, rules out a clip of ours."""
+    """Checks that the suffix, and what exists at the path, allow a clip to be written."""
     suffix = path.suffix.lower()
     if suffix in _UNWRITABLE_SUFFIXES:
         raise InputError(f"Clips cannot be written as {suffix} ({path.name}). {OUTPUTS}")
@@ -161,20 +161,20 @@ def _check_kind(path: Path) -> None:
 
 
 def _check_replaceable(path: Path) -> None:
-    """Refuse to replace what is not a folder of frames written by loraedit."""
+    """Checks that a folder to be replaced holds nothing but frames written by loraedit."""
     if not path.is_dir():
         raise InputError(f"{path} exists and is not a folder. {OUTPUTS}")
     foreign = sorted(entry.name for entry in path.iterdir() if not re.fullmatch(r"[0-9]{5,}\.png", entry.name))
     if foreign:
         raise InputError(
-            f"The folder {path} holds other things than frames, such as {foreign[0]}, and would be replaced. "
+            f"The folder {path} would be replaced, but holds files other than frames, such as {foreign[0]}. "
             "Choose a new folder, or empty this one."
         )
 
 
 @contextmanager
 def _whole(path: Path) -> Iterator[Path]:
-    """A passing name beside the target, which moves into place if all goes well, and is gone if not."""
+    """Yields a temporary name beside the target; moves it into place on success, and removes it on failure."""
     partial = _partial_sibling(path)
     try:
         yield partial
@@ -202,7 +202,7 @@ def _replace_folder(new: Path, path: Path) -> None:
 
 
 def _partial_sibling(path: Path) -> Path:
-    """A hidden name beside the target, always the same, so that what a killed run left is replaced by the next."""
+    """Returns a hidden name beside the target, always the same, so that a later run replaces what a killed one left."""
     partial = path.with_name(f".{path.name}.partial")
     _remove(partial)
     return partial
