@@ -1,3 +1,3 @@
 import os
 
-os.environ["LORAEDIT_STORE"] = "none"  # what is timed or compared is trained
+os.environ["LORAEDIT_STORE"] = "none"  # so that every timed or compared edit is trained

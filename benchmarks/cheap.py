@@ -1,4 +1,4 @@
-"""What cheaper recipes cost in quality, on nano, and what they save on a large model.
+"""Measures what cheaper recipes cost in quality, on nano, and what they save on a large model.
 
     python -m benchmarks.cheap [--cases N] [--workers N] [--work FOLDER] [--page docs/cheap.md]
 
@@ -32,19 +32,19 @@ from loraedit.storage.files import write_json
 from loraedit.types import Size
 
 FULL, DEFAULT, LONGER, GREY, SHORT = (
-    "full cost, the reference's recipe",
+    "the paper's recipe",
     "default of large models",
-    "default, the reference's steps",
+    "default, the paper's steps",
     "default, nothing carried",
-    "the reference's method, the default's steps and windows",
+    "the paper's method, the default's steps and windows",
 )
 OWN = "nano's own recipe"
 RATE = 3e-3
-"""Of nano without a prior, as in ``benchmarks.propagation``, where large models have the paper's."""
+"""Learning rate of nano without a prior, as in ``benchmarks.propagation``; large models have that of the paper."""
 
 
 def _of(recipe: Recipe) -> dict[str, Any]:
-    """A recipe of large models as settings of nano, which has a segment length of its own and reads no guidance."""
+    """Converts a recipe of large models to settings of nano, which has its own segment length and uses no guidance."""
     settings = recipe.model_dump(exclude={"segment_frames", "guidance"})
     return {**settings, "lr": RATE * recipe.lr / PAPER.lr}
 
@@ -59,20 +59,20 @@ RECIPES: dict[str, dict[str, Any]] = {
     OWN: {},
     "prior, 0 steps": {"steps": 0},
     "prior, 10 steps": {"steps": 10},
-    "prior, until learned, at most 100 steps": {"steps": 100, "check_every": 5},
+    "prior, early stopping, at most 100 steps": {"steps": 100, "check_every": 5},
     "no prior, 60 steps": {**_of(Recipe()), "steps": 60},
 }
-"""What is learnt, and how long; settings by name."""
+"""The compared training recipes; settings by name."""
 
 SAMPLING: dict[str, tuple[str, dict[str, Any]]] = {
-    "10 steps, the reference's recipe": (FULL, {**RECIPES[FULL], "sampling_steps": 10}),
+    "10 steps, the paper's recipe": (FULL, {**RECIPES[FULL], "sampling_steps": 10}),
     "5 steps": (OWN, {"sampling_steps": 5}),
     "10 steps": (OWN, {"sampling_steps": 10}),
     "40 steps": (OWN, {"sampling_steps": 40}),
     "step cache at 0.05": (OWN, {"step_cache": 0.05}),
     "step cache at 0.2": (OWN, {"step_cache": 0.2}),
 }
-"""How it is sampled: the recipe that it is a change of, and settings, by name."""
+"""The compared ways of sampling: the recipe that each one modifies, and its settings, by name."""
 EVERY = RECIPES | {name: settings for name, (_, settings) in SAMPLING.items()}
 
 MODEL, FRAME, FRAMES = "wan2.1-i2v-14b-480p", Size(480, 832), 49
@@ -81,12 +81,12 @@ Scores = dict[str, dict[tuple[str, int], dict[str, float]]]
 
 
 def result_file(work: Path, kind: str, number: int, name: str) -> Path:
-    """Where the scores of a recipe on a case are kept."""
+    """Returns the file for the scores of a recipe on a case."""
     return work / f"{kind}-{number}-{result_key(EVERY[name])}.json"
 
 
 def carry_out(kind: str, number: int, name: str, path: Path) -> None:
-    """Run a recipe on a case, and keep its scores."""
+    """Runs a recipe on a case, and writes its scores."""
     case, start = make_case(kind, number), time.monotonic()
     result = loraedit.edit(case.source, case.truth[0], case.mask, **EVERY[name])
     seconds = round(time.monotonic() - start, 2)
@@ -94,10 +94,12 @@ def carry_out(kind: str, number: int, name: str, path: Path) -> None:
 
 
 def run_all(work: Path, cases: int, workers: int) -> Scores:
-    """Carry out what has no result yet; scores by recipe and case, of the cases that all recipes have.
+    """Runs what has no result yet; returns scores by recipe and case, for the cases that all recipes have.
 
     Args:
-        workers: processes; with none, what is there is read.
+        work: the folder of the results.
+        cases: cases of each kind.
+        workers: processes; 0 only reads existing results.
     """
     every = [(kind, number, name) for number in range(cases) for kind in KINDS for name in EVERY]
     paths = {each: result_file(work, *each) for each in every}
@@ -116,12 +118,12 @@ def run_all(work: Path, cases: int, workers: int) -> Scores:
 
 
 def above(scores: Scores, name: str, base: str) -> Interval:
-    """Mean and 95 % interval of the PSNR that a recipe has above another on the same cases."""
+    """Returns mean and 95 % interval of a recipe's PSNR minus that of another on the same cases."""
     return paired_bootstrap([scores[name][case]["psnr"] - scores[base][case]["psnr"] for case in scores[base]])
 
 
 def quality_table(scores: Scores) -> str:
-    """Every recipe with its quality and its steps."""
+    """Returns the table of all recipes with their quality and steps."""
     rows = []
     for name in RECIPES:
         row = scores[name]
@@ -130,17 +132,17 @@ def quality_table(scores: Scores) -> str:
             name, f"{values['steps']:.0f}", f"{values['psnr']:.2f}", f"{100 * values['nearer']:.0f} %",
             "" if name == FULL else span(above(scores, name, FULL)),
         ])  # fmt: skip
-    return table(["recipe", "training steps", "PSNR, dB", "nearer to truth", "above full cost, dB"], rows)
+    return table(["recipe", "training steps", "PSNR, dB", "nearer to truth", "gain over the paper's recipe, dB"], rows)
 
 
 def sampling_table(scores: Scores) -> str:
-    """Every way of sampling beside the recipe that it is a change of."""
+    """Returns the table of all ways of sampling, each against the recipe that it modifies."""
     rows = [[name, base, span(above(scores, name, base))] for name, (base, _) in SAMPLING.items()]
-    return table(["sampling", "of", "above it, dB"], rows)
+    return table(["sampling", "modifies", "gain over it, dB"], rows)
 
 
 def cost_table() -> str:
-    """Operations of an edit of a large model, as ``loraedit plan --compare-reference`` counts them."""
+    """Returns the table of a large model's FLOPs per edit, as ``loraedit plan --compare-reference`` counts them."""
     rows = []
     with open_skeleton(MODEL) as card:
         settings = make_settings({"model": MODEL}).resolved(card.recipe)
@@ -151,46 +153,47 @@ def cost_table() -> str:
             plan = make_plan(card, MODEL, FRAME, work, None, settings.resources)
             total = plan.total_flops
             rows.append([what, f"{total:.3g}", f"{reference:.3g}", f"1 / {reference / total:.1f}"])
-    return table(["edit zone", "FLOPs", "FLOPs of the reference's recipe", "share"], rows)
+    return table(["edit zone", "FLOPs", "FLOPs of the paper's recipe", "share"], rows)
 
 
 def page(scores: Scores) -> str:
-    """The page in Markdown."""
+    """Returns the page in Markdown."""
     recipe, count, whole = Recipe(), len(scores[FULL]), above(scores, DEFAULT, FULL)
-    verdict = "above" if whole.low > 0 else "below" if whole.high < 0 else "not told apart from"
+    verdict = "better than" if whole.low > 0 else "worse than" if whole.high < 0 else "as good as"
     prior = above(scores, "prior, 10 steps", "no prior, 60 steps")
-    return f"""# What a cheaper recipe rests on
+    return f"""# What cheaper recipes cost
 
-Made by `make cheap`; nothing here is written by hand.
+`make cheap` writes this page; do not edit it by hand.
 
 ## Cost
 
-{MODEL}, {FRAMES} frames at {FRAME.width}x{FRAME.height}, against LoRA-Edit's own recipe ({PAPER.steps} training steps,
-{PAPER.sampling_steps} sampling steps with guidance, the whole frame). The default recipe has {recipe.steps} training
-steps, and {recipe.sampling_steps} sampling steps from noise level {recipe.strength} on. Encoding and decoding are
-counted for ours alone.
+The table counts an edit of {FRAMES} frames of {FRAME.width}x{FRAME.height} with {MODEL}. The paper's recipe has
+{PAPER.steps} training steps and {PAPER.sampling_steps} sampling steps with guidance, always on the whole frame. The
+default recipe has {recipe.steps} training steps and {recipe.sampling_steps} sampling steps, which start at noise level
+{recipe.strength}. Encoding and decoding count for the default only.
 
 {cost_table()}
 ## Quality
 
-The same step counts and windows on nano, without its prior in the first five rows and in the last, {count} of the
-cases of `benchmarks/propagation`; intervals are 95 %, by a paired bootstrap over the cases. The default shows the model
-the edited frame, carried along the source's motion, and starts from it; the reference's method shows it grey.
+The same numbers of steps and the same windows on nano, with {count} of the cases of `benchmarks/propagation`. The first
+five rows and the last one run without nano's prior. Intervals are 95 %, by a paired bootstrap over the cases. The
+default shows the model the edited frame, carried along the motion of the source, and starts sampling from it; the
+paper's method shows the model grey instead.
 
 {quality_table(scores)}
-The default is {verdict} the full-cost recipe: {span(whole)} dB, and with nothing carried
-{span(above(scores, GREY, FULL))} dB. Fewer steps alone change the default by
-{span(above(scores, DEFAULT, LONGER))} dB; fewer steps and windows change the reference's method by
-{span(above(scores, SHORT, FULL))} dB. nano is tiny and these clips are procedural: that the same holds for a
-large model is an inference from this, not a measurement. `--recipe paper` is the full-cost one.
+The default is {verdict} the paper's recipe, by {span(whole)} dB; without carried frames the difference is
+{span(above(scores, GREY, FULL))} dB. Fewer steps alone change the default by {span(above(scores, DEFAULT, LONGER))} dB.
+Fewer steps and windows change the paper's method by {span(above(scores, SHORT, FULL))} dB. nano is tiny and these clips
+are procedural. No large model was measured; that the same holds for one is an assumption. `--recipe paper` selects the
+paper's recipe.
 
 ## Sampling
 
 {sampling_table(scores)}
 ## The prior
 
-With the prior and 10 steps against 60 steps without it, all else alike: {span(prior)} dB. Only nano brings a prior; a
-large model starts from nothing.
+10 steps from the prior differ from 60 steps without it by {span(prior)} dB. Only nano has a prior; large models start
+without one.
 """
 
 

@@ -1,10 +1,10 @@
-"""Cost against frames, area, rank and steps, measured on nano: a plot, and how fast each grows.
+"""Measures on nano how the cost of training grows with frames, area, rank and steps; writes a plot and a table.
 
     python -m benchmarks.cost [--work .cache/cost] [--page docs/benchmark.md] [--plot docs/benchmark/cost.png]
 
-Every point is kept as soon as it is measured; the same command goes on from there. The exponent is that of the power
-law through the points: 1 is linear. Attention grows with the square of the tokens, so frames and area go from 1 to 2 as
-it takes over; steps are to be 1, and rank next to 0.
+Every point is kept as soon as it is measured, so the run can be stopped and continued. The exponent is that of the
+power law through the points: 1 is linear. Attention grows with the square of the tokens, so the exponents of frames and
+area rise from 1 to 2 as it dominates; that of steps should be 1, and that of rank close to 0.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ from loraedit.training import Stage, train
 
 AXES = {
     "latent frames": (5, 9, 17, 33),
-    "latent cells a frame": (64, 144, 256, 576),
+    "latent cells per frame": (64, 144, 256, 576),
     "rank": (4, 8, 16, 32),
     "steps": (5, 10, 20, 40),
 }
-USUAL = {"latent frames": 9, "latent cells a frame": 144, "rank": 16, "steps": 7}
+USUAL = {"latent frames": 9, "latent cells per frame": 144, "rank": 16, "steps": 7}
 WARM_UP = 2
 
 
 def seconds(of: dict[str, int], whole: bool) -> float:
-    """Seconds of a training step, the median; or of all steps together."""
-    side = int(of["latent cells a frame"] ** 0.5)
+    """Returns the median seconds of a training step, or (``whole``) the seconds of all steps together."""
+    side = int(of["latent cells per frame"] ** 0.5)
     work = make_work("nano", of["latent frames"], side, of["steps"] + WARM_UP)
     settings = work.training.model_copy(update={"rank": of["rank"]})
     times: list[float] = []
@@ -53,7 +53,7 @@ def seconds(of: dict[str, int], whole: bool) -> float:
 
 
 def measure(kept: Path) -> dict[str, dict[str, float]]:
-    """Seconds by axis and value; what is kept is not measured again."""
+    """Returns seconds by axis and value; measures only what is not in the file yet."""
     found: dict[str, dict[str, float]] = json.loads(kept.read_text()) if kept.exists() else {}
     for axis, values in AXES.items():
         for value in values:
@@ -66,7 +66,7 @@ def measure(kept: Path) -> dict[str, dict[str, float]]:
 
 
 def exponent(points: dict[str, float]) -> float:
-    """Of the power law through the points."""
+    """Returns the exponent of the power law through the points."""
     return float(np.polyfit(np.log([float(value) for value in points]), np.log(list(points.values())), 1)[0])
 
 
@@ -75,7 +75,7 @@ def draw(found: dict[str, Any], path: Path) -> None:
     for place, (axis, points) in zip(figure.subplots(1, len(found)), found.items(), strict=True):
         values = [float(value) for value in points]
         place.loglog(values, list(points.values()), "o-")
-        unit = "seconds" if axis == "steps" else "seconds a step"
+        unit = "seconds" if axis == "steps" else "seconds per step"
         place.set(title=f"exponent {exponent(points):.2f}", xlabel=axis, ylabel=unit)
         place.set_xticks(values, [f"{value:g}" for value in values], minor=False)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -89,9 +89,9 @@ def section(found: dict[str, Any], plot: str) -> str:
         rows.append(f"| {axis} | {', '.join(points)} | {taken} | {exponent(points):.2f} |")
     return "\n".join([
         "## What a training step costs", "",
-        "CPU seconds of a training step on nano in one thread, one thing changed at a time (of all steps together for "
-        "steps). The exponent is that of the power law through the points: 1 is linear. "
-        "Made by `python -m benchmarks.cost`.", "",
+        "CPU seconds of a training step on nano in one thread, with one value changed at a time. The row *steps* gives "
+        "the seconds of all steps together. The exponent is that of the power law through the points: 1 is linear. "
+        "`python -m benchmarks.cost` writes this section.", "",
         "| | values | seconds | exponent |", "|---|---|---|---|", *rows, "", f"![cost]({plot})", "",
     ])  # fmt: skip
 

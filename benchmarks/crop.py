@@ -1,10 +1,10 @@
-"""What crop and stitch is worth: cases of the benchmark as they are, and in a frame of four times their area.
+"""Measures the benefit of crop and stitch: cases of the benchmark as they are, and in a frame of four times their area.
 
-    python -m benchmarks.crop [--cases N] [--work FOLDER] [--set NAME=VALUE ...] [--page docs/long.md]
+    python -m benchmarks.crop [--cases N] [--work FOLDER] [--set NAME=VALUE ...] [--page docs/long-clips-and-files.md]
 
-Each case is edited three ways: as it is (small), within the large frame with a window, and within it without. Quality
-is PSNR to the truth in the thing's region, frames after the first; cost is the processor's time for the whole edit.
-Results are kept, so the run can be stopped and continued.
+Each case is edited three ways: as it is (small), within the large frame with a window, and within it without one.
+Quality is the PSNR to the truth in the edited region, in the frames after the first. Cost is the processor time of the
+whole edit. Results are kept, so the run can be stopped and continued.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ WAYS: dict[str, tuple[bool, dict[str, Any]]] = {
     "large frame, window": (True, {"crop": "auto"}),
     "large frame, no window": (True, {"crop": "off"}),
 }
-"""Whether the case lies in a large frame, and the settings."""
+"""True if the case lies in a large frame, and the settings."""
 
 
 def embedded(case: Case, number: int) -> Case:
-    """The case in a frame of four times its area: the same scene, of which the camera sees more, somewhere in it."""
+    """Places a case in a frame of four times its area: the same scene, seen by a camera with a wider view."""
     x, y = (int(each) for each in np.random.default_rng((31, number)).integers(0, SIDE + 1, 2))
     inner = np.s_[:, y : y + SIDE, x : x + SIDE]
     pair = scenes(case.kind, number // len(KINDS), len(case.source))
@@ -51,11 +51,12 @@ def embedded(case: Case, number: int) -> Case:
 
 
 def widened(scene: Scene, x: float, y: float) -> Scene:
-    """The scene under a camera that sees twice as much.
+    """Returns the scene under a camera that sees twice the width and height.
 
     Args:
-        x: how far from the left the old frame begins, in its widths.
-        y: how far from the top, in its heights.
+        scene: the scene of the small frame.
+        x: distance from the left to the old frame, in its widths.
+        y: distance from the top, in its heights.
     """
     camera = scene.camera * (1, 1, 2)
     camera[:, :2] += scene.camera[:, 2:] * (0.5 - x, 0.5 - y)
@@ -65,7 +66,7 @@ def widened(scene: Scene, x: float, y: float) -> Scene:
 
 
 def carry_out(case: Case, settings: dict[str, Any]) -> dict[str, float]:
-    """Quality and cost of an edit."""
+    """Returns quality and cost of an edit."""
     start = time.process_time()
     frames = loraedit.edit(case.source, case.truth[0], case.mask, **settings).clip.frames  # type: ignore[attr-defined]
     seconds = time.process_time() - start
@@ -79,7 +80,7 @@ def carry_out(case: Case, settings: dict[str, Any]) -> dict[str, float]:
 
 
 def scores(number: int, way: str, settings: dict[str, Any], work: Path) -> dict[str, float]:
-    """The scores of a case edited in one way, from disk or now."""
+    """Returns the scores of a case edited in one way, from disk or measured now."""
     large, own = WAYS[way]
     settings = {**settings, **own}
     path = work / f"{number}-{result_key(code_of(__file__), number, large, settings)}.json"
@@ -100,7 +101,7 @@ HEAD = ("way", "PSNR in the region (dB)", "at the border (dB)", "processor time"
 
 
 def lines(rows: dict[str, list[dict[str, float]]]) -> Iterator[list[str]]:
-    """Means over the cases, beside those of the small frame."""
+    """Yields the means over the cases, beside those of the small frame."""
     small = rows["small frame"]
     for way, each in rows.items():
         gain, times = mean(each, "psnr") - mean(small, "psnr"), mean(each, "seconds") / mean(small, "seconds")
@@ -110,7 +111,7 @@ def lines(rows: dict[str, list[dict[str, float]]]) -> Iterator[list[str]]:
 
 
 def by_case(rows: dict[str, list[dict[str, float]]]) -> Iterator[list[str]]:
-    """PSNR in the region of every case."""
+    """Yields the PSNR in the region of every case."""
     for number in range(len(rows["small frame"])):
         kind = f"{KINDS[number % len(KINDS)]} {number // len(KINDS)}"
         yield [kind, *(f"{each[number]['psnr']:.2f}" for each in rows.values())]
@@ -145,7 +146,7 @@ def main() -> None:
 
 
 def warm_up() -> tuple[Frames, Any, Mask]:
-    """A tiny edit, so that the first one measured does not pay for loading the libraries."""
+    """Returns a tiny edit that loads the libraries before the first measured edit."""
     case = make_case(KINDS[0], 0, 5, 32, 32)
     return case.source, case.truth[0], case.mask
 

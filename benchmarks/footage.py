@@ -1,10 +1,10 @@
-"""How well the embedded tracker follows a thing in real footage whose true masks are known.
+"""Measures how well the embedded tracker follows an object in real footage whose true masks are known.
 
     python -m benchmarks.footage CLIP MASKS [--seed K] [--picture PNG] [--page docs/masks.md]
 
-CLIP is a video or a folder of frames, MASKS a folder of masks, one a frame, such as those of the DAVIS sets. The true
-mask of frame K (the first one) is shown to the tracker. J is region similarity, the intersection of found and true
-mask over their union, without frame K; covered is the share of the true mask that the loose tube holds.
+CLIP is a video or a folder of frames, MASKS a folder of masks, one per frame, such as those of the DAVIS sets. The
+tracker gets the true mask of frame K (0 by default). J is region similarity, the intersection of found and true mask
+over their union, without frame K. Covered is the share of the true mask inside the loose tube.
 """
 
 from __future__ import annotations
@@ -24,24 +24,24 @@ from loraedit.types import Footage, Mask
 from loraedit.video import open_footage, write_image
 
 PARTS = 7
-"""Stretches of the clip that are given for themselves: some are harder than others."""
+"""Number of stretches of the clip that get a row of their own, since some are harder than others."""
 
 HEAD = ("stretch", "J, mean", "J, worst", "covered by the tube, mean", "covered, worst", "tube over true mask")
 
 
 def true_masks(folder: Path) -> Mask:
-    """bool ``[F, H, W]``, True where a picture is not black."""
+    """Reads masks as bool ``[F, H, W]``, True where a picture is not black."""
     return np.stack([np.asarray(frame.max(-1) > 0) for frame in open_footage(folder).rgb()])
 
 
 def similarity(found: Mask, truth: Mask) -> np.ndarray:
-    """Region similarity J of every frame, ``[F]``; 1 where both are empty."""
+    """Returns the region similarity J of every frame, ``[F]``; 1 where both masks are empty."""
     union = (found | truth).sum((1, 2))
     return np.where(union > 0, (found & truth).sum((1, 2)) / np.maximum(union, 1), 1.0)
 
 
 def lines(tight: Mask, tube: Mask, truth: Mask, seed: int) -> list[list[str]]:
-    """The table: each stretch of the clip, and all of it."""
+    """Returns the rows of the table: each stretch of the clip, and the whole clip."""
     j = similarity(tight, truth)
     area = np.maximum(truth.sum((1, 2)), 1)
     covered, size = (tube & truth).sum((1, 2)) / area, tube.sum((1, 2)) / area
@@ -55,7 +55,7 @@ def lines(tight: Mask, tube: Mask, truth: Mask, seed: int) -> list[list[str]]:
 
 
 def picture(clip: Footage, tight: Mask, tube: Mask, truth: Mask) -> np.ndarray:
-    """Frames over the clip with the outlines of the true mask (green), the found one (red) and the tube (yellow)."""
+    """Draws frames with the outlines of the true mask (green), the found one (red) and the tube (yellow)."""
     shown = np.linspace(0, len(truth) - 1, 12).round().astype(int)
     cells = []
     for index in shown:

@@ -1,15 +1,15 @@
-"""Long clips: do colours drift, do seams show, and how much memory does it take?
+"""Measures colour drift, seams and memory on long clips.
 
-    python -m benchmarks.long [--tests NAME ...] [--steps N] [--work FOLDER] [--page docs/long.md]
+    python -m benchmarks.long [--tests NAME ...] [--steps N] [--work FOLDER] [--page docs/long-clips-and-files.md]
 
-still    300 frames of a textured thing that stands still: drift of its colours from the first window to the last
-moving   100 frames of a thing that moves: quality against the true edit, and the seams
+still    300 frames of a textured object that stands still: drift of its colours from the first window to the last
+moving   100 frames of a moving object: quality against the true edit, and the seams
 memory   60 and 300 frames of one kind: peak memory of each
-hd       600 frames of 1920x1080 with a small edit: peak memory; hardly trained, and sampled in few steps, for neither
-         changes the memory that is taken
+hd       600 frames of 1920x1080 with a small edit: peak memory, with few training and sampling steps, since their
+         number does not change the peak
 hd-auto  the same with the automatic mask
 
-Each edit runs in a process of its own, on a file. Results are kept, so the run can be stopped and continued.
+Each edit runs in its own process, on a file. Results are kept, so the run can be stopped and continued.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from loraedit.video import open_footage, write_footage, write_image
 
 FPS = Fraction(25)
 NOISE = 2.0
-"""Standard deviation of the sensor noise that is added, in grey levels."""
+"""Standard deviation of the added sensor noise, in grey levels."""
 
 
 # ---- clips -------------------------------------------------------------------------------------------------------
@@ -54,7 +54,7 @@ def noisy(image: Image, index: int) -> Image:
 
 
 def write_still(folder: Path, frames: int) -> dict[str, Any]:
-    """A thing that stands still under sensor noise, while a disc goes by behind it."""
+    """Writes a clip of an object that stands still under sensor noise, while a disc passes behind it."""
     case = make_case("recolour", 1, 2, 192, 192)
     box = box_of(case.mask[:1])
 
@@ -69,14 +69,14 @@ def write_still(folder: Path, frames: int) -> dict[str, Any]:
 
 
 def write_moving(folder: Path, frames: int) -> dict[str, Any]:
-    """A case of the benchmark, slowly."""
+    """Writes a case of the benchmark in slow motion."""
     case = make_case("turning", 0, frames, 192, 192)
     clips = (iter([noisy(frame, index) for index, frame in enumerate(each)]) for each in (case.source, case.truth))
     return write_clips(folder, *clips, case.region, box_of(case.mask))
 
 
 def write_hd(folder: Path, frames: int) -> dict[str, Any]:
-    """A case of the benchmark, small in a large picture."""
+    """Writes a case of the benchmark, small in a large picture."""
     case = make_case("recolour", 3, 60, 180, 180)
     ground = cv2.resize(np.random.default_rng(3).integers(0, 256, (27, 48, 3), np.uint8), (1920, 1080))
     y, x = 400, 800
@@ -97,7 +97,7 @@ def write_clips(
     folder: Path, source: Iterator[Image], truth: Iterator[Image], region: Mask | None,
     box: tuple[int, int, int, int], suffix: str = ".mkv",
 ) -> dict[str, Any]:  # fmt: skip
-    """Source, edited first frame, and what is known of them."""
+    """Writes source, edited first frame and truth, and returns what is known of them."""
     first = next(truth)
     write_image(folder / "edited.png", first)
     write_footage(folder / f"source{suffix}", source, FPS)
@@ -112,7 +112,7 @@ def write_clips(
 
 
 def box_of(mask: Mask) -> tuple[int, int, int, int]:
-    """x0, y0, x1, y1 round all of a mask."""
+    """Returns the bounding box of a mask over all frames: x0, y0, x1, y1."""
     ys, xs = np.flatnonzero(mask.any((0, 2))), np.flatnonzero(mask.any((0, 1)))
     return int(xs[0]), int(ys[0]), int(xs[-1]) + 1, int(ys[-1]) + 1
 
@@ -126,7 +126,7 @@ WRITERS: dict[str, Callable[[Path, int], dict[str, Any]]] = {
 
 
 def carry_out(kind: str, frames: int, mask: str, steps: int, work: Path) -> dict[str, Any]:
-    """Edit a clip, and say what it took."""
+    """Edits a clip, and returns the memory and time that it took."""
     import torch
 
     import loraedit
@@ -162,7 +162,7 @@ def in_own_process(function: Callable[..., Any], *arguments: Any) -> Any:
 
 
 def edited(kind: str, frames: int, mask: str, steps: int, work: Path) -> dict[str, Any]:
-    """What an edit took, from disk or now."""
+    """Returns the memory and time of an edit, from disk or measured now."""
     path = work / f"{kind}-{frames}" / f"took-{mask}-{steps}.json"
 
     def make() -> dict[str, Any]:
@@ -182,13 +182,13 @@ def lab(frame: Image) -> NDArray[np.float32]:
 
 
 def drift(frames: Frames, region: Mask, window: int) -> float:
-    """CIE76 between the mean colours of a thing in the first window and in the last."""
+    """Returns the CIE76 difference between an object's mean colours in the first window and in the last."""
     first, last = (np.mean([lab(f)[region].mean(0) for f in part], 0) for part in (frames[:window], frames[-window:]))
     return float(np.linalg.norm(first - last))
 
 
 def worst_drift(frames: Frames, region: Mask, window: int, cell: int = 16) -> float:
-    """The same of the worst cell of the thing, 16 pixels wide: colours may drift apart and have one mean."""
+    """Returns the drift of the worst cell of 16 pixels, since opposite drifts of two cells cancel in the mean."""
     worst = 0.0
     for y in range(0, region.shape[0], cell):
         for x in range(0, region.shape[1], cell):
@@ -200,15 +200,15 @@ def worst_drift(frames: Frames, region: Mask, window: int, cell: int = 16) -> fl
 
 
 def changes(frames: Frames, inside: Mask) -> NDArray[np.float64]:
-    """Mean difference of neighbouring frames inside the mask, in grey levels."""
+    """Returns the mean difference of neighbouring frames inside the mask, in grey levels."""
     pairs = zip(frames[1:], frames[:-1], inside[1:], strict=True)
     return np.array([np.abs(a.astype(int) - b)[plane].mean() for a, b, plane in pairs])
 
 
 def seams(frames: Frames, truth: Frames, inside: Mask, borders: list[range]) -> dict[str, str]:
-    """How much changes from frame to frame at the borders of segments, as a share of what does elsewhere (the median).
+    """Returns the change between frames at the borders of segments, relative to the median change elsewhere.
 
-    A thing does not move at one speed, so each change is measured against that of the true edit.
+    Objects do not move at constant speed, so each change is first divided by that of the true edit.
     """
     share = changes(frames, inside) / changes(truth, inside)
     at = sorted({index for border in borders for index in border})
@@ -217,14 +217,14 @@ def seams(frames: Frames, truth: Frames, inside: Mask, borders: list[range]) -> 
     each = [float(share[border].mean()) / usual for border in borders]
     low, high = np.percentile(elsewhere, (5, 95)) / usual
     return {
-        "change over a border": f"{min(each):.3f} to {max(each):.3f} of the usual ({len(each)} borders)",
+        "change over a border": f"{min(each):.3f} to {max(each):.3f} of the median ({len(each)} borders)",
         "change of single frames at borders": f"{share[at].min() / usual:.3f} to {share[at].max() / usual:.3f}",
         "change of 90 % of the frames elsewhere": f"{low:.3f} to {high:.3f}",
     }
 
 
 def segment_borders(frames: int) -> tuple[list[range], int]:
-    """Where one segment hands over to the next (indices of the earlier frames), and how long the first one is."""
+    """Returns where segments meet (indices of the earlier frames), and the length of the first segment."""
     from loraedit.families.card import NANO, read_card
     from loraedit.job.segments import split
 
@@ -235,7 +235,7 @@ def segment_borders(frames: int) -> tuple[list[range], int]:
 
 
 def measures(kind: str, frames: int, steps: int, work: Path) -> dict[str, str]:
-    """Drift, seams and quality of an edit that was made."""
+    """Returns drift, seams and quality of a finished edit."""
     from loraedit.evaluate.metrics import psnr
 
     folder = work / f"{kind}-{frames}"

@@ -1,12 +1,11 @@
-"""How good masks made from an edit alone are: on the cases of the propagation benchmark.
+"""Measures the quality of automatic masks on the cases of the propagation benchmark.
 
     python -m benchmarks.masks [--edit] [--kinds KIND ...] [--work FOLDER] [--page docs/masks.md]
 
-Covered is the share of truly changed pixels that the mask holds, area the size of the mask over that of the true box.
-With --edit the first case of each kind is edited too, with the true box as its mask and with the mask made from the
-edit. Both results are compared with the truth in the same places, in all frames but the first: where the edited thing
-is seen, and in the whole true box. Edits are kept, by the mask they were made with, so the run can be stopped and
-continued.
+Covered is the share of truly changed pixels inside the mask; area is the size of the mask relative to the true box.
+With --edit, the first case of each kind is also edited, once with the true box as its mask and once with the automatic
+mask. Both results are compared with the truth in the same places, in all frames but the first: where the edited object
+is visible, and in the whole true box. Edits are kept by their mask, so the run can be stopped and continued.
 """
 
 from __future__ import annotations
@@ -32,19 +31,19 @@ from loraedit.tracking import mask_from_edit
 from loraedit.types import Clip, Frames, Mask
 
 ALLOWED_DB = 0.5
-"""How much worse an edit may be with a mask that cost no work."""
+"""How much worse an edit with an automatic mask may be."""
 
 
 # ---- masks -------------------------------------------------------------------------------------------------------
 
 
 def made_mask(case: Case) -> Mask:
-    """The mask made from a case's edited first frame."""
+    """Returns the automatic mask of a case's edited first frame."""
     return np.stack(list(mask_from_edit(Clip(case.source, Fraction(10)), {0: case.truth[0]})))
 
 
 def measure(case: Case) -> tuple[float, float]:
-    """Share of the changed pixels that the mask covers, and its area over the true box's."""
+    """Returns the share of changed pixels that the mask covers, and its area relative to the true box."""
     mask = made_mask(case)
     changed = (case.source != case.truth).any(-1)
     return float(mask[changed].mean()), float(mask.sum() / case.mask.sum())
@@ -54,7 +53,7 @@ COVER = ("kind", "covered, mean", "covered, worst", "area, mean", "area, worst")
 
 
 def cover_lines(kinds: list[str]) -> Iterator[list[str]]:
-    """A line for each kind of case, and one for all."""
+    """Yields a row for each kind of case, and one for all."""
     figures: list[tuple[float, float]] = []
     for kind in kinds:
         for number in range(PER_KIND):
@@ -73,13 +72,13 @@ def cover_line(name: str, figures: list[tuple[float, float]]) -> list[str]:
 
 
 def quality(case: Case, frames: Frames) -> dict[str, float]:
-    """PSNR of an edit to the truth in dB, by where it is measured."""
+    """Returns the PSNR of an edit to the truth in dB, by where it is measured."""
     places = {"thing": case.region, "box": case.mask}
     return {name: metrics.psnr(frames[1:], case.truth[1:], place[1:]) for name, place in places.items()}
 
 
 def edited(case: Case, mask: Mask, made: bool, work: Path) -> dict[str, float]:
-    """The quality of an edit, from disk or now."""
+    """Returns the quality of an edit, from disk or measured now."""
     path = work / f"{case.name}-{result_key(code_of(__file__), mask.shape, np.packbits(mask).tobytes())}.json"
 
     def make() -> dict[str, float]:
@@ -91,13 +90,13 @@ def edited(case: Case, mask: Mask, made: bool, work: Path) -> dict[str, float]:
 
 
 EDITS = (
-    "case", "the thing, true box (dB)", "the thing, made mask", "in the box, true box (dB)", "in the box, made mask",
-    "within",
+    "case", "object, true box (dB)", "object, automatic mask",
+    "in the box, true box (dB)", "in the box, automatic mask", "within",
 )  # fmt: skip
 
 
 def edit_lines(kinds: list[str], work: Path) -> Iterator[list[str]]:
-    """A line for the first case of each kind, and one for their means."""
+    """Yields a row for the first case of each kind, and one for their means."""
     rows = []
     for kind in kinds:
         case = make_case(kind, 0)

@@ -1,12 +1,13 @@
-"""What it costs to edit two things at once: a clip with two things, edited together and each alone.
+"""Measures what it costs to edit two objects at once: a clip with two objects, edited together and each alone.
 
-    python -m benchmarks.objects [--cases N] [--work FOLDER] [--set NAME=VALUE ...] [--page docs/masks.md]
+    python -m benchmarks.objects [--cases N] [--work FOLDER] [--set NAME=VALUE ...]
+        [--page docs/references-and-objects.md]
 
-A case is one of the kind ``two`` of the propagation benchmark, with the other thing recoloured too. Each thing is an
-object with its own mask and, for the last frame, its own reference. Quality is PSNR to the truth in the thing's region
-less the other's mask, frames after the first; together it should be within 0.5 dB of alone. The largest difference to
-the source outside both masks should be 0. Bleeding would show as a region nearer to the other thing's colours
-together than alone; given is the mean distance to the nearest of them, in grey levels. Results are kept, so the run can
+A case is one of the kind ``two`` of the propagation benchmark, with the second object recoloured too. Each object has
+its own mask and its own reference for the last frame. Quality is the PSNR to the truth in the object's region without
+the other mask, in the frames after the first; together it should be within 0.5 dB of alone. The largest difference to
+the source outside both masks should be 0. Bleeding would bring a region nearer to the other object's colours together
+than alone; the table shows the mean distance to the nearest of them, in grey levels. Results are kept, so the run can
 be stopped and continued.
 """
 
@@ -32,18 +33,18 @@ from loraedit.masks.shaping import box_regions
 from loraedit.types import Frames, Image, Mask
 
 ALLOWED_DB = 0.5
-"""How much worse a thing may be together than alone."""
+"""How much worse an object may be together than alone."""
 
 
 @dataclass(frozen=True)
 class Thing:
-    """One of the things that are edited.
+    """Describes one of the edited objects.
 
     Attributes:
-        name: which one.
-        truth: the clip with this thing alone edited, uint8 ``[F, H, W, 3]``.
+        name: its name.
+        truth: the clip with only this object edited, uint8 ``[F, H, W, 3]``.
         mask: the loose edit mask, bool ``[F, H, W]``.
-        region: where the edited thing is seen, bool ``[F, H, W]``.
+        region: where the edited object is visible, bool ``[F, H, W]``.
     """
 
     name: str
@@ -53,7 +54,7 @@ class Thing:
 
 
 def two_things(number: int, frames: int = 17, side: int = 128) -> tuple[Frames, Frames, list[Thing]]:
-    """The source, the truth with both things edited, and the things."""
+    """Returns the source, the truth with both objects edited, and the objects."""
     case = make_case("two", number, frames, side, side)
     before, after = scenes("two", number, frames)
     other = 1 - before.edited_thing
@@ -71,7 +72,7 @@ def two_things(number: int, frames: int = 17, side: int = 128) -> tuple[Frames, 
 
 
 def edit(source: Frames, first: Image, things: list[Thing], settings: dict[str, Any]) -> Frames:
-    """The clip with things edited as objects."""
+    """Edits the clip with the given objects."""
     last = len(source) - 1
     objects = [{"name": each.name, "mask": each.mask, "references": {last: each.truth[last]}} for each in things]
     frames: Frames = loraedit.edit(source, first, objects=objects, **settings).clip.frames  # type: ignore[attr-defined]
@@ -79,7 +80,7 @@ def edit(source: Frames, first: Image, things: list[Thing], settings: dict[str, 
 
 
 def likeness(frames: Frames, region: Mask, colours: Image) -> float:
-    """How near the pixels of a region come to any of some colours ``[N, 3]``: mean distance in grey levels."""
+    """Returns the mean distance of a region's pixels to the nearest of some colours ``[N, 3]``, in grey levels."""
     seen = frames[region].astype(np.float32)
     palette = np.unique(colours // 16, axis=0).astype(np.float32) * 16 + 8
     nearest = [np.abs(part[:, None] - palette).mean(-1).min(1) for part in np.array_split(seen, len(seen) // 512 + 1)]
@@ -87,7 +88,7 @@ def likeness(frames: Frames, region: Mask, colours: Image) -> float:
 
 
 def rows_of(number: int, settings: dict[str, Any]) -> list[dict[str, Any]]:
-    """Figures for each thing of a case."""
+    """Returns the figures of each object of a case."""
     source, truth, things = two_things(number)
     together = edit(source, truth[0], things, settings)
     outside = float(metrics.outside_difference(together, source, things[0].mask | things[1].mask))
@@ -104,17 +105,17 @@ def rows_of(number: int, settings: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def kept_rows(number: int, settings: dict[str, Any], work: Path) -> list[dict[str, Any]]:
-    """The figures of a case, from disk or now."""
+    """Returns the figures of a case, from disk or measured now."""
     path = work / f"{number}-{result_key(code_of(__file__), number, settings)}.json"
     rows: list[dict[str, Any]] = kept(path, lambda: rows_of(number, settings))
     return rows
 
 
-HEAD = ("case", "thing", "together (dB)", "alone (dB)", "difference", "to the other's colours", "outside", "within")
+HEAD = ("case", "object", "together (dB)", "alone (dB)", "difference", "to the other's colours", "outside", "within")
 
 
 def line(row: dict[str, Any]) -> list[str]:
-    """A line of the table."""
+    """Returns a row of the table."""
     change = row["together"] - row["alone"]
     near = f"{row['bleed_together']:.2f} (alone {row['bleed_alone']:.2f})"
     figures = f"{row['together']:.2f}", f"{row['alone']:.2f}", f"{change:+.2f}", near, f"{row['outside']:.0f}"

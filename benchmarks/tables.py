@@ -1,4 +1,4 @@
-"""Sections and tables in a page of the documentation, made anew by the run that measures them."""
+"""Replaces measured sections and tables in the pages of the documentation."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ __all__ = ["put_section", "put_table", "sections"]
 
 
 def put_table(page: Path, name: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Replace what stands between ``<!-- begin NAME ... -->`` and ``<!-- end NAME -->`` by a table.
+    """Replaces the text between ``<!-- begin NAME ... -->`` and ``<!-- end NAME -->`` by a table.
 
     Raises:
-        ValueError: the page has no such place.
+        ValueError: the page does not have exactly one such place.
     """
     lines = [head, ["---"] * len(head), *rows]
     _replace(page, page.read_text(encoding="utf-8"), name, "\n".join(f"| {' | '.join(line)} |" for line in lines))
 
 
 def put_section(page: Path, name: str, section: str) -> None:
-    """Likewise by Markdown; a page that has no such place gets one at its end."""
+    """Replaces the text between the marks by Markdown; adds the marks at the end of a page that has none."""
     text = page.read_text(encoding="utf-8") if page.exists() else ""
     if f"<!-- end {name} -->" not in text:
         text = f"{text.strip()}\n\n<!-- begin {name} -->\n<!-- end {name} -->\n".lstrip()
@@ -28,7 +28,7 @@ def put_section(page: Path, name: str, section: str) -> None:
 
 
 def sections(text: str) -> str:
-    """The sections of a page with their marks, for whoever writes the rest anew."""
+    """Returns the marked sections of a page, for a program that writes the rest of it."""
     return "\n\n".join(
         each[0] for each in re.finditer(r"<!-- begin (\w+)[^\n]*-->\n.*?<!-- end \1 -->", text, re.DOTALL)
     )

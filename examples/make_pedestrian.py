@@ -1,10 +1,10 @@
-"""Make the files of examples/pedestrian/ from OpenCV's sample video vtest.avi.
+"""Makes the files of examples/pedestrian/ from OpenCV's sample video vtest.avi.
 
     python examples/make_pedestrian.py PATH/TO/vtest.avi
 
-Everything is computed from the video and the constants below, so a second run writes the same pixels:
-the source clip (a fixed crop around one walking man), a loose mask that follows him, and his first and
-last frame edited by hand-placed outlines: a striped orange coat and a yellow hat.
+Everything is computed from the video and the constants below, so a second run writes the same pixels: the source clip
+(a fixed crop around one walking man), a loose mask that follows him, and his edited first and last frames. The edits
+are drawn from hand-placed outlines: a striped orange coat and a yellow hat.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ Points = list[tuple[float, float]]
 
 OUT = Path(__file__).parent / "pedestrian"
 
-# The crop, in pixels of the 768x576 video, and the moments in it.
+# The crop, in pixels of the 768x576 video, and its frames.
 LEFT, TOP, WIDTH, HEIGHT = 548, 154, 128, 192
 FIRST_FRAME, FRAMES, FPS = 60, 33, 10
 
-SCALER = 0x4 | 0x2000 | 0x40000 | 0x80000  # swscale: bicubic, full chroma, exact rounding, the same on every CPU
+SCALER = 0x4 | 0x2000 | 0x40000 | 0x80000  # swscale: bicubic, full chroma, exact rounding; the same on every CPU
 
-FOREGROUND_LEVEL = 28  # a pixel this far from the background (of 255) belongs to something that moves
+FOREGROUND_LEVEL = 28  # a pixel that differs this much from the background (of 255) belongs to a moving object
 MARGIN = 0.15  # the mask's margin on every side, as a share of the man's width
-HAT_PX = 4  # more room above, for the hat
+HAT_PX = 4  # additional margin above, for the hat
 
-SUPERSAMPLE = 8  # outlines are drawn this much larger, then averaged down
-COAT_LUMA = 64.0  # the old coat's brightest luma: at or below it a pixel is all coat
+SUPERSAMPLE = 8  # factor by which outlines are drawn larger, before they are averaged down
+COAT_LUMA = 64.0  # the brightest luma of the old coat; a pixel at or below it is coat only
 COAT = np.array([236.0, 92.0, 28.0])
 STRIPE = np.array([250.0, 232.0, 190.0])
 HAT = np.array([252.0, 208.0, 40.0])
@@ -45,12 +45,12 @@ BRIM = np.array([44.0, 84.0, 190.0])
 
 @dataclass(frozen=True)
 class Outfit:
-    """Where the clothes are in one frame, in pixels of the crop (x right, y down).
+    """Describes where the clothes are in one frame, in pixels of the crop (x right, y down).
 
     Attributes:
         frame: index in the clip.
-        coat: outline of the coat; it may be loose towards the pavement, where the luma tells coat from ground.
-        stripes: per stripe, its y in the middle of the back.
+        coat: outline of the coat; it may be loose towards the pavement, where the luma separates coat and ground.
+        stripes: y of each stripe in the middle of the back.
         stripe_px: thickness of a stripe.
         body_x: middle and half width of the back; a stripe bends up towards the sides.
         head: centre x, top y, half width and height of the hat.
@@ -94,20 +94,20 @@ LAST = Outfit(
 
 
 def decode_crops(path: Path) -> list[Bytes]:
-    """The crop of every frame of the video, ``[HEIGHT, WIDTH, 3]`` RGB."""
+    """Returns the crop of every frame of the video, ``[HEIGHT, WIDTH, 3]`` RGB."""
     with av.open(path) as container:
         frames = container.decode(video=0)
         return [to_rgb(frame)[TOP : TOP + HEIGHT, LEFT : LEFT + WIDTH] for frame in frames]
 
 
 def to_rgb(frame: av.VideoFrame) -> Bytes:
-    """A whole frame as ``[H, W, 3]`` RGB."""
+    """Converts a whole frame to ``[H, W, 3]`` RGB."""
     rgb = frame.reformat(format="rgb24", src_colorspace="ITU601", interpolation=SCALER)
     return rgb.to_ndarray().astype(np.uint8)
 
 
 def write_ffv1(path: Path, frames: list[Bytes], given: str, stored: str) -> None:
-    """Write a lossless clip; bit-exact muxing leaves out random ids and library versions."""
+    """Writes a lossless clip; bit-exact muxing leaves out random ids and library versions."""
     codec = {"level": "3", "coder": "1", "context": "1", "slices": "4", "g": str(len(frames)), "flags": "+bitexact"}
     with av.open(path, "w", container_options={"fflags": "+bitexact"}) as container:
         stream = container.add_stream("ffv1", rate=FPS, options=codec)
@@ -122,7 +122,7 @@ def write_ffv1(path: Path, frames: list[Bytes], given: str, stored: str) -> None
 
 
 def person_box(rgb: Bytes, background: Bytes) -> tuple[int, int, int, int]:
-    """Left, top, right, bottom (exclusive) of the largest thing that differs from the background."""
+    """Returns left, top, right, bottom (exclusive) of the largest region that differs from the background."""
     difference = np.abs(rgb.astype(np.int16) - background).max(axis=-1)
     moving = (difference > FOREGROUND_LEVEL).astype(np.uint8)
     moving = cv2.morphologyEx(moving, cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
@@ -133,7 +133,7 @@ def person_box(rgb: Bytes, background: Bytes) -> tuple[int, int, int, int]:
 
 
 def smooth_over_time(values: Floats, outermost: np.ufunc, radius: int = 2) -> Floats:
-    """Keep the outermost value near each frame, then average: a smooth edge that never cuts inwards by much."""
+    """Takes the outermost value near each frame, then averages: a smooth edge that hardly cuts inwards."""
     padded = np.pad(values, 2 * radius, mode="edge")
     windows = np.lib.stride_tricks.sliding_window_view(padded, 2 * radius + 1)
     extremes = outermost.reduce(windows, axis=-1)
@@ -142,7 +142,7 @@ def smooth_over_time(values: Floats, outermost: np.ufunc, radius: int = 2) -> Fl
 
 
 def follow_person(clip: list[Bytes], background: Bytes) -> list[Bytes]:
-    """One loose box mask a frame, ``[HEIGHT, WIDTH]``, 255 = edit."""
+    """Returns one loose box mask per frame, ``[HEIGHT, WIDTH]``, 255 = edit."""
     boxes = np.array([person_box(rgb, background) for rgb in clip], dtype=np.float64)
     left, top = (smooth_over_time(boxes[:, side], np.minimum) for side in (0, 1))
     right, bottom = (smooth_over_time(boxes[:, side], np.maximum) for side in (2, 3))
@@ -152,7 +152,7 @@ def follow_person(clip: list[Bytes], background: Bytes) -> list[Bytes]:
 
 
 def filled_box(left: int, top: int, right: int, bottom: int) -> Bytes:
-    """A black mask with one white box, clipped to the frame."""
+    """Returns a black mask with one white box, clipped to the frame."""
     mask = np.zeros((HEIGHT, WIDTH), np.uint8)
     mask[max(top, 0) : bottom, max(left, 0) : right] = 255
     return mask
@@ -162,31 +162,31 @@ def filled_box(left: int, top: int, right: int, bottom: int) -> Bytes:
 
 
 def luma_of(rgb: npt.NDArray[np.generic]) -> Floats:
-    """Rec. 601 luma, 0 to 255."""
+    """Returns the Rec. 601 luma, 0 to 255."""
     return np.tensordot(rgb.astype(np.float64), np.array([0.299, 0.587, 0.114]), axes=1)
 
 
 def average_down(large: Floats) -> Floats:
-    """From the supersampled canvas to the frame's own pixels."""
+    """Averages the supersampled canvas down to the frame's own pixels."""
     small: Floats = large.reshape(HEIGHT, SUPERSAMPLE, WIDTH, SUPERSAMPLE).mean(axis=(1, 3))
     return small
 
 
 def canvas() -> tuple[Floats, Floats]:
-    """The x and y of every supersample, in pixels of the crop."""
+    """Returns x and y of every supersample, in pixels of the crop."""
     y, x = np.mgrid[0 : HEIGHT * SUPERSAMPLE, 0 : WIDTH * SUPERSAMPLE] + 0.5
     return x / SUPERSAMPLE, y / SUPERSAMPLE
 
 
 def polygon_cover(points: Points) -> Floats:
-    """How much of each pixel lies in the polygon, 0 to 1."""
+    """Returns how much of each pixel lies in the polygon, 0 to 1."""
     large = np.zeros((HEIGHT * SUPERSAMPLE, WIDTH * SUPERSAMPLE), np.uint8)
     cv2.fillPoly(large, [np.rint(np.array(points) * SUPERSAMPLE).astype(np.int32)], 1)
     return average_down(large.astype(np.float64))
 
 
 def stripe_cover(outfit: Outfit) -> Floats:
-    """How much of each pixel lies in a stripe, 0 to 1; seen from above, a stripe sags in the middle of the back."""
+    """Returns how much of each pixel lies in a stripe, 0 to 1; a stripe sags in the middle of the back."""
     x, y = canvas()
     middle, half_width = outfit.body_x
     sag = 2.2 * ((x - middle) / half_width) ** 2
@@ -195,12 +195,12 @@ def stripe_cover(outfit: Outfit) -> Floats:
 
 
 def mix(below: Floats, above: Floats, cover: Floats) -> Floats:
-    """Lay one picture over another, ``cover`` 0 to 1."""
+    """Lays one picture over another, ``cover`` 0 to 1."""
     return below + cover[..., None] * (above - below)
 
 
 def recolour_coat(rgb: Floats, background: Floats, outfit: Outfit) -> Floats:
-    """Give the dark coat new colours, with its folds (its luma, stretched) and its soft outline kept."""
+    """Gives the dark coat new colours, and keeps its folds (its luma, stretched) and its soft outline."""
     luma, ground = luma_of(rgb), luma_of(background)
     opacity = np.clip((ground - luma) / (ground - COAT_LUMA), 0, 1) * (luma < ground - 12)
     solid = ((opacity > 0.97) & (polygon_cover(outfit.coat) > 0.9)).astype(np.float64)
@@ -213,7 +213,7 @@ def recolour_coat(rgb: Floats, background: Floats, outfit: Outfit) -> Floats:
 
 
 def put_on_hat(rgb: Floats, outfit: Outfit) -> Floats:
-    """Draw a knitted hat: a dome lit from above, and a turned-up brim."""
+    """Draws a knitted hat: a dome lit from above, and a turned-up brim."""
     x, y = canvas()
     centre, top, half_width, height = outfit.head
     u, v = (x - centre) / half_width, (y - top) / height  # v: 0 at the top, 1 at the brim's lower edge
@@ -227,13 +227,13 @@ def put_on_hat(rgb: Floats, outfit: Outfit) -> Floats:
 
 
 def dress(rgb: Bytes, background: Bytes, outfit: Outfit) -> Bytes:
-    """The edited frame: new coat, new hat, every other pixel as it was."""
+    """Returns the edited frame: new coat, new hat, every other pixel unchanged."""
     edited = recolour_coat(rgb.astype(np.float64), background.astype(np.float64), outfit)
     return np.rint(np.clip(put_on_hat(edited, outfit), 0, 255)).astype(np.uint8)
 
 
 def main(video: Path) -> None:
-    """Write every file of the example."""
+    """Writes every file of the example."""
     OUT.mkdir(exist_ok=True)
     crops = decode_crops(video)
     background = np.median(np.stack(crops[::5]), axis=0).astype(np.uint8)

@@ -1,1 +1,1 @@
-"""How nano, the embedded model, was made: procedural clips -> VAE -> transformer. See README.md."""
+"""Trains nano, the built-in model: procedural clips -> VAE -> transformer -> prior. See README.md."""

@@ -1,4 +1,4 @@
-"""Make nano from nothing: VAE, transformer, assembly, prior (``python -m pretrain``). Every stage resumes."""
+"""Trains nano from scratch: VAE, transformer, assembly, prior (``python -m pretrain``). Every stage resumes."""
 
 from __future__ import annotations
 

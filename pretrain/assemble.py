@@ -1,8 +1,8 @@
-"""Put the trained parts together: a checkpoint in diffusers layout, half precision, with nano's card.
+"""Assembles the trained parts to a checkpoint in diffusers layout, in half precision, with nano's card.
 
-python -m pretrain.assemble --work DIR [--start CHECKPOINT] [--out src/loraedit/nano]
+    python -m pretrain.assemble --work DIR [--start CHECKPOINT] [--out src/loraedit/nano]
 
-With a start, only the VAE is the work's own.
+With --start, only the VAE comes from DIR.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ move over a background. Faces, text and long prompts are beyond it.
 
 
 def model_card(work: Path) -> str:
-    """The card's text, its figures from the training logs."""
+    """Returns the text of the model card, with figures from the training logs."""
     vae, transformer = (
         json.loads((work / f"{name}.jsonl").read_text().splitlines()[-1]) for name in ("vae", "transformer")
     )
@@ -73,10 +73,12 @@ def model_card(work: Path) -> str:
 
 
 def assemble(work: Path, out: Path, start: Path | None = None) -> None:
-    """Write the whole checkpoint, of the transformer's averaged weights so far, then move it into place.
+    """Writes the whole checkpoint with the transformer's averaged weights so far, then moves it into place.
 
     Args:
-        start: a checkpoint whose transformer, text encoder and prior are taken instead.
+        work: the folder of the training.
+        out: the folder of the checkpoint.
+        start: a checkpoint to take transformer, text encoder and prior from instead.
     """
     tokenizer = caption_tokenizer()
     model = Nano(len(tokenizer))

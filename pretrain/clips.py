@@ -1,7 +1,7 @@
-"""Procedural clips: textured things that move, turn, scale and hide each other over still or panning backgrounds.
+"""Draws procedural clips: textured objects that move, turn, scale and hide each other over a background.
 
-A :class:`Scene` holds everything as plain arrays, so the same motion can be rendered twice with another look:
-that is an edit whose true answer is known.
+A :class:`Scene` holds everything as plain arrays, so the same motion can be rendered twice with another appearance:
+that is an edit whose true result is known.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ SHAPES = ("ball", "box", "star", "blob", "tile")
 
 @dataclass(frozen=True)
 class Part:
-    """One rigid sprite of a thing.
+    """Describes one rigid sprite of an object.
 
     Attributes:
-        texture: what covers it.
+        texture: its surface.
         alpha: silhouette, float32 ``[S, S]`` in [0, 1].
         shade: light and shadow, float32 ``[S, S]`` around 1.
-        offset: centre in the thing's own unit coordinates (x right, y down).
+        offset: centre in the object's unit coordinates (x right, y down).
         size: width and height in the same unit.
         pivot: the point, in sprite units, about which it swings.
-        swing: amplitude (radians), cycles a frame, and phase of its swing.
+        swing: amplitude (radians), cycles per frame, and phase of its swing.
         turn: turns of its texture round a vertical axis per frame; 0 is a flat sprite.
     """
 
@@ -47,7 +47,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Thing:
-    """Parts that move together. ``path`` is ``[MAX_FRAMES, 4]``: x, y, scale (of the frame's height), angle."""
+    """Holds parts that move together. ``path`` is ``[MAX_FRAMES, 4]``: x, y, scale (of the frame's height), angle."""
 
     name: str
     parts: tuple[Part, ...]
@@ -56,7 +56,7 @@ class Thing:
 
 @dataclass(frozen=True)
 class Scene:
-    """A background with its camera path ``[MAX_FRAMES, 3]`` (x, y, zoom), and things from back to front."""
+    """Holds a background, its camera path ``[MAX_FRAMES, 3]`` (x, y, zoom), and objects from back to front."""
 
     background: Image
     camera: Array
@@ -68,7 +68,7 @@ class Scene:
 
 @dataclass(frozen=True)
 class Rendered:
-    """A clip, uint8 ``[F, H, W, 3]``, and where the first thing is visible, float32 ``[F, H, W]`` in [0, 1]."""
+    """Holds a clip, uint8 ``[F, H, W, 3]``, and the visibility of the first object, float32 ``[F, H, W]``, 0 to 1."""
 
     frames: Image
     visible: Array
@@ -78,7 +78,7 @@ class Rendered:
 
 
 def silhouette(rng: Rng, shape: str, size: int = TEXTURE_SIZE) -> Array:
-    """An antialiased silhouette, float32 ``[size, size]`` in [0, 1]."""
+    """Draws an antialiased silhouette, float32 ``[size, size]`` in [0, 1]."""
     y, x = (np.mgrid[0:size, 0:size].astype(np.float32) + 0.5) / size * 2 - 1
     radius, angle = np.hypot(x, y), np.arctan2(y, x)
     if shape == "ball":
@@ -99,14 +99,14 @@ def silhouette(rng: Rng, shape: str, size: int = TEXTURE_SIZE) -> Array:
 
 
 def capsule(size: int = TEXTURE_SIZE) -> Array:
-    """A vertical rounded bar that fills its square (it is stretched by the part's size)."""
+    """Draws a vertical rounded bar that fills its square (the part's size stretches it)."""
     y, x = (np.mgrid[0:size, 0:size].astype(np.float32) + 0.5) / size * 2 - 1
     radius = (np.abs(x) ** 2.5 + np.abs(y) ** 6) ** (1 / 3)
     return np.clip((0.97 - radius) * size / 2 + 0.5, 0, 1).astype(np.float32)
 
 
 def shading(rng: Rng, size: int = TEXTURE_SIZE) -> Array:
-    """Flat half of the time, else brighter on one side as under a lamp."""
+    """Draws a shading that is flat half of the time, and brighter on one side otherwise."""
     if rng.random() < 0.5:
         return np.ones((size, size), np.float32)
     y, x = np.mgrid[0:size, 0:size].astype(np.float32) / size * 2 - 1
@@ -118,7 +118,7 @@ def shading(rng: Rng, size: int = TEXTURE_SIZE) -> Array:
 
 
 def smooth_path(rng: Rng, speed: float, wobble: float) -> Array:
-    """A smooth displacement over time, ``[MAX_FRAMES]``: a straight line plus a slow wave, 0 at frame 0."""
+    """Draws a smooth displacement over time, ``[MAX_FRAMES]``: a straight line plus a slow wave, 0 at frame 0."""
     time = np.arange(MAX_FRAMES, dtype=np.float32)
     wave = wobble * np.sin(2 * np.pi * time / rng.uniform(14, 40) + rng.uniform(0, 6.3))
     path = rng.uniform(-speed, speed) * time + wave
@@ -126,7 +126,7 @@ def smooth_path(rng: Rng, speed: float, wobble: float) -> Array:
 
 
 def thing_path(rng: Rng, size: float, upright: bool) -> Array:
-    """Position, scale and angle of a thing over time; it spends most of the clip inside the frame."""
+    """Draws position, scale and angle of an object over time; it spends most of the clip inside the frame."""
     still = rng.random() < 0.1
     speed, wobble = (0.0, 0.01) if still else (0.028, rng.uniform(0, 0.09))
     x = smooth_path(rng, speed, wobble)
@@ -144,7 +144,7 @@ def thing_path(rng: Rng, size: float, upright: bool) -> Array:
 
 
 def simple_thing(rng: Rng, photos: tuple[Image, ...], size: float) -> Thing:
-    """One silhouette with one texture; some turn round their vertical axis, some carry a second, smaller part."""
+    """Draws one silhouette with one texture; some turn round their vertical axis, some carry a smaller part."""
     shape = str(rng.choice(SHAPES))
     skin = texture(rng, photos, 0.25)
     turn = float(rng.uniform(-0.03, 0.03)) if rng.random() < 0.2 else 0.0
@@ -158,7 +158,7 @@ def simple_thing(rng: Rng, photos: tuple[Image, ...], size: float) -> Thing:
 
 
 def person(rng: Rng, photos: tuple[Image, ...], size: float) -> Thing:
-    """A walking figure of capsules: legs and arms swing, the head has its own colour, some wear a hat."""
+    """Draws a walking figure of capsules: legs and arms swing, the head has its own colour, some wear a hat."""
     coat, trousers = texture(rng, photos, 0.15), texture(rng, photos, 0.1)
     skin = Texture(np.full((TEXTURE_SIZE, TEXTURE_SIZE, 3), rng.choice([60, 120, 190, 220]), np.uint8), "skin")
     tone = np.clip(skin.image * np.array([1.0, 0.82, 0.7]), 0, 255).astype(np.uint8)
@@ -186,7 +186,7 @@ def person(rng: Rng, photos: tuple[Image, ...], size: float) -> Thing:
 
 
 def sample_scene(rng: Rng, photos: tuple[Image, ...]) -> Scene:
-    """Draw a scene: background, camera, one to three things, light and grain, with its caption."""
+    """Draws a scene with its caption: background, camera, one to three objects, light and grain."""
     ground = texture(rng, photos, 0.7, size=192)
     if rng.random() < 0.5:
         camera = np.zeros((MAX_FRAMES, 3), np.float32)
@@ -209,7 +209,7 @@ def sample_scene(rng: Rng, photos: tuple[Image, ...]) -> Scene:
 
 
 def _sprite(part: Part, frame: int, pixels: tuple[int, int]) -> Array:
-    """The part's premultiplied RGBA at its display size, float32 ``[h, w, 4]``, RGB 0 to 255."""
+    """Returns the part's premultiplied RGBA at its display size, float32 ``[h, w, 4]``, RGB 0 to 255."""
     image = part.texture.image
     if part.turn:
         side = image.shape[0]
@@ -223,7 +223,7 @@ def _sprite(part: Part, frame: int, pixels: tuple[int, int]) -> Array:
 
 
 def _placement(part: Part, pose: Array, frame: int, sprite: tuple[int, int], height: int, width: int) -> Array:
-    """The 2x3 affine from sprite pixels to frame pixels."""
+    """Returns the 2x3 affine map from sprite pixels to frame pixels."""
     x, y, scale, angle = pose
     amplitude, pace, phase = part.swing
     local = amplitude * np.sin(2 * np.pi * (pace * frame + phase))
@@ -243,7 +243,7 @@ def _placement(part: Part, pose: Array, frame: int, sprite: tuple[int, int], hei
 
 
 def _draw(thing: Thing, frame: int, height: int, width: int, cache: dict[int, Array]) -> Array:
-    """All parts of a thing in one frame: premultiplied RGBA, float32 ``[H, W, 4]``."""
+    """Draws all parts of an object in one frame: premultiplied RGBA, float32 ``[H, W, 4]``."""
     canvas = np.zeros((height, width, 4), np.float32)
     for index, part in enumerate(thing.parts):
         if part.turn or index not in cache:
@@ -258,7 +258,7 @@ def _draw(thing: Thing, frame: int, height: int, width: int, cache: dict[int, Ar
 
 
 def _ground(scene: Scene, frame: int, height: int, width: int) -> Array:
-    """The background as the camera sees it, float32 ``[H, W, 3]``; a margin of 15 % leaves room for the pan."""
+    """Draws the background as the camera sees it, float32 ``[H, W, 3]``; a margin of 15 % leaves room for the pan."""
     side = scene.background.shape[0]
     dx, dy, zoom = scene.camera[frame]
     scale = max(height, width) * 1.3 / side * np.exp(zoom)
@@ -278,7 +278,7 @@ def _ground(scene: Scene, frame: int, height: int, width: int) -> Array:
 
 
 def render(scene: Scene, frames: int, height: int, width: int, seed: int = 0) -> Rendered:
-    """Render the first ``frames`` frames. The same scene and seed give the same bytes."""
+    """Renders the first ``frames`` frames. The same scene and seed give the same bytes."""
     grain = np.random.default_rng(seed)
     caches: list[dict[int, Array]] = [{} for _ in scene.things]
     clip = np.empty((frames, height, width, 3), np.uint8)
@@ -300,7 +300,7 @@ def render(scene: Scene, frames: int, height: int, width: int, seed: int = 0) ->
 
 
 def recolour(rng: Rng, image: Image) -> Image:
-    """Turn the hue, and swap light for dark now and then; the pattern stays."""
+    """Turns the hue, and sometimes swaps light for dark; the pattern stays."""
     hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV)
     hsv[..., 0] = (hsv[..., 0].astype(int) + int(rng.integers(40, 140))) % 180
     hsv[..., 1] = np.clip(hsv[..., 1].astype(int) + 90, 0, 255)
@@ -312,11 +312,14 @@ EDITS = ("recolour", "retexture", "part", "swap")
 
 
 def edited_twin(rng: Rng, scene: Scene, photos: tuple[Image, ...], kind: str) -> Scene:
-    """The same motion with another look of the first thing.
+    """Returns a scene with the same motion in which the first object looks different.
 
     Args:
-        kind: ``recolour`` turns the hue of every part, ``retexture`` gives every part's look a new texture, ``part``
-            adds a part that changes the outline, ``swap`` puts another thing on the same path.
+        rng: generator of the change.
+        scene: the scene before the edit.
+        photos: photographs for textures.
+        kind: ``recolour`` turns the hue of every part, ``retexture`` gives every part a new texture, ``part`` adds a
+            part that changes the outline, ``swap`` puts another object on the same path.
     """
     first = scene.things[0]
     if kind == "part":
@@ -342,7 +345,7 @@ def edited_twin(rng: Rng, scene: Scene, photos: tuple[Image, ...], kind: str) ->
 
 
 def photo_pan(rng: Rng, photos: tuple[Image, ...], frames: int, height: int, width: int) -> Image:
-    """A photograph under a moving camera, or noise if there are no photographs; uint8 ``[F, H, W, 3]``."""
+    """Moves a camera over a photograph, or over noise if there are no photographs; uint8 ``[F, H, W, 3]``."""
     scene = sample_scene(rng, photos)
     ground = texture(rng, photos, 0.9, size=192).image
     if rng.random() < 0.2:

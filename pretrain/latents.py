@@ -1,6 +1,6 @@
-"""The transformer's training data: fresh clips, rendered and encoded in rounds, the last few rounds kept on disk.
+"""Makes the transformer's training data: new clips, rendered and encoded in rounds, with the last few rounds on disk.
 
-A shard holds the clips of one round and one shape. It depends on ``(round, shape)`` alone.
+A shard holds the clips of one round and one shape, and depends on ``(round, shape)`` alone.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ FRAMES_PER_LATENT = 2
 
 @dataclass(frozen=True)
 class Shape:
-    """One kind of clip: frames, height and width in pixels, and how many a round holds."""
+    """Describes one kind of clip: frames, height and width in pixels, and their number per round."""
 
     frames: int
     height: int
@@ -46,14 +46,14 @@ class Shape:
 
 
 def kept_frames(rng: np.random.Generator, frames: int) -> list[int]:
-    """Which whole frames a clip's condition keeps: the first; now and then the first and last; for stills also none."""
+    """Draws which whole frames a clip's condition keeps: the first; sometimes first and last; for stills also none."""
     if frames == 1:
         return [0] if rng.random() < 0.5 else []
     return [0, frames - 1] if rng.random() < 0.12 else [0]
 
 
 def pack_kept(kept: list[int], frames: int, height: int, width: int) -> Tensor:
-    """Wan's mask channels for whole kept frames, ``[2, f, h, w]`` bool; 1 = keep."""
+    """Returns Wan's mask channels for whole kept frames, ``[2, f, h, w]`` bool; 1 = keep."""
     line = torch.zeros(frames, dtype=torch.bool)
     line[kept] = True
     line = torch.cat([line[:1].repeat(FRAMES_PER_LATENT), line[1:]]).view(-1, FRAMES_PER_LATENT).T
@@ -61,21 +61,21 @@ def pack_kept(kept: list[int], frames: int, height: int, width: int) -> Tensor:
 
 
 def condition_clip(clip: Image, kept: list[int]) -> Image:
-    """The kept frames, mid grey elsewhere."""
+    """Returns the kept frames, with mid grey elsewhere."""
     masked = np.full_like(clip, 128)
     masked[kept] = clip[kept]
     return masked
 
 
 def normalise(vae: AutoencoderKLWan, latents: Tensor) -> Tensor:
-    """Latents to zero mean and unit variance by the VAE's own statistics."""
+    """Normalises latents to zero mean and unit variance with the VAE's own statistics."""
     mean, std = (torch.tensor(v).view(1, -1, 1, 1, 1) for v in (vae.config.latents_mean, vae.config.latents_std))
     return (latents - mean) / std
 
 
 @torch.no_grad()
 def make_shard(vae: AutoencoderKLWan, tokenizer: PreTrainedTokenizerFast, seed: int, shape: Shape) -> dict[str, Tensor]:
-    """Render and encode one shard: target, condition, mask, object weight and caption ids."""
+    """Renders and encodes one shard: target, condition, mask, object weight and caption ids."""
     bank = photos()
     targets, conditions, masks, objects, captions = [], [], [], [], []
     h, w = shape.height // 4, shape.width // 4
@@ -104,7 +104,7 @@ def make_shard(vae: AutoencoderKLWan, tokenizer: PreTrainedTokenizerFast, seed: 
 def load_shard(
     folder: Path, vae: AutoencoderKLWan, tokenizer: PreTrainedTokenizerFast, seed: int, shape: Shape
 ) -> dict[str, Tensor]:
-    """The shard from disk, or made now and written there."""
+    """Reads a shard from disk, or makes it and writes it there."""
     path = folder / f"{seed:05d}-{shape.name}-{shape.clips}.safetensors"
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""The optimiser of both pretrainings: Muon on matrices and filters, AdamW on the rest.
+"""Implements the optimiser of both pretrainings: Muon on matrices and filters, AdamW on the rest.
 
 Muon (Keller Jordan, 2024) orthogonalises the momentum of a weight matrix by a Newton-Schulz iteration. Filters are
 taken as matrices ``[out, in * kernel]``.
@@ -15,7 +15,7 @@ __all__ = ["Ema", "build_optimizers", "set_learning_rate"]
 
 
 def orthogonalise(matrices: Tensor, steps: int = 5) -> Tensor:
-    """Nearest semi-orthogonal matrices of ``[N, rows, columns]``, roughly: singular values come close to 1."""
+    """Approximates the nearest semi-orthogonal matrices of ``[N, rows, columns]``: singular values come close to 1."""
     a, b, c = 3.4445, -4.7750, 2.0315
     x = (matrices / (matrices.norm(dim=(1, 2), keepdim=True) + 1e-7)).bfloat16()
     transposed = x.shape[1] > x.shape[2]
@@ -27,14 +27,14 @@ def orthogonalise(matrices: Tensor, steps: int = 5) -> Tensor:
 
 
 class Muon(torch.optim.Optimizer):
-    """Momentum, orthogonalised; the update's root mean square is that of AdamW (0.2), so rates carry over."""
+    """Steps along the orthogonalised momentum, scaled to the root mean square of an AdamW update (0.2)."""
 
     def __init__(self, params: list[Tensor], lr: float, momentum: float = 0.95, weight_decay: float = 0.0) -> None:
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]  # noqa: ARG002 (torch's signature)
-        """One update of every parameter that has a gradient; matrices of one shape go through as one batch."""
+        """Updates every parameter that has a gradient; matrices of one shape form one batch."""
         for group in self.param_groups:
             shapes: dict[torch.Size, list[Tensor]] = {}
             for parameter in group["params"]:
@@ -47,7 +47,7 @@ class Muon(torch.optim.Optimizer):
                     parameter.add_(update.view_as(parameter), alpha=-group["lr"] * 0.2 * max(shape) ** 0.5)
 
     def _momentum(self, parameter: Tensor, momentum: float) -> Tensor:
-        """Nesterov's look-ahead gradient as a matrix."""
+        """Returns Nesterov's look-ahead gradient as a matrix."""
         state = self.state[parameter]
         if not state:
             state["momentum"] = torch.zeros_like(parameter)
@@ -56,7 +56,7 @@ class Muon(torch.optim.Optimizer):
 
 
 def build_optimizers(model: nn.Module, lr: float, weight_decay: float) -> list[torch.optim.Optimizer]:
-    """Muon for matrices and filters inside the network; AdamW for embeddings, norms, biases and the last layer."""
+    """Builds Muon for inner matrices and filters, and AdamW for embeddings, norms, biases and the last layer."""
     matrices, rest = [], []
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
@@ -68,14 +68,14 @@ def build_optimizers(model: nn.Module, lr: float, weight_decay: float) -> list[t
 
 
 def set_learning_rate(optimizers: list[torch.optim.Optimizer], lr: float) -> None:
-    """Set one rate for all parameters."""
+    """Sets one rate for all parameters."""
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["lr"] = lr
 
 
 class Ema:
-    """An exponential moving average of the weights; its horizon grows with the step, up to ``1 / (1 - decay)``."""
+    """Keeps an exponential moving average of the weights; its horizon grows with the step to ``1 / (1 - decay)``."""
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.decay = decay
@@ -83,7 +83,7 @@ class Ema:
 
     @torch.no_grad()
     def update(self, model: nn.Module, step: int) -> None:
-        """Move the average towards the model's present weights."""
+        """Moves the average towards the model's present weights."""
         decay = min(self.decay, (1 + step) / (10 + step))
         for name, value in model.state_dict().items():
             self.weights[name].lerp_(value, 1 - decay)

@@ -1,4 +1,4 @@
-"""Where the photographs come from: packages whose licences allow it. See README.md for the list."""
+"""Finds photographs in packages whose licences allow their use. See README.md for the list."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ OPENCV_SAMPLES = Path("/usr/share/doc/opencv-doc/examples/data")
 
 
 def photo_folders() -> tuple[Path, ...]:
-    """Folders of opencv-doc (``OPENCV_SAMPLES`` overrides its place), scikit-image and scikit-learn."""
+    """Returns the folders of opencv-doc (``OPENCV_SAMPLES`` overrides its place), scikit-image and scikit-learn."""
     folders = [Path(os.environ.get("OPENCV_SAMPLES", OPENCV_SAMPLES))]
     for package, folder in (("skimage", "data"), ("sklearn", "datasets/images")):
         spec = importlib.util.find_spec(package)
@@ -31,5 +31,5 @@ def photo_folders() -> tuple[Path, ...]:
 
 @lru_cache(maxsize=1)
 def photos() -> tuple[Image, ...]:
-    """All photographs."""
+    """Loads all photographs."""
     return load_photos(photo_folders())

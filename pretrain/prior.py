@@ -1,11 +1,11 @@
-"""Train a prior: the LoRA from which every fit of a base model starts.
+"""Trains a prior: the LoRA from which every fit of a base model starts.
 
     python -m pretrain.prior --model FOLDER --work DIR [--clips N] [--steps N]
 
-A base model does not read masks inside a frame; what it takes to read one, and to make use of what is shown inside it,
-is the same for every clip. So it is learned once, over many procedural edits whose true answer is known: from the
-edited first frame, the source around the mask and the carried first frame inside it, make the edited clip. The result
-lies in ``FOLDER/prior``, one LoRA for each transformer. The training is the package's own. Resumes from DIR.
+A base model does not read masks inside a frame. Reading a mask, and using what is shown inside it, is the same task for
+every clip. The prior learns it once, over many procedural edits whose true result is known: it generates the edited
+clip from the edited first frame, the source around the mask, and the carried first frame inside the mask. The result
+is written to ``FOLDER/prior``, one LoRA per transformer. Training uses the package's own loop, and resumes from DIR.
 """
 
 from __future__ import annotations
@@ -43,22 +43,22 @@ PRIOR_CLIPS, PRIOR_SIZE = 3000, (17, 64, 64)
 PRIOR_TRAINING = TrainSettings(steps=1500, batch_size=8, rank=16, lr=2e-3, edit_weight=4.0)
 CHUNK = 50
 GREY_SHARE = 0.25
-"""How many samples show nothing inside the mask, as in the paper."""
+"""Share of samples that show nothing inside the mask, as in the paper."""
 PLAIN_SHARE = 0.15
-"""How many samples are no edit at all, but the source itself, as in the fit of a clip."""
+"""Share of samples without an edit, whose target is the source itself, as in the fit of a clip."""
 
 
 # ---- edits with a known answer -----------------------------------------------------------------------------------
 
 
 def loose_mask(rng: np.random.Generator, visible: Weights) -> Mask:
-    """A mask as users draw them: boxes, or the outline grown by a few pixels."""
+    """Draws a mask as users do: boxes, or the outline grown by a few pixels."""
     tight = visible > 0.02
     return box_regions(tight, 0.1) if rng.random() < 0.5 else dilate(tight, float(rng.uniform(2, 8)))
 
 
 def make_edit(index: int, frames: int, height: int, width: int, bank: tuple[Image, ...]) -> dict[str, Tensor]:
-    """One edit as uint8 and bool arrays; it depends on its index and shape alone."""
+    """Returns one edit as uint8 and bool arrays; it depends on its index and shape alone."""
     for attempt in range(1000):
         rng = np.random.default_rng((41, index, attempt))
         scene = sample_scene(rng, bank)
@@ -76,7 +76,7 @@ def make_edit(index: int, frames: int, height: int, width: int, bank: tuple[Imag
 
 
 def edits(work: Path, count: int, frames: int, height: int, width: int) -> Iterator[dict[str, Tensor]]:
-    """All edits, from disk in chunks or made now."""
+    """Yields all edits, read from disk in chunks or made now."""
     bank = photos()
     for start in track(range(0, count, CHUNK), "edits"):
         path = work / "edits" / f"{frames}x{height}x{width}-{start:06d}.safetensors"
@@ -88,7 +88,7 @@ def edits(work: Path, count: int, frames: int, height: int, width: int) -> Itera
 
 
 def to_sample(edit: dict[str, Tensor], index: int) -> Sample:
-    """An edit as a sample: the condition as at inference, the truth as target."""
+    """Converts an edit to a sample: the condition as at inference, the truth as target."""
     rng = np.random.default_rng((43, index))
     source, truth, carried = (to_float(edit[name].numpy()) for name in ("source", "truth", "carried"))
     trust = edit["trust"].numpy().astype(np.float32) / 255
@@ -102,7 +102,7 @@ def to_sample(edit: dict[str, Tensor], index: int) -> Sample:
 
 
 def encoded(family: Family, samples: list[Sample], path: Path, device: torch.device) -> list[Encoded]:
-    """Samples as the model takes them, kept on disk in half precision."""
+    """Encodes samples for the model, and keeps them on disk in half precision."""
     if not path.exists():
         with training_precision(device):
             together = batch(family.encode(samples, device, no_step))
@@ -112,7 +112,7 @@ def encoded(family: Family, samples: list[Sample], path: Path, device: torch.dev
 
 
 def train_prior(folder: Path, work: Path, clips: int, size: tuple[int, int, int], settings: TrainSettings) -> None:
-    """Make the edits, encode them, and train one LoRA for each transformer."""
+    """Makes the edits, encodes them, and trains one LoRA for each transformer."""
     card = read_card(folder)
     family, device, model_key = open_family(card), find_device(None), card.fingerprint()
     family.resources = Resources(checkpointing=device.type != "cpu", compile_blocks=True)

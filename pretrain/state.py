@@ -1,4 +1,4 @@
-"""Pretraining state on disk: saved often and whole, so that a stop at any moment costs minutes only."""
+"""Saves pretraining state often and atomically, so that a stop at any moment costs only minutes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["append_log", "load_state", "save_state"]
 
 
 def save_state(path: Path, step: int, model: nn.Module, ema: Ema, optimizers: list[torch.optim.Optimizer]) -> None:
-    """Write weights, average, optimiser state and step; the old file stays until the new one is whole."""
+    """Writes weights, average, optimiser state and step; the old file stays until the new one is complete."""
     tensors: dict[str, Tensor] = {f"model.{k}": v for k, v in model.state_dict().items()}
     tensors |= {f"ema.{k}": v for k, v in ema.weights.items()}
     for index, optimizer in enumerate(optimizers):
@@ -29,7 +29,7 @@ def save_state(path: Path, step: int, model: nn.Module, ema: Ema, optimizers: li
 
 
 def load_state(path: Path, model: nn.Module, ema: Ema, optimizers: list[torch.optim.Optimizer]) -> int:
-    """Restore what :func:`save_state` wrote and return the step; 0 if there is nothing to restore."""
+    """Restores what :func:`save_state` wrote and returns the step; 0 if there is nothing to restore."""
     if not path.exists():
         return 0
     with safe_open(path, "pt") as file:
@@ -48,7 +48,7 @@ def load_state(path: Path, model: nn.Module, ema: Ema, optimizers: list[torch.op
 
 
 def append_log(path: Path, **row: Any) -> None:
-    """Add one JSON line to the log and show it."""
+    """Adds one JSON line to the log and prints it."""
     line = json.dumps(row)
     print(line, flush=True)
     with path.open("a") as file:

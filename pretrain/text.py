@@ -1,4 +1,4 @@
-"""Nano's tokenizer and text encoder: a byte-level vocabulary over the captions, and a two-layer UMT5."""
+"""Builds nano's tokenizer and text encoder: a byte-level vocabulary over the captions, and a two-layer UMT5."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TEXT_TOKENS = 32
 
 
 def build_tokenizer(captions: Iterable[str]) -> PreTrainedTokenizerFast:
-    """A byte-level BPE: caption words are one token each, anything else falls back to bytes."""
+    """Builds a byte-level BPE in which caption words are one token each, and anything else falls back to bytes."""
     tokenizer = Tokenizer(models.BPE(unk_token=None))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
     tokenizer.decoder = decoders.ByteLevel()
@@ -28,7 +28,7 @@ def build_tokenizer(captions: Iterable[str]) -> PreTrainedTokenizerFast:
 
 
 def build_text_encoder(vocabulary: int) -> UMT5EncoderModel:
-    """A fresh encoder of 64 channels."""
+    """Builds an untrained encoder of 64 channels."""
     return UMT5EncoderModel(
         UMT5Config(
             vocab_size=vocabulary, d_model=TEXT_DIM, d_kv=16, d_ff=128, num_layers=2, num_heads=4, dropout_rate=0.0,
@@ -38,14 +38,14 @@ def build_text_encoder(vocabulary: int) -> UMT5EncoderModel:
 
 
 def embed(encoder: UMT5EncoderModel, ids: Tensor) -> Tensor:
-    """Embeddings ``[B, TEXT_TOKENS, TEXT_DIM]`` of padded ids; padding is zero, as in Wan's own pipeline."""
+    """Returns embeddings ``[B, TEXT_TOKENS, TEXT_DIM]`` of padded ids; padding is zero, as in Wan's own pipeline."""
     mask = ids.ne(0)
     hidden: Tensor = encoder(ids, mask.long()).last_hidden_state
     return hidden * mask[..., None]
 
 
 def to_ids(tokenizer: PreTrainedTokenizerFast, captions: list[str]) -> Tensor:
-    """Padded token ids, int64 ``[B, TEXT_TOKENS]``."""
+    """Returns padded token ids, int64 ``[B, TEXT_TOKENS]``."""
     batch = tokenizer(captions, padding="max_length", max_length=TEXT_TOKENS, truncation=True, return_tensors="pt")
     ids: Tensor = batch.input_ids
     return ids.to(torch.int64)

@@ -1,6 +1,6 @@
-"""Textures for the procedural clips: palettes, patterns, noise and photographs.
+"""Draws textures for the procedural clips: palettes, patterns, noise and photographs.
 
-Everything takes an explicit ``numpy.random.Generator`` and returns uint8 RGB ``[S, S, 3]``.
+Every function takes an explicit ``numpy.random.Generator``; textures are uint8 RGB ``[S, S, 3]``.
 """
 
 from __future__ import annotations
@@ -28,26 +28,26 @@ COLOUR_NAMES = {
 
 @dataclass(frozen=True)
 class Texture:
-    """A square of colour with the words that describe it."""
+    """Holds a square of colour with the words that describe it."""
 
     image: Image
     words: str
 
 
 def colour_name(rgb: NDArray[np.floating] | Image) -> str:
-    """The name of the nearest of twelve basic colours."""
+    """Returns the name of the nearest of twelve basic colours."""
     mean = np.asarray(rgb, dtype=np.float32).reshape(-1, 3).mean(0)
     return min(COLOUR_NAMES, key=lambda name: float(np.square(mean - COLOUR_NAMES[name]).sum()))
 
 
 def random_colour(rng: Rng) -> NDArray[np.float32]:
-    """A colour drawn in HSV, so that vivid ones are as common as dull ones; float32 RGB, 0 to 255."""
+    """Draws a colour in HSV, so that vivid ones are as common as dull ones; float32 RGB, 0 to 255."""
     hsv = np.array([[[rng.integers(180), 255 * rng.beta(1.6, 1.2), 255 * rng.beta(2.0, 1.2)]]]).astype(np.uint8)
     return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)[0, 0].astype(np.float32)
 
 
 def palette(rng: Rng, count: int) -> NDArray[np.float32]:
-    """Colours that differ from each other, float32 ``[count, 3]``."""
+    """Draws colours that differ from each other, float32 ``[count, 3]``."""
     colours = [random_colour(rng)]
     while len(colours) < count:
         colour = random_colour(rng)
@@ -57,7 +57,7 @@ def palette(rng: Rng, count: int) -> NDArray[np.float32]:
 
 
 def noise(rng: Rng, size: int, octaves: int, roughness: float) -> NDArray[np.float32]:
-    """Value noise of several octaves, float32 ``[size, size]`` in [0, 1]; roughness 1 weighs all octaves alike."""
+    """Draws value noise of several octaves, float32 ``[size, size]``, 0 to 1; roughness 1 weighs octaves equally."""
     total = np.zeros((size, size), np.float32)
     for octave in range(octaves):
         cells = min(size, 3 * 2**octave)
@@ -68,20 +68,20 @@ def noise(rng: Rng, size: int, octaves: int, roughness: float) -> NDArray[np.flo
 
 
 def _blend(weight: NDArray[np.float32], colours: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Piecewise linear colour map from [0, 1] to the palette."""
+    """Maps [0, 1] to the palette, piecewise linearly."""
     stops = np.linspace(0, 1, len(colours))
     return np.stack([np.interp(weight, stops, colours[:, c]) for c in range(3)], -1).astype(np.float32)
 
 
 def _coordinates(rng: Rng, size: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Rotated unit coordinates, each ``[size, size]``, about [-0.7, 0.7]."""
+    """Returns rotated unit coordinates, each ``[size, size]``, about [-0.7, 0.7]."""
     y, x = np.mgrid[0:size, 0:size].astype(np.float32) / size - 0.5
     angle = rng.choice([0.0, np.pi / 2, rng.uniform(0, np.pi)])
     return np.cos(angle) * x + np.sin(angle) * y, np.cos(angle) * y - np.sin(angle) * x
 
 
 def _wave(rng: Rng, u: NDArray[np.float32], cycles: float) -> NDArray[np.float32]:
-    """A smooth or a hard periodic wave in [0, 1]."""
+    """Returns a smooth or a hard periodic wave in [0, 1]."""
     wave = 0.5 + 0.5 * np.sin(2 * np.pi * (cycles * u + rng.random()))
     return np.clip((wave - 0.5) * 8 + 0.5, 0, 1) if rng.random() < 0.6 else wave
 
@@ -133,7 +133,7 @@ PATTERNS = {
 
 
 def pattern_texture(rng: Rng, size: int = TEXTURE_SIZE) -> Texture:
-    """A procedural texture: a pattern, half of the time with fine noise over it as real surfaces have."""
+    """Draws a procedural texture: a pattern, half of the time with fine noise over it."""
     name = str(rng.choice(list(PATTERNS), p=[0.12, 0.1, 0.18, 0.15, 0.15, 0.18, 0.12]))
     image = PATTERNS[name](rng, size)
     if rng.random() < 0.5:
@@ -143,7 +143,7 @@ def pattern_texture(rng: Rng, size: int = TEXTURE_SIZE) -> Texture:
 
 
 def photo_texture(rng: Rng, photos: tuple[Image, ...], size: int = TEXTURE_SIZE) -> Texture:
-    """A random crop of a photograph, sometimes recoloured (channels swapped, tinted, made brighter or darker)."""
+    """Crops a photograph at random, and sometimes recolours it (channels swapped, tinted, made brighter or darker)."""
     photo = photos[int(rng.integers(len(photos)))]
     side = int(rng.uniform(min(photo.shape[:2]) * 0.2, min(photo.shape[:2])))
     top, left = (int(rng.integers(0, n - side + 1)) for n in photo.shape[:2])
@@ -157,7 +157,7 @@ def photo_texture(rng: Rng, photos: tuple[Image, ...], size: int = TEXTURE_SIZE)
 
 
 def texture(rng: Rng, photos: tuple[Image, ...], photo_share: float, size: int = TEXTURE_SIZE) -> Texture:
-    """A photograph with the given probability, else a procedural pattern."""
+    """Draws a photograph with the given probability, and a procedural pattern otherwise."""
     if photos and rng.random() < photo_share:
         return photo_texture(rng, photos, size)
     return pattern_texture(rng, size)
@@ -165,7 +165,7 @@ def texture(rng: Rng, photos: tuple[Image, ...], photo_share: float, size: int =
 
 @lru_cache(maxsize=1)
 def load_photos(folders: tuple[Path, ...], longest_side: int = 640) -> tuple[Image, ...]:
-    """Every colour photograph under the folders that is large enough and not a flat graphic, in a stable order."""
+    """Loads every colour photograph under the folders that is large enough and not a graphic, in a stable order."""
     photos: list[Image] = []
     for folder in folders:
         for path in sorted(folder.rglob("*")):
@@ -181,7 +181,7 @@ def load_photos(folders: tuple[Path, ...], longest_side: int = 640) -> tuple[Ima
 
 
 def _is_graphic(image: Image) -> bool:
-    """True for diagrams, screenshots and text: few distinct colours, or no variation at all."""
+    """Returns True for diagrams, screenshots and text: few distinct colours, or no variation at all."""
     small = cv2.resize(image, (64, 64), interpolation=cv2.INTER_NEAREST) >> 3
     codes = small.astype(np.int32) @ np.array([1024, 32, 1])
     return len(np.unique(codes)) < 300

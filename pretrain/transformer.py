@@ -1,8 +1,8 @@
-"""Train nano's transformer and text encoder: ``python -m pretrain.transformer --work DIR --steps N``.
+"""Trains nano's transformer and text encoder: ``python -m pretrain.transformer --work DIR --steps N``.
 
-Plain I2V pretraining as Wan2.1 had it: the first frame is kept (sometimes the last too) and the rest is generated,
-with a caption. It never sees a mask inside a frame; reading those is what the LoRA of an edit learns.
-Resumes from DIR where it was stopped; everything is drawn from ``(seed, step)``.
+This is plain I2V pretraining, as for Wan2.1: the first frame is kept (sometimes the last too), the rest is generated,
+with a caption. The model never sees a mask inside a frame; the LoRA of an edit learns to read those.
+Training resumes from DIR; everything is drawn from ``(seed, step)``.
 """
 
 from __future__ import annotations
@@ -43,11 +43,11 @@ LARGE = (
     Shape(17, 64, 64, 400), Shape(17, 80, 80, 200), Shape(33, 64, 64, 80), Shape(33, 96, 64, 80), Shape(1, 80, 80, 100),
 )  # fmt: skip
 LARGE_FROM = 0.65
-"""From this share of the schedule on clips of all sizes and lengths are drawn; before it small ones."""
+"""Share of the schedule from which clips of all sizes and lengths are drawn; before it only small ones."""
 
 
 class Nano(nn.Module):
-    """What is trained together: the transformer and the text encoder."""
+    """Holds what is trained together: the transformer and the text encoder."""
 
     def __init__(self, vocabulary: int) -> None:
         super().__init__()
@@ -60,7 +60,7 @@ class Nano(nn.Module):
         nn.init.zeros_(self.transformer.proj_out.weight)
 
     def forward(self, noisy: Tensor, condition: Tensor, time: Tensor, ids: Tensor) -> Tensor:
-        """Velocity ``[B, 16, f, h, w]`` of noisy latents at time in [0, 1] (1 is pure noise)."""
+        """Returns the velocity ``[B, 16, f, h, w]`` of noisy latents at time in [0, 1] (1 is pure noise)."""
         text = embed(self.text_encoder, ids)
         inputs = torch.cat([noisy, condition], 1)
         output: Tensor = self.transformer(inputs, time * 1000, text, return_dict=False)[0]
@@ -68,19 +68,19 @@ class Nano(nn.Module):
 
 
 def shapes_of(round_index: int, steps: int) -> tuple[Shape, ...]:
-    """What a round draws: small clips first, then all sizes and lengths."""
+    """Returns the shapes that a round draws: small clips first, later all sizes and lengths."""
     return SMALL if round_index * ROUND_STEPS < steps * LARGE_FROM else LARGE
 
 
 class Pool:
-    """The shards of the last few rounds; the batch of a step is drawn from ``(seed, step)``."""
+    """Holds the shards of the last few rounds; the batch of a step is drawn from ``(seed, step)``."""
 
     def __init__(self, work: Path, vae: AutoencoderKLWan, tokenizer: PreTrainedTokenizerFast, steps: int) -> None:
         self.work, self.vae, self.tokenizer, self.steps = work, vae, tokenizer, steps
         self.shards: dict[tuple[int, Shape], dict[str, Tensor]] = {}
 
     def _refresh(self, current: int) -> None:
-        """Hold exactly the rounds in use, among them the current one; delete older ones from disk."""
+        """Loads the rounds in use, including the current one, and deletes older ones from disk."""
         wanted = {
             (index, shape)
             for index in range(max(0, current - ROUNDS_KEPT + 1), current + 1)
@@ -96,7 +96,7 @@ class Pool:
                 path.unlink()
 
     def batch(self, step: int) -> dict[str, Tensor]:
-        """The batch of this step: one shape, about TOKENS_PER_BATCH tokens (half as many for stills)."""
+        """Returns the batch of a step: one shape, about TOKENS_PER_BATCH tokens (half as many for stills)."""
         if step % ROUND_STEPS == 0 or not self.shards:
             self._refresh(step // ROUND_STEPS)
         rng = np.random.default_rng((5, step))
@@ -115,13 +115,13 @@ class Pool:
 def explicit_attention(
     query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, scale: float | None = None, **_: Any
 ) -> Tensor:
-    """Softmax attention written out: in bfloat16 on a CPU nearly three times as fast as torch's fused kernel."""
+    """Computes softmax attention explicitly; on a CPU in bfloat16 nearly 3 times as fast as torch's fused kernel."""
     scores = (query * (query.shape[-1] ** -0.5 if scale is None else scale)) @ key.mT
     return (scores if attn_mask is None else scores + attn_mask).softmax(-1).to(value.dtype) @ value
 
 
 def velocity_loss(model: Nano, batch: dict[str, Tensor], generator: torch.Generator) -> Tensor:
-    """Flow-matching loss, ``|| v - (x0 - x1) ||^2``, with the moving things weighted up; x1 data, x0 noise."""
+    """Returns the flow-matching loss, ``|| v - (x0 - x1) ||^2``, with moving objects weighted up; x1 data, x0 noise."""
     data = batch["target"].float()
     noise = torch.randn(data.shape, generator=generator)
     uniform = torch.rand(len(data), generator=generator)
@@ -138,13 +138,13 @@ def velocity_loss(model: Nano, batch: dict[str, Tensor], generator: torch.Genera
 
 
 def learning_rate(step: int, steps: int, peak: float) -> float:
-    """Warm up for 200 steps, hold, then fall linearly to a twentieth over the last 30 %."""
+    """Returns the rate of a step: warm-up for 200 steps, constant, then linear to a twentieth over the last 30 %."""
     return peak * min(1.0, (step + 1) / 200) * min(1.0, 0.05 + 0.95 * (1 - step / steps) / 0.3)
 
 
 @torch.no_grad()
 def held_out(model: Nano, shard: dict[str, Tensor]) -> float:
-    """The loss on unseen clips with fixed noise and times."""
+    """Returns the loss on unseen clips with fixed noise and times."""
     losses = []
     for start in range(0, len(shard["ids"]), 8):
         batch = {key: value[start : start + 16] for key, value in shard.items()}
@@ -153,13 +153,13 @@ def held_out(model: Nano, shard: dict[str, Tensor]) -> float:
 
 
 def caption_tokenizer() -> PreTrainedTokenizerFast:
-    """The tokenizer, trained on the captions of two thousand scenes."""
+    """Builds the tokenizer from the captions of two thousand scenes."""
     bank = photos()
     return build_tokenizer(sample_scene(np.random.default_rng((31, seed)), bank).caption for seed in range(2000))
 
 
 def load_weights(model: Nano, checkpoint: Path) -> None:
-    """Take the weights of an assembled checkpoint, such as the nano that ships, to go on training from them."""
+    """Loads the weights of an assembled checkpoint, such as the built-in nano, to continue training from them."""
     transformer = WanTransformer3DModel.from_pretrained(checkpoint / "transformer", dtype=torch.float32)
     text_encoder = UMT5EncoderModel.from_pretrained(checkpoint / "text_encoder", dtype=torch.float32)
     model.transformer.load_state_dict(transformer.state_dict())
@@ -167,10 +167,14 @@ def load_weights(model: Nano, checkpoint: Path) -> None:
 
 
 def train(work: Path, steps: int, peak: float, until: int, start: Path | None = None) -> None:
-    """Train up to step ``until`` of a schedule of ``steps``, saving often.
+    """Trains up to step ``until`` of a schedule of ``steps``, and saves often.
 
     Args:
-        start: an assembled checkpoint whose weights (and VAE, if ``work`` has none) a fresh run starts from.
+        work: the folder of the training.
+        steps: length of the schedule.
+        peak: highest learning rate.
+        until: the step after which to stop.
+        start: an assembled checkpoint whose weights (and VAE, if ``work`` has none) a new run starts from.
     """
     own_vae = (work / "vae").is_dir() or start is None
     vae = AutoencoderKLWan.from_pretrained(work / "vae" if own_vae else start / "vae", dtype=torch.float32).eval()

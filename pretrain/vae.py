@@ -1,9 +1,9 @@
-"""Train nano's VAE: ``python -m pretrain.vae --work DIR [--steps N --decoder-steps M --polish-steps L]``.
+"""Trains nano's VAE: ``python -m pretrain.vae --work DIR [--steps N --decoder-steps M --polish-steps L]``.
 
-The model is diffusers' own AutoencoderKLWan with 4x4 spatial and 2x temporal reduction. Three stages: all of it; the
-decoder alone, with more photographs among its clips; all of it again with hardly a KL pull, while its latents are held
-near to what they were. Resumes where it was stopped; everything is drawn from ``(seed, step)``, so a stop and a resume
-change nothing.
+The model is diffusers' own AutoencoderKLWan with 4x4 spatial and 2x temporal reduction. Training has three stages: the
+whole VAE; the decoder alone, with more photographs among its clips; the whole VAE again with hardly any KL term, while
+its latents are held close to what they were. It resumes where it was stopped; everything is drawn from
+``(seed, step)``, so a stop changes nothing.
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ CONFIG = {
 }  # fmt: skip
 KL_WEIGHT = 1e-6
 POLISH_KL_WEIGHT = 3e-8
-"""The first pull costs a fifth of the squared error, in noise that the decoder lives with; this one next to nothing."""
+"""KL weight of the last stage. That of the first costs a fifth of the squared error, as noise for the decoder."""
 HOLD_WEIGHT = 0.02
-"""Of how far polished latents are from what they were, in their own standard deviations."""
+"""Weight of the distance between polished and previous latents, in their own standard deviations."""
 BATCH = 8
 STEPS, DECODER_STEPS, POLISH_STEPS = 2400, 1400, 2000
 
 
 def build() -> AutoencoderKLWan:
-    """A fresh VAE whose residual branches start at zero."""
+    """Builds an untrained VAE whose residual branches start at zero."""
     torch.manual_seed(0)
     vae = AutoencoderKLWan(**CONFIG, latents_mean=[0.0] * 16, latents_std=[1.0] * 16)
     for name, parameter in vae.named_parameters():
@@ -53,9 +53,9 @@ def build() -> AutoencoderKLWan:
 
 
 def encode(vae: AutoencoderKLWan, pixels: Tensor) -> DiagonalGaussianDistribution:
-    """Posterior of ``[B, 3, F, H, W]`` in [-1, 1]: frame 1, then all others as one chunk.
+    """Returns the posterior of ``[B, 3, F, H, W]`` in [-1, 1]: frame 1, then all others as one chunk.
 
-    The stock path takes four frames a chunk; the causal cache makes both the same up to rounding, and this one is
+    The stock path encodes four frames per chunk. The causal cache makes both equal up to rounding, and this one is
     about three times as fast.
     """
     vae.clear_cache()
@@ -70,7 +70,7 @@ def encode(vae: AutoencoderKLWan, pixels: Tensor) -> DiagonalGaussianDistributio
 
 
 def decode(vae: AutoencoderKLWan, latents: Tensor) -> Tensor:
-    """Pixels of ``[B, 16, f, h, w]``, not clamped; the first latent frame, then all others as one chunk."""
+    """Decodes ``[B, 16, f, h, w]`` to pixels, not clamped; the first latent frame, then all others as one chunk."""
     vae.clear_cache()
     z = vae.post_quant_conv(latents)
     parts = []
@@ -83,12 +83,12 @@ def decode(vae: AutoencoderKLWan, latents: Tensor) -> Tensor:
 
 
 def to_tensor(clips: list[Image]) -> Tensor:
-    """uint8 clips ``[F, H, W, 3]`` to float32 ``[B, 3, F, H, W]`` in [-1, 1]."""
+    """Converts uint8 clips ``[F, H, W, 3]`` to float32 ``[B, 3, F, H, W]`` in [-1, 1]."""
     return torch.from_numpy(np.stack(clips)).permute(0, 4, 1, 2, 3).float() / 127.5 - 1
 
 
 def grey_holes(rng: Rng, clip: Image) -> Image:
-    """Fill a box, moving along with time, or everything after the first frame, with the method's mid grey."""
+    """Fills a box that may move, or everything after the first frame, with the method's mid grey."""
     clip = clip.copy()
     if rng.random() < 0.3:
         clip[1:] = 128
@@ -104,7 +104,7 @@ def grey_holes(rng: Rng, clip: Image) -> Image:
 
 
 def sample_clip(rng: Rng, frames: int, height: int, width: int) -> Image:
-    """A training clip: mostly scenes, some photographs under a moving camera, a fifth with grey holes."""
+    """Draws a training clip: mostly scenes, some photographs under a moving camera, a fifth with grey holes."""
     bank = photos()
     if rng.random() < 0.35:
         clip = photo_pan(rng, bank, frames, height, width)
@@ -114,7 +114,7 @@ def sample_clip(rng: Rng, frames: int, height: int, width: int) -> Image:
 
 
 def photo_views(rng: Rng, bank: tuple[Image, ...], frames: int, height: int, width: int) -> Image:
-    """A photograph, much of it in view and so finely drawn, under a moving and zooming camera; uint8 clip."""
+    """Moves and zooms a camera over a photograph, most of which is in view, so that detail is fine; uint8 clip."""
     photo = bank[rng.integers(len(bank))]
     if rng.random() < 0.5:
         photo = photo[:, ::-1]
@@ -131,7 +131,7 @@ def photo_views(rng: Rng, bank: tuple[Image, ...], frames: int, height: int, wid
 
 
 def sample_batch(seed: int, step: int) -> Tensor:
-    """The batch of one step: half the time crops of nine frames, else whole clips of seventeen."""
+    """Draws the batch of one step: half the time crops of nine frames, otherwise whole clips of seventeen."""
     rng = np.random.default_rng((seed, step))
     if step % 2:
         clips = []
@@ -145,14 +145,14 @@ def sample_batch(seed: int, step: int) -> Tensor:
 
 
 def decoder_batch(seed: int, step: int) -> Tensor:
-    """The batch of one of the decoder's own steps: whole clips, half of them photographs finely drawn."""
+    """Draws the batch of one step of the decoder's own stage: whole clips, half of them finely detailed photographs."""
     rng, bank = np.random.default_rng((seed, step, 2)), photos()
     views = [photo_views(rng, bank, 17, 64, 64) for _ in range(BATCH // 4)]
     return to_tensor([*views, *(sample_clip(rng, 17, 64, 64) for _ in range(BATCH // 4))])
 
 
 def loss_of(vae: AutoencoderKLWan, pixels: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Reconstruction (squared error, absolute error, and absolute error of gradients) plus a slight KL pull."""
+    """Returns the reconstruction loss (squared, absolute, and absolute error of gradients) plus a weak KL term."""
     with torch.autocast("cpu", torch.bfloat16):
         posterior = encode(vae, pixels)
         noise = torch.randn(posterior.mean.shape, generator=generator)
@@ -164,7 +164,7 @@ def loss_of(vae: AutoencoderKLWan, pixels: Tensor, generator: torch.Generator) -
 def polish_loss(
     vae: AutoencoderKLWan, before: AutoencoderKLWan, pixels: Tensor, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Reconstruction, a KL pull that is hardly there, and how far the means are from those of the VAE as it was."""
+    """Returns reconstruction, a minimal KL term, and the distance of the means from those of the previous VAE."""
     with torch.autocast("cpu", torch.bfloat16):
         posterior = encode(vae, pixels)
         noise = torch.randn(posterior.mean.shape, generator=generator)
@@ -178,7 +178,7 @@ def polish_loss(
 
 
 def decoder_loss(vae: AutoencoderKLWan, pixels: Tensor) -> tuple[Tensor, Tensor]:
-    """The same of the means that the encoder gives, which are left as they are."""
+    """Returns the reconstruction loss of the encoder's means, which stay unchanged."""
     with torch.autocast("cpu", torch.bfloat16):
         with torch.no_grad():
             latents = encode(vae, pixels).mean
@@ -186,7 +186,7 @@ def decoder_loss(vae: AutoencoderKLWan, pixels: Tensor) -> tuple[Tensor, Tensor]
 
 
 def reconstruction(output: Tensor, pixels: Tensor) -> tuple[Tensor, Tensor]:
-    """The loss, and its squared error alone."""
+    """Returns the loss, and its squared error alone."""
     error = output - pixels
     edges = (error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()) / 2
     squared = error.square().mean()
@@ -194,14 +194,14 @@ def reconstruction(output: Tensor, pixels: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def learning_rate(step: int, steps: int, peak: float) -> float:
-    """Warm up for 100 steps, hold, then fall to a twentieth by a cosine over the last 60 %."""
+    """Returns the rate of a step: warm-up for 100 steps, constant, then a cosine to a twentieth over the last 60 %."""
     fall = max(0.0, (step / steps - 0.4) / 0.6)
     return peak * min(1.0, (step + 1) / 100) * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * min(1.0, fall))))
 
 
 @torch.no_grad()
 def held_out(vae: AutoencoderKLWan) -> dict[str, float]:
-    """PSNR in dB on unseen scenes: over the whole frame, and over the box of the first thing."""
+    """Returns the PSNR in dB on unseen scenes: over the whole frame, and over the box of the first object."""
     bank = photos()
     full, boxed = [], []
     for seed in range(12):
@@ -218,13 +218,13 @@ def held_out(vae: AutoencoderKLWan) -> dict[str, float]:
 
 
 def psnr(squared: Tensor) -> float:
-    """In dB, of a mean squared error between values in [-1, 1]."""
+    """Converts a mean squared error between values in [-1, 1] to dB."""
     return -10 * math.log10(float(squared.detach()) / 4 + 1e-10)
 
 
 @torch.no_grad()
 def measure_statistics(vae: AutoencoderKLWan, clips: int = 96) -> tuple[list[float], list[float]]:
-    """Mean and standard deviation of every latent channel over clips of the training kind."""
+    """Returns mean and standard deviation of every latent channel over clips of the training kind."""
     rng = np.random.default_rng(777)
     latents = [encode(vae, to_tensor([sample_clip(rng, 17, 64, 64)])).mean for _ in range(clips)]
     flat = torch.cat(latents).transpose(0, 1).flatten(1)
@@ -234,9 +234,14 @@ def measure_statistics(vae: AutoencoderKLWan, clips: int = 96) -> tuple[list[flo
 def train(
     work: Path, steps: int, decoder_steps: int, polish_steps: int, peak: float, start: Path | None = None
 ) -> None:
-    """Train stage by stage; write the averaged VAE and its statistics into ``work/vae``.
+    """Trains stage by stage, and writes the averaged VAE and its statistics to ``work/vae``.
 
     Args:
+        work: the folder of the training.
+        steps: of the first stage.
+        decoder_steps: of the second stage.
+        polish_steps: of the third stage.
+        peak: highest learning rate.
         start: an assembled checkpoint whose VAE is polished; its transformer need not be trained again, because the
             latents keep their meaning.
     """
@@ -287,11 +292,11 @@ def _train_stage(
     loss_at: Callable[[int], tuple[Tensor, Tensor]],
     counted: Callable[[int], dict[str, float]],
 ) -> None:
-    """Go on from the state, if there is one, with what of the VAE may change.
+    """Trains the parameters that require gradients, from the saved state if there is one.
 
     Args:
-        loss_at: the loss of a step, and its squared error alone.
-        counted: how the log names the steps done.
+        loss_at: returns the loss of a step, and its squared error alone.
+        counted: returns how the log names the steps done.
     """
     start = time.monotonic()
     optimizers = build_optimizers(vae, peak, weight_decay=0.0)
@@ -311,14 +316,14 @@ def _train_stage(
 
 
 def _report(work: Path, ema: Ema, **row: float) -> None:
-    """Add how well the average does on unseen clips to the log."""
+    """Logs how well the averaged VAE does on unseen clips."""
     averaged = build()
     averaged.load_state_dict(ema.weights)
     append_log(work / "vae.jsonl", **row, **held_out(averaged))
 
 
 def export(work: Path, ema: Ema, start: Path | None) -> None:
-    """Write the averaged VAE in diffusers layout, with the statistics that the transformer of ``start`` knows."""
+    """Writes the averaged VAE in diffusers layout, with the latent statistics of ``start`` if it is given."""
     vae = build()
     vae.load_state_dict(ema.weights)
     if start is None:

@@ -1,9 +1,9 @@
-"""Kill runs at random moments of every phase, go on, and compare with a run that was left alone, to the byte.
+"""Kills runs at random moments of every phase, continues them, and compares every byte with an undisturbed run.
 
-python -m scripts.chaos [--count KILLS] [--seed N] [--folder FOLDER]
+    python -m scripts.chaos [--count KILLS] [--seed N] [--folder FOLDER]
 
-Each run has a store of LoRAs of its own, which it may be killed over; some go on from what is in the store alone. A
-finished run is a line in FOLDER/runs-N.jsonl and is not done again.
+Each run has its own store of LoRAs; some runs lose their run folder and continue from the store alone. A finished run
+is a line in FOLDER/runs-N.jsonl and is not repeated.
 """
 
 from __future__ import annotations
@@ -24,28 +24,28 @@ from scripts.trial import write_inputs  # isort: skip (it brings the tests' help
 from forked import Child, start
 
 MOST_KILLS = 5
-"""Of one run."""
+"""Most kills of one run."""
 LATER_S = 0.03
-"""The longest time between the event that a kill waits for and the kill."""
+"""Longest time in seconds between the event that a kill waits for and the kill."""
 ANEW = 0.25
-"""The share of runs that lose their run folder after the last kill."""
+"""Share of runs that lose their run folder after the last kill."""
 EDIT = [
     "edit", "source.mkv", "--first-frame=edited.png", "--mask=mask.mkv", "--reference=8=last.png", "--model=model",
     "--steps=6", "--sampling-steps=4", "--segment-frames=5", "--progress-json",
 ]  # fmt: skip
 UNLIKE = ("log.jsonl",)
-"""Files of a run folder that hold times."""
+"""Files of a run folder that hold times, and so differ between runs."""
 OF_TRAINING = ("checkpoints", "cache")
-"""Folders of what a run that finds its LoRA in the store never makes in full."""
+"""Folders that a run which finds its LoRA in the store does not fill completely."""
 
 
 def edit(folder: Path, name: str) -> Child:
-    """Begin or continue a run."""
+    """Starts or continues a run."""
     return start([*EDIT, f"--out={name}.mkv", f"--run={name}", f"--store={name}-store"], folder)
 
 
 def phases(child: Child) -> list[str]:
-    """The phase of each event until the end.
+    """Returns the phase of each event until the end.
 
     Raises:
         RuntimeError: the command failed.
@@ -58,7 +58,7 @@ def phases(child: Child) -> list[str]:
 
 
 def kill_in(child: Child, phase: str, event: int, later_s: float) -> bool:
-    """Kill a run so long after an event of a phase; whether it came to that.
+    """Kills a run a given time after an event of a phase; returns False if the run ended first.
 
     Raises:
         RuntimeError: the command failed.
@@ -77,7 +77,7 @@ def kill_in(child: Child, phase: str, event: int, later_s: float) -> bool:
 
 
 def contents(folder: Path, name: str) -> dict[str, bytes]:
-    """All files of a run, its output, and the LoRAs of its store."""
+    """Returns all files of a run, its output, and the LoRAs of its store."""
     run, store = folder / name, folder / f"{name}-store"
     kept = [path for path in run.rglob("*") if path.is_file() and path.name not in UNLIKE]
     loras = {f"store/{path.name}": path.read_bytes() for path in store.glob("*.safetensors")}
@@ -89,7 +89,7 @@ def contents(folder: Path, name: str) -> dict[str, bytes]:
 
 
 def torture(folder: Path, number: int, seed: int, events: Counter[str], most: int) -> dict[str, Any]:
-    """One run, killed up to so many times and then left to end: its kills by phase, and the files that are wrong."""
+    """Kills a run up to ``most`` times and then lets it end; returns its kills by phase, and the files that differ."""
     rng, name = np.random.default_rng((seed, number)), f"run{number}"
     remove(folder, name)
     kills: Counter[str] = Counter()
@@ -112,14 +112,14 @@ def torture(folder: Path, number: int, seed: int, events: Counter[str], most: in
 
 
 def remove(folder: Path, name: str) -> None:
-    """A run and all that belongs to it."""
+    """Deletes a run and everything that belongs to it."""
     for place in (name, f"{name}-store"):
         shutil.rmtree(folder / place, ignore_errors=True)
     (folder / f"{name}.mkv").unlink(missing_ok=True)
 
 
 def left_alone(folder: Path) -> Counter[str]:
-    """The run that nobody kills, done once; how many events each phase has."""
+    """Performs the undisturbed run once; returns the number of events of each phase."""
     kept = folder / "events.json"
     if not kept.exists():
         remove(folder, "whole")
@@ -139,7 +139,7 @@ def argument_parser() -> argparse.ArgumentParser:
 
 
 def main() -> int:
-    """Print a table; 1 if a run ended otherwise than it should."""
+    """Prints a table; returns 1 if a run ended differently than the undisturbed one."""
     options = argument_parser().parse_args()
     folder = options.folder.absolute()
     events = left_alone(folder)
@@ -157,12 +157,12 @@ def main() -> int:
 
 
 def killed(runs: list[dict[str, Any]]) -> Counter[str]:
-    """Kills by phase."""
+    """Counts kills by phase."""
     return sum((Counter(run["kills"]) for run in runs), Counter())
 
 
 def tell(events: Counter[str], runs: list[dict[str, Any]]) -> int:
-    """The table; 1 if a file differs from the run that was left alone."""
+    """Prints the table; returns 1 if a file differs from the undisturbed run."""
     kills, wrong = killed(runs), [f"run{run['run']}: {path}" for run in runs for path in run["wrong"]]
     print(f"\n{'phase':12}{'events':>8}{'kills':>8}")
     for phase in events:

@@ -37,7 +37,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("masks", "optical_flow"),
     ("video", "runtime"),
     ("settings", "storage"),
-    ("types", "errors", "version"),
+    ("types", "errors", "phases", "version"),
 )
 DEPTH = {unit: depth for depth, units in enumerate(LAYERS) for unit in units}
 

@@ -1,10 +1,10 @@
-"""Give the command line thousands of damaged, lying and odd inputs: it does what is asked or refuses, in one sentence.
+"""Gives the command line thousands of damaged, hostile and unusual inputs, and checks how it responds.
 
-python -m scripts.fuzz [--count CASES] [--seed N] [--jobs N] [--folder FOLDER] [--only CASE]
+    python -m scripts.fuzz [--count CASES] [--seed N] [--jobs N] [--folder FOLDER] [--only CASE]
 
-Each case ends with exit code 0 or 2, without a traceback, in 20 seconds and 2 GB, and leaves nothing half-written:
-after a refusal nothing at all is new, but for the run folder of an edit that had begun. A finished case is a line in
-FOLDER/cases-N.jsonl, and is not done again unless it failed, in which case its files stay in FOLDER/failed.
+Each case must end with exit code 0 or 2, without a traceback, within 20 seconds and 2 GB, and leave no partial files.
+After a refusal nothing may be new, except the run folder of an edit that had begun. A finished case is a line in
+FOLDER/cases-N.jsonl and is not repeated, unless it failed; the files of failed cases stay in FOLDER/failed.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ from fuzz_cases import make_case
 from fuzz_kit import make_kit
 
 MOST_S = 20.0
-"""Of a case, from start to end; time in the queue for a core is not counted."""
+"""Most seconds of a case, without the time it waits for a core."""
 MOST_KB = 2 * 1024**2
-"""Of a process's memory at its largest, in kilobytes."""
+"""Most memory of a process, in kilobytes."""
 PRELOADED = [
     "loraedit.cli.main", "loraedit.batch.jobs", "loraedit.editing", "loraedit.evaluate", "loraedit.lora.export",
     "loraedit.families.inventory", "loraedit.families.wan", "loraedit.mask_maker.make", "loraedit.planning",
@@ -44,19 +44,19 @@ PRELOADED = [
 ]  # fmt: skip
 """Modules that every case finds imported."""
 GLANCE_S = 0.02
-"""Between two looks at a process."""
+"""Seconds between two checks of a process."""
 
 
 _ONE_AT_A_TIME = Lock()
-"""Whoever starts a process also looks after all others, and may take the exit code that another thread waits for."""
+"""Serialises process starts: starting a process reaps others, and could take the exit code another thread waits for."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a case went.
+    """Holds the outcome of a case.
 
     Attributes:
-        fault: what must not be, or nothing.
+        fault: what went wrong; empty if nothing did.
         said: the last line on standard error.
     """
 
@@ -71,7 +71,7 @@ class Outcome:
 
 
 def watch(child: Child) -> tuple[str, float, int, str]:
-    """What a process says until its end, its seconds, its memory in kilobytes, and why it was killed, or nothing."""
+    """Returns a process's standard error, its seconds, its memory in kilobytes, and why it was killed (or nothing)."""
     said, fault, most, spent, began = bytearray(), "", 0, 0.0, time.monotonic()
     while True:
         ready, _, _ = select.select([child.errors], [], [], GLANCE_S)
@@ -86,7 +86,7 @@ def watch(child: Child) -> tuple[str, float, int, str]:
 
 
 def _memory(child: Child) -> int:
-    """The most memory of a process so far in kilobytes; 0 if it has ended."""
+    """Returns the peak memory of a process so far, in kilobytes; 0 if it has ended."""
     try:
         found = re.search(r"VmHWM:\s+(\d+)", Path(f"/proc/{child.process.pid}/status").read_text())
     except OSError:
@@ -95,7 +95,7 @@ def _memory(child: Child) -> int:
 
 
 def _queued(child: Child) -> float:
-    """Seconds for which a process was ready and had no core."""
+    """Returns the seconds for which a process was ready to run but had no core."""
     try:
         return int(Path(f"/proc/{child.process.pid}/schedstat").read_text().split()[1]) / 1e9
     except (OSError, IndexError):
@@ -103,7 +103,7 @@ def _queued(child: Child) -> float:
 
 
 def contents(folder: Path) -> dict[str, str]:
-    """All that is in a folder: by path a hash, or what else it is."""
+    """Returns the contents of a folder: by path a hash, or the kind of entry."""
     found = {}
     for path in sorted(folder.rglob("*")):
         mode = path.lstat().st_mode
@@ -113,7 +113,7 @@ def contents(folder: Path) -> dict[str, str]:
 
 
 def left_over(before: dict[str, str], after: dict[str, str], code: int) -> list[str]:
-    """What should not be there."""
+    """Returns the files that a case should not have left."""
     new = [path for path, value in after.items() if before.get(path) != value]
     gone = [path for path in before if path not in after]
     partial = [path for path in new if ".partial" in path or path.endswith(".old")]
@@ -124,7 +124,7 @@ def left_over(before: dict[str, str], after: dict[str, str], code: int) -> list[
 
 
 def carry_out(number: int, options: argparse.Namespace, kit: Path) -> Outcome:
-    """One case in a folder of its own."""
+    """Runs one case in its own folder."""
     folder = (options.folder / "cases" / str(number)).absolute()
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -168,7 +168,7 @@ def argument_parser() -> argparse.ArgumentParser:
 
 
 def main() -> int:
-    """Print a table; 1 if a case went wrong."""
+    """Prints a table; returns 1 if a case went wrong."""
     options = argument_parser().parse_args()
     SERVER.set_forkserver_preload(PRELOADED)
     kit = options.folder.absolute() / f"kit-{options.seed}"
@@ -178,7 +178,7 @@ def main() -> int:
         (kit / "done").touch()
     book = options.folder / f"cases-{options.seed}.jsonl"
     lines = book.read_text().splitlines() if book.exists() else []
-    done = {each["number"]: each for each in map(json.loads, lines)}  # the last of each counts
+    done = {each["number"]: each for each in map(json.loads, lines)}  # the last line of each case counts
     known = {number for number, each in done.items() if not each["fault"]}
     todo = options.only or [number for number in range(options.count) if number not in known]
     columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
@@ -196,7 +196,7 @@ def main() -> int:
 
 
 def tell(done: list[dict[str, Any]]) -> int:
-    """The table of all cases; 1 if one went wrong."""
+    """Prints the table of all cases; returns 1 if one went wrong."""
     kinds = sorted({each["kind"] for each in done})
     print(f"{'kind':14}{'cases':>8}{'done':>8}{'refused':>9}{'faults':>8}{'slowest s':>11}{'largest MB':>12}")
     for kind in [*kinds, "all"]:

@@ -1,12 +1,12 @@
-"""Run every means of saving memory once, small, on this machine's device, and compare with plain float32 on the CPU.
+"""Runs every way of saving memory once, small, on this machine's device, and compares with plain float32 on the CPU.
 
     python -m scripts.gpu_check [--device cuda] [--models FOLDER ...]
 
-What a user with a card runs once (``make gpu-check``). For nano, for a small random checkpoint of every other family,
-and for the models that are named: a forward and a backward pass under each level of memory, with the LoRA's gradient
-and the velocity beside the CPU's, the peak of the device's memory and the time. Named models are loaded on the CPU too,
+Users with a GPU run this once (``make gpu-check``). It covers nano, a small random checkpoint of every other family,
+and the named models: a forward and a backward pass at each memory level. It prints how close the LoRA's gradient and
+the velocity are to the CPU's, the peak of the device's memory, and the time. Named models are also loaded on the CPU,
 in float32.
-Without a card it runs on the CPU. The exit code is 1 if anything is further off than its precision.
+Without a GPU everything runs on the CPU. The exit code is 1 if a result is further off than its precision allows.
 """
 
 from __future__ import annotations
@@ -50,12 +50,12 @@ LEVELS = {
 WIDTH = 120
 """Columns of the table."""
 NEAR = {"exact": 0.9999, "bfloat16": 0.99, "fp8": 0.9}
-"""Least cosine similarity of gradient and velocity with the CPU's, by what computes."""
+"""Lowest cosine similarity of gradient and velocity with the CPU's, by the precision of the computation."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """Of one level."""
+    """Holds the figures of one memory level."""
 
     loss: float
     gradient: Tensor
@@ -73,7 +73,7 @@ def argument_parser() -> argparse.ArgumentParser:
 
 
 def main() -> int:
-    """Run, and print the table; 1 if anything is too far off."""
+    """Runs all checks and prints the table; returns 1 if a result is too far off."""
     options = argument_parser().parse_args()
     quiet_libraries("diffusers", "transformers")
     with tempfile.TemporaryDirectory(prefix="loraedit-") as place:
@@ -82,7 +82,7 @@ def main() -> int:
 
 
 def check(models: Mapping[str, Path], device: torch.device) -> int:
-    """Run all levels on each checkpoint folder, by the name it is called, and print the table."""
+    """Runs all levels on each checkpoint folder, given by name, and prints the table."""
     console, bad = Console(), 0
     console.width = max(console.width, WIDTH)
     table = Table("Model", "Means", "Loss", "Gradient", "Velocity", "Peak GB", "s", "", box=None)
@@ -114,7 +114,7 @@ def check(models: Mapping[str, Path], device: torch.device) -> int:
 
 
 def run(card: ModelCard, resources: Resources, device: torch.device, precise: bool = False) -> Outcome:
-    """The gradient of a training step and a velocity, on a clip of noise; ``precise`` is in the weights' precision."""
+    """Computes a training gradient and a velocity on a clip of noise; ``precise`` keeps the weights' precision."""
     family = open_family(card, resources)
     transformer = with_lora(family, device)
     place(transformer, resources, device)
@@ -139,7 +139,7 @@ def run(card: ModelCard, resources: Resources, device: torch.device, precise: bo
 
 
 def with_lora(family: Family, device: torch.device) -> nn.Module:
-    """The first transformer, for a device but not yet there, with a LoRA that does something."""
+    """Loads the first transformer for a device (without moving it there), with a LoRA that has an effect."""
     transformer = family.load_transformer(family.experts[0], device)
     attach(transformer, family.lora_targets("all"), rank=4, seed=0)
     with torch.no_grad():
@@ -150,7 +150,7 @@ def with_lora(family: Family, device: torch.device) -> nn.Module:
 
 
 def _small_checkpoints(place: Path) -> dict[str, Path]:
-    """Those of the tests, in the published layout."""
+    """Writes the small checkpoints of the tests, in the published layout."""
     import scripts.trial  # noqa: F401 (brings the tests' helpers into reach)
     from parity import save_all  # isort: skip
 
@@ -158,7 +158,7 @@ def _small_checkpoints(place: Path) -> dict[str, Path]:
 
 
 def _noise(card: ModelCard) -> Encoded:
-    """What a clip of 9 frames at the smallest size that shows anything would be encoded to, as noise."""
+    """Returns noise in the shapes of an encoded clip of 9 frames, at a small size that every model accepts."""
     side = 4 * card.multiple_px
     generator = torch.Generator().manual_seed(0)
     shapes = open_family(card).encoded_shapes(Shape(2 * card.frame_step + 1, Size(side, side)).latent(card))

@@ -1,4 +1,4 @@
-"""Write the table of known models into docs/models-and-memory.md, between its marks.
+"""Writes the table of known models into docs/models-and-memory.md, between its marks.
 
 python -m scripts.models_page
 """
@@ -15,7 +15,7 @@ HEAD = ("Hub id", "parameters", "in bfloat16", "frames", "layout", "licence")
 
 
 def row(model: KnownModel) -> list[str]:
-    """One line of the table."""
+    """Returns one line of the table."""
     experts = sum(name.startswith("transformer") for name in model.components)
     count = f"{model.transformer.parameters / 1e9:.1f} B{f' x {experts}' if experts > 1 else ''}"
     form = "one file" if model.single_file else "diffusers"
@@ -24,7 +24,7 @@ def row(model: KnownModel) -> list[str]:
 
 
 def write(page: Path) -> None:
-    """Make the table of a page anew."""
+    """Replaces the table in a page."""
     put_table(page, "models", HEAD, [row(model) for model in known_models()])
 
 

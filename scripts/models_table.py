@@ -1,8 +1,9 @@
-"""Write into docs/models-and-memory.md, between its marks, what the published models need, on their true architecture.
+"""Measures what the published models need and writes it into docs/models-and-memory.md, between its marks.
 
     python -m scripts.models_table [--frames 49 81] [--models NAME ...] [--page docs/models-and-memory.md]
 
-No weights are needed. Each figure is measured once and kept in the user's cache folder, so a stopped run goes on.
+No weights are needed: each true architecture runs on fake tensors. Every figure is measured once and kept in the user's
+cache folder, so a stopped run continues.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ def argument_parser() -> argparse.ArgumentParser:
 
 
 def main() -> None:
-    """Measure and write."""
+    """Measures all models and writes the page."""
     options = argument_parser().parse_args()
     quiet_libraries("diffusers", "transformers")
     cases = [
@@ -55,7 +56,7 @@ def main() -> None:
         for frames in options.frames
         if options.models is None or model.id.split("/")[1].lower().removesuffix("-diffusers") in options.models
     ]
-    names: dict[tuple[str, ...], list[str]] = {}  # models of one architecture cost the same
+    names: dict[tuple[str, ...], list[str]] = {}  # models of one architecture have the same cost
     refused: dict[str, str] = {}
     for model, size, frames in track(cases, "Measuring"):
         try:
@@ -69,7 +70,7 @@ def main() -> None:
 
 
 def _figures(model: KnownModel, size: Size, frames: int) -> tuple[str, ...]:
-    """A line of the table but for the model's name."""
+    """Returns a line of the table without the model's name."""
     with open_skeleton(model.id) as card:
         settings = make_settings({"model": model.id, "offload_blocks": False}).resolved(card.recipe)
         work = work_of(card, settings, size, [frames], size.height * size.width, 0)

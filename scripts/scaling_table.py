@@ -1,4 +1,4 @@
-"""Write the scaling estimate in docs/batches-and-clusters.md from a plan and the scheduler's own order of jobs.
+"""Writes the scaling estimate in docs/batches-and-clusters.md, from a plan and the scheduler's own order of jobs.
 
 python -m scripts.scaling_table
 """
@@ -28,7 +28,7 @@ class Job:
 
 
 def plan() -> tuple[float, float]:
-    """Seconds of an edit on the card, and of the training in it."""
+    """Returns the seconds of an edit on the GPU, and of the training in it."""
     command = [sys.executable, "-m", "loraedit", "plan", "--model", MODEL, "--size", SIZE, "--frames", str(FRAMES)]
     found = json.loads(subprocess.run([*command, "--vram", VRAM, "--json"], check=True, stdout=subprocess.PIPE).stdout)
     seconds = next(card["seconds"] for card in found["cards"] if CARD in card["name"])
@@ -36,7 +36,7 @@ def plan() -> tuple[float, float]:
 
 
 def duration(gpus: int, edit: float, training: float) -> float:
-    """Seconds of the whole batch, every job taking just its time; the queue is that of a real batch."""
+    """Returns the seconds of the whole batch if every job takes its planned time; the queue is that of a real batch."""
     queue = Queue([Job(f"{clip}-{look}", str(clip)) for clip in range(CLIPS) for look in range(LOOKS)], 0)
     now, free, seen = 0.0, gpus, set()
     coming: list[tuple[float, int, str, Job]] = []

@@ -1,4 +1,4 @@
-"""For chaos and fuzz: a tiny random checkpoint, the inputs of a small edit with it, and the tests' own helpers."""
+"""Prepares inputs for the chaos and fuzz scripts, with the tests' helpers: a tiny checkpoint and a small edit."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ sys.path.insert(0, str(SUPPORT))
 
 
 def write_inputs(folder: Path, frames: int) -> None:
-    """``model/``, ``source.mkv``, ``mask.mkv``, ``edited.png`` and ``last.png`` in a folder."""
+    """Writes ``model/``, ``source.mkv``, ``mask.mkv``, ``edited.png`` and ``last.png`` into a folder."""
     scene = importlib.import_module("scenes").make_scene(frames)
     write_model(folder / "model")
     write_clip(folder / "source.mkv", Clip(scene.source, Fraction(10)))
@@ -30,7 +30,7 @@ def write_inputs(folder: Path, frames: int) -> None:
 
 
 def write_model(folder: Path) -> Path:
-    """A tiny random checkpoint; its folder."""
+    """Writes a tiny random checkpoint and returns its folder."""
     importlib.import_module("tiny").save_tiny_wan(folder)
     importlib.import_module("tiny_cards").write_card(folder)
     return folder

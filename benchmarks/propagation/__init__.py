@@ -1,1 +1,1 @@
-"""Video edits whose true answer is known: source and truth are renderings of the same scene."""
+"""Benchmarks video edits whose true result is known: source and truth are renderings of the same scene."""

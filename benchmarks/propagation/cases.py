@@ -1,16 +1,16 @@
-"""Cases of "edit the first frame, and the clip follows", each with its true answer.
+"""Draws cases of "edit the first frame, and the clip follows", each with its true result.
 
-Source and truth are the same scene, drawn twice: the thing in question looks different in the truth, all else is the
-same. Eight kinds of five cases:
+Source and truth are the same scene, drawn twice: one object looks different in the truth, everything else is the same.
+There are eight kinds of five cases:
 
     recolour    the same pattern in other colours
     turning     another pattern on a solid that turns by 40 to 80 degrees
     outline     an added part that changes the outline: a hat, handles, a sail, a bow, wings
     unseen      the solid turns by 150 to 175 degrees; its back, hidden in frame 1, gets a pattern of its own
-    occluded    the thing passes behind something that is kept
+    occluded    the object passes behind something that is kept
     pan         the camera pans
-    scale       the thing comes nearer and grows by 1.6 to 1.8
-    two         another thing moves as well and is kept
+    scale       the object comes nearer and grows by 1.6 to 1.8
+    two         another object moves as well and is kept
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ CAST = {
     "scale": ("parcel wander", "leaf arc", "mug drive", "letter wander", "ball swing"),
     "two": ("egg bounce", "scrap swing", "car drive", "mug wander", "parcel arc"),
 }
-"""What moves how, case by case."""
+"""Object and motion of each case."""
 KINDS = tuple(CAST)
 SEEDS = {
     "recolour": (0, 0, 0, 5, 0),
@@ -64,27 +64,27 @@ SEEDS = {
     "scale": (5, 12, 7, 3, 5),
     "two": (21, 8, 55, 1, 21),
 }
-"""Chosen by eye among those where the edit is plain to see and the thing stands out from what lies behind it."""
+"""Chosen by eye so that the edit is clearly visible and the object stands out from its background."""
 MAX_SPAN = 0.38
-"""How far a thing may reach from its origin, as a fraction of the frame."""
+"""Largest distance of an object's outline from its origin, as a fraction of the frame."""
 PROBE = 64
-"""Side in pixels of the pictures by which a thing is measured."""
+"""Side in pixels of the pictures by which an object is measured."""
 BACK = {"ellipsoid": 1, "frustum": 1, "box": 2}
-"""The tile of a solid that cannot be seen before it has turned."""
+"""The tile of a solid that is hidden before it turns."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """An edit with its true answer.
+    """Holds an edit with its true result.
 
     Attributes:
         name: kind and number, as in ``pan-3``.
         kind: one of ``KINDS``.
         source: ``[F, H, W, 3]`` uint8, the clip before the edit.
         truth: ``[F, H, W, 3]`` uint8, the clip after it; the same as the source wherever the mask is False.
-        mask: ``[F, H, W]`` bool, a loose edit mask: the box of the whole thing before and after, grown by a tenth on
-            each side. It may hold parts of what stands before the thing.
-        region: ``[F, H, W]`` bool, where the edited thing (for an outline: what was added) can be seen in the truth.
+        mask: ``[F, H, W]`` bool, a loose edit mask: the box of the whole object before and after, grown by a tenth on
+            each side. It may include parts of something in front of the object.
+        region: ``[F, H, W]`` bool, where the edited object (for an outline: the added part) is visible in the truth.
     """
 
     name: str
@@ -96,22 +96,24 @@ class Case:
 
 
 def case_ids() -> list[tuple[str, int]]:
-    """Kind and number of every case."""
+    """Returns kind and number of every case."""
     return [(kind, number) for kind in KINDS for number in range(PER_KIND)]
 
 
 def all_cases(frames: int = 17, height: int = 128, width: int = 128) -> Iterator[Case]:
-    """Every case, made one at a time."""
+    """Yields every case, made one at a time."""
     return (make_case(kind, number, frames, height, width) for kind, number in case_ids())
 
 
 def make_case(kind: str, number: int, frames: int = 17, height: int = 128, width: int = 128) -> Case:
-    """Draw a case. The motion is the same for any number of frames and any size, only sampled differently.
+    """Draws a case. The motion is the same for any number of frames and any size, only sampled differently.
 
     Args:
         kind: one of ``KINDS``.
         number: 0 to ``PER_KIND`` - 1.
         frames: at least 2.
+        height: of the frames, in pixels.
+        width: of the frames, in pixels.
     """
     before, after = scenes(kind, number, frames)
     source, truth = (render(scene, height, width) for scene in (before, after))
@@ -122,7 +124,7 @@ def make_case(kind: str, number: int, frames: int = 17, height: int = 128, width
 
 
 def scenes(kind: str, number: int, frames: int) -> tuple[Scene, Scene]:
-    """The scene of a case before and after the edit."""
+    """Returns the scene of a case before and after the edit."""
     rng = np.random.default_rng((20_260_000, KINDS.index(kind), number, SEEDS[kind][number]))
     time = np.linspace(0, 1, frames)
     name, curve = CAST[kind][number].split()
@@ -144,7 +146,7 @@ def scenes(kind: str, number: int, frames: int) -> tuple[Scene, Scene]:
 
 
 def edited(rng: Rng, kind: str, number: int, name: str, parts: Parts) -> Parts:
-    """The thing after the edit."""
+    """Returns the object after the edit."""
     if kind == "outline":
         return parts + tuple(replace(part, edited=True) for part in ADDED[name](rng))
     if kind == "recolour" or (kind not in ("turning", "unseen") and number % 2):
@@ -155,18 +157,18 @@ def edited(rng: Rng, kind: str, number: int, name: str, parts: Parts) -> Parts:
 
 
 def _with_skin(part: Part, skin: Texture) -> Part:
-    """The part with an edited look, if its look is to be edited at all."""
+    """Returns the part with another skin, or unchanged if the edit does not concern it."""
     return replace(part, skin=skin, edited=True) if part.main else part
 
 
 def new_skin(rng: Rng, part: Part) -> Texture:
-    """Another pattern for all sides of a solid."""
+    """Draws another pattern for all sides of a solid."""
     pattern = other_pattern(rng)
     return patched(rng, *[pattern] * 6) if part.solid == "box" else wrapped(rng, pattern)
 
 
 def two_faced(rng: Rng, part: Part) -> Texture:
-    """One pattern for all that shows in frame 1, and another one, in colours of its own, for the back."""
+    """Draws one pattern for everything visible in frame 1, and another in its own colours for the back."""
     seen = other_pattern(rng)
     unseen = other_pattern(rng, seen)
     front, back = patched(rng, seen), patched(rng, unseen)
@@ -179,7 +181,7 @@ def two_faced(rng: Rng, part: Part) -> Texture:
 
 
 def thing_path(rng: Rng, kind: str, curve: str, before: Parts, after: Parts, time: Field) -> Field:
-    """Where the thing is and how it is turned, ``[F, 6]`` as in ``Thing``, so that all of it stays in the frame."""
+    """Draws place and turn of the object, ``[F, 6]`` as in ``Thing``, such that all of it stays in the frame."""
     growth = rng.uniform(1.6, 1.8) if kind == "scale" else 1.0
     share = rng.uniform(0.09, 0.12) if kind in ("scale", "occluded") else rng.uniform(0.1, 0.17)
     travel = rng.uniform(0.4, 0.45) if kind == "occluded" else rng.uniform(0.22, 0.42)
@@ -194,14 +196,14 @@ def thing_path(rng: Rng, kind: str, curve: str, before: Parts, after: Parts, tim
 
 
 def half_span(thing: Thing) -> Field:
-    """How far the thing reaches from its origin to the sides and up or down, at most, as a fraction of the frame."""
+    """Returns the object's largest distance from its origin in x and in y, as a fraction of the frame."""
     drawn = np.max([silhouette(thing, frame, PROBE) for frame in range(len(thing.path))], 0) > 0
     from_centre = [np.abs(np.flatnonzero(drawn.any(axis)) + 0.5 - PROBE / 2).max() + 0.5 for axis in (0, 1)]
     return np.array(from_centre) / PROBE
 
 
 def turning(rng: Rng, kind: str, solid: str, time: Field) -> Field:
-    """Yaw, pitch and roll over time, ``[F, 3]``, before what the curve adds to the roll."""
+    """Draws yaw, pitch and roll over time, ``[F, 3]``, before the curve's own roll is added."""
     degrees = {"turning": (40, 80), "unseen": (150, 175), "outline": (15, 40)}.get(kind, (5, 25))
     sweep = np.radians(rng.uniform(*degrees)) * rng.choice([-1, 1])
     pace = time + 0.08 * np.sin(2 * np.pi * time)
@@ -214,7 +216,7 @@ def turning(rng: Rng, kind: str, solid: str, time: Field) -> Field:
 
 
 def camera_path(rng: Rng, kind: str, time: Field) -> Field:
-    """The camera's window over the backdrop, ``[F, 3]`` as in ``Scene``: it pans, or zooms a little, or stands."""
+    """Draws the camera's window over the backdrop, ``[F, 3]`` as in ``Scene``: it pans, zooms or stands still."""
     if kind == "pan":
         side = rng.uniform(0.5, 0.6)
         track = placed(
@@ -229,7 +231,7 @@ def camera_path(rng: Rng, kind: str, time: Field) -> Field:
 
 
 def other_thing(rng: Rng, time: Field) -> Thing:
-    """A smaller thing on a way of its own."""
+    """Draws a smaller object that moves on its own path."""
     parts = THINGS[str(rng.choice(["ball", "tin", "leaf", "lamp", "figure"]))](rng)
     unit = rng.uniform(0.21, 0.25) / extent(parts)
     raw = CURVES[str(rng.choice(["wander", "arc", "drive"]))](rng, time)
@@ -239,7 +241,7 @@ def other_thing(rng: Rng, time: Field) -> Thing:
 
 
 def standing(path: Field, *parts: Part) -> Thing:
-    """Something that stands where the thing of that path passes after two thirds of its way; y = 0 is mid-frame."""
+    """Places something where the object passes after two thirds of its path; y = 0 is the middle of the frame."""
     still = np.zeros_like(path)
     still[:, :3] = path[0, 0] + 0.6 * (path[-1, 0] - path[0, 0]), 0.5, 1.0
     return Thing(parts, still)
@@ -270,7 +272,7 @@ def sign(rng: Rng, path: Field) -> Thing:
 
 
 def passer(rng: Rng, path: Field) -> Thing:
-    """A ball that comes the other way, nearer to the viewer."""
+    """Draws a ball that comes the other way, nearer to the viewer."""
     opposite = np.zeros_like(path)
     opposite[:, 0] = 1 - path[:, 0]
     opposite[:, 1] = np.clip(path[:, 1] + 0.06, 0.2, 0.8)

@@ -1,4 +1,4 @@
-"""Write cases as folders of PNGs, for methods that are not Python.
+"""Writes cases as folders of PNGs, for methods that are not written in Python.
 
     python -m benchmarks.propagation.export --out DIR [--kinds KIND ...] [--size FxHxW]
 
@@ -22,7 +22,7 @@ __all__ = ["export"]
 
 
 def export(case: Case, folder: Path) -> None:
-    """Write a case into a folder, which is made; lossless."""
+    """Writes a case into a new folder, without loss."""
     clips = {
         "source": case.source,
         "truth": case.truth,

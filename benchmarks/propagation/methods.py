@@ -1,4 +1,4 @@
-"""How an edited clip is made of a case: by the package, and in simpler ways."""
+"""Defines how an edited clip is made from a case: by the package, and in simpler ways."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ OURS = "motion LoRA"
 
 @dataclass(frozen=True)
 class Method:
-    """A way to make the edited clip.
+    """Describes one way to make the edited clip.
 
     Attributes:
-        make: from a case and its edited frames by index, the first among them, to frames ``[F, H, W, 3]``; None runs
-            the package with ``settings``.
+        make: takes a case and its edited frames by index (including the first), and returns frames ``[F, H, W, 3]``;
+            None runs the package with ``settings``.
         settings: of :class:`loraedit.settings.EditSettings`.
-        references: at which parts of the clip, in (0, 1], an edited frame is given besides the first.
-        tight: give the mask of what really changes instead of the loose one.
-        against: the method that a choice is a change of.
+        references: positions in the clip, in (0, 1], of edited frames besides the first.
+        tight: use the mask of what really changes instead of the loose one.
+        against: the method with which a choice is compared.
     """
 
     make: Callable[[Case, Mapping[int, Image]], Frames] | None = None
@@ -41,7 +41,7 @@ class Method:
     against: str = OURS
 
     def run(self, case: Case, settings: dict[str, Any]) -> Frames:
-        """The frames that it makes of a case; ``settings`` are for every method."""
+        """Returns the frames that the method makes of a case; ``settings`` apply to every method."""
         last = len(case.source) - 1
         references = {index: case.truth[index] for index in {round(part * last) for part in self.references}}
         if self.make is not None:
@@ -52,12 +52,12 @@ class Method:
 
 
 def laid_over(case: Case, frames: Frames) -> Frames:
-    """The frames inside the mask, the source outside: every method may use what the mask says."""
+    """Returns the frames inside the mask and the source outside, so that every method benefits from the mask."""
     return np.where(case.mask[..., None], frames, case.source)
 
 
 def tight_mask(case: Case) -> Mask:
-    """What differs between source and truth, grown by a pixel."""
+    """Returns the mask of all pixels that differ between source and truth, grown by a pixel."""
     changed: Mask = (case.source != case.truth).any(-1)
     for index in np.flatnonzero(~changed.any((1, 2))):
         changed[index] = case.mask[index]
@@ -65,17 +65,17 @@ def tight_mask(case: Case) -> Mask:
 
 
 def unchanged(case: Case, _: Mapping[int, Image]) -> Frames:
-    """The source."""
+    """Returns the source."""
     return case.source
 
 
 def held_still(case: Case, edited: Mapping[int, Image]) -> Frames:
-    """The edited first frame, all the time."""
+    """Returns the edited first frame for all frames."""
     return np.repeat(edited[0][None], len(case.source), 0)
 
 
 def optical_flow(case: Case, edited: Mapping[int, Image]) -> Frames:
-    """The classical answer: the edited first frame along OpenCV's dense flow (DIS), frame by frame, then refined."""
+    """Warps the edited first frame along OpenCV's dense flow (DIS), frame by frame, then refined."""
     meter = FlowMeter(Size(*case.source.shape[1:3]))
     greys = [meter.grey(frame) for frame in case.source]
     chained, frames = np.zeros((*greys[0].shape, 2), np.float32), [edited[0]]
@@ -88,12 +88,12 @@ def optical_flow(case: Case, edited: Mapping[int, Image]) -> Frames:
 
 
 def carried(case: Case, edited: Mapping[int, Image]) -> Frames:
-    """What ``fill="carry"`` shows the model, without the model."""
+    """Returns what ``fill="carry"`` shows the model, without the model."""
     return carry(case.source, [edited], mask=case.mask)[0].frames
 
 
 def best_of_carried(case: Case, edited: Mapping[int, Image]) -> Frames:
-    """Each edited frame carried alone, and of them the truth's choice at every pixel: more no chooser could reach."""
+    """Carries each edited frame alone, and picks the one nearest to the truth per pixel: an upper bound."""
     ways = np.stack([carry(case.source, [{index: image}], mask=case.mask)[0].frames for index, image in edited.items()])
     nearest = np.abs(ways.astype(np.int16) - case.truth).sum(-1).argmin(0)
     best: Frames = np.take_along_axis(ways, nearest[None, ..., None], 0)[0]

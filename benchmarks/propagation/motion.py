@@ -1,7 +1,7 @@
-"""How things move: splines, bounces, swings, arcs; every curve is a function of time, so any number of frames fits.
+"""Draws motions: splines, bounces, swings, arcs. Every curve is a function of time, for any number of frames.
 
-A curve is ``[F, 3]``: x to the right and y down, in a scale of its own, and roll (radians, clockwise). ``placed`` puts
-the place into the frame.
+A curve is ``[F, 3]``: x to the right and y down, in a scale of its own, and roll (radians, clockwise). ``placed`` fits
+the positions into the frame.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ __all__ = ["CURVES", "catmull_rom", "placed"]
 
 
 def catmull_rom(points: Field, time: Field) -> Field:
-    """The curve through all points, evenly spaced in time (0 to 1); ``[N, D]`` and ``[F]`` to ``[F, D]``."""
+    """Returns the curve through all points, evenly spaced in time (0 to 1); ``[N, D]`` and ``[F]`` to ``[F, D]``."""
     before, after = 2 * points[:1] - points[1:2], 2 * points[-1:] - points[-2:-1]
     knots = np.concatenate([before, points, after])
     place = time * (len(points) - 1)
@@ -27,20 +27,20 @@ def catmull_rom(points: Field, time: Field) -> Field:
 
 
 def wander(rng: Rng, time: Field) -> Field:
-    """Through four points, on the whole in one direction, leaning a little this way and that."""
+    """Moves through four points, mostly in one direction, leaning a little to both sides."""
     heading = rng.uniform(0, 2 * np.pi)
     line = np.linspace(0, 1, 4)[:, None] * [np.cos(heading), np.sin(heading), 0]
     return catmull_rom(line + rng.normal(0, 0.13, (4, 3)), time)
 
 
 def drive(rng: Rng, time: Field) -> Field:
-    """Sideways, faster and slower, hardly up or down."""
+    """Moves sideways at varying speed, hardly up or down."""
     x = np.cumsum(rng.uniform(0.5, 1.5, 5)) * rng.choice([-1, 1])
     return catmull_rom(np.stack([x, rng.normal(0, 0.06, 5), rng.normal(0, 0.04, 5)], -1), time)
 
 
 def bounce(rng: Rng, time: Field) -> Field:
-    """Falling, and bouncing off a floor to half the height."""
+    """Falls, and bounces off a floor to half the height."""
     fall, gravity = rng.uniform(0.35, 0.55), 2.0
     drop = 0.5 * gravity * fall**2
     after = np.maximum(time - fall, 0)
@@ -51,13 +51,13 @@ def bounce(rng: Rng, time: Field) -> Field:
 
 
 def swing(rng: Rng, time: Field) -> Field:
-    """A pendulum that hangs from above: from one side to the other and part of the way back."""
+    """Swings like a pendulum that hangs from above: from one side to the other and part of the way back."""
     angle = rng.choice([-1, 1]) * rng.uniform(0.45, 0.65) * np.cos(1.3 * np.pi * time)
     return np.stack([-np.sin(angle), np.cos(angle), angle], -1)
 
 
 def arc(rng: Rng, time: Field) -> Field:
-    """Part of a circle, upright."""
+    """Moves along part of a circle, upright."""
     start, sweep = rng.uniform(0, 2 * np.pi), rng.choice([-1, 1]) * rng.uniform(1.6, 2.8)
     return np.stack([np.cos(start + sweep * time), np.sin(start + sweep * time), 0 * time], -1)
 
@@ -67,10 +67,10 @@ CURVES: dict[str, Curve] = {"wander": wander, "drive": drive, "bounce": bounce, 
 
 
 def placed(rng: Rng, track: Field, travel: float, margin: Field) -> Field:
-    """A track ``[F, 2]`` scaled and moved so that its longer extent is ``travel`` and all of it keeps the margin.
+    """Scales and moves a track ``[F, 2]`` so that its longer extent is ``travel`` and all of it keeps the margin.
 
-    Travel gives way where there is no room for it. All lengths are fractions of the frame; ``margin [2]`` is what is
-    kept clear at the sides, and at top and bottom.
+    The travel is reduced if there is no room for it. All lengths are fractions of the frame; ``margin [2]`` is kept
+    clear at the sides, and at top and bottom.
     """
     room = 1 - 2 * margin
     track = track - track.min(0)

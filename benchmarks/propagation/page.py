@@ -1,4 +1,4 @@
-"""The benchmark's page: tables, plots and pictures, all of them made from the results."""
+"""Writes the benchmark's page: tables, plots and pictures, all made from the results."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ Scores = dict[str, dict[tuple[str, int], dict[str, float]]]
 
 
 def read_scores(path: Path) -> dict[str, float]:
-    """The scores of one method on one case."""
+    """Reads the scores of one method on one case."""
     content: dict[str, float] = json.loads(path.read_text())
     return content
 
 
 def gather(tasks: Sequence[Task]) -> Scores:
-    """All results that are there."""
+    """Collects all existing results."""
     scores: Scores = defaultdict(dict)
     for task in tasks:
         if task.result_file().exists():
@@ -47,7 +47,7 @@ def gather(tasks: Sequence[Task]) -> Scores:
 
 
 def gain(scores: Scores, name: str, base: str, kinds: Sequence[str] = KINDS, measure: str = "psnr") -> Interval | None:
-    """Mean and 95 % interval of what a method scores above another on the cases that both have."""
+    """Returns mean and 95 % interval of a method's score minus that of another, on the cases that both have."""
     both = [case for case in scores[name] if case in scores[base] and case[0] in kinds]
     if not both:
         return None
@@ -55,20 +55,20 @@ def gain(scores: Scores, name: str, base: str, kinds: Sequence[str] = KINDS, mea
 
 
 def mean(scores: Scores, name: str, measure: str, kinds: Sequence[str] = KINDS) -> float:
-    """Mean over the cases of these kinds; nan without any."""
+    """Returns the mean over the cases of these kinds; nan if there are none."""
     values = [row[measure] for case, row in scores[name].items() if case[0] in kinds]
     return float(np.mean(values)) if values else float("nan")
 
 
 def span(interval: Interval | None, digits: int = 2) -> str:
-    """``+1.20 (+0.80 to +1.50)``."""
+    """Formats an interval as ``+1.20 (+0.80 to +1.50)``."""
     if interval is None:
         return "-"
     return " ".join([f"{interval.mean:+.{digits}f}", f"({interval.low:+.{digits}f} to {interval.high:+.{digits}f})"])
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table in Markdown; all but the first column is right-aligned."""
+    """Returns a table in Markdown; all but the first column are right-aligned."""
     lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
 
@@ -77,7 +77,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def main_table(scores: Scores) -> str:
-    """Every method with every measure."""
+    """Returns the table of every method with every measure."""
     rows = []
     for name in (each for each in METHODS if scores[each]):
         values = {measure: mean(scores, name, measure) for measure in next(iter(scores[name].values()))}
@@ -88,38 +88,38 @@ def main_table(scores: Scores) -> str:
             f"{values['flicker']:.2f}", f"{values['outside']:.0f}", f"{values['seconds']:.0f}",
         ])  # fmt: skip
     head = [
-        "method", "PSNR, dB", f"{OURS} above it, dB", "nearer to truth", "SSIM", "PSNR at the border, dB",
-        "same dance", "flicker", "outside", "s",
+        "method", "PSNR, dB", f"gain of {OURS}, dB", "nearer to truth", "SSIM", "PSNR at the border, dB",
+        "motion similarity", "flicker", "outside", "s",
     ]  # fmt: skip
     return table(head, rows)
 
 
 def kind_table(scores: Scores) -> str:
-    """PSNR by kind of case."""
+    """Returns the table of PSNR by kind of case."""
     names = [name for name in METHODS if scores[name]]
     rows = [[name, *(f"{mean(scores, name, 'psnr', [kind]):.1f}" for kind in KINDS)] for name in names]
     return table(["PSNR, dB", *KINDS], rows)
 
 
 def model_table(scores: Scores) -> str:
-    """What the model adds to the edited frames that are carried, by kind and on all cases."""
+    """Returns the table of what the model adds to carried keyframes, by kind and on all cases."""
     rows = []
     for name in (each for each in CARRIED if scores[each] and scores[CARRIED[each]]):
         by_kind = [mean(scores, name, "psnr", [kind]) - mean(scores, CARRIED[name], "psnr", [kind]) for kind in KINDS]
         rows.append([name, span(gain(scores, name, CARRIED[name])), *(f"{value:+.1f}" for value in by_kind)])
-    return table(["above the same carried, dB", "all", *KINDS], rows)
+    return table(["gain over the carried keyframes, dB", "all", *KINDS], rows)
 
 
 def claims_table(scores: Scores) -> str:
-    """The claims of the paper, each with the difference that speaks to it."""
+    """Returns the table of the paper's claims, each with the difference that tests it."""
     claims = [
-        ("the base model does not read masks, the LoRA teaches it", gain(scores, PAPER, "no LoRA"), "dB"),
-        ("a LoRA without a mask is worse (its edit leaks)", gain(scores, PAPER, "naive LoRA"), "dB"),
+        ("the LoRA teaches the base model to read masks", gain(scores, PAPER, "no LoRA"), "dB"),
+        ("a LoRA without a mask is worse", gain(scores, PAPER, "naive LoRA"), "dB"),
         ("loose masks beat tight ones", gain(scores, PAPER, "tight mask, the paper's recipe"), "dB"),
         ("references stop drift", gain(scores, ONE, OURS), "dB"),
-        ("... and show a side unseen in frame 1", gain(scores, ONE, OURS, ["unseen"]), "dB"),
+        ("references show a side that frame 1 hides", gain(scores, ONE, OURS, ["unseen"]), "dB"),
         (
-            "the motion of the source is kept (same dance, against no LoRA)",
+            "the LoRA keeps the motion of the source",
             gain(scores, PAPER, "no LoRA", measure="flow"),
             "",
         ),
@@ -131,11 +131,11 @@ def claims_table(scores: Scores) -> str:
         one = interval.low == interval.high
         verdict = "one case" if one else "holds" if interval.low > 0 else "refuted" if interval.high < 0 else "open"
         rows.append([text, f"{span(interval)} {unit}".strip(), verdict])
-    return table(["claim", "difference", "here it"], rows)
+    return table(["claim", "difference", "result"], rows)
 
 
 def choices_table(chosen: Scores, compared: Scores) -> str:
-    """What each choice changes, on the cases that were run for it."""
+    """Returns the table of the effect of each choice, on the cases that were run for it."""
     everything: Scores = defaultdict(dict, {**compared, **chosen})
     rows = []
     for name, method in CHOICES.items():
@@ -152,13 +152,13 @@ def choices_table(chosen: Scores, compared: Scores) -> str:
 
 
 def choices_part(chosen: Scores, compared: Scores) -> str:
-    """The section on the choices, if any was run."""
+    """Returns the section on the choices, if any was run."""
     count = max((len(rows) for rows in chosen.values()), default=0)
     return f"## Choices, one at a time\n\n{choices_table(chosen, compared)}\nOn {count} cases.\n\n" if count else ""
 
 
 def bar_plot(path: Path, scores: Scores) -> None:
-    """Mean PSNR of every method with its 95 % interval, and the three ways by kind."""
+    """Plots the mean PSNR of every method with its 95 % interval, and the main methods by kind."""
     names = [name for name in METHODS if scores[name]]
     levels = [paired_bootstrap([row["psnr"] for row in scores[name].values()]) for name in names]
     colours = ["#d9622b" if name.startswith(OURS) else "#8a93a0" for name in names]
@@ -184,7 +184,7 @@ def bar_plot(path: Path, scores: Scores) -> None:
 
 
 def picture(path: Path, tasks: Sequence[Task], kind: str) -> None:
-    """The first case of a kind: source, truth, and every method that has a result, at five times."""
+    """Draws the first case of a kind: source, truth, and every method that has a result, at five times."""
     from benchmarks.propagation.run import strip
 
     case = make_case(kind, 0)
@@ -204,7 +204,7 @@ def picture(path: Path, tasks: Sequence[Task], kind: str) -> None:
 
 
 def write_page(page: Path, compared: Sequence[Task], chosen: Sequence[Task]) -> None:
-    """Write the page and, beside it in a folder of its name, its pictures."""
+    """Writes the page and, beside it in a folder of its name, its pictures."""
     scores, choices = gather(compared), gather(chosen)
     pictures = page.with_suffix("")
     bar_plot(pictures / "methods.png", scores)
@@ -214,34 +214,34 @@ def write_page(page: Path, compared: Sequence[Task], chosen: Sequence[Task]) -> 
     recipe = read_card(NANO).recipe.model_dump()
     sheets = "\n".join(f"### {kind}\n\n![{kind}]({pictures.name}/{kind}.jpg)\n" for kind in KINDS)
     kept = sections(page.read_text(encoding="utf-8")) if page.exists() else ""
-    page.write_text(f"""# How well an edit is carried: a benchmark with true answers
+    page.write_text(f"""# Benchmark: how well an edit is carried through a clip
 
-Made by `make bench`; nothing here is written by hand. Cases: {max(counts)} (of {len(KINDS) * PER_KIND}) of
-{len(KINDS)} kinds, 128x128 pixels, 17 frames, drawn twice: as they are (the source) and edited (the truth). Every
-method gets the source, the truth's first
-frame and a loose mask. Measured against the truth where the edited thing is visible, in the frames after the first.
-Model: nano, recipe `{recipe}`. Intervals are 95 %, by a paired bootstrap over the cases. Seconds are
-of one thread, beside as many other cases as there are processors.
+`make bench` writes this page; do not edit it by hand. It covers {max(counts)} of {len(KINDS) * PER_KIND} cases of
+{len(KINDS)} kinds, with 17 frames of 128x128 pixels. Each scene is rendered twice: unedited (the source) and edited
+(the truth). Every method gets the source, the first frame of the truth and a loose mask. Results are compared with the
+truth where the edited object is visible, in the frames after the first. The model is nano with the recipe
+`{recipe}`. Intervals are 95 %, by a paired bootstrap over the cases. Seconds are those of one thread, while as many
+cases run in parallel as there are processors.
 
 ![Methods]({pictures.name}/methods.png)
 
 ## Methods
 
 {main_table(scores)}
-"Nearer to truth": share of clearly edited pixels nearer to the truth than to the source. "Same dance": similarity of
-the optical flow inside the mask to the source's, 1 is equal. "Flicker": unsteadiness in grey levels. "Outside": the
-largest difference to the source outside the mask, in grey levels.
+*Nearer to truth* is the share of clearly edited pixels that are nearer to the truth than to the source. *Motion
+similarity* compares the optical flow inside the mask with that of the source; 1 is equal. *Flicker* is the unsteadiness
+in grey levels. *Outside* is the largest difference to the source outside the mask, in grey levels.
 
 ## By kind
 
 {kind_table(scores)}
-## What the model adds to what the flow carries
+## What the model adds to the carried keyframes
 
 {model_table(scores)}
 ## The paper's claims
 
 {claims_table(defaultdict(dict, {**choices, **scores}))}
-"Holds" and "refuted" need the whole interval on one side of zero.
+A claim *holds* or is *refuted* if its whole interval lies on one side of zero; otherwise it is *open*.
 
 {choices_part(choices, scores)}## Pictures
 

@@ -1,7 +1,7 @@
-"""Draw a scene: things made of solids, which turn, before a backdrop under a moving camera.
+"""Renders a scene: objects made of solids, which turn, in front of a backdrop under a moving camera.
 
-Every frame is drawn at twice its size and scaled down by averaging. Things lie in layers, the first one farthest away;
-within a thing the nearest surface shows. The same scene gives the same bytes.
+Every frame is drawn at twice its size and scaled down by averaging. Objects lie in layers, the first one farthest away;
+within an object the nearest surface is visible. The same scene gives the same bytes.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ LIGHT = np.array([-0.42, -0.6, 0.68], np.float32)
 
 @dataclass(frozen=True)
 class Part:
-    """One solid of a thing.
+    """Describes one solid of an object.
 
     Attributes:
         solid: a name in ``SOLIDS``.
-        size: half its width, height and depth, in the thing's unit.
+        size: half its width, height and depth, in the object's unit.
         skin: tiles side by side, ``[S, k * S, 3]``; a solid with more sides than tiles uses them in turn.
-        centre: x, y, z in the thing's unit.
-        tilt: yaw, pitch, roll within the thing.
+        centre: x, y, z in the object's unit.
+        tilt: yaw, pitch, roll within the object.
         spin: how far it turns about its own y axis over the clip, radians.
         taper: radius of a frustum's top, thickness of a ring.
         shape: stencil of a card, bool.
-        main: whether an edit of the thing's look is an edit of this part.
-        edited: whether this part is what was edited.
+        main: True if an edit of the object's look changes this part.
+        edited: True if this part was edited.
     """
 
     solid: str
@@ -54,7 +54,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Thing:
-    """Parts that move as one.
+    """Holds parts that move as one.
 
     Attributes:
         parts: in any order.
@@ -68,8 +68,13 @@ class Thing:
 
 @dataclass(frozen=True)
 class Scene:
-    """A backdrop, the camera's path ``[F, 3]`` (x and y of the window's centre and its side, all as a fraction of the
-    backdrop), things from back to front, and which of them the edit is about.
+    """Describes a scene.
+
+    Attributes:
+        backdrop: what lies behind all objects.
+        camera: ``[F, 3]``: x and y of the window's centre and its side, as fractions of the backdrop.
+        things: the objects from back to front.
+        edited_thing: index of the object that is edited.
     """
 
     backdrop: Texture
@@ -80,12 +85,12 @@ class Scene:
 
 @dataclass(frozen=True)
 class Rendered:
-    """A clip ``[F, H, W, 3]`` and the coverage of things, 0 to 1.
+    """Holds a clip ``[F, H, W, 3]`` and the coverage of its objects, 0 to 1.
 
     Attributes:
-        visible: ``[T, F, H, W]``, what of each thing can be seen.
-        amodal: ``[T, F, H, W]``, the whole thing, as if nothing stood before it.
-        edited: ``[F, H, W]``, where parts that were edited can be seen.
+        visible: ``[T, F, H, W]``, the visible part of each object.
+        amodal: ``[T, F, H, W]``, the whole object, as if nothing stood before it.
+        edited: ``[F, H, W]``, where edited parts are visible.
     """
 
     frames: Frames
@@ -95,7 +100,7 @@ class Rendered:
 
 
 def render(scene: Scene, height: int, width: int) -> Rendered:
-    """Draw all frames of a scene."""
+    """Renders all frames of a scene."""
     frames, things = len(scene.camera), len(scene.things)
     clip = np.empty((frames, height, width, 3), np.uint8)
     visible, amodal = np.zeros((2, things, frames, height, width), np.float32)
@@ -114,7 +119,7 @@ def render(scene: Scene, height: int, width: int) -> Rendered:
 
 
 def draw(thing: Thing, frame: int, height: int, width: int) -> Field:
-    """One frame of a thing: premultiplied RGB of 0 to 255, coverage, coverage by edited parts; ``[H, W, 5]``."""
+    """Draws one frame of an object, ``[H, W, 5]``: premultiplied RGB of 0 to 255, coverage, and edited coverage."""
     tall, wide = height * OVERSAMPLING, width * OVERSAMPLING
     canvas = np.zeros((tall, wide, 5), np.float32)
     depth = np.full((tall, wide), -np.inf, np.float32)
@@ -124,12 +129,12 @@ def draw(thing: Thing, frame: int, height: int, width: int) -> Field:
 
 
 def silhouette(thing: Thing, frame: int, side: int) -> Weights:
-    """The whole thing alone in a square frame, ``[side, side]``, 0 to 1."""
+    """Draws the whole object alone in a square frame, ``[side, side]``, 0 to 1."""
     return draw(thing, frame, side, side)[..., 3]
 
 
 def reach(part: Part) -> float:
-    """Radius of a sphere about the part's centre that holds it, in the thing's unit."""
+    """Returns the radius of a sphere about the part's centre that contains it, in the object's unit."""
     width, height, depth = part.size
     if part.solid == "ring":
         return width * (1 + part.taper)
@@ -139,7 +144,7 @@ def reach(part: Part) -> float:
 
 
 def half_box(part: Part) -> Field:
-    """Half the sides of a box along the part's own axes that holds it, ``[3]``, in the thing's unit."""
+    """Returns half the sides of a box along the part's own axes that contains it, ``[3]``, in the object's unit."""
     wider = {
         "ring": (1 + part.taper, 1 + part.taper, part.taper),
         "frustum": (max(1, part.taper), 1, max(1, part.taper)),
@@ -148,7 +153,7 @@ def half_box(part: Part) -> Field:
 
 
 def _draw_part(part: Part, path: Field, frame: int, canvas: Field, depth: Field) -> None:
-    """Draw one part over what lies behind it; changes canvas and depth (in pixels of the canvas)."""
+    """Draws one part over what lies behind it; changes canvas and depth (in pixels of the canvas)."""
     tall, wide = depth.shape
     x, y, unit, *turn = path[frame].tolist()
     whole = rotation(*turn)
@@ -177,7 +182,7 @@ def _draw_part(part: Part, path: Field, frame: int, canvas: Field, depth: Field)
 
 
 def _look_up(skin: Texture, tile: NDArray[np.intp], u: Field, v: Field) -> Field:
-    """Colours of N places on a skin, ``[N, 3]``; never across the edge of a tile."""
+    """Looks up the colours of N places on a skin, ``[N, 3]``; never across the edge of a tile."""
     side = skin.shape[0]
     tiles = skin.shape[1] // side
     x, y = (np.clip(axis * side - 0.5, 0, side - 1) for axis in (u, v))
@@ -192,7 +197,7 @@ def _look_up(skin: Texture, tile: NDArray[np.intp], u: Field, v: Field) -> Field
 
 
 def _window(backdrop: Texture, camera: Field, height: int, width: int) -> Field:
-    """What the camera sees of the backdrop, ``[H, W, 3]`` of 0 to 255."""
+    """Returns what the camera sees of the backdrop, ``[H, W, 3]`` of 0 to 255."""
     x, y, side = camera * backdrop.shape[0]
     step = side / (min(height, width) * OVERSAMPLING)
     tall, wide = height * OVERSAMPLING, width * OVERSAMPLING

@@ -1,4 +1,4 @@
-"""What is compared: simple ways to carry an edit, ablations of the method, the method, and its choices one by one."""
+"""Defines what is compared: simple ways to carry an edit, the method and its ablations, and its choices one by one."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ CARRIED = {
     ONE: "carried, no model, one reference",
     TWO: "carried, no model, two references",
 }
-"""By method, what is carried of the same edited frames without the model."""
+"""The method that carries the same edited frames without the model, by method."""
 
 
 FROM_NOTHING: dict[str, Any] = {"steps": 60, "lr": 3e-3}
-"""Without a prior a LoRA needs more and larger steps than the recipe has."""
+"""Without a prior, a LoRA needs more and larger steps than the recipe has."""
 
 _NAIVE: dict[str, Any] = {"lora": "naive", **FROM_NOTHING}
 _PAPER: dict[str, Any] = {"recipe": "paper", **FROM_NOTHING}
@@ -36,34 +36,36 @@ METHODS: dict[str, Method] = {
     OURS: Method(),
     ONE: Method(references=(1.0,)),
     CARRIED[ONE]: Method(carried, references=(1.0,)),
-    "the same, chosen by the truth": Method(best_of_carried, references=(1.0,)),
+    "carried, best of both by the truth": Method(best_of_carried, references=(1.0,)),
     TWO: Method(references=(0.5, 1.0)),
     CARRIED[TWO]: Method(carried, references=(0.5, 1.0)),
 }
-"""The table's rows."""
+"""The rows of the table."""
 
 CHOICES: dict[str, Method] = {
-    "prior alone, no fit": Method(settings={"steps": 0}),
+    "prior without a fit": Method(settings={"steps": 0}),
     "half the steps": Method(settings={"steps": 15}),
     "twice the steps": Method(settings={"steps": 60}),
     "no prior": Method(settings={"prior": False, **FROM_NOTHING}),
     "no prior, grey fill": Method(settings={"prior": False, "fill": "grey", **FROM_NOTHING}),
     "grey fill": Method(settings={"fill": "grey"}),
-    "no detail restored": Method(settings={"restore_detail": False}),
+    "no restored detail": Method(settings={"restore_detail": False}),
     "tight mask": Method(tight=True),
     "tight mask, the paper's recipe": Method(settings=_PAPER, tight=True, against=PAPER),
     "twice the steps, the paper's recipe": Method(settings={**_PAPER, "steps": 120}, against=PAPER),
     "twice the steps, naive LoRA": Method(settings={**_NAIVE, "steps": 120}, against="naive LoRA"),
-    "loss alike everywhere": Method(settings={"edit_weight": 1.0}),
-    "one look": Method(settings={"colour_variants": 1}),
-    "high noise alone (t > 0.6)": Method(settings={"min_noise_level": 0.6}),
-    "attention alone, no prior": Method(settings={"lora_targets": "attention", "prior": False, **FROM_NOTHING}),
+    "equal loss weights": Method(settings={"edit_weight": 1.0}),
+    "one colour variant": Method(settings={"colour_variants": 1}),
+    "high noise only (t > 0.6)": Method(settings={"min_noise_level": 0.6}),
+    "attention only, no prior": Method(settings={"lora_targets": "attention", "prior": False, **FROM_NOTHING}),
     "rank 4, no prior": Method(settings={"rank": 4, "prior": False, **FROM_NOTHING}),
     "half the learning rate": Method(settings={"lr": 5e-4}),
     "twice the learning rate": Method(settings={"lr": 2e-3}),
-    "kept zone held in step": Method(settings={"blend_latents": True}),
-    "start from noise alone": Method(settings={"strength": 1.0}),
+    "blended latents": Method(settings={"blend_latents": True}),
+    "start from pure noise": Method(settings={"strength": 1.0}),
     "one reference, not trained": Method(settings={"reference_steps": 0}, references=(1.0,), against=ONE),
-    "one reference, an anchor too": Method(settings={"condition_on_references": True}, references=(1.0,), against=ONE),
+    "one reference, also as condition": Method(
+        settings={"condition_on_references": True}, references=(1.0,), against=ONE
+    ),
 }
-"""One thing changed at a time."""
+"""Variants that change one thing at a time."""

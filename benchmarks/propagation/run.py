@@ -1,9 +1,9 @@
-"""Run the benchmark, and write its page.
+"""Runs the benchmark, and writes its page.
 
-    python -m benchmarks.propagation.run [--cases N] [--choices] [--workers N] [--work DIR] [--page docs/benchmark.md]
+    python -m benchmarks.propagation.run [--cases N] [--choices N] [--workers N] [--work DIR] [--page docs/benchmark.md]
 
-Every result is kept by the content of all that it depends on, so the run can be stopped and continued, and only what a
-change touches is made again.
+Every result is keyed by everything that it depends on, so the run can be stopped and continued, and a change repeats
+only the results that it affects.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ from loraedit.video import write_image
 __all__ = ["Task", "main", "strip"]
 
 MOMENTS = (0, 4, 8, 12, 16)
-"""The frames of a picture of a case."""
+"""The frames in the picture of a case."""
 
 
 @dataclass(frozen=True)
 class Task:
-    """One method on one case."""
+    """Describes one method on one case."""
 
     kind: str
     number: int
@@ -51,7 +51,7 @@ class Task:
         return {**METHODS, **CHOICES}[self.name]
 
     def result_file(self) -> Path:
-        """Where its scores are kept; the picture lies beside it."""
+        """Returns the file of its scores; the picture lies beside it."""
         method = self.method
         made_by = method.make.__name__ if method.make else method.settings
         key = result_key(made_by, method.references, method.tight, self.kind, self.number)
@@ -59,7 +59,7 @@ class Task:
 
 
 def carry_out(task: Task) -> dict[str, Any]:
-    """Run a task, and keep its scores and picture."""
+    """Runs a task, and writes its scores and picture."""
     case = make_case(task.kind, task.number)
     start = time.monotonic()
     frames = task.method.run(case, {})
@@ -72,12 +72,12 @@ def carry_out(task: Task) -> dict[str, Any]:
 
 
 def strip(frames: Frames) -> Image:
-    """The frames of a picture, side by side."""
+    """Returns the frames of a picture, side by side."""
     return np.concatenate([frames[index] for index in MOMENTS], 1)
 
 
 def start_worker() -> None:
-    """Each worker has one thread: two of them do more than one with two."""
+    """Limits a worker to one thread: two such workers are faster than one with two threads."""
     import cv2
     import torch
 
@@ -88,14 +88,14 @@ def start_worker() -> None:
 
 
 def tasks(work: Path, per_kind: int, names: Iterable[str]) -> Iterator[Task]:
-    """Case by case, so that a stopped run has whole cases."""
+    """Yields the tasks case by case, so that a stopped run has complete cases."""
     for number in range(per_kind):
         for kind in KINDS:
             yield from (Task(kind, number, name, work) for name in names)
 
 
 def run_all(every: list[Task], workers: int) -> None:
-    """Carry out what has no result yet."""
+    """Runs the tasks that have no result yet."""
     missing = [task for task in every if not task.result_file().exists()]
     columns = (*Progress.get_default_columns()[:-1], TimeElapsedColumn(), TimeRemainingColumn())
     with (

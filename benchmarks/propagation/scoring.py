@@ -1,4 +1,4 @@
-"""The measures of a result whose true answer is known."""
+"""Scores a result whose truth is known."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["score"]
 
 
 def score(frames: Frames, case: Case) -> dict[str, float]:
-    """All measures of a result, over the frames after the first."""
+    """Returns all measures of a result, over the frames after the first."""
     got, truth, source, mask, region = (x[1:] for x in (frames, case.truth, case.source, case.mask, case.region))
     return {
         "psnr": metrics.psnr(got, truth, region),

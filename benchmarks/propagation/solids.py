@@ -1,8 +1,8 @@
-"""Where parallel rays meet simple solids: ellipsoid, frustum, box, ring and card, each in its own unit space.
+"""Intersects parallel rays with simple solids: ellipsoid, frustum, box, ring and card, each in its own unit space.
 
-Space has x to the right, y down, z towards the viewer, and everything is seen along z without perspective. A solid is
-given rays ``origin + s * along`` and answers, for each ray, the largest ``s`` on its surface (-inf: missed), the normal
-there (not normalised) and a place on its skin: number of the tile, and u and v of 0 to 1 within it.
+Space has x to the right, y down, z towards the viewer, and is seen along z without perspective. A solid takes rays
+``origin + s * along`` and returns, for each ray, the largest ``s`` on its surface (-inf: missed), the normal there (not
+normalised) and a place on its skin: number of the tile, and u and v of 0 to 1 within it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ STENCIL = 384
 
 @dataclass(frozen=True)
 class Hit:
-    """What N rays meet: ``s [N]``, ``normal [N, 3]``, ``tile [N]`` (int), ``u [N]``, ``v [N]``."""
+    """Holds what N rays hit: ``s [N]``, ``normal [N, 3]``, ``tile [N]`` (int), ``u [N]``, ``v [N]``."""
 
     s: Field
     normal: Field
@@ -35,7 +35,7 @@ class Hit:
 
 
 def rotation(yaw: float, pitch: float, roll: float) -> Field:
-    """``[3, 3]``: first yaw (about y, the front turns to the right), then pitch (the top comes nearer), then roll."""
+    """Returns ``[3, 3]``: first yaw (about y, the front turns right), then pitch (the top comes nearer), then roll."""
     (cy, cp, cr), (sy, sp, sr) = np.cos([yaw, pitch, roll]), np.sin([yaw, pitch, roll])
     about_y = np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
     about_x = np.array([[1, 0, 0], [0, cp, sp], [0, -sp, cp]])
@@ -44,14 +44,14 @@ def rotation(yaw: float, pitch: float, roll: float) -> Field:
 
 
 def stencil(outline: Outline) -> NDArray[np.bool_]:
-    """The inside of a closed polygon, ``[STENCIL, STENCIL]`` over -1 to 1."""
+    """Returns the inside of a closed polygon, ``[STENCIL, STENCIL]`` over -1 to 1."""
     plane = np.zeros((STENCIL, STENCIL), np.uint8)
     corners = np.rint((outline * 0.5 + 0.5) * (STENCIL - 1)).astype(np.int32)
     return cv2.fillPoly(plane, [corners], 1).astype(bool)
 
 
 def ellipsoid(origin: Field, along: Field, taper: float, shape: NDArray[np.bool_] | None) -> Hit:  # noqa: ARG001
-    """The unit sphere: tile 0 is its front half, tile 1 its back half; u is longitude, v latitude."""
+    """Intersects the unit sphere: tile 0 is its front half, tile 1 its back half; u is longitude, v latitude."""
     a, b, c = along @ along, origin @ along, np.square(origin).sum(-1) - 1
     inside = b * b - a * c
     s = np.where(inside > 0, (-b + np.sqrt(np.maximum(inside, 0))) / a, MISS)
@@ -61,7 +61,7 @@ def ellipsoid(origin: Field, along: Field, taper: float, shape: NDArray[np.bool_
 
 
 def frustum(origin: Field, along: Field, taper: float, shape: NDArray[np.bool_] | None) -> Hit:  # noqa: ARG001
-    """Radius 1 at the bottom (y = 1), ``taper`` at the top: front and back are tiles 0 and 1, the ends 2 and 3."""
+    """Intersects a frustum of radius 1 at y = 1 and ``taper`` at the top: tiles are front, back and the two ends."""
     middle, slope = (1 + taper) / 2, (1 - taper) / 2
     x, y, z = origin.T
     dx, dy, dz = along
@@ -89,7 +89,7 @@ def frustum(origin: Field, along: Field, taper: float, shape: NDArray[np.bool_] 
 
 
 def box(origin: Field, along: Field, taper: float, shape: NDArray[np.bool_] | None) -> Hit:  # noqa: ARG001
-    """The cube of -1 to 1: tiles are front, right, back, left, top, bottom."""
+    """Intersects the cube of -1 to 1: tiles are front, right, back, left, top, bottom."""
     along = np.where(np.abs(along) < 1e-6, 1e-6, along)
     sign = np.sign(along)
     leave, enter = (sign - origin) / along, (-sign - origin) / along
@@ -103,7 +103,7 @@ def box(origin: Field, along: Field, taper: float, shape: NDArray[np.bool_] | No
 
 
 def ring(origin: Field, along: Field, taper: float, shape: NDArray[np.bool_] | None) -> Hit:  # noqa: ARG001
-    """A torus about z of radius 1 and thickness ``taper``, found by stepping along the distance field."""
+    """Intersects a torus about z of radius 1 and thickness ``taper``, by stepping along the distance field."""
     norm = float(np.linalg.norm(along))
     s = np.full(len(origin), (1 + taper) / norm, np.float32) - (origin @ along) / norm**2
     for _ in range(28):
@@ -119,7 +119,7 @@ def ring(origin: Field, along: Field, taper: float, shape: NDArray[np.bool_] | N
 
 
 def card(origin: Field, along: Field, taper: float, shape: NDArray[np.bool_] | None) -> Hit:  # noqa: ARG001
-    """The plane z = 0 within a stencil: tile 0 is its front, tile 1 its back."""
+    """Intersects the plane z = 0 within a stencil: tile 0 is its front, tile 1 its back."""
     assert shape is not None
     toward = along[2] if abs(along[2]) > 1e-4 else 1e-4
     s = -origin[:, 2] / toward
@@ -133,7 +133,7 @@ def card(origin: Field, along: Field, taper: float, shape: NDArray[np.bool_] | N
 
 
 def _around(point: Field) -> tuple[NDArray[np.intp], Field]:
-    """Tile (0 front, 1 back) and u of points round the y axis."""
+    """Returns tile (0 front, 1 back) and u of points round the y axis."""
     longitude = np.arctan2(point[:, 0], point[:, 2]) + np.pi / 2
     tile = (longitude >= np.pi) | (longitude < 0)
     return tile.astype(np.intp), (longitude % np.pi) / np.pi

@@ -1,7 +1,7 @@
-"""Procedural textures: clouds, marble, stone, wood, cloth, bricks, print, fur and landscapes, in colours chosen in Lab.
+"""Draws textures: clouds, marble, stone, wood, cloth, bricks, print, fur and landscapes, in colours chosen in Lab.
 
-Every function draws from the generator it is given and from nothing else. Textures are uint8 RGB ``[h, w, 3]``; a
-*skin* is ``k`` square tiles side by side, ``[S, k * S, 3]``, one for each side of a solid.
+Every function draws only from the generator that it is given. Textures are uint8 RGB ``[h, w, 3]``; a *skin* is ``k``
+square tiles side by side, ``[S, k * S, 3]``, one for each side of a solid.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ GROUND = 512
 
 
 def palette(rng: Rng, count: int) -> Field:
-    """Colours whose lightness is spread out and whose hues are neighbours or opposites; ``[count, 3]``, 0 to 255."""
+    """Draws colours whose lightness is spread and whose hues are neighbours or opposites; ``[count, 3]``, 0 to 255."""
     hues = rng.uniform(0, 2 * np.pi) + rng.choice([0.0, 0.5, 1.1, 2.6, np.pi], count)
     chroma = rng.uniform(12, 66, count)
     light = rng.permutation(np.linspace(rng.uniform(18, 38), rng.uniform(70, 93), count))
@@ -36,26 +36,26 @@ def palette(rng: Rng, count: int) -> Field:
 
 
 def to_lab(rgb: NDArray[np.generic]) -> Field:
-    """RGB of 0 to 255, ``[..., 3]``, as CIE Lab (L 0 to 100)."""
+    """Converts RGB of 0 to 255, ``[..., 3]``, to CIE Lab (L 0 to 100)."""
     flat = np.asarray(rgb, np.float32).reshape(1, -1, 3) / 255
     return cv2.cvtColor(flat, cv2.COLOR_RGB2LAB).reshape(rgb.shape)
 
 
 def from_lab(lab: NDArray[np.generic]) -> Field:
-    """CIE Lab ``[..., 3]`` as RGB, clipped to 0 to 255."""
+    """Converts CIE Lab ``[..., 3]`` to RGB, clipped to 0 to 255."""
     flat = np.asarray(lab, np.float32).reshape(1, -1, 3)
     return np.clip(cv2.cvtColor(flat, cv2.COLOR_LAB2RGB), 0, 1).reshape(lab.shape) * 255
 
 
 def ramp(weight: Field, colours: Field) -> Field:
-    """Look weights of 0 to 1 up in a run of colours: ``[h, w]`` to ``[h, w, 3]``."""
+    """Interpolates weights of 0 to 1 in a sequence of colours: ``[h, w]`` to ``[h, w, 3]``."""
     stops = np.linspace(0, 255, len(colours))
     table = np.stack([np.interp(np.arange(256), stops, channel) for channel in colours.T], -1).astype(np.float32)
     return table[np.clip(weight * 255, 0, 255).astype(np.uint8)]
 
 
 def dye(rng: Rng, texture: Texture) -> Texture:
-    """The same pattern in clearly other colours: lightness is moved, hues are turned and pulled to a new one."""
+    """Returns the same pattern in clearly different colours: shifts lightness, and turns all hues to a new one."""
     lab = to_lab(texture)
     mean = lab.reshape(-1, 3).mean(0)
     turn = rng.uniform(1.9, 2 * np.pi - 1.9)
@@ -75,7 +75,7 @@ def quantised(picture: Field) -> Texture:
 
 
 def spectral(rng: Rng, height: int, width: int, slope: float) -> Field:
-    """Noise with amplitude 1 / f^slope, mean 0 and deviation 1; ``[height, width]``, periodic."""
+    """Draws noise with amplitude 1 / f^slope, mean 0 and deviation 1; ``[height, width]``, periodic."""
     spectrum = np.fft.rfft2(rng.standard_normal((height, width)).astype(np.float32))
     frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None])
     frequency[0, 0] = np.inf
@@ -84,18 +84,18 @@ def spectral(rng: Rng, height: int, width: int, slope: float) -> Field:
 
 
 def squashed(field: Field) -> Field:
-    """A field of mean 0 and deviation 1 as weights of 0 to 1."""
+    """Maps a field of mean 0 and deviation 1 to weights of 0 to 1."""
     return 0.5 + 0.5 * np.tanh(0.9 * field)
 
 
 def grid(height: int, width: int) -> tuple[Field, Field]:
-    """Row and column of every pixel, each ``[height, width]``."""
+    """Returns row and column of every pixel, each ``[height, width]``."""
     y, x = np.mgrid[0:height, 0:width].astype(np.float32)
     return y, x
 
 
 def voronoi(rng: Rng, height: int, width: int, spacing: float) -> tuple[NDArray[np.int32], Field]:
-    """Irregular cells: their number, and the distance (px) to their seed, both ``[height, width]``."""
+    """Draws irregular cells: their number, and the distance (px) to their seed, both ``[height, width]``."""
     count = max(4, round(height * width / spacing**2))
     free = np.full((height, width), 255, np.uint8)
     free[rng.integers(0, height, count), rng.integers(0, width, count)] = 0
@@ -104,7 +104,7 @@ def voronoi(rng: Rng, height: int, width: int, spacing: float) -> tuple[NDArray[
 
 
 def steps(label: NDArray[np.int32]) -> Field:
-    """1 where a neighbour has another number, softened; ``[h, w]``."""
+    """Returns 1 where a neighbour has another number, softened; ``[h, w]``."""
     plane = label.astype(np.float32)
     kernel = np.ones((3, 3), np.uint8)
     return cv2.GaussianBlur((cv2.dilate(plane, kernel) != cv2.erode(plane, kernel)).astype(np.float32), (0, 0), 0.8)
@@ -176,7 +176,7 @@ def bricks(rng: Rng, height: int, width: int) -> Field:
 
 
 def tiles(rng: Rng, height: int, width: int) -> Field:
-    """Glazed tiles, all alike, with a motif that is mirrored four-fold."""
+    """Draws identical glazed tiles, with a motif that is mirrored four-fold."""
     side = int(rng.choice([32, 40, 54, 80]))
     quarter = spectral(rng, side // 2, side // 2, 1.5)
     half = np.concatenate([quarter, quarter[:, ::-1]], 1)
@@ -188,7 +188,7 @@ def tiles(rng: Rng, height: int, width: int) -> Field:
 
 
 def print_(rng: Rng, height: int, width: int) -> Field:
-    """Cloth or paper printed with letters and figures."""
+    """Draws cloth or paper printed with letters and figures."""
     colours = palette(rng, 4)
     sheet = np.broadcast_to(colours[0], (height, width, 3)).astype(np.uint8).copy()
     for _ in range(height * width // 900):
@@ -201,7 +201,7 @@ def print_(rng: Rng, height: int, width: int) -> Field:
 
 
 def fur(rng: Rng, height: int, width: int) -> Field:
-    """Spots or mazes as reaction and diffusion leave them; some spots have a darker rim."""
+    """Draws spots or mazes as reaction and diffusion form them; some spots have a darker rim."""
     white, fine = rng.standard_normal((height, width)).astype(np.float32), rng.uniform(2.6, 5)
     rise = cv2.GaussianBlur(white, (0, 0), fine) - cv2.GaussianBlur(white, (0, 0), 1.6 * fine)
     rise = rise / rise.std() + rng.choice([-0.5, 0.0])
@@ -212,7 +212,7 @@ def fur(rng: Rng, height: int, width: int) -> Field:
 
 
 def scales(rng: Rng, height: int, width: int) -> Field:
-    """Overlapping rows of rounded scales, as on roofs and fish."""
+    """Draws overlapping rows of rounded scales, as on roofs and fish."""
     pitch = int(rng.integers(16, 30))
     y, x = grid(height, width)
     colours = palette(rng, 3)
@@ -227,7 +227,7 @@ def scales(rng: Rng, height: int, width: int) -> Field:
 
 
 def glaze(rng: Rng, height: int, width: int) -> Field:
-    """Soft patches of colour that run into each other, warped."""
+    """Draws soft patches of colour that run into each other, warped."""
     y, x = grid(height, width)
     bend = 0.12 * height * np.stack([spectral(rng, height, width, 2.2) for _ in range(2)])
     spots = rng.uniform(0, 1, (6, 2)) * (height, width)
@@ -245,17 +245,17 @@ PATTERNS: tuple[Pattern, ...] = (
 
 
 def other_pattern(rng: Rng, *used: Pattern) -> Pattern:
-    """A pattern that is none of those."""
+    """Returns a pattern that is not in ``used``."""
     return [pattern for pattern in PATTERNS if pattern not in used][rng.integers(len(PATTERNS) - len(used))]
 
 
 def plain(colour: tuple[int, int, int]) -> Texture:
-    """A skin of one tile and one colour."""
+    """Returns a skin of one tile and one colour."""
     return np.full((8, 8, 3), colour, np.uint8)
 
 
 def wrapped(rng: Rng, pattern: Pattern) -> Texture:
-    """A skin of two tiles that goes round a solid; the last columns fade into the first, so there is no seam."""
+    """Draws a skin of two tiles that goes round a solid; the last columns fade into the first, so there is no seam."""
     seam = TILE // 5
     long = pattern(rng, TILE, 2 * TILE + seam)
     fade = np.linspace(0, 1, seam, dtype=np.float32)[None, :, None]
@@ -264,12 +264,12 @@ def wrapped(rng: Rng, pattern: Pattern) -> Texture:
 
 
 def patched(rng: Rng, *patterns: Pattern) -> Texture:
-    """A skin with one tile for each pattern."""
+    """Draws a skin with one tile for each pattern."""
     return quantised(np.concatenate([pattern(rng, TILE, TILE) for pattern in patterns], 1))
 
 
 def backdrop(rng: Rng) -> Texture:
-    """A wall, a floor, a cloth or a landscape, calm enough that things stand out; ``[GROUND, GROUND, 3]``."""
+    """Draws a wall, a floor, a cloth or a landscape, calm enough for objects to stand out; ``[GROUND, GROUND, 3]``."""
     if rng.random() < 0.35:
         return quantised(landscape(rng))
     pattern = [clouds, marble, pebbles, wood, bricks, tiles, knit, glaze][rng.integers(8)]
@@ -281,7 +281,7 @@ def backdrop(rng: Rng) -> Texture:
 
 
 def landscape(rng: Rng) -> Field:
-    """A sky with clouds over rows of hills, the far ones paler."""
+    """Draws a sky with clouds over rows of hills, the far ones paler."""
     y, _ = grid(GROUND, GROUND)
     haze, sky, cloud, ground = palette(rng, 4) * 0.5 + np.array(
         [[95, 105, 115], [60, 90, 130], [115, 115, 115], [40, 50, 30]]

@@ -1,6 +1,6 @@
-"""What there is to see: balls, mugs, parcels, cars, figures, lamps, tins, letters and leaves, and parts to add to them.
+"""Draws objects (balls, mugs, parcels, cars, figures, lamps, tins, letters, leaves) and parts to add to them.
 
-A builder draws a thing's patterns and proportions and returns its parts, in units of about half its size.
+A builder draws an object's patterns and proportions and returns its parts, in units of about half its size.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ UPRIGHT = (0.0, -np.pi / 2, 0.0)
 
 
 def extent(parts: Parts) -> float:
-    """Radius of a sphere about the thing's origin that holds all parts."""
+    """Returns the radius of a sphere about the object's origin that contains all parts."""
     return max(float(np.linalg.norm(part.centre)) + reach(part) for part in parts)
 
 
@@ -32,7 +32,7 @@ def _pattern(rng: Rng) -> Callable[..., np.ndarray]:
 
 
 def _colour(rng: Rng) -> np.ndarray:
-    """A skin of one colour."""
+    """Draws a skin of one colour."""
     red, green, blue = (int(value) for value in quantised(palette(rng, 1))[0])
     return plain((red, green, blue))
 
@@ -60,14 +60,14 @@ def mug(rng: Rng) -> Parts:
 
 
 def cup(rng: Rng) -> Parts:
-    """A mug without its handle."""
+    """Draws a mug without its handle."""
     body = Part("frustum", (0.66, 0.8, 0.66), wrapped(rng, _pattern(rng)), taper=rng.uniform(1.0, 1.15))
     drink = Part("frustum", (0.58 * body.taper, 0.02, 0.58 * body.taper), plain((64, 38, 22)), (0, -0.8, 0), main=False)
     return body, drink
 
 
 def handle(rng: Rng, skin: np.ndarray) -> Part:
-    """A mug's handle, at its right."""
+    """Draws a mug's handle, at its right."""
     return Part("ring", (0.42, 0.42, 0.42), skin, (0.76, 0, 0), taper=rng.uniform(0.2, 0.3), main=False)
 
 
@@ -95,7 +95,7 @@ def car(rng: Rng) -> Parts:
 
 
 def _hub(rng: Rng) -> np.ndarray:
-    """A wheel's face: a tyre and two spokes across it."""
+    """Draws a wheel's face: a tyre and two spokes across it."""
     face = plain((38, 38, 42)).repeat(8, 0).repeat(8, 1).copy()
     cv2.circle(face, (32, 32), 21, (206, 206, 200), -1)
     cv2.line(face, (12, 32), (52, 32), tuple(int(v) for v in _colour(rng)[0, 0]), 9)
@@ -103,7 +103,7 @@ def _hub(rng: Rng) -> np.ndarray:
 
 
 def figure(rng: Rng) -> Parts:
-    """A skittle with a head and a nose."""
+    """Draws a skittle with a head and a nose."""
     coat = Part("frustum", (0.56, 0.6, 0.56), wrapped(rng, _pattern(rng)), (0, 0.35, 0), taper=0.45)
     head = Part("ellipsoid", (0.42, 0.42, 0.42), plain((228, 190, 156)), (0, -0.5, 0), main=False)
     nose = Part("frustum", (0.12, 0.2, 0.12), plain((214, 104, 52)), (0, -0.46, 0.5), (0, np.pi / 2, 0), taper=0.1)
@@ -118,7 +118,7 @@ def lamp(rng: Rng) -> Parts:
 
 
 def letter(rng: Rng) -> Parts:
-    """A thick letter cut from printed board."""
+    """Draws a thick letter cut from printed board."""
     plane = np.zeros((200, 200), np.uint8)
     sign = str(rng.choice(list("BRKASE&")))
     cv2.putText(plane, sign, (30, 170), cv2.FONT_HERSHEY_SIMPLEX, 6.5, 255, 34)
@@ -132,7 +132,7 @@ def letter(rng: Rng) -> Parts:
 
 
 def leaf(rng: Rng) -> Parts:
-    """A card with the outline of a superformula: leaves, flowers, starfish."""
+    """Draws a card with the outline of a superformula: leaves, flowers, starfish."""
     angle = np.linspace(0, 2 * np.pi, 240, endpoint=False)
     lobes, sharp = int(rng.integers(3, 7)), rng.uniform(0.7, 1.4)
     radius = (np.abs(np.cos(lobes * angle / 4)) ** 3 + np.abs(np.sin(lobes * angle / 4)) ** 3) ** (-1 / sharp)
@@ -141,14 +141,14 @@ def leaf(rng: Rng) -> Parts:
 
 
 def scrap(rng: Rng) -> Parts:
-    """A card with a smooth random outline: corners of a polygon cut off again and again."""
+    """Draws a card with a smooth random outline: a polygon whose corners are cut off repeatedly."""
     count = int(rng.integers(5, 9))
     angle = (np.arange(count) + rng.uniform(-0.3, 0.3, count)) * 2 * np.pi / count
     return (_cut(rng, _rounded(np.stack([np.cos(angle), np.sin(angle)], -1) * rng.uniform(0.6, 1, (count, 1)))),)
 
 
 def _rounded(outline: Outline) -> Outline:
-    """Chaikin's corner cutting."""
+    """Smooths an outline by Chaikin's corner cutting."""
     for _ in range(4):
         after = np.roll(outline, -1, 0)
         outline = np.stack([0.75 * outline + 0.25 * after, 0.25 * outline + 0.75 * after], 1).reshape(-1, 2)
@@ -156,7 +156,7 @@ def _rounded(outline: Outline) -> Outline:
 
 
 def _cut(rng: Rng, outline: Outline) -> Part:
-    """A card in the form of an outline of any size."""
+    """Draws a card in the form of an outline of any size."""
     return Part("card", (0.7, 0.7, 1), wrapped(rng, _pattern(rng)), shape=stencil(outline / np.abs(outline).max()))
 
 
@@ -170,21 +170,21 @@ THINGS: dict[str, Builder] = {
 
 
 def hat(rng: Rng) -> Parts:
-    """For a ball: a top hat."""
+    """Adds a top hat to a ball."""
     felt = wrapped(rng, _pattern(rng))
     crown = Part("frustum", (0.52, 0.42, 0.52), felt, (0, -1.18, 0), taper=rng.uniform(0.8, 1.1))
     return crown, Part("frustum", (0.86, 0.06, 0.86), _colour(rng), (0, -0.78, 0))
 
 
 def handles(rng: Rng) -> Parts:
-    """For a cup: a handle at each side."""
+    """Adds a handle at each side of a cup."""
     right = handle(rng, _colour(rng))
     right = replace(right, taper=0.34)
     return right, replace(right, centre=(-0.76, 0, 0))
 
 
 def sail(rng: Rng) -> Parts:
-    """For a car: a mast with a triangular sail."""
+    """Adds a mast with a triangular sail to a car."""
     mast = Part("frustum", (0.06, 0.62, 0.06), plain((120, 84, 48)), (0, -1.1, 0))
     shape = stencil(np.array([[-0.95, 0.95], [0.2, -0.95], [0.95, 0.95]]))
     return mast, Part(
@@ -193,14 +193,14 @@ def sail(rng: Rng) -> Parts:
 
 
 def bow(rng: Rng) -> Parts:
-    """For a parcel: a bow on its top."""
+    """Adds a bow to the top of a parcel."""
     silk = _colour(rng)
     loops = [Part("ring", (0.27, 0.27, 0.27), silk, (x, -0.92, 0.1), taper=0.4) for x in (-0.36, 0.36)]
     return *loops, Part("ellipsoid", (0.2, 0.2, 0.2), silk, (0, -0.78, 0.15))
 
 
 def wings(rng: Rng) -> Parts:
-    """For a figure: two wings at its back."""
+    """Adds two wings to the back of a figure."""
     outline = _rounded(np.array([[-1, 0.2], [-0.6, -0.9], [1, -1.1], [1.1, 0.2], [0.3, 0.2], [0.2, 1.1], [-0.8, 0.9]]))
     outline = np.clip(outline, -1, 1)
     skin = wrapped(rng, _pattern(rng))
@@ -209,4 +209,4 @@ def wings(rng: Rng) -> Parts:
 
 
 ADDED: dict[str, Builder] = {"ball": hat, "cup": handles, "car": sail, "parcel": bow, "figure": wings}
-"""By the thing that it is added to."""
+"""Builders of added parts, by the object to which they belong."""

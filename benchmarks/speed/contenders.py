@@ -1,4 +1,4 @@
-"""The contenders: loraedit's own loop and sampler, a plain diffusers + peft loop, and DiffSynth-Studio's Wan code."""
+"""Wraps the contenders: loraedit's loop and sampler, a plain diffusers + peft loop, and DiffSynth-Studio's Wan code."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from peft import LoraConfig, inject_adapter_in_model
 
 from benchmarks.speed.work import CPU, LR, RANK, Contender, Work
 from loraedit.families.base import batch
-from loraedit.families.lora_names import native_name
-from loraedit.families.wan_layout import diffusers_name
+from loraedit.families.layer_names import native_name
+from loraedit.families.wan.tensors import tensor_name
 from loraedit.lora.adapter import as_autocast, attach, save_lora
 from loraedit.runtime.devices import autocasts
 from loraedit.sampling.sampler import sample
@@ -32,7 +32,7 @@ __all__ = ["diffsynth", "loraedit", "plain"]
 
 
 def loraedit(work: Work, folder: Path) -> Contender:
-    """:func:`loraedit.training.train` and :func:`loraedit.sampling.sampler.sample` as an edit calls them."""
+    """Runs :func:`loraedit.training.train` and :func:`loraedit.sampling.sampler.sample` as an edit does."""
     lora = _lora_file(work, folder)
     expert = work.family.experts[0]
     sizes = work.transformer(), work.transformer()
@@ -58,7 +58,7 @@ def loraedit(work: Work, folder: Path) -> Contender:
 
 
 def plain(work: Work, dtype: torch.dtype) -> Contender:
-    """A loop as diffusers' examples have it: peft's adapter, AdamW, and in bfloat16 autocast or a cast model."""
+    """Runs a loop as in diffusers' examples: peft's adapter, AdamW, and in bfloat16 autocast or a cast model."""
     learning, generating = work.transformer(), work.transformer(dtype)
     for model in (learning, generating):
         model.add_adapter(LoraConfig(r=RANK, lora_alpha=RANK, target_modules=list(work.family.lora_targets("all"))))
@@ -101,7 +101,7 @@ def plain(work: Work, dtype: torch.dtype) -> Contender:
 
 
 def diffsynth(work: Work, folder: Path, dtype: torch.dtype, checkpointing: bool) -> Contender:
-    """DiffSynth-Studio's Wan transformer, loss, scheduler and LoRA loader, with the same weights under Wan's names."""
+    """Runs DiffSynth-Studio's Wan transformer, loss, scheduler and LoRA loader, with the same weights."""
     _import_what_is_used_alone()
     from diffsynth.diffusion.flow_match import FlowMatchScheduler
     from diffsynth.diffusion.loss import FlowMatchSFTLoss
@@ -152,7 +152,7 @@ def diffsynth(work: Work, folder: Path, dtype: torch.dtype, checkpointing: bool)
 
 
 def _native(work: Work, dtype: torch.dtype) -> Any:
-    """DiffSynth's transformer with the checkpoint's weights, frozen."""
+    """Returns DiffSynth's transformer with the checkpoint's weights, frozen."""
     from diffsynth.models.wan_video_dit import WanModel
 
     ours = work.transformer()
@@ -164,12 +164,12 @@ def _native(work: Work, dtype: torch.dtype) -> Any:
         num_layers=config.num_layers, has_image_input=False,
     )  # fmt: skip
     weights = ours.state_dict()
-    model.load_state_dict({name: weights[diffusers_name(name)] for name in model.state_dict()})
+    model.load_state_dict({name: weights[tensor_name(name)] for name in model.state_dict()})
     return model.to(dtype).requires_grad_(False)
 
 
 def _lora_file(work: Work, folder: Path) -> Path:
-    """A LoRA file that all generate with."""
+    """Writes the LoRA file with which all contenders generate."""
     path = folder / "lora.safetensors"
     if not path.exists():
         transformer = work.transformer()
@@ -183,7 +183,7 @@ def _named(dtype: torch.dtype) -> str:
 
 
 class _Absent(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Stands in for what DiffSynth imports for its data and downloads, where it is not installed."""
+    """Replaces modules that DiffSynth imports for its data and downloads, if they are not installed."""
 
     def __init__(self, names: Sequence[str]) -> None:
         self.names = [name for name in names if importlib.util.find_spec(name) is None]
@@ -207,6 +207,6 @@ def _no(name: str) -> None:
 
 
 def _import_what_is_used_alone() -> None:
-    """Nothing of its data pipeline is run here; torchvision, modelscope and pandas need not be there."""
+    """Makes torchvision, modelscope and pandas optional, since DiffSynth's data pipeline is not used."""
     if not any(isinstance(finder, _Absent) for finder in sys.meta_path):
         sys.meta_path.insert(0, _Absent(["torchvision", "modelscope", "pandas", "imageio"]))

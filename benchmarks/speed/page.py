@@ -1,4 +1,4 @@
-"""The section of a page that a run of the speed benchmark writes."""
+"""Writes the section of a page that shows the results of the speed benchmark."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ TITLES = {"train": "A training step", "sample": "A sampling step"}
 
 
 def section(figures: list[dict[str, Any]]) -> str:
-    """Markdown: a table for each size and kind of step, and ours as a share of the fastest other."""
+    """Returns Markdown: a table for each size and kind of step, and loraedit's share of the fastest other."""
     first = figures[0]
     lines = [
-        "## Speed beside others",
+        "## Speed compared with other libraries",
         "",
-        "The same work in one process: nano's transformer, batch 1, a LoRA of rank 16 on every linear, inputs encoded "
-        f"beforehand for all, {first['threads']} thread ({first['processor']}); medians of "
+        "All contenders do the same work in one process: nano's transformer, batch size 1, a LoRA of rank 16 on every "
+        f"linear layer, encoded inputs, {first['threads']} thread ({first['processor']}). Figures are medians of "
         f"{first['rounds']} rounds in which all take turns. Ratios of time depend on the processor: the faster it "
-        "multiplies matrices, the more the rest counts. Of the peak in sampling nano's weights, which nobody can do "
-        f"without, are {first['weights'] / 1e6:.1f} MB. Made by `python -m benchmarks.speed.run`.",
+        "multiplies matrices, the more the other operations count. The peak in sampling includes nano's weights, "
+        f"{first['weights'] / 1e6:.1f} MB. `python -m benchmarks.speed.run` writes this section.",
     ]
     for each in figures:
         lines += _tables(each)
@@ -38,7 +38,7 @@ def _tables(figures: dict[str, Any]) -> list[str]:
         ]
         lines += [
             "",
-            f"Against the fastest of them, {name}: {ours['seconds'] / other['seconds']:.2f} of the time, "
+            f"Compared with the fastest of them, {name}: {ours['seconds'] / other['seconds']:.2f} of the time, "
             f"{ours['bytes'] / other['bytes']:.2f} of the memory.",
         ]
     return lines

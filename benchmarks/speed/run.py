@@ -1,11 +1,11 @@
-"""Seconds and memory of a training and of a sampling step, ours beside others' on the same work, in one process.
+"""Measures seconds and memory of a training and of a sampling step, beside other libraries, in one process.
 
     python -m benchmarks.speed.run [--page docs/benchmark.md] [--rounds 7]
 
-All take turns: in every round each does one step, in an order that rotates, so that whatever else the machine does
-falls on all alike. Medians over the rounds; the first steps warm up. Memory is what torch allocates: weights, LoRA and
-optimiser, and on top the peak within a step, counted allocation by allocation.
-DiffSynth-Studio comes with ``pip install diffsynth einops --no-deps``; where it is not installed, it is left out.
+All contenders take turns: in every round each does one step, in an order that rotates, so that other load on the
+machine affects all of them alike. Figures are medians over the rounds; the first steps warm up. Memory is what torch
+allocates: weights, LoRA and optimiser, plus the peak within a step, counted allocation by allocation.
+DiffSynth-Studio is measured if it is installed (``pip install diffsynth einops --no-deps``).
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ from benchmarks.tables import put_section
 
 WARM_UP = 2
 SIZES = [(9, 16), (17, 32)]
-"""Latent frames and cells a side: a window of the benchmark's cases, and one with eight times the tokens."""
+"""Latent frames and cells per side: a window of the benchmark's cases, and one with eight times the tokens."""
 
 
 def contenders(work: Any, folder: Path) -> list[Contender]:
-    """Ours first, then the others in each precision that they offer."""
+    """Returns loraedit first, then the others in each precision that they offer."""
     found = [loraedit(work, folder), *(plain(work, dtype) for dtype in (torch.float32, torch.bfloat16))]
     if importlib.util.find_spec("diffsynth") is not None:
         found += [diffsynth(work, folder, torch.bfloat16, checkpointing=True)]
@@ -46,7 +46,7 @@ def contenders(work: Any, folder: Path) -> list[Contender]:
 
 
 def seconds(found: Sequence[Contender], what: str, rounds: int) -> dict[str, list[float]]:
-    """Seconds of every step by contender."""
+    """Returns the seconds of every step by contender."""
     steps = {each.name: in_turns(getattr(each, what), WARM_UP + rounds + 1) for each in found}
     for running in steps.values():
         for _ in range(WARM_UP):
@@ -63,7 +63,7 @@ def seconds(found: Sequence[Contender], what: str, rounds: int) -> dict[str, lis
 
 
 def in_turns(work: Steps, steps: int) -> Iterator[None]:
-    """The work as an iterator over its steps: it goes on, in a thread, only while the next step is asked for."""
+    """Yields after every step of the work, which continues in a thread only while the next step is requested."""
     done: queue.Queue[BaseException | bool] = queue.Queue()
     go = threading.Semaphore(0)
 
@@ -91,7 +91,7 @@ def in_turns(work: Steps, steps: int) -> Iterator[None]:
 
 
 def peak_bytes(contender: Contender, what: str) -> int:
-    """Weights and what is trained, and the most that a step allocates on top."""
+    """Returns the bytes of weights and trained parameters, plus the most that a step allocates on top."""
     model: nn.Module = getattr(contender, f"{what}_model")
     held = held_bytes(model)
     held += 2 * sum(value.nbytes for value in model.parameters() if value.requires_grad) * (what == "train")
@@ -115,18 +115,18 @@ def peak_bytes(contender: Contender, what: str) -> int:
 
 
 def processor() -> str:
-    """Its name, and whether it multiplies matrices of bfloat16 in one instruction."""
+    """Returns the processor's name, and whether it multiplies bfloat16 matrices in one instruction."""
     found = torch.cpu.get_capabilities()
     return f"{found['cpu_name']}, {'with' if found.get('amx_bf16') else 'without'} AMX"
 
 
 def held_bytes(model: nn.Module) -> int:
-    """Of all that a model holds."""
+    """Returns the bytes of a model's parameters and buffers."""
     return sum(value.nbytes for value in (*model.parameters(), *model.buffers()))
 
 
 def measure(model: str, frames: int, side: int, rounds: int) -> dict[str, Any]:
-    """All figures of all contenders."""
+    """Returns all figures of all contenders."""
     work = make_work(model, frames, side, WARM_UP + rounds + 1)
     figures: dict[str, Any] = {
         "latents": [frames, side, side],

@@ -1,4 +1,4 @@
-"""The work that all contenders do: the same weights, the same sample, the same LoRA layers, one thread count."""
+"""Defines the work that all contenders do: the same weights, sample, LoRA layers and thread count."""
 
 from __future__ import annotations
 
@@ -20,17 +20,19 @@ LR = 1e-3
 CPU = torch.device("cpu")
 
 Steps = Callable[[int, Callable[..., None]], None]
-"""Carries out so many steps, and calls back after each of them."""
+"""Runs the given number of steps, and calls back after each."""
 
 
 @dataclass(frozen=True)
 class Contender:
-    """One way to do the work.
+    """Describes one way to do the work.
 
     Attributes:
-        name: as the page has it.
-        train, sample: so many steps, from loaded weights on.
-        model: the transformer that the steps use, for its size in memory.
+        name: as in the page.
+        train: runs training steps on loaded weights.
+        sample: runs sampling steps on loaded weights.
+        train_model: the transformer of the training steps, for its size in memory.
+        sample_model: the transformer of the sampling steps.
     """
 
     name: str
@@ -42,12 +44,13 @@ class Contender:
 
 @dataclass(frozen=True)
 class Work:
-    """What is trained and sampled.
+    """Describes what is trained and sampled.
 
     Attributes:
         family: of the checkpoint.
-        sample: encoded already, so that no contender pays for the encoders.
-        training, sampling: what the steps are.
+        sample: encoded before the measurement, so that no contender pays for the encoders.
+        training: settings of the training steps.
+        sampling: settings of the sampling steps.
     """
 
     family: Family
@@ -56,14 +59,14 @@ class Work:
     sampling: SamplingSettings
 
     def transformer(self, dtype: torch.dtype = torch.float32) -> nn.Module:
-        """The checkpoint's transformer as diffusers loads it."""
+        """Loads the checkpoint's transformer with diffusers."""
         folder, name = self.family.card.folder, self.family.experts[0].name
         loaded = WanTransformer3DModel.from_pretrained(folder, subfolder=name, dtype=dtype, use_safetensors=True)
         return loaded.eval().requires_grad_(False)
 
 
 def make_work(model: str, frames: int, side: int, steps: int) -> Work:
-    """The work on a checkpoint with latents of so many frames and cells a side."""
+    """Returns the work on a checkpoint, with latents of ``frames`` frames and ``side`` cells per side."""
     card = read_card(resolve_model(model))
     family = open_family(card)
     generator = torch.Generator().manual_seed(0)

@@ -206,7 +206,8 @@ def test_a_frame_of_another_size_is_fitted_when_asked(files: Path, checkpoint: P
     summary = json.loads(done.stdout)
     assert summary["outside_exact"] is True
     assert Path(files / summary["out"]).exists()
-    assert {"out", "frames", "sheet", "lora", "loss_curve", "run", "seconds", "loss_first", "loss_last"} <= set(summary)
+    named = {"out", "frames", "sheet", "loras", "loss_curve", "run", "wall_seconds", "loss_first", "loss_last"}
+    assert named <= set(summary)
 
 
 def test_without_a_mask_one_is_made_from_the_edit(files: Path, checkpoint: Path, scene: Scene) -> None:

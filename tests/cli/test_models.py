@@ -28,7 +28,7 @@ from loraedit.families.base import batch
 from loraedit.families.card import read_card
 from loraedit.families.hub import resolve_model
 from loraedit.families.known import Component, KnownModel, known_model, known_models, usual_settings
-from loraedit.families.wan_layout import check_shapes
+from loraedit.families.wan.tensors import check_shapes
 from loraedit.masks.packing import pack_token_mask
 from loraedit.planning import known_names, open_skeleton
 from loraedit.sampling import sampler as generate

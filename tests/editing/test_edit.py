@@ -84,8 +84,8 @@ def test_an_expert_for_noise_above_the_start_is_not_trained(
     assert low.outside_exact and len(low.losses) == 1
     assert [path.name for path in export(place, tmp_path / "x.safetensors", "comfyui")] == ["x-low.safetensors"]
     whole = edit(scene, checkpoints["wan22"], run=place, **{**OWN_METHOD, **asked, "strength": 1.0})
-    assert (low.paths["lora"], whole.paths["lora"].stem[:18]) == (
-        whole.paths["lora_transformer_2"], "motion-transformer",
+    assert (low.lora_files[0], whole.lora_files[0].stem[:18]) == (
+        whole.lora_files[1], "motion-transformer",
     )  # fmt: skip
     assert [path.name for path in export(place, tmp_path / "y.safetensors", "comfyui")] == [
         "y-high.safetensors", "y-low.safetensors",
@@ -161,7 +161,7 @@ def test_every_window_gives_the_whole_frame_back(checkpoint: Path, crop: str) ->
 
 
 def test_a_prior_is_where_the_motion_lora_starts(checkpoint: Path, scene: Scene, tmp_path: Path) -> None:
-    made = edit(scene, checkpoint, steps=4, lr=0.1, rank=2, run=str(tmp_path / "run")).paths["lora"]
+    made = edit(scene, checkpoint, steps=4, lr=0.1, rank=2, run=str(tmp_path / "run")).lora_files[0]
     model = shutil.copytree(checkpoint, tmp_path / "model")
     (model / "prior").mkdir()
     shutil.copy(made, model / "prior/transformer.safetensors")
@@ -218,7 +218,7 @@ def test_another_first_frame_prompt_seed_or_sampling_reuses_the_motion_lora(
     other[12:20, 10:16] = 250
     second = loraedit.edit(scene.source, other, scene.mask, model=str(checkpoint), prompt="a red coat", **call)
     assert second.reused == ["train motion"]
-    assert second.paths["lora"] == first.paths["lora"]
+    assert second.lora_files[0] == first.lora_files[0]
     assert edit(scene, checkpoint, sampling_steps=5, **call).reused == ["train motion"]
     assert edit(scene, checkpoint, seed=9, **call).reused == ["train motion"]
     assert edit(scene, checkpoint, references={4: scene.source[-1] // 2}, **call).reused == ["train motion"]

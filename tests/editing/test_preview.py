@@ -39,7 +39,7 @@ def runs(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str
 def test_previews_change_no_byte_of_frames_and_loras(runs: dict[str, Any]) -> None:
     looked, plain = runs["looked"], runs["plain"]
     assert looked.clip.fingerprint == plain.clip.fingerprint
-    assert looked.paths["lora"].read_bytes() == plain.paths["lora"].read_bytes()
+    assert looked.lora_files[0].read_bytes() == plain.lora_files[0].read_bytes()
     assert not (runs["folder"] / "plain" / "preview").exists()
 
 
@@ -57,7 +57,7 @@ def test_looks_come_every_so_many_steps_and_are_logged(runs: dict[str, Any]) -> 
     files = [event["file"] for event in events if event["event"] == "preview"]
     assert files[1:] == ["preview/train-000004.png", "preview/train-000008.png"]
     assert all((run / file).is_file() for file in files)
-    assert runs["looked"].paths["preview"] == run / files[-1]
+    assert runs["looked"].files.preview == run / files[-1]
 
 
 def test_a_run_that_costs_little_has_no_first_look(scene: Scene, checkpoint: Path, tmp_path: Path) -> None:
@@ -66,4 +66,4 @@ def test_a_run_that_costs_little_has_no_first_look(scene: Scene, checkpoint: Pat
     result = loraedit.edit(clip, scene.edited_first, scene.mask, run=tmp_path / "run", **settings)
     names = sorted(path.name for path in (tmp_path / "run" / "preview").iterdir())
     assert names == ["sample-0001.png", "sample-0002.png"]
-    assert result.paths["preview"].name == names[-1]
+    assert result.files.preview.name == names[-1]

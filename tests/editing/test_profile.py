@@ -33,4 +33,4 @@ def test_a_run_says_where_its_time_went(scene: Scene, checkpoint: Path, tmp_path
     calls = {(row["phase"], row["part"]): row["calls"] for row in kept["parts"]}
     assert calls["train", "passes through the model"] == 2
     assert calls["sample", "passes through the model"] == 3
-    assert sum(row["seconds"] for row in kept["parts"]) == pytest.approx(sum(result.seconds.values()), rel=0.05)
+    assert sum(row["seconds"] for row in kept["parts"]) == pytest.approx(sum(result.phase_seconds.values()), rel=0.05)

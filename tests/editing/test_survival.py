@@ -166,7 +166,7 @@ def test_a_folder_that_can_only_be_read_is_refused_before_any_work(
     assert code == 2 and "Read-only file system" in said and len(said.splitlines()) == 1
 
 
-@pytest.mark.parametrize("stage", ["keep_pieces", "_decoded"])
+@pytest.mark.parametrize("stage", ["keep_pieces", "_decode"])
 def test_a_run_folder_that_is_deleted_under_way_is_told_and_made_again(
     command: list[str], whole: dict[str, bytes], stage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],

@@ -24,8 +24,8 @@ from PIL import Image
 from loraedit.families import open_family
 from loraedit.families.base import Family
 from loraedit.families.card import read_card
-from loraedit.families.hunyuan import forward_with_kept_tokens
-from loraedit.families.one_mask import shown_where_kept
+from loraedit.families.hunyuan.family import forward_with_kept_tokens
+from loraedit.families.keep_channel import shown_where_kept
 
 FRAMES, HEIGHT, WIDTH = 9, 32, 48
 CHANNELS, TOKENS = "hunyuan, channels", "hunyuan, tokens"

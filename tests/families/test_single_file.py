@@ -21,7 +21,7 @@ from loraedit.errors import ModelError
 from loraedit.families import open_family
 from loraedit.families.card import read_card
 from loraedit.families.known import known_model
-from loraedit.families.wan_layout import BLOCK_NAMES, TOP_NAMES
+from loraedit.families.wan.tensors import BLOCK_NAMES, TOP_NAMES
 from loraedit.lora.adapter import attach, lora_parameters
 
 CPU = torch.device("cpu")

@@ -16,14 +16,14 @@ from torch import Tensor, nn
 from torch.nn.functional import rms_norm, scaled_dot_product_attention
 
 from loraedit.families.base import Encoded, Family, batch
-from loraedit.families.wan_cpu import attention, feed_forward
-from loraedit.families.wan_cpu import rows as row_blocks
-from loraedit.families.wan_cpu.lora_linear import LoraLinear
+from loraedit.families.lora_linear import LoraLinear
+from loraedit.families.wan.cpu import SWITCH, attention, cpu_kernels_apply, feed_forward, use_plain_blocks
+from loraedit.families.wan.cpu import rows as row_blocks
 from loraedit.lora.adapter import _inject, as_autocast, attach, lora_parameters, merge, save_lora
 from loraedit.planning.meter import Meter
 from loraedit.runtime import devices
 from loraedit.sampling.sampler import sample
-from loraedit.settings import SamplingSettings
+from loraedit.settings import Resources, SamplingSettings
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,7 @@ def test_attention_and_its_gradients_are_those_of_torch(
     tile: int, size: float, words: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(attention, "TILE", tile)
-    monkeypatch.setattr(attention, "LEAST_ROWS", 1)
+    monkeypatch.setattr(attention, "MIN_ROWS", 1)
     query, weight = _double(2, 7, 24), _double(2, 7, 24, seed=1)
     key, value = _double(2, words or 7, 24, seed=2), _double(2, words or 7, 24, seed=3)
     norms = [_double(24, seed=seed).detach().abs() * size for seed in (4, 5)]
@@ -61,7 +61,7 @@ def test_attention_and_its_gradients_are_those_of_torch(
 
     def by_torch(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         normed = [rms_norm(each, (24,), norm, 1e-6) for each, norm in zip((query, key), norms, strict=True)]
-        turned = [attention._turned(each, turn, 3) for each in normed]
+        turned = [attention._rotated(each, turn, 3) for each in normed]
         heads = (each.view(2, -1, 3, 8).transpose(1, 2) for each in (*turned, value))
         return scaled_dot_product_attention(*heads).transpose(1, 2).flatten(2)
 
@@ -88,7 +88,7 @@ def test_attention_without_gradients_says_the_same(words: int, rows: int, monkey
         )
         x, text = torch.randn(2, 7, 24), torch.randn(2, words, 24)
     layer.to(torch.float64)
-    attention.write_out_attention(layer)
+    attention.speed_up_attention(layer)
     angles = _double(1, 7, 1, 4).detach()
     turn = None if words else tuple(of(angles).repeat_interleave(2, -1) for of in (torch.cos, torch.sin))
     given = x.double(), text.double() if words else None, None, turn
@@ -118,11 +118,11 @@ def test_the_feed_forward_and_its_gradients_are_those_of_diffusers(
     for index, parameter in enumerate(adapter):
         parameter.data = _double(*parameter.shape, seed=index).detach()
     x, weight, found = _double(2, 4, 6, seed=8), _double(2, 4, 6, seed=9), []
-    for run in (lambda: feed_forward.feed(layers, x), lambda: layers(x)):
+    for run in (lambda: feed_forward.feed_forward(layers, x), lambda: layers(x)):
         fed = run()
         found.append([fed, *torch.autograd.grad((fed * weight).sum(), (x, *adapter))])
     with torch.no_grad():
-        torch.testing.assert_close(feed_forward.feed(layers, x), found[0][0])
+        torch.testing.assert_close(feed_forward.feed_forward(layers, x), found[0][0])
     for ours, theirs in zip(*found, strict=True):
         torch.testing.assert_close(ours, theirs)
 
@@ -135,7 +135,7 @@ def test_a_layer_and_its_gradients_are_those_of_peft() -> None:
     down, up = (getattr(adapted, part)["default"].weight for part in ("lora_A", "lora_B"))
     down.data, up.data = _double(2, 6, seed=1).detach(), _double(5, 2, seed=2).detach()
     x, weight, found = _double(3, 4, 6), _double(3, 4, 5, seed=3), []
-    assert adapted.parts(x) is not None
+    assert adapted.single_adapter(x) is not None
     for forward in (adapted.forward, super(LoraLinear, adapted).forward):
         answer = forward(x)
         found.append([answer, *torch.autograd.grad((answer * weight).sum(), (x, down, up))])
@@ -149,11 +149,11 @@ def test_several_adapters_and_weights_in_another_precision_go_the_way_of_peft() 
     adapted, x = layer[0], torch.randn(3, 6)
     assert isinstance(adapted, LoraLinear)
     with torch.autocast("cpu", torch.bfloat16):
-        assert adapted.parts(x) is None
+        assert adapted.single_adapter(x) is None
         assert layer(x).dtype == torch.bfloat16
     _inject(LoraConfig(r=3, target_modules=["0"]), layer, "extra")
     adapted.set_adapter(["default", "extra"])
-    assert adapted.parts(x) is None
+    assert adapted.single_adapter(x) is None
 
 
 def test_the_transformer_says_what_diffusers_says(family: Family) -> None:
@@ -165,6 +165,29 @@ def test_the_transformer_says_what_diffusers_says(family: Family) -> None:
         for each in (family.load_transformer(expert, CPU), plain)
     ]
     torch.testing.assert_close(said[0], said[1], atol=1e-5, rtol=1e-5)
+
+
+def test_the_switch_turns_the_kernels_off_for_a_transformer_and_for_a_run(
+    family: Family, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    transformer = family.load_transformer(family.experts[0], CPU)
+    plain = WanTransformer3DModel.from_pretrained(family.card.folder, subfolder=family.experts[0].name)
+    condition, latents = _drawn(family)
+
+    def velocity(transformer: nn.Module) -> Tensor:
+        with torch.inference_mode():
+            return family.velocity(transformer, latents, torch.tensor([500.0]), batch([condition]))
+
+    use_plain_blocks(transformer)
+    assert torch.equal(velocity(transformer), velocity(plain))
+    monkeypatch.setenv(SWITCH, "off")
+    assert torch.equal(velocity(family.load_transformer(family.experts[0], CPU)), velocity(plain))
+
+
+@pytest.mark.parametrize("resources", [Resources(attention="native"), Resources(compile_blocks=True)])
+def test_a_chosen_backend_and_compiled_blocks_run_the_code_of_diffusers(resources: Resources) -> None:
+    assert cpu_kernels_apply(CPU, Resources()) and not cpu_kernels_apply(CPU, resources)
+    assert not cpu_kernels_apply(torch.device("cuda"), Resources())
 
 
 def test_a_merged_lora_says_the_same_and_leaves_plain_layers(family: Family) -> None:

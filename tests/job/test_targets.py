@@ -227,8 +227,8 @@ def test_objects_are_edited_together_and_recorded_and_each_learnt_as_if_it_were_
     assert together.outside_exact and np.array_equal(frames[~scene.mask], scene.source[~scene.mask])
     named = json.loads((tmp_path / "run/settings.json").read_text())["inputs"]["objects"]
     assert set(named) == {"square", "corner"} and list(named["square"]["references"]) == ["4"]
-    assert together.paths["lora_0"].name == alone.paths["lora"].name
-    assert together.paths["lora_0"].read_bytes() == alone.paths["lora"].read_bytes()
+    assert together.lora_files[0].name == alone.lora_files[0].name
+    assert together.lora_files[0].read_bytes() == alone.lora_files[0].read_bytes()
     exported = export(tmp_path / "run", tmp_path / "mine.safetensors", "diffusers")
     assert [path.name for path in exported] == ["mine-0.safetensors", "mine-1.safetensors"]
 

@@ -14,7 +14,7 @@ from scenes import Scene
 
 import loraedit
 from loraedit.editing import EditResult
-from loraedit.families.wan import WanFamily
+from loraedit.families.wan.family import WanFamily
 from loraedit.job.prepare import prepare
 from loraedit.job.request import EditRequest
 from loraedit.settings import make_settings
@@ -48,7 +48,7 @@ def test_an_extra_lora_samples_again_and_does_not_train_again(
     frames = {}
     for spec in (f"{style}:0.5", f"{style}:1", f"{style}:0"):
         result = edit(scene, checkpoint, run=run, extra_lora=[spec])
-        assert result.reused == ["train motion"] and result.paths["lora"] == bare.paths["lora"]
+        assert result.reused == ["train motion"] and result.lora_files[0] == bare.lora_files[0]
         frames[spec[-1]] = result.clip.frames
     assert (frames["5"] != frames["1"]).any() and (frames["5"] != bare.clip.frames).any()
     assert np.array_equal(frames["0"], bare.clip.frames)

@@ -20,7 +20,7 @@ from loraedit.errors import InputError, ModelError
 from loraedit.families import open_family
 from loraedit.families.base import Encoded, Family, batch
 from loraedit.families.card import NANO, read_card
-from loraedit.families.lora_names import diffusers_name, native_name, spread_flat_name
+from loraedit.families.layer_names import diffusers_name, native_name, spread_flat_name
 from loraedit.lora.adapter import attach, lora_parameters, merge, stack
 from loraedit.lora.export import convert, describe, export
 from loraedit.lora.extra import ExtraLora, check_extras

@@ -18,7 +18,7 @@ from loraedit.errors import ModelError
 from loraedit.families import open_family
 from loraedit.families.base import Family, batch
 from loraedit.families.card import read_card
-from loraedit.families.lora_names import diffusers_name, native_name
+from loraedit.families.layer_names import diffusers_name, native_name
 from loraedit.lora.adapter import stack
 from loraedit.lora.export import convert
 from loraedit.lora.files import read_lora

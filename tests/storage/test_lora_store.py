@@ -64,7 +64,7 @@ def test_a_second_edit_of_a_clip_takes_no_training_step_and_is_the_same_as_witho
     changes = {"first_frame": other, "prompt": "a red coat", "seed": 4}
     shared = edit(scene, checkpoint, tmp_path / "shared", store=str(place), **changes)
     assert shared.reused == ["train motion"] and shared.saved_steps == STEPS and shared.saved_seconds > 0
-    assert trained(tmp_path / "shared") == [] and "train" not in shared.seconds
+    assert trained(tmp_path / "shared") == [] and "train" not in shared.phase_seconds
     (found,) = events(tmp_path / "shared", "reused")
     assert found["found_in"] == "store" and found["saved"]["steps"] == STEPS
     edit(scene, checkpoint, tmp_path / "alone", store="none", **changes)
@@ -122,7 +122,7 @@ def test_who_wants_a_lora_that_another_run_is_training_waits_for_it(
     checkpoint: Path, scene: Scene, place: Path, tmp_path: Path
 ) -> None:
     made = edit(scene, checkpoint, tmp_path / "a", store="none")
-    store, lora, told = Store(place), made.paths["lora"], threading.Event()
+    store, lora, told = Store(place), made.lora_files[0], threading.Event()
     waiting = threading.Thread(
         target=edit,
         args=(scene, checkpoint, tmp_path / "b"),

@@ -92,7 +92,7 @@ def test_a_run_that_stops_when_it_has_learnt_ends_alike_after_an_interruption(
             loraedit.edit(scene.source, run=tmp_path / "parts", **call)
     parts = loraedit.edit(scene.source, run=tmp_path / "parts", **call)
     assert parts.losses == whole.losses
-    assert parts.paths["lora"].read_bytes() == whole.paths["lora"].read_bytes()
+    assert parts.lora_files[0].read_bytes() == whole.lora_files[0].read_bytes()
     (event,) = [
         json.loads(line) for line in (tmp_path / "parts/log.jsonl").read_text().splitlines() if "trained" in line
     ]

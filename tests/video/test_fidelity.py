@@ -327,7 +327,7 @@ def test_an_edit_gives_the_file_back_with_its_sound_and_timing(tmp_path: Path, c
     make_film(source, Making("ffv1", "bgr0"), scene.source)
     result = loraedit.edit(source, scene.edited_first, scene.mask, model=str(checkpoint), steps=1, out=out)
     assert result.outside_exact and result.notes == result.summary()["notes"] == []
-    assert np.array_equal(video.read_clip(result.paths["frames"]).frames[~scene.mask], scene.source[~scene.mask])
+    assert np.array_equal(video.read_clip(result.files.frames).frames[~scene.mask], scene.source[~scene.mask])
     assert times(out) == [at * MS for at in UNEVEN] and packets(out, "audio") == packets(source, "audio")
 
 

@@ -1,4 +1,4 @@
-"""The desk behind the page, without a server: previews, trims with their sound, and a store for each person."""
+"""A session without a server: previews, trims with their sound, and a LoRA store for each user."""
 
 from __future__ import annotations
 
@@ -17,52 +17,55 @@ from scenes import make_scene
 from loraedit.errors import InputError
 from loraedit.types import Clip
 from loraedit.video import write_clip
+from loraedit.web.app import App
 from loraedit.web.commands import as_text, edit_commands
 from loraedit.web.drafts import Draft
 from loraedit.web.jobs import Job, Lock
+from loraedit.web.pictures import product
 from loraedit.web.progress import progress_of
-from loraedit.web.session import Desk, Office
+from loraedit.web.session import Session
+from loraedit.web.session_state import session_state
 
 RUN = "20260101-000000-0000"
 
 
 @pytest.fixture
-def desk(tmp_path: Path) -> Desk:
-    return Office(tmp_path / "folder", ["nano"]).desk("person")
+def session(tmp_path: Path) -> Session:
+    return App(tmp_path / "folder", ["nano"]).session("user")
 
 
 @pytest.fixture
-def running(desk: Desk) -> Iterator[Job]:
-    """A run that somebody works on, with a look before training and one after 9 and after 10 steps of it."""
-    source = desk.store.folder / "incoming/clip.mkv"
+def running(session: Session) -> Iterator[Job]:
+    """A run in progress, with a preview before training and one after 9 and after 10 steps."""
+    source = session.files.folder / "incoming/clip.mkv"
     write_clip(source, Clip(make_scene().source, Fraction(5)))
-    clip = desk.store.keep_clip(source, hashlib.sha256(source.read_bytes()).hexdigest())
+    clip = session.files.keep_clip(source, hashlib.sha256(source.read_bytes()).hexdigest())
     draft = Draft(clip=clip, whole=clip)
     about = {"created": 1.0, "name": "", "draft": draft.model_dump(mode="json")}
-    job = Job.make(desk.store.folder / "runs" / RUN, edit_commands(draft, RUN), **about)
-    looks = job.folder / "run/preview"
-    looks.mkdir(parents=True)
+    job = Job.make(session.files.folder / "runs" / RUN, edit_commands(draft, RUN), **about)
+    previews = job.folder / "run/preview"
+    previews.mkdir(parents=True)
     for at, name in enumerate(("train-000010", "train-000009", "start-0f", ".train-000020")):
-        PilImage.new("RGB", (2, 2)).save(looks / f"{name}.png")
-        os.utime(looks / f"{name}.png", (100 - at, 100 - at))
+        PilImage.new("RGB", (2, 2)).save(previews / f"{name}.png")
+        os.utime(previews / f"{name}.png", (100 - at, 100 - at))
     lock = Lock.take(job.folder / "lock")
     assert lock is not None
     yield job
-    lock.let_go()
+    lock.release()
 
 
-def test_the_newest_whole_preview_is_shown_while_a_run_goes_on(desk: Desk, running: Job) -> None:
-    (shown,) = desk.state()["runs"]
+def test_the_newest_whole_preview_is_shown_while_a_run_goes_on(session: Session, running: Job) -> None:
+    (shown,) = session_state(session)["runs"]
     assert (shown["state"], shown["preview"]) == ("running", "train-000010")
-    assert desk.product(RUN, "preview") == running.folder / "run/preview/train-000010.png"
+    assert product(session.files, RUN, "preview") == running.folder / "run/preview/train-000010.png"
 
 
-def test_a_run_without_previews_shows_none(desk: Desk, running: Job) -> None:
+def test_a_run_without_previews_shows_none(session: Session, running: Job) -> None:
     for path in (running.folder / "run/preview").iterdir():
         path.unlink()
-    assert desk.state()["runs"][0]["preview"] is None
+    assert session_state(session)["runs"][0]["preview"] is None
     with pytest.raises(InputError, match="no such file"):
-        desk.product(RUN, "preview")
+        product(session.files, RUN, "preview")
 
 
 def test_a_preview_on_the_way_is_no_phase_of_its_own(running: Job) -> None:
@@ -77,26 +80,26 @@ def test_a_preview_on_the_way_is_no_phase_of_its_own(running: Job) -> None:
     assert phases["train"]["done"] == 2
 
 
-def test_everybody_has_a_store_of_his_own_and_the_shown_command_names_it(tmp_path: Path) -> None:
+def test_each_user_has_a_store_and_the_shown_command_names_it(tmp_path: Path) -> None:
     draft = Draft(clip="0123456789abcdef.mkv", edited="0123456789abcdef.png", settings={"preview_every": 4})
     edit, _ = edit_commands(draft, RUN)
-    assert {"--store=loras", "--preview-every=4"} <= set(edit)  # of the person's folder, in which commands run
+    assert {"--store=loras", "--preview-every=4"} <= set(edit)  # in the user's folder, in which commands run
     assert "--store=loras" in as_text([edit], tmp_path)
     with pytest.raises(InputError, match="no setting 'store'"):
-        Office(tmp_path, ["nano"]).desk("person").set_draft({"settings": {"store": "/elsewhere"}})
+        App(tmp_path, ["nano"]).session("user").set_draft({"settings": {"store": "/elsewhere"}})
 
 
-def test_a_trimmed_clip_keeps_the_sound_of_its_time(desk: Desk) -> None:
-    source = desk.store.folder / "incoming/clip.mp4"
+def test_a_trimmed_clip_keeps_the_sound_of_its_time(session: Session) -> None:
+    source = session.files.folder / "incoming/clip.mp4"
     make_film(source, Making(sound="aac"))
     digest, sound = hashlib.sha256(source.read_bytes()).hexdigest(), packets(source, "audio")
-    clip = desk.store.keep_clip(source, digest)
-    desk.set_draft({"clip": clip, "whole": clip})
-    desk.trim(1, 4)
-    state = desk.state()
-    part = desk.store.clip(state["draft"]["clip"])
+    clip = session.files.keep_clip(source, digest)
+    session.set_draft({"clip": clip, "whole": clip})
+    session.trim(1, 4)
+    state = session_state(session)
+    part = session.files.clip(state["draft"]["clip"])
     kept = packets(part, "audio")
     assert state["clip"]["frames"] == 3
     assert 0 < len(kept) < len(sound)
     assert kept[0] in sound and sound[sound.index(kept[0]) :][: len(kept)] == kept
-    assert not list((desk.store.folder / "incoming").iterdir())
+    assert not list((session.files.folder / "incoming").iterdir())

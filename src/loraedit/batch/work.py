@@ -92,7 +92,7 @@ class EditTask:
             "out": f"{folder_of(job.name)}/{job.out}",
             "report": f"{folder_of(job.name)}/run/report.html",
             "seconds": round(time.monotonic() - began, 2),
-            "phases": {name: round(seconds, 2) for name, seconds in result.seconds.items()},
+            "phases": {name: round(seconds, 2) for name, seconds in result.phase_seconds.items()},
             "reused": result.reused,
             "outside_exact": result.outside_exact,
             **memory.peaks(),

@@ -1,1 +1,1 @@
-"""The applications: thin, and the only place where an error becomes text and an exit code."""
+"""The command line: one file per command, and the only place that turns an error into text and an exit code."""

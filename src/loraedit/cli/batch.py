@@ -1,8 +1,7 @@
-"""``loraedit batch``: many edits, with a live table."""
+"""``loraedit batch``: runs many edits and shows a live table."""
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from contextlib import redirect_stdout
@@ -15,7 +14,10 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from loraedit.cli.progress import LABELS, PhaseProgress
+from loraedit.cli.output import JsonOutput, interruptible, print_json, print_line
+from loraedit.cli.phase_times import duration
+from loraedit.cli.progress import LOG_EVERY_S, show_progress
+from loraedit.phases import phase_label
 
 if TYPE_CHECKING:
     from loraedit.batch.board import Board
@@ -27,89 +29,92 @@ SHOWN_RUNNING = 32
 
 
 def batch(
-    file: Annotated[Path, typer.Argument(help="The jobs: see docs/batches-and-clusters.md.", metavar="JOBS.TOML")],
+    file: Annotated[Path, typer.Argument(help="The jobs; see docs/batches-and-clusters.md.", metavar="JOBS.TOML")],
     ray: Annotated[
         str | None,
         typer.Option(
             metavar="ADDRESS",
-            help="Work on a Ray cluster: HOST:PORT, ray://HOST:PORT, auto, or local.  [default: this machine, no Ray]",
+            help="Run on a Ray cluster: HOST:PORT, ray://HOST:PORT, auto, or local.  [default: this machine, no Ray]",
         ),
     ] = None,
     gpus_per_job: Annotated[
-        float, typer.Option(help="The share of a GPU that a job has for itself, up to 1; 0 works on CPUs.")
+        float, typer.Option(help="The share of a GPU for each job, up to 1. 0 runs on CPUs.")
     ] = 1.0,
     retries: Annotated[
-        int, typer.Option(help="How often a job is tried again that fails, or whose worker dies.", min=0, max=100)
+        int, typer.Option(help="How often a job is repeated if it fails or its worker dies.", min=0, max=100)
     ] = 2,
-    json_output: Annotated[bool, typer.Option("--json", help="Print one JSON object at the end.")] = False,
+    json_output: JsonOutput = False,
 ) -> None:
-    """Do all jobs of a file; the same command again does what is missing."""
+    """Run all jobs of a file. The same command again runs only the jobs that are not done."""
     from loraedit.batch import run_batch
 
     console = Console(stderr=True)
-    table = _LiveTable(console)
+    table = _BatchDisplay(console)
     try:
-        with PhaseProgress(console, 2.0) as progress:
-            prepared = lambda done, total: progress("check", done, total, "")  # noqa: E731
-            with redirect_stdout(sys.stderr):  # where Ray tells of nodes and workers that are gone
-                result = run_batch(file, ray, gpus_per_job, retries, prepared, table)
-    except KeyboardInterrupt:
-        sys.stderr.write("loraedit: stopped. Run the same command again to continue.\n")
-        raise typer.Exit(130) from None
+        with interruptible(), show_progress(console) as progress, redirect_stdout(sys.stderr):  # for Ray's messages
+            result = run_batch(file, ray, gpus_per_job, retries, progress.steps("check"), table)
     finally:
         table.close()
     failures = result.board.failures()
     if json_output:
-        why = {line.name: line.why for line in failures}
-        typer.echo(json.dumps({"counts": result.board.counts, "failed": why, **result.places}))
+        reasons = {line.name: line.why for line in failures}
+        print_json({"counts": result.board.counts, "failed": reasons, **result.places})
     else:
-        _tell(console, result.board, result.places)
+        _show_result(console, result.board, result.places)
     if failures:
         raise typer.Exit(1)
 
 
-def _tell(console: Console, board: Board, places: dict[str, str]) -> None:
+def _show_result(console: Console, board: Board, places: dict[str, str]) -> None:
     counts, seconds = board.counts, time.monotonic() - board.began
-    console.print(f"{counts['done']} of {len(board.lines)} jobs are done, after {seconds:.0f} s.", highlight=False)
+    print_line(console, f"{counts['done']} of {len(board.lines)} jobs are done after {duration(seconds)}.")
     for line in board.failures():
-        console.print(f"  {line.name} failed: {line.why}", highlight=False, soft_wrap=True, markup=False)
+        print_line(console, f"  {line.name} failed: {line.why}")
     for place in places.values():
-        console.print(f"  {place}", highlight=False, soft_wrap=True, markup=False)
+        print_line(console, f"  {place}")
 
 
-class _LiveTable:
-    """Shows how a batch stands, from the first news on; to those who do not look at a terminal, nothing."""
+class _BatchDisplay:
+    """Shows the state of a batch: a live table in a terminal, one line every 30 s in a log."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
         self._live: Live | None = None
+        self._last_line = time.monotonic()
 
     def __call__(self, board: Board) -> None:
-        """Bring it up to date."""
+        """Shows the present state."""
         if not self._console.is_terminal:
+            if time.monotonic() - self._last_line >= LOG_EVERY_S:
+                self._last_line = time.monotonic()
+                print_line(self._console, _counts(board))
             return
         if self._live is None:
             self._live = Live(console=self._console, auto_refresh=False, transient=True)
             self._live.start()
-        self._live.update(_picture(board), refresh=True)
+        self._live.update(_table(board), refresh=True)
 
     def close(self) -> None:
-        """Leave the terminal as it was."""
+        """Removes the table."""
         if self._live is not None:
             self._live.stop()
 
 
-def _picture(board: Board) -> RenderableType:
-    """The jobs under way, what failed of late, and the counts."""
-    table = Table("job", "worker", "doing", "steps", "s", "try", title_justify="left")
+def _table(board: Board) -> RenderableType:
+    """Returns the jobs that run, the latest failures, and the counts."""
+    table = Table("job", "worker", "phase", "steps", "time", "try", title_justify="left")
     for line in list(board.running.values())[:SHOWN_RUNNING]:
         steps = f"{line.done}/{line.total}" if line.total else ""
-        seconds = f"{time.monotonic() - line.since:.0f}"
-        phase = LABELS.get(line.phase, line.phase)
-        table.add_row(*(Text(each) for each in (line.name, line.worker, phase, steps, seconds, str(line.tries))))
+        running = duration(time.monotonic() - line.since)
+        cells = (line.name, line.worker, phase_label(line.phase), steps, running, str(line.tries))
+        table.add_row(*(Text(cell) for cell in cells))
     failures = [Text(f"{line.name}: {line.why}", "red") for line in board.failures()[-SHOWN_FAILURES:]]
+    return Group(table, *failures, Text(_counts(board)))
+
+
+def _counts(board: Board) -> str:
+    """Returns the number of jobs in each state, and the time left."""
     counts = ", ".join(f"{number} {state}" for state, number in board.counts.items())
     left = board.counts["waiting"] + board.counts["running"]
-    minutes = (time.monotonic() - board.began) / max(1, board.ended) * left / 60
-    about = f", about {minutes:.0f} min left" if board.ended and left else ""
-    return Group(table, *failures, Text(f"{counts}{about}"))
+    seconds = (time.monotonic() - board.began) / max(1, board.ended) * left
+    return counts + (f", about {duration(round(seconds))} left" if board.ended and left else "")

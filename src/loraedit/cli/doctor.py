@@ -1,18 +1,17 @@
-"""``loraedit doctor``: what this machine has, and what it can run."""
+"""``loraedit doctor``: shows what this machine has, and which models it can run."""
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 from importlib.metadata import version
-from typing import Annotated, Any
+from typing import Any
 
-import typer
 from rich.console import Console
 from rich.table import Table
 
-from loraedit.cli.progress import PhaseProgress, quiet_libraries
+from loraedit.cli.output import JsonOutput, print_json, print_line
+from loraedit.cli.progress import Progress, quiet_libraries, show_progress
 from loraedit.types import Size
 
 __all__ = ["doctor"]
@@ -22,21 +21,21 @@ ENCODERS = {
     "h264": "libx264", "h265": "libx265", "av1": "libsvtav1", "prores": "prores_ks", "ffv1": "ffv1", "png": "png",
 }  # fmt: skip
 FRAMES = 49
-"""Length of the clip that models are tried with, at their own size."""
+"""The length of the clip that the models are planned for, each at its own size."""
 
 
 def doctor(
-    json_output: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    json_output: JsonOutput = False,
 ) -> None:
-    """Say what this machine has, which weights are found, and what it can run; nothing is downloaded."""
-    quiet_libraries("diffusers", "transformers")
-    with PhaseProgress(Console(stderr=True), 2.0) as progress:
+    """Show the hardware of this machine and which models fit. Nothing is downloaded."""
+    with show_progress(Console(stderr=True)) as progress:
+        quiet_libraries("diffusers", "transformers")
         found = {
             "machine": _machine(), "devices": _devices(), "versions": {name: version(name) for name in PACKAGES},
             "codecs": _codecs(), "models": _models(progress),
         }  # fmt: skip
     if json_output:
-        typer.echo(json.dumps(found))
+        print_json(found)
     else:
         _show(Console(), found)
 
@@ -50,7 +49,7 @@ def _machine() -> dict[str, Any]:
 
 
 def _devices() -> list[dict[str, Any]]:
-    """The accelerators that torch can use."""
+    """Returns the accelerators that torch can use."""
     import torch
 
     if not torch.accelerator.is_available():
@@ -68,14 +67,14 @@ def _devices() -> list[dict[str, Any]]:
 
 
 def _codecs() -> dict[str, bool]:
-    """Which values of --codec this build of FFmpeg can write."""
+    """Returns which values of --codec this build of FFmpeg can write."""
     import av
 
     return {name: encoder in av.codecs_available for name, encoder in ENCODERS.items()}
 
 
-def _models(progress: PhaseProgress) -> list[dict[str, Any]]:
-    """The models whose weights are here, each with how it would run, or with what is wrong with it."""
+def _models(progress: Progress) -> list[dict[str, Any]]:
+    """Returns the models on this machine, each with its plan or its problem."""
     from loraedit.families.card import NANO
     from loraedit.families.inventory import state_in_cache
     from loraedit.families.known import known_models
@@ -90,8 +89,8 @@ def _models(progress: PhaseProgress) -> list[dict[str, Any]]:
     return rows
 
 
-def _run_of(model: str, size: Size, progress: PhaseProgress) -> dict[str, Any]:
-    """How a clip of the model's own size runs on the best device."""
+def _run_of(model: str, size: Size, progress: Progress) -> dict[str, Any]:
+    """Plans an edit of a clip of the model's own size on the best device."""
     from loraedit.planning import make_plan, named, open_skeleton, parse_vram, work_of
     from loraedit.runtime.devices import find_device
     from loraedit.settings import make_settings
@@ -115,6 +114,7 @@ def _run_of(model: str, size: Size, progress: PhaseProgress) -> dict[str, Any]:
 
 
 def _show(console: Console, found: dict[str, Any]) -> None:
+    """Prints the findings."""
     machine = found["machine"]
     memory = f"{machine['memory_bytes'] / 1e9:.0f} GB" if machine["memory_bytes"] else "unknown"
     console.print(f"{machine['system']}, {machine['cores']} cores, {memory} of memory, Python {machine['python']}")
@@ -122,10 +122,10 @@ def _show(console: Console, found: dict[str, Any]) -> None:
         size = f", {row['memory_bytes'] / 1e9:.0f} GB" if row["memory_bytes"] else ""
         console.print(f"{row['device']}: {row['name']}{size}")
     if not found["devices"]:
-        console.print("No graphics card that torch can use: nano runs, and the large models cannot.")
+        console.print("torch finds no GPU. nano runs on the CPU; the large models do not.")
     console.print(", ".join(f"{name} {number}" for name, number in found["versions"].items()), highlight=False)
     console.print("Codecs: " + ", ".join(name if there else f"no {name}" for name, there in found["codecs"].items()))
-    table = Table("Model found", "Clip", "Device", "Needs GB", "Runs", "Means")
+    table = Table("Model found", "Clip", "Device", "Needs GB", "Runs", "Memory saving")
     for row in (row for row in found["models"] if row["problem"] is None):
         runs = {True: "yes", False: "not at this size", None: "yes" if row["model"] == "nano" else "too slow"}
         table.add_row(
@@ -134,5 +134,5 @@ def _show(console: Console, found: dict[str, Any]) -> None:
         )  # fmt: skip
     console.print(table)
     for row in (row for row in found["models"] if row["problem"] is not None):
-        console.print(f"{row['model']} cannot be used: {row['problem']}", highlight=False, markup=False)
-    console.print("'loraedit models' lists all that can be fetched, 'loraedit plan' says what an edit with one needs.")
+        print_line(console, f"{row['model']} cannot be used: {row['problem']}")
+    console.print("'loraedit models' lists all supported models. 'loraedit plan' estimates what an edit needs.")

@@ -1,24 +1,48 @@
-"""The table of known models, in the terminal."""
+"""``loraedit models``: lists the supported models, and the models on this machine."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
+import typer
 from rich.console import Console
 from rich.table import Table
 
-from loraedit.families.inventory import Found, state_in_cache
-from loraedit.families.known import known_models
+from loraedit.cli.output import JsonOutput, print_json, print_line
 
-__all__ = ["model_rows", "show_models"]
+if TYPE_CHECKING:
+    from loraedit.families.inventory import Found
+
+__all__ = ["models"]
 
 WIDTH = 150
 """Columns of the table."""
 
 
-def model_rows() -> list[dict[str, Any]]:
-    """Every known model as JSON values: what it is, how large, and what of it is in the Hub's cache."""
+def models(
+    folders: Annotated[
+        list[Path] | None, typer.Argument(help="Further checkpoint folders, or folders that hold some.")
+    ] = None,
+    json_output: JsonOutput = False,
+) -> None:
+    """List the supported models and the models on this machine."""
+    from loraedit.families.inventory import find_models
+
+    rows, found = _model_rows(), find_models(folders or [])
+    if json_output:
+        places = [{"folder": str(place.folder), "problem": place.problem} for place in found]
+        print_json({"models": rows, "folders": places})
+    else:
+        _show_models(rows, found)
+
+
+def _model_rows() -> list[dict[str, Any]]:
+    """Returns every supported model as JSON values: its size and licence, and its state in the Hub's cache."""
+    from loraedit.families.inventory import state_in_cache
+    from loraedit.families.known import known_models
+
     rows = []
     for model in known_models():
         here = state_in_cache(model)
@@ -40,10 +64,10 @@ def model_rows() -> list[dict[str, Any]]:
     return rows
 
 
-def show_models(rows: Sequence[dict[str, Any]], found: Sequence[Found]) -> None:
-    """Print the known models, and the folders that were looked at."""
+def _show_models(rows: Sequence[dict[str, Any]], found: Sequence[Found]) -> None:
+    """Prints the supported models and the model folders of this machine."""
     console = Console()
-    console.width = max(console.width, WIDTH)  # a name that is cut is of no use
+    console.width = max(console.width, WIDTH)  # a model id that is cut cannot be copied
     table = Table("model (--model ID)", "parameters", "GB in bf16", "frames", "licence", "here", box=None)
     for row in rows:
         experts = [count for name, count in row["parameters"].items() if name.startswith("transformer")]
@@ -53,10 +77,9 @@ def show_models(rows: Sequence[dict[str, Any]], found: Sequence[Found]) -> None:
         table.add_row(name, size, f"{row['gigabytes_bfloat16']:.0f}", row["size"], row["licence"], here)
     console.print(table)
     console.print(
-        "Parameters are the transformer's; GB are all weights'. * one file: give it as --transformer, with the rest of "
-        "a Wan2.1 I2V model. --download fetches a model; nothing is fetched without it.",
+        "Parameters count the transformer; GB count all weights. Models marked * are one file: give the file as "
+        "--transformer, with a Wan2.1 I2V model as --model. Models are downloaded only with --download.",
         highlight=False,
     )
-    for each in found:
-        state = "ready" if each.problem is None else each.problem
-        console.print(f"  {each.folder}: {state}", highlight=False, soft_wrap=True, markup=False)
+    for place in found:
+        print_line(console, f"  {place.folder}: {place.problem or 'ready'}")

@@ -1,8 +1,7 @@
-"""``loraedit plan``: what an edit would cost, before anything loads."""
+"""``loraedit plan``: estimates what an edit costs before a model is loaded."""
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,12 +10,15 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from loraedit.cli.progress import PhaseProgress, quiet_libraries
-from loraedit.cli.setting_options import with_settings
+from loraedit.cli.help_panels import INPUTS, MOST_USED
+from loraedit.cli.input_options import MaskOption, Reference
+from loraedit.cli.output import JsonOutput, print_json
+from loraedit.cli.phase_times import duration
+from loraedit.cli.progress import Progress, quiet_libraries, show_progress
+from loraedit.cli.setting_options import with_plan_settings
 from loraedit.errors import InputError
-from loraedit.job.edits import parse_references
 from loraedit.settings import EditSettings, ResolvedSettings, Resources, make_settings
-from loraedit.types import OnStep, Size
+from loraedit.types import Size
 
 __all__ = ["plan"]
 
@@ -26,46 +28,67 @@ PHASES = {
 }  # fmt: skip
 
 
-@with_settings
+ESTIMATE = "Estimate"
+
+
+@with_plan_settings
 def plan(
-    source: Annotated[str | None, typer.Argument(help="The clip, or nothing if --size and --frames are given.")] = None,
-    first_frame: Annotated[str | None, typer.Option(help="Your edit of the clip's first frame.")] = None,
-    mask: Annotated[str, typer.Option(help="Where to edit, as for edit.")] = "auto",
-    reference: Annotated[list[str] | None, typer.Option(metavar="K=PNG", help="Your edit of frame K.")] = None,
-    size: Annotated[str | None, typer.Option(metavar="WxH", help="Without a clip: its size.")] = None,
-    frames: Annotated[int | None, typer.Option(min=1, help="Without a clip: its length.")] = None,
+    source: Annotated[str | None, typer.Argument(help="The clip. Without it, give --size and --frames.")] = None,
+    first_frame: Annotated[
+        str | None, typer.Option(help="The edited first frame of the clip.", rich_help_panel=MOST_USED)
+    ] = None,
+    mask: MaskOption = "auto",
+    reference: Reference = None,
+    size: Annotated[
+        str | None, typer.Option(metavar="WxH", help="Without a clip: its size.", rich_help_panel=INPUTS)
+    ] = None,
+    frames: Annotated[
+        int | None, typer.Option(min=1, help="Without a clip: its number of frames.", rich_help_panel=INPUTS)
+    ] = None,
     compare_reference: Annotated[
-        bool, typer.Option("--compare-reference", help="Count LoRA-Edit's own recipe on the whole frame beside it.")
+        bool,
+        typer.Option(
+            "--compare-reference",
+            help="Also count the recipe of LoRA-Edit on the whole frame.",
+            rich_help_panel=ESTIMATE,
+        ),
     ] = False,
     efficiency: Annotated[
         float | None,
-        typer.Option(min=0.01, max=1.0, help="Share of a card's published speed that you get; measure it once."),
+        typer.Option(
+            min=0.01,
+            max=1.0,
+            help="The share of a GPU's published speed that you reach, as measured.",
+            rich_help_panel=ESTIMATE,
+        ),
     ] = None,
-    json_output: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    json_output: JsonOutput = False,
     **settings: Any,
 ) -> None:
-    """Say what an edit needs: computing, memory by phase, disk and time. No weights are needed."""
+    """Estimate the compute, memory, disk space and time of an edit. No weights are needed."""
     wanted = make_settings(settings)
-    console = Console(stderr=True)
-    quiet_libraries("diffusers", "transformers")
-    with PhaseProgress(console, 2.0) as progress:
-        if source is not None:
-            if first_frame is None or size is not None or frames is not None:
-                raise InputError("A clip needs --first-frame, and neither --size nor --frames.")
-            found = _of_clip(source, first_frame, mask, parse_references(reference or []), wanted, efficiency, progress)
+    if source is not None and (first_frame is None or size is not None or frames is not None):
+        raise InputError("A clip needs --first-frame, and neither --size nor --frames.")
+    if source is None and (size is None or frames is None or first_frame is not None or reference):
+        raise InputError("Give a clip and --first-frame, or --size and --frames without a clip.")
+    with show_progress(Console(stderr=True)) as progress:
+        quiet_libraries("diffusers", "transformers")
+        if source is not None and first_frame is not None:
+            from loraedit.job.edits import parse_references
+
+            references = parse_references(reference or [])
+            found = _of_clip(source, first_frame, mask, references, wanted, efficiency, progress)
         else:
-            if size is None or frames is None or first_frame is not None or reference:
-                raise InputError("Give a clip and --first-frame, or --size and --frames without a clip.")
-            found = _of_size(_parse_size(size), frames, wanted, efficiency, progress)
+            found = _of_size(_parse_size(size or ""), frames or 0, wanted, efficiency, progress)
     if json_output:
-        typer.echo(json.dumps(found))
+        print_json(found)
     else:
         _show(Console(), found, compare_reference)
 
 
 def _of_clip(
     source: str, first_frame: str, mask: str, references: dict[int, Path], wanted: EditSettings,
-    efficiency: float | None, progress: PhaseProgress,
+    efficiency: float | None, progress: Progress,
 ) -> dict[str, Any]:  # fmt: skip
     from loraedit.job.prepare import prepare
     from loraedit.job.request import EditRequest
@@ -78,7 +101,7 @@ def _of_clip(
 
 
 def _of_size(
-    size: Size, frames: int, wanted: EditSettings, efficiency: float | None, progress: PhaseProgress
+    size: Size, frames: int, wanted: EditSettings, efficiency: float | None, progress: Progress
 ) -> dict[str, Any]:
     from loraedit.job.segments import cut_in_time
     from loraedit.planning import open_skeleton
@@ -94,23 +117,23 @@ def _of_size(
 
 def _measure(
     card: Any, settings: ResolvedSettings, frame: Size, window: Size, frames: list[int], area_px: int, references: int,
-    efficiency: float | None, progress: PhaseProgress, clip_frames: int,
+    efficiency: float | None, progress: Progress, clip_frames: int,
 ) -> dict[str, Any]:  # fmt: skip
-    """The plan as JSON values, with the reference recipe's count."""
+    """Returns the plan as JSON values, with the compute of LoRA-Edit's recipe."""
     from loraedit.planning import Shape, card_here, make_plan, parse_vram, reference_flops, work_of
     from loraedit.planning.cards import EFFICIENCY
     from loraedit.runtime.devices import find_device
     from loraedit.video.scaling import working_size
 
     device = find_device(settings.device)
-    budget, told = parse_vram(settings.vram, device), _told(progress, "plan")
+    budget, on_step = parse_vram(settings.vram, device), progress.steps("plan")
     work = work_of(card, settings, window, frames, area_px, references, clip_frames)
     rate = efficiency or EFFICIENCY
-    found = make_plan(card, settings.model, frame, work, budget, settings.resources, rate, told)
+    found = make_plan(card, settings.model, frame, work, budget, settings.resources, rate, on_step)
     whole_px = min(int(card.settings.area_px), frame.height * frame.width)
     whole = Shape(work.shape.frames, working_size(frame, max(area_px, whole_px), card.multiple_px))
     here = found.on(card_here(device))
-    return {**found.as_json(), "here": here, "reference_total_flops": reference_flops(card, whole, told)}
+    return {**found.as_json(), "here": here, "reference_total_flops": reference_flops(card, whole, on_step)}
 
 
 def _parse_size(text: str) -> Size:
@@ -120,12 +143,8 @@ def _parse_size(text: str) -> Size:
     return Size(int(match[2]), int(match[1]))
 
 
-def _told(progress: PhaseProgress, phase: str) -> OnStep:
-    return lambda done, total: progress(phase, done, total, "")
-
-
 def _show(console: Console, found: dict[str, Any], compare: bool) -> None:
-    """Tables for people."""
+    """Prints the plan as tables."""
     from loraedit.planning import named
 
     console.print(
@@ -133,33 +152,35 @@ def _show(console: Console, found: dict[str, Any], compare: bool) -> None:
         f"{found['train_steps']} training steps, {found['sampling_forwards']} sampling passes",
         highlight=False,
     )
-    phases = Table("Phase", "TFLOPs", "Weights GB", "Peak GB", "In host memory GB")
-    for name, label in PHASES.items():
-        if name in found["phase_flops"]:
-            numbers = (found[kind][name] / 1e9 for kind in ("weights_bytes", "peak_bytes", "host_bytes"))
-            phases.add_row(label, f"{found['phase_flops'][name] / 1e12:.4g}", *(f"{value:.3g}" for value in numbers))
-    console.print(phases)
-    means = named(Resources.model_validate(found["resources"])) or "none needed"
-    console.print(f"Means: {means}. Disk: {found['disk_bytes'] / 1e9:.3g} GB at most.")
+    console.print(_phase_table(found))
+    measures = named(Resources.model_validate(found["resources"])) or "none needed"
+    console.print(f"Memory saving: {measures}. Disk space: at most {found['disk_bytes'] / 1e9:.3g} GB.")
     if found["vram_bytes"] is not None:
-        least = found["vram_bytes"] - max(found["peak_bytes"].values())
-        console.print(f"Of {found['vram_bytes'] / 1e9:.3g} GB, {least / 1e9:.3g} GB stay free. {found['remedy']}")
-    cards = Table("Card", "Memory GB", "Fits as planned", "Time, estimated")
-    for card in [found["here"], *found["cards"]]:
-        fits = "yes" if card["fits"] else "no"
-        cards.add_row(card["name"], str(card["memory_gb"]), fits, _duration(card["seconds"]))
-    console.print(cards)
+        free = found["vram_bytes"] - max(found["peak_bytes"].values())
+        console.print(f"Of {found['vram_bytes'] / 1e9:.3g} GB, {free / 1e9:.3g} GB stay free. {found['remedy']}")
+    console.print(_gpu_table(found))
     total = found["total_flops"]
-    console.print(f"In all {total:.3g} FLOPs.", highlight=False)
+    console.print(f"In total {total:.3g} FLOPs.", highlight=False)
     if compare:
         reference = found["reference_total_flops"]
         console.print(
-            f"LoRA-Edit's own recipe on the whole frame: {reference:.3g} FLOPs, {reference / total:.3g} times as many.",
+            f"LoRA-Edit's recipe on the whole frame: {reference:.3g} FLOPs, {reference / total:.3g} times as many.",
             highlight=False,
         )
 
 
-def _duration(seconds: float) -> str:
-    if seconds >= 2 * 3600:
-        return f"{seconds / 3600:.1f} h"
-    return f"{seconds / 60:.0f} min" if seconds >= 120 else f"{seconds:.0f} s"
+def _phase_table(found: dict[str, Any]) -> Table:
+    table = Table("Phase", "TFLOPs", "Weights GB", "Peak GB", "In host memory GB")
+    for name, label in PHASES.items():
+        if name in found["phase_flops"]:
+            numbers = (found[kind][name] / 1e9 for kind in ("weights_bytes", "peak_bytes", "host_bytes"))
+            table.add_row(label, f"{found['phase_flops'][name] / 1e12:.4g}", *(f"{value:.3g}" for value in numbers))
+    return table
+
+
+def _gpu_table(found: dict[str, Any]) -> Table:
+    table = Table("GPU", "Memory GB", "Fits as planned", "Estimated time")
+    for gpu in [found["here"], *found["cards"]]:
+        fits = "yes" if gpu["fits"] else "no"
+        table.add_row(gpu["name"], str(gpu["memory_gb"]), fits, duration(gpu["seconds"]))
+    return table

@@ -1,9 +1,9 @@
-"""A target is generated segment by segment, each conditioned on the last frames of the one before, seams faded over."""
+"""Generates an edit target segment by segment. Each segment starts from the last frames of the one before it."""
 
 from __future__ import annotations
 
 import shutil
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -12,8 +12,11 @@ from torch import Tensor
 
 from loraedit.diffusion import samples as conditioning
 from loraedit.diffusion.samples import Sample
+from loraedit.editing.cache import StageCache
+from loraedit.editing.context import EditContext
 from loraedit.editing.pieces import keep_pieces
-from loraedit.editing.run import Run
+from loraedit.editing.preview import Previews
+from loraedit.editing.reporter import Reporter
 from loraedit.editing.segment_inputs import Scene, Workbench
 from loraedit.families.base import Encoded
 from loraedit.job.segments import Segment
@@ -21,127 +24,150 @@ from loraedit.masks.compositing import composite, restore_detail
 from loraedit.masks.shaping import feather
 from loraedit.runtime.distributed import together
 from loraedit.sampling.sampler import sample
+from loraedit.settings import ResolvedSettings
 from loraedit.storage.files import save_tensors, try_load_tensors
 from loraedit.types import Frames
 from loraedit.video.scaling import from_working
 
-__all__ = ["first_condition", "generate"]
+__all__ = ["TargetGeneration", "first_condition"]
 
 
-def generate(run: Run, bench: Workbench, number: int, loras: dict[str, Path]) -> bool:
-    """Make a target's window of all frames and keep its pieces; whether all latents were found.
+@dataclass(frozen=True)
+class TargetGeneration:
+    """The generation of one edit target.
 
-    Args:
-        number: which target, from 0.
-        loras: LoRA file by expert.
+    Attributes:
+        number: index of the target.
+        loras: LoRA file by expert name.
+        previews: shows how the sampling of the first segment goes; None without previews.
     """
-    segments = run.job.segments
-    ends = [after.start for after in segments[1:]] + [len(run.job.source)]
-    tail: Frames = np.empty((0, *bench.first.shape), np.uint8)
-    found = []
-    for part, (segment, end) in enumerate(zip(segments, ends, strict=True)):
-        frames, reused = _frames(run, bench, segment, tail, loras, number * len(segments) + part)
-        if part == 0:
-            frames[0] = bench.first
-        frames[: len(tail)] = _faded(tail, frames[: len(tail)], segment.given)
-        keep_pieces(run.folder, number, segment.start, frames[: end - segment.start])
-        tail = frames[end - segment.start :]
-        found.append(reused)
-    return all(found)
+
+    context: EditContext
+    cache: StageCache
+    reporter: Reporter
+    bench: Workbench
+    number: int
+    loras: dict[str, Path]
+    previews: Previews | None
+
+    def run(self) -> bool:
+        """Generates the target's window in all frames and keeps it as pieces.
+
+        Returns:
+            True if the cache had the latents of all segments.
+        """
+        segments = self.context.job.segments
+        ends = [following.start for following in segments[1:]] + [len(self.context.job.source)]
+        tail: Frames = np.empty((0, *self.bench.first.shape), np.uint8)
+        reused = []
+        for index, (segment, end) in enumerate(zip(segments, ends, strict=True)):
+            frames, found = self._segment_frames(segment, tail, index)
+            if index == 0:
+                frames[0] = self.bench.first
+            frames[: len(tail)] = _fade(tail, frames[: len(tail)], segment.given)
+            keep_pieces(self.context.folder, self.number, segment.start, frames[: end - segment.start])
+            tail = frames[end - segment.start :]
+            reused.append(found)
+        return all(reused)
+
+    def _segment_frames(self, segment: Segment, tail: Frames, index: int) -> tuple[Frames, bool]:
+        """Returns the frames of a segment, and True if nothing was sampled. An unedited segment stays as it is.
+
+        Args:
+            segment: the segment.
+            tail: the first frames of the segment as the segment before has generated them.
+            index: index of the segment.
+        """
+        if not self.bench.target.edits(segment):
+            return self.bench.below(segment.start, segment.stop), True
+        scene = self.bench.scene(segment, self._composited(segment, tail[: segment.given]))
+        return self._generate(segment, scene, index)
+
+    def _generate(self, segment: Segment, scene: Scene, index: int) -> tuple[Frames, bool]:
+        """Returns the generated frames of a segment at the window's size, and True if the cache had their latents."""
+        context, (part, parts) = self.context, self._part(index)
+        condition = _condition(context.settings, self.bench, scene)
+        ((key, encoded),) = self.cache.encoded([condition], part, parts).items()
+        latents, reused = self._latents(key, encoded, index)
+        with self.reporter.phase("decode", part, parts):
+            generated = _decode(context, self.bench, latents, len(segment))
+            if scene.carried is None or not context.settings.restore_detail:
+                return generated, reused
+            seen = _decode(context, self.bench, encoded.condition[-context.job.card.latent_channels :], len(segment))
+            return restore_detail(generated, scene.carried.frames, seen, scene.carried.trust), reused
+
+    def _latents(self, condition_key: str, encoded: Encoded, index: int) -> tuple[Tensor, bool]:
+        """Returns the latents of a segment, and True if the cache had them. Sampling continues an interrupted one."""
+        path = self.cache.path("latents", self._latents_key(condition_key))
+        steps_folder = path.with_suffix("")
+        kept = try_load_tensors(path, ("latents",))
+        latents = self._sample(encoded, steps_folder, index) if kept is None else kept["latents"]
+        if kept is None:
+            save_tensors(path, {"latents": latents})
+        shutil.rmtree(steps_folder, ignore_errors=True)
+        return latents, kept is not None
+
+    def _latents_key(self, condition_key: str) -> str:
+        sampling, extras = self.context.settings.sampling(), self.context.extra_keys()
+        stems = [path.stem for path in self.loras.values()]
+        return self.cache.key(stems, sampling.model_dump(), *([extras] if extras else []), condition_key)
+
+    def _sample(self, encoded: Encoded, steps_folder: Path, index: int) -> Tensor:
+        """Samples the latents of a segment, in all processes together."""
+        context, sampling = self.context, self.context.settings.sampling()
+        guided = context.job.card.guided(sampling.guidance)
+        negative = context.family.embed_prompt("", context.device) if guided else None
+        on_estimate = self.previews.sampled if self.previews is not None and index == 0 else None
+        with self.reporter.phase("sample", *self._part(index)) as on_step:
+            return together(
+                partial(sample, extras=context.job.extras), context.family, encoded, negative, sampling, self.loras,
+                context.device, steps_folder, on_step=on_step, on_estimate=on_estimate,
+            )  # fmt: skip
+
+    def _part(self, index: int) -> tuple[int, int]:
+        """Returns the number of a segment among those of all targets, and how many there are in all."""
+        segments = len(self.context.job.segments)
+        return self.number * segments + index, len(self.context.job.targets) * segments
+
+    def _composited(self, segment: Segment, generated: Frames) -> Frames:
+        """Returns the first frames of a segment as the result will show them: composited on what lies below."""
+        if not len(generated):
+            return generated
+        known = replace(segment, stop=segment.start + len(generated))
+        alpha = feather(self.bench.mask(known), self.context.settings.feather_px)
+        return composite(self.bench.below(known.start, known.stop), generated, alpha)
 
 
-def _frames(
-    run: Run, bench: Workbench, segment: Segment, tail: Frames, loras: dict[str, Path], part: int
-) -> tuple[Frames, bool]:
-    """The frames of a segment, and whether nothing had to be sampled for them: where nothing is edited, as they are.
-
-    Args:
-        tail: what the segment before has made of its first frames.
-    """
-    if not bench.target.edits(segment):
-        return bench.below(segment.start, segment.stop), True
-    scene = bench.scene(segment, _as_seen(run, bench, segment, tail[: segment.given]))
-    return _make(run, bench, segment, scene, loras, part)
+def first_condition(context: EditContext, bench: Workbench) -> Sample:
+    """Returns the condition of the first segment."""
+    scene = bench.scene(context.job.segments[0], bench.first[None][:0])
+    return _condition(context.settings, bench, scene)
 
 
-def first_condition(run: Run, bench: Workbench) -> Sample:
-    """What the first segment is generated from."""
-    segment = run.job.segments[0]
-    return _condition(run, bench, bench.scene(segment, bench.first[None][:0]))
-
-
-def _make(
-    run: Run, bench: Workbench, segment: Segment, scene: Scene, loras: dict[str, Path], part: int
-) -> tuple[Frames, bool]:
-    """The generated frames of a segment at the window's size, and whether their latents were found."""
-    condition, parts = _condition(run, bench, scene), _parts(run)
-    ((key, encoded),) = run.encoded([condition], part, parts).items()
-    latents, reused = _latents(run, key, encoded, loras, part)
-    with run.phase("decode", part, parts):
-        generated = _decoded(run, bench, latents, len(segment))
-        if scene.carried is None or not run.settings.restore_detail:
-            return generated, reused
-        seen = _decoded(run, bench, encoded.condition[-run.job.card.latent_channels :], len(segment))
-        return restore_detail(generated, scene.carried.frames, seen, scene.carried.trust), reused
-
-
-def _parts(run: Run) -> int:
-    """How many portions of the work there are."""
-    return len(run.job.targets) * len(run.job.segments)
-
-
-def _condition(run: Run, bench: Workbench, scene: Scene) -> Sample:
-    """What a segment is generated from; an image encoder sees the user's own first frame, whatever the segment."""
+def _condition(settings: ResolvedSettings, bench: Workbench, scene: Scene) -> Sample:
+    """Returns the condition of a segment. An image encoder always sees the user's first frame."""
     # Only the motion LoRA reads a mask inside a frame; without it the model gets plain image-to-video.
-    masked = run.settings.lora == "motion"
+    masked = settings.lora == "motion"
     mask = scene.mask if masked else np.ones_like(scene.mask)
-    anchors = scene.references if masked and run.settings.condition_on_references else {}
-    first, given = scene.given[0], {**anchors, **{index: frame for index, frame in scene.given.items() if index}}
-    condition = conditioning.inference_condition(scene.source, first, mask, run.settings.prompt, scene.shown, given)
+    anchors = scene.references if masked and settings.condition_on_references else {}
+    first, fixed = scene.given[0], {**anchors, **{index: frame for index, frame in scene.given.items() if index}}
+    condition = conditioning.inference_condition(scene.source, first, mask, settings.prompt, scene.shown, fixed)
     return replace(condition, image=bench.anchor(edited=True))
 
 
-def _latents(run: Run, condition: str, encoded: Encoded, loras: dict[str, Path], part: int) -> tuple[Tensor, bool]:
-    """The latents of a segment, sampled now or found, and whether they were found."""
-    sampling = run.settings.sampling()
-    stems, extras = [path.stem for path in loras.values()], run.extra_keys()
-    key = run.key(stems, sampling.model_dump(), *([extras] if extras else []), condition)
-    path = run.folder / "cache" / f"latents-{key}.safetensors"
-    steps = path.with_suffix("")
-    kept = try_load_tensors(path, ("latents",))
-    if kept is None:
-        guided = run.job.card.guided(sampling.guidance)
-        negative = run.family.embed_prompt("", run.device) if guided else None
-        with run.phase("sample", part, _parts(run)) as on_step:
-            look = run.previews.sampled if run.previews is not None and part == 0 else None
-            latents = together(
-                partial(sample, extras=run.job.extras), run.family, encoded, negative, sampling, loras, run.device,
-                steps, on_step=on_step, on_estimate=look,
-            )  # fmt: skip
-        save_tensors(path, {"latents": latents})
-    shutil.rmtree(steps, ignore_errors=True)
-    return (latents, False) if kept is None else (kept["latents"], True)
-
-
-def _decoded(run: Run, bench: Workbench, latents: Tensor, frames: int) -> Frames:
-    """The frames of latents at the window's size, so many of them."""
-    pixels = run.family.decode(latents, run.device)
+def _decode(context: EditContext, bench: Workbench, latents: Tensor, frames: int) -> Frames:
+    """Decodes latents and returns the first ``frames`` frames at the window's size."""
+    pixels = context.family.decode(latents, context.device)
     return from_working(pixels[:frames], bench.target.window.size)
 
 
-# ---- from segment to segment -----------------------------------------------------------------------------------------
+def _fade(before: Frames, after: Frames, fixed: int) -> Frames:
+    """Fades from one segment into the next over the frames that both have.
 
-
-def _as_seen(run: Run, bench: Workbench, segment: Segment, made: Frames) -> Frames:
-    """What was made as it will be seen: inside the mask, over what lies below."""
-    if not len(made):
-        return made
-    known = replace(segment, stop=segment.start + len(made))
-    alpha = feather(bench.mask(known), run.settings.feather_px)
-    return composite(bench.below(known.start, known.stop), made, alpha)
-
-
-def _faded(before: Frames, after: Frames, given: int) -> Frames:
-    """The overlap of two segments: the given frames as they were, then one fades into the other."""
-    share = np.clip((np.arange(len(before)) - given + 1) / (len(before) - given + 1), 0, 1)
+    Args:
+        before: these frames from the segment before.
+        after: the same frames from the next segment.
+        fixed: the first frames, which stay as they are in ``before``.
+    """
+    share = np.clip((np.arange(len(before)) - fixed + 1) / (len(before) - fixed + 1), 0, 1)
     return composite(before, after, np.broadcast_to(share[:, None, None], before.shape[:3]).astype(np.float32))

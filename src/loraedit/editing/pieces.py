@@ -1,4 +1,4 @@
-"""The windows' parts of the frames as they were made, on disk until the result is written, and laid over the source."""
+"""Pieces: the generated windows of all frames, kept on disk until they are composited on the source."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from loraedit.editing.run import Run
+from loraedit.editing.context import EditContext
 from loraedit.editing.segment_inputs import Read
 from loraedit.job.targets import EditTarget
 from loraedit.job.window import Window
@@ -20,60 +20,66 @@ from loraedit.masks.tube import MaskTube
 from loraedit.storage.files import load_tensors, save_tensors
 from loraedit.types import Frames, Image, Stored, Weights
 
-__all__ = ["discard_pieces", "exact", "keep_pieces", "rgb_up_to"]
+__all__ = ["composited", "composited_rgb_below", "discard_pieces", "keep_pieces"]
 
 
 def keep_pieces(folder: Path, target: int, start: int, frames: Frames) -> None:
-    """Keep what was made of a target.
+    """Writes generated frames of an edit target.
 
     Args:
         folder: the run folder.
-        target: which one, from 0.
-        start: the clip's frame that is the first of ``frames``, which are uint8 ``[F, h, w, 3]``.
+        target: index of the target.
+        start: the clip's index of the first frame.
+        frames: the window's part of the frames, uint8 ``[F, h, w, 3]``.
     """
     path = _folder(folder) / str(target) / f"{start:06d}.safetensors"
     save_tensors(path, {"frames": torch.from_numpy(np.ascontiguousarray(frames))})
 
 
 def discard_pieces(folder: Path) -> None:
-    """They are as large as the clip, and quickly decoded again."""
+    """Deletes all pieces. They are as large as the clip, and decoding the cached latents again is quick."""
     shutil.rmtree(_folder(folder), ignore_errors=True)
 
 
-def exact(run: Run) -> Iterator[Stored]:
-    """The result: the source's frames as they are stored, all targets laid over them in their order."""
-    return _laid(run, run.job.targets, run.job.source.exact(), 0)
+def composited(context: EditContext) -> Iterator[Stored]:
+    """Yields the result: the source's frames as they are stored, with all targets composited on them in order."""
+    return _composited(context, context.job.targets, context.job.source.exact(), 0)
 
 
-def rgb_up_to(run: Run, target: int) -> Read:
-    """The same as people and models see it, of the targets before one of them."""
-    return partial(_rgb, run, run.job.targets[:target])
+def composited_rgb_below(context: EditContext, target: int) -> Read:
+    """Returns a reader of the clip as 8-bit RGB with only the targets before this one composited on it."""
+    return partial(_composited_rgb, context, context.job.targets[:target])
 
 
-def _rgb(run: Run, targets: Sequence[EditTarget], start: int, stop: int | None) -> Iterator[Image]:
-    return _laid(run, targets, run.job.source.rgb(start, stop), start)
+def _composited_rgb(
+    context: EditContext, targets: Sequence[EditTarget], start: int, stop: int | None
+) -> Iterator[Image]:
+    return _composited(context, targets, context.job.source.rgb(start, stop), start)
 
 
-def _laid(run: Run, targets: Sequence[EditTarget], frames: Iterator[Stored], start: int) -> Iterator[Stored]:
-    """Frames that follow each other from ``start`` on, with targets laid over them."""
+def _composited(
+    context: EditContext, targets: Sequence[EditTarget], frames: Iterator[Stored], start: int
+) -> Iterator[Stored]:
+    """Yields consecutive frames from index ``start`` on with the targets composited on them."""
     for number, target in enumerate(targets):
-        frames = _over(frames, target, _pieces(run.folder, number, start), start, run.settings.feather_px)
+        pieces = _pieces(context.folder, number, start)
+        frames = _with_target(frames, target, pieces, start, context.settings.feather_px)
     return frames
 
 
-def _over(
+def _with_target(
     below: Iterator[Stored], target: EditTarget, pieces: Iterator[Image], start: int, feather_px: float
 ) -> Iterator[Stored]:
-    """Frames with the generated ones over them inside a target's mask."""
+    """Yields frames with the pieces of a target composited on them inside its mask."""
     for index, stored in enumerate(below, start):
         piece, alpha = next(pieces), _alpha(target.mask, index, target.window, feather_px)
         yield stored if alpha is None else lay_over(stored, piece, alpha, target.window.at(index))
 
 
 def _alpha(mask: MaskTube, index: int, window: Window, feather_px: float) -> Weights | None:
-    """How much of the generated pixels is seen in the window of a frame, ``[h, w]``; None if nothing is.
+    """Returns the opacity of a piece in the window of a frame, ``[h, w]``; None if the mask is empty there.
 
-    The mask is softened within its box and a pixel round it: the nearest pixel outside the mask is never farther.
+    The mask is feathered inside its box and one pixel around it. No pixel farther out can be nearer to the mask's edge.
     """
     box = mask.box(index)
     if box is None:
@@ -89,7 +95,7 @@ def _folder(folder: Path) -> Path:
 
 
 def _pieces(folder: Path, target: int, start: int) -> Iterator[Image]:
-    """The window's part of all frames from ``start`` on in order, uint8 ``[h, w, 3]``."""
+    """Yields the pieces of a target from index ``start`` on, uint8 ``[h, w, 3]``."""
     paths = sorted((_folder(folder) / str(target)).glob("*.safetensors"))
     for path in paths:
         begin, following = int(path.stem), [int(other.stem) for other in paths if other > path]

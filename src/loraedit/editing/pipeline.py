@@ -1,68 +1,219 @@
-"""The stages of an edit in their order.
+"""The pipeline of an edit, from the checked request to the edited clip.
 
-    lessons   samples of some segments -> encode -> train the LoRA
-    scenes    segment by segment: condition -> encode -> sample -> decode -> fade into the segment before
+    prepare   caption, plan memory, open the model
+    train     for each edit target: samples of some segments -> encode -> train the LoRA
+    generate  for each edit target, segment by segment: condition -> encode -> sample -> decode -> fade
     finish    composite on the source's own frames -> write
 
-Several targets go through lessons and scenes one after the other, each on top of those before it.
+Several edit targets are trained and generated in order, each on top of those before it.
 
-Each stage leaves files in the run folder, named by the content of all that they depend on. Running again with the same
-inputs finds those files and goes on where the last run stopped; another first frame, prompt or seed finds the motion
-LoRA of the same clip and mask. ``RUN/settings.json`` says what was used.
+Each stage leaves files in the run folder, named by the content of everything that they depend on. The same command
+again finds these files and continues where it stopped. Another first frame, prompt or seed reuses the motion LoRA of
+the same clip and mask. ``RUN/settings.json`` records what was used.
 """
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from loraedit.editing.finish import finish
-from loraedit.editing.generate import first_condition, generate
-from loraedit.editing.pieces import discard_pieces, rgb_up_to
-from loraedit.editing.preview import Previews
-from loraedit.editing.run import EditResult, Progress, Run
+from loraedit.editing.cache import StageCache
+from loraedit.editing.captions import captioned
+from loraedit.editing.context import EditContext, open_context
+from loraedit.editing.finish import FinishedFiles, finish
+from loraedit.editing.generate import TargetGeneration, first_condition
+from loraedit.editing.pieces import composited_rgb_below, discard_pieces
+from loraedit.editing.preview import Previews, start_is_cheap, wants_previews
+from loraedit.editing.reporter import Progress, Reporter
+from loraedit.editing.result import EditFiles, EditResult
 from loraedit.editing.segment_inputs import Workbench
-from loraedit.editing.train import learn, prior
+from loraedit.editing.train import TargetTraining, TrainedCourse, prior_file
 from loraedit.families.loading import free
 from loraedit.job.prepare import Job
-from loraedit.planning import named, spare
-from loraedit.runs.folder import SETTINGS_FILE, check_format
+from loraedit.planning import named, resources_for, spare, told
+from loraedit.runs.folder import SETTINGS_FILE, check_format, in_memory
+from loraedit.runs.pictures import loss_curve
+from loraedit.runtime.devices import find_device
 from loraedit.storage.files import write_json
 from loraedit.storage.locks import LOCK_FILE, sole_user
-from loraedit.types import Clip
+from loraedit.storage.lora_store import open_store
+from loraedit.types import Clip, Footage
 
 __all__ = ["run_edit"]
 
 ENCODING = ("encode", "decode")
-"""Phases of encoders and VAE; in all others memory is the transformer's."""
+"""Phases in which encoders and VAE use the memory; in all others the transformer does."""
+
+LOSS_FILE = "loss.png"
+
+
+@dataclass(frozen=True)
+class _EditedTarget:
+    """What the edit of one target leaves.
+
+    Attributes:
+        courses: the finished training courses of all experts; empty without a LoRA.
+        loras: the LoRA file by expert.
+        latents_reused: True if the cache had all latents.
+        preview: the latest preview.
+    """
+
+    courses: list[TrainedCourse]
+    loras: dict[str, Path]
+    latents_reused: bool
+    preview: Path | None
 
 
 def run_edit(job: Job, progress: Progress = lambda *_: None) -> EditResult:
-    """Carry out a job.
+    """Carries out an edit.
 
     Raises:
         InputError: another process works in the run folder, or a later loraedit made it.
         ModelError: the checkpoint or a LoRA cannot be loaded.
-        torch.OutOfMemoryError: it does not fit into the device by any means.
+        torch.OutOfMemoryError: the edit does not fit into the device, whatever saves memory.
         CacheError: a file of the run folder is damaged.
     """
     if job.run is not None:
-        with _at_work_in(job.run):
+        with _locked(job.run):
             check_format(job.run)
-            return _fitted(job, job.run, progress, isinstance(job.source, Clip))
+            return _edit(job, job.run, progress, isinstance(job.source, Clip))
     with tempfile.TemporaryDirectory(prefix="loraedit-") as folder:
-        result = _fitted(job, Path(folder), progress, True)
-        result.paths = {}
-        return result
+        return _edit(job, Path(folder), progress, True)
+
+
+def _edit(job: Job, folder: Path, progress: Progress, to_memory: bool) -> EditResult:
+    """Prepares the edit and carries it out. If the device's memory runs out, continues with the next memory saving.
+
+    Args:
+        job: the checked request.
+        folder: the run folder.
+        progress: the caller's listener.
+        to_memory: read the result into memory at the end.
+    """
+    reporter = Reporter(folder, progress, job.notes)
+    device, store = find_device(job.settings.device), open_store(job.settings.store)
+    job = captioned(job, folder / "cache", device)
+    resources = resources_for(job, device, reporter.on_step("plan"))
+    reporter.notes += told(resources)
+    while True:
+        try:
+            return _carry_out(open_context(job, folder, device, resources, store), reporter, to_memory)
+        except torch.OutOfMemoryError:
+            phase = reporter.current_phase
+            lower = spare(resources, phase in ENCODING, job.settings.resources)
+            if lower is None:
+                raise
+            resources = lower
+        free()  # after the handler, because the traceback refers to tensors on the device
+        reporter.notes.append(f"The device's memory ran out ({phase}), so the run went on with {named(resources)}.")
+
+
+def _carry_out(context: EditContext, reporter: Reporter, to_memory: bool) -> EditResult:
+    """Trains and generates every edit target, and writes the result."""
+    if context.settings.profile:
+        reporter.profile.watch(context.family, context.device)
+    write_json(context.folder / SETTINGS_FILE, context.provenance())
+    discard_pieces(context.folder)
+    targets: list[_EditedTarget] = []
+    for number in range(len(context.job.targets)):
+        targets.append(_edit_target(context, reporter, number, _losses(targets)))
+    loras = [path for target in targets for path in target.loras.values()]
+    with reporter.phase("compose") as on_step:
+        finished = finish(context, _losses(targets), loras, on_step)
+        clip = in_memory(finished.clip) if to_memory else finished.clip
+    reporter.notes += finished.notes
+    return _result(context, reporter, targets, finished, clip)
+
+
+def _edit_target(context: EditContext, reporter: Reporter, number: int, losses_before: list[float]) -> _EditedTarget:
+    """Trains the LoRA of an edit target, and generates the target on top of those before it.
+
+    Args:
+        context: the edit.
+        reporter: reports it.
+        number: index of the target.
+        losses_before: the losses of the targets before, for the loss curve.
+    """
+    cache = StageCache(context, reporter)
+    bench = Workbench(context.job, context.job.targets[number])
+    with reporter.phase("prepare", number, len(context.job.targets)) as on_step:
+        bench.trace(on_step)
+    previews = _open_previews(context, cache, reporter, bench) if number == 0 else None
+
+    courses: list[TrainedCourse] = []
+    if context.settings.lora != "none":
+        courses = TargetTraining(context, cache, reporter, bench, previews).run()
+    losses = losses_before + [loss for course in courses for loss in course.losses]
+    if losses:
+        loss_curve(context.folder / LOSS_FILE, range(1, len(losses) + 1), losses)
+    loras = {course.expert: course.file for course in courses}  # that of an expert's last course
+
+    above = bench.over(composited_rgb_below(context, number)) if number else bench
+    found = TargetGeneration(context, cache, reporter, above, number, loras, previews).run()
+    return _EditedTarget(courses, loras, found, previews.latest if previews else None)
+
+
+def _open_previews(context: EditContext, cache: StageCache, reporter: Reporter, bench: Workbench) -> Previews | None:
+    """Returns the previews of the first target, the one at the start made if it is cheap; None without previews."""
+    if not wants_previews(context):
+        return None
+    priors = {expert.name: file for expert in context.family.experts if (file := prior_file(context, expert))}
+    previews = Previews(context, cache, reporter, bench, first_condition(context, bench.sketch()), priors)
+    if start_is_cheap(context):
+        previews.start()
+    return previews
+
+
+def _result(
+    context: EditContext, reporter: Reporter, targets: Sequence[_EditedTarget], finished: FinishedFiles, clip: Footage
+) -> EditResult:
+    """Puts the result together, and writes the profile if the settings ask for it."""
+    losses, folder, profile = _losses(targets), context.folder, None
+    if context.settings.profile:
+        profile = folder / "profile.json"
+        write_json(profile, reporter.profile.as_json())
+    files = EditFiles(
+        run=folder,
+        settings=folder / SETTINGS_FILE,
+        frames=finished.frames,
+        sheet=finished.sheet,
+        side_by_side=finished.side_by_side,
+        loras=tuple(target.loras for target in targets),
+        out=context.job.out,
+        loss_curve=folder / LOSS_FILE if losses else None,
+        preview=targets[0].preview,
+        profile=profile,
+    )
+    found = [course for target in targets for course in target.courses if course.reused]
+    sampled = not all(target.latents_reused for target in targets)
+    return EditResult(
+        clip=clip,
+        files=None if context.job.run is None else files,
+        wall_seconds=reporter.wall_seconds,
+        phase_seconds=reporter.phase_seconds,
+        losses=losses,
+        reused=[f"train {course.name}" for course in found] + ([] if sampled else ["sample"]),
+        saved_steps=sum(len(course.losses) for course in found),
+        saved_seconds=sum(course.saved_seconds for course in found),
+        outside_exact=finished.outside_exact,
+        profile=reporter.profile.rows() if profile else [],
+        notes=reporter.notes,
+    )
+
+
+def _losses(targets: Sequence[_EditedTarget]) -> list[float]:
+    """Returns the losses of all training steps of the targets, in order."""
+    return [loss for target in targets for course in target.courses for loss in course.losses]
 
 
 @contextmanager
-def _at_work_in(run: Path) -> Iterator[None]:
-    """Hold a run folder; one that is new goes again if the work fails before anything is in it."""
+def _locked(run: Path) -> Iterator[None]:
+    """Holds the lock of a run folder. If the work fails before it writes anything, a new folder is removed again."""
     new = not run.exists()
     run.mkdir(parents=True, exist_ok=True)
     with sole_user(run):
@@ -74,64 +225,3 @@ def _at_work_in(run: Path) -> Iterator[None]:
                     (run / LOCK_FILE).unlink()
                     run.rmdir()
             raise
-
-
-def _fitted(job: Job, folder: Path, progress: Progress, in_memory: bool) -> EditResult:
-    """All stages, and if the device's memory runs out, on from there with the next means that save some."""
-    notes: list[str] = []
-    run = Run(job, folder, progress)
-    while True:
-        try:
-            result = _carry_out(run, in_memory)
-            result.notes += notes
-            return result
-        except torch.OutOfMemoryError:
-            phase, used = run.under_way, run.resources
-            lower = spare(used, phase in ENCODING, job.settings.resources)
-            if lower is None:
-                raise
-        run.previews = None
-        del run  # with what it had on the device
-        free()
-        notes.append(f"The device's memory ran out ({phase}), so the run went on with {named(lower)}.")
-        run = Run(job, folder, progress, lower)
-
-
-def _carry_out(run: Run, in_memory: bool) -> EditResult:
-    """All stages, in order.
-
-    Args:
-        in_memory: read the result into memory at the end.
-    """
-    run.result.paths["settings"] = run.folder / SETTINGS_FILE
-    write_json(run.result.paths["settings"], run.provenance())
-    discard_pieces(run.folder)
-    found = [_make_target(run, number) for number in range(len(run.job.targets))]
-    run.result.reused += ["sample"] if all(found) else []
-    with run.phase("compose") as on_step:
-        finish(run, in_memory, on_step)
-    if run.settings.profile:
-        run.result.profile = run.profile.rows()
-        run.result.paths["profile"] = run.folder / "profile.json"
-        write_json(run.result.paths["profile"], run.profile.as_json())
-    return run.result
-
-
-def _make_target(run: Run, number: int) -> bool:
-    """Learn a target, and generate it on top of those before it; whether all that is generated was found.
-
-    Args:
-        number: which one, from 0. The first has the previews.
-    """
-    bench = Workbench(run.job, run.job.targets[number])
-    with run.phase("prepare", number, len(run.job.targets)) as on_step:
-        bench.trace(on_step)
-    if number == 0 and Previews.wanted(run):
-        priors = {expert.name: file for expert in run.family.experts if (file := prior(run, expert))}
-        run.previews = Previews(run, bench, first_condition(run, bench.sketch()), priors)
-        if Previews.cheap(run):
-            run.previews.start()
-    loras = learn(run, bench, number) if run.settings.lora != "none" else {}
-    found = generate(run, bench.over(rgb_up_to(run, number)) if number else bench, number, loras)
-    run.previews = None
-    return found

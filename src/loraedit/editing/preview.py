@@ -1,9 +1,13 @@
-"""Previews: what the first segment will look like, before the full run and while it goes on; never the result's bytes.
+"""Previews of the first segment, before the full run and while it goes on. They never change a byte of the result.
 
-Of several targets they show the first. ``RUN/preview/`` holds one page of source, mask and preview for each:
-``start-KEY.png`` before training, made with the prior alone in a few steps; with ``preview_every``,
-``train-NNNNNN.png`` after so many training steps and ``sample-NNNN.png``, where the clip stands after so many sampling
-steps. Each is told as progress, its path as the note, and logged.
+With several edit targets, previews show the first. Each preview is one page of source, mask and result in
+``RUN/preview/``:
+
+    start-KEY.png      before training: a few sampling steps with the prior alone
+    train-NNNNNN.png   after so many training steps, with ``preview_every``
+    sample-NNNN.png    after so many sampling steps, with ``preview_every``
+
+Each preview is reported as progress with its path as the note, and logged.
 """
 
 from __future__ import annotations
@@ -17,7 +21,9 @@ import torch
 from torch import Tensor
 
 from loraedit.diffusion.samples import Sample
-from loraedit.editing.run import Run
+from loraedit.editing.cache import StageCache
+from loraedit.editing.context import EditContext
+from loraedit.editing.reporter import Reporter
 from loraedit.editing.segment_inputs import Workbench
 from loraedit.families.base import Expert
 from loraedit.masks.compositing import composite
@@ -31,102 +37,117 @@ from loraedit.storage.files import write_bytes
 from loraedit.types import Clip, no_step
 from loraedit.video.scaling import from_working
 
-__all__ = ["Previews"]
+__all__ = ["Previews", "start_is_cheap", "wants_previews"]
 
 STEPS = 3
 """Denoising steps of a preview."""
 
-LITTLE = 0.1
+START_SHARE = 0.1
 """The largest share of a run's passes through the model that the preview at its start may take."""
 
 
+def wants_previews(context: EditContext) -> bool:
+    """Returns True if the edit has previews. Runs with several processes have none."""
+    return processes() == 1 and (bool(context.settings.preview_every) or start_is_cheap(context))
+
+
+def start_is_cheap(context: EditContext) -> bool:
+    """Returns True if the settings ask for a preview at the start and it costs little compared to the run."""
+    settings, targets = context.settings, context.job.targets
+    steps = sum(settings.steps + settings.reference_steps * bool(each.references) for each in targets)
+    training = 3 * steps * settings.batch_size if settings.lora != "none" else 0  # a backward pass costs two forward
+    sampling = settings.sampling_steps * len(context.job.segments) * len(targets)
+    return settings.preview and START_SHARE * (training + sampling) >= STEPS
+
+
 class Previews:
-    """The first segment of a run, ready to be looked at.
+    """Makes previews of the first segment.
+
+    Attributes:
+        latest: the preview that was written last.
 
     Args:
-        condition: what it is generated from.
-        loras: LoRA file by expert to preview with before there is a trained one.
+        condition: the condition of the first segment.
+        priors: LoRA file by expert, for the preview before training.
     """
 
-    def __init__(self, run: Run, bench: Workbench, condition: Sample, loras: dict[str, Path]) -> None:
-        self.run, self.loras = run, loras
-        self._first = experts_asked(run.family, self._sampling())[0]
-        segment = run.job.segments[0]
-        self.mask = bench.mask(segment)
-        self.source = Clip(bench.below(segment.start, segment.stop), run.job.source.fps)
-        ((self.key, self.encoded),) = run.encoded([condition]).items()
-
-    @staticmethod
-    def wanted(run: Run) -> bool:
-        """Whether the run is to have any; there are none where several processes hold a model together."""
-        return processes() == 1 and (bool(run.settings.preview_every) or Previews.cheap(run))
-
-    @staticmethod
-    def cheap(run: Run) -> bool:
-        """Whether a preview at the start is wanted, and costs little beside the run."""
-        settings, targets = run.settings, run.job.targets
-        steps = sum(settings.steps + settings.reference_steps * bool(each.references) for each in targets)
-        learning = 3 * steps * settings.batch_size if settings.lora != "none" else 0  # backwards costs two passes
-        sampling = settings.sampling_steps * len(run.job.segments) * len(targets)
-        return settings.preview and LITTLE * (learning + sampling) >= STEPS
+    def __init__(
+        self,
+        context: EditContext,
+        cache: StageCache,
+        reporter: Reporter,
+        bench: Workbench,
+        condition: Sample,
+        priors: dict[str, Path],
+    ) -> None:
+        self.latest: Path | None = None
+        self._context, self._cache, self._reporter, self._priors = context, cache, reporter, priors
+        self._first_expert = experts_asked(context.family, self._sampling())[0]
+        segment = context.job.segments[0]
+        self._mask = bench.mask(segment)
+        self._source = Clip(bench.below(segment.start, segment.stop), context.job.source.fps)
+        ((self._key, self._encoded),) = cache.encoded([condition]).items()
 
     def start(self) -> None:
-        """A first look, before anything is learnt; made once for the same condition."""
-        extras = self.run.extra_keys()
-        key = self.run.key("preview", self.key, self._sampling().model_dump(), *([extras] if extras else []))
+        """Makes the preview before training, unless the run folder has it for the same condition."""
+        extras = self._context.extra_keys()
+        key = self._cache.key("preview", self._key, self._sampling().model_dump(), *([extras] if extras else []))
         name = f"start-{key}"
         if not self._path(name).exists():
-            with self.run.phase("preview"):
-                self._write(self._sampled(self.loras, None), name)
+            with self._reporter.phase("preview"):
+                self._write(self._sampled(self._priors, None), name)
 
     def trained(self, expert: Expert, transformer: Any, done: int, total: int) -> None:
-        """A look in training, if one is due after so many steps; of the expert that a look starts with."""
-        if self._due(done, total) and expert == self._first:
+        """Makes a preview after a training step if one is due and the expert is the one that sampling starts with."""
+        if self._due(done, total) and expert == self._first_expert:
             transformer.eval()
             self._write(self._sampled({}, Held(expert, transformer)), f"train-{done:06d}")
             transformer.train()
 
-    def sampled(self, latents: Tensor, done: int, total: int) -> None:
-        """A look in sampling, if one is due after so many steps.
+    def sampled(self, estimate: Tensor, done: int, total: int) -> None:
+        """Makes a preview after a sampling step if one is due.
 
         Args:
-            latents: what they will become, as the last step has it, ``[c, f, h, w]``.
+            estimate: the final latents as this step predicts them, ``[c, f, h, w]``.
+            done: sampling steps done.
+            total: all sampling steps.
         """
         if self._due(done, total):
-            self._write(latents, f"sample-{done:04d}")
+            self._write(estimate, f"sample-{done:04d}")
 
     def _due(self, done: int, total: int) -> bool:
-        every = self.run.settings.preview_every
+        every = self._context.settings.preview_every
         return bool(every) and done % every == 0 and done < total
 
     def _sampling(self) -> SamplingSettings:
-        """As the run samples, in few steps and without a second pass for guidance."""
-        full = self.run.settings.sampling()
-        guidance = full.guidance if self.run.job.card.embeds_guidance else 1.0
+        """Returns the run's sampling settings with few steps and no second pass for guidance."""
+        full = self._context.settings.sampling()
+        guidance = full.guidance if self._context.job.card.embeds_guidance else 1.0
         return full.model_copy(
             update={"sampling_steps": min(STEPS, full.sampling_steps), "guidance": guidance, "step_cache": 0.0}
         )
 
     def _sampled(self, loras: dict[str, Path], held: Held | None) -> Tensor:
-        run = self.run
-        with tempfile.TemporaryDirectory(prefix="loraedit-") as passing:
-            about = self._sampling(), loras, run.device, Path(passing), no_step
-            return sample(run.family, self.encoded, None, *about, run.job.extras, held=held)
+        """Samples latents in few steps, with LoRA files or with a transformer that is loaded already."""
+        context = self._context
+        with tempfile.TemporaryDirectory(prefix="loraedit-") as steps_folder:
+            options = self._sampling(), loras, context.device, Path(steps_folder), no_step
+            return sample(context.family, self._encoded, None, *options, context.job.extras, held=held)
 
     def _write(self, latents: Tensor, name: str) -> None:
-        run, path = self.run, self._path(name)
+        """Decodes latents, writes the page, and reports it."""
+        context, source, path = self._context, self._source, self._path(name)
         with torch.inference_mode():
-            pixels = run.family.decode(latents, run.device)[: len(self.source)]
-        alpha = feather(self.mask, run.settings.feather_px)
-        frames = composite(self.source.frames, from_working(pixels, self.source.size), alpha)
-        made, title = Clip(frames, self.source.fps), " ".join(["Preview:", *name.split("-")])
-        page = contact_sheet(self.source, made, MaskTube(self.mask), title=title)
-        content = BytesIO()
+            pixels = context.family.decode(latents, context.device)[: len(source)]
+        alpha = feather(self._mask, context.settings.feather_px)
+        frames = composite(source.frames, from_working(pixels, source.size), alpha)
+        title = " ".join(["Preview:", *name.split("-")])
+        page, content = contact_sheet(source, Clip(frames, source.fps), MaskTube(self._mask), title=title), BytesIO()
         page.save(content, format="png")
         write_bytes(path, content.getvalue())
-        run.result.paths["preview"] = path
-        run.log(phase="preview", event="preview", file=str(path.relative_to(run.folder)))
-        run.progress("preview", 1, 1, str(path))
+        self.latest = path
+        self._reporter.log(phase="preview", event="preview", file=str(path.relative_to(context.folder)))
+        self._reporter.progress("preview", 1, 1, str(path))
 
     def _path(self, name: str) -> Path:
-        return self.run.folder / "preview" / f"{name}.png"
+        return self._context.folder / "preview" / f"{name}.png"

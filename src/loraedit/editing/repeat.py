@@ -44,10 +44,9 @@ class Repetition:
             InputError, ModelError, CacheError: as :func:`loraedit.editing.run_edit`.
         """
         result = run_edit(self.job, progress)
-        loras = [path for name, path in result.paths.items() if name.startswith("lora")]
         kept = [self._before / "lora" / Path(name).name for name in self._finished.loras]
         same = result.clip.fingerprint == self._finished.result.fingerprint
-        return result, same and [_content(path) for path in loras] == [_content(path) for path in kept]
+        return result, same and [_content(path) for path in result.lora_files] == [_content(path) for path in kept]
 
 
 def plan_repetition(run: Path, out: Path | None, target: Path | None) -> Repetition:

@@ -1,27 +1,26 @@
-"""Training: what is taught of a clip, in which order, and the LoRA files that come of it."""
+"""Trains the LoRA of an edit target, or finds it in the run folder or the store."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
-from loraedit.diffusion import samples as conditioning
-from loraedit.diffusion.samples import Hint, Sample
-from loraedit.editing.run import Run
-from loraedit.editing.segment_inputs import Lesson, Workbench
-from loraedit.families.base import Encoded, Expert, Family
-from loraedit.job.segments import TAUGHT_SEGMENTS, Segment, spread
+from loraedit.editing.cache import StageCache
+from loraedit.editing.context import EditContext
+from loraedit.editing.preview import Previews
+from loraedit.editing.reporter import Reporter
+from loraedit.editing.segment_inputs import Workbench
+from loraedit.editing.training_samples import TrainingSamples
+from loraedit.families.base import Expert, Family
 from loraedit.lora.adapter import save_lora, stack
 from loraedit.lora.extra import for_expert
-from loraedit.runs.pictures import loss_curve
 from loraedit.runtime.distributed import together
 from loraedit.runtime.ranks import leads
 from loraedit.sampling.sampler import experts_trained
@@ -29,230 +28,194 @@ from loraedit.settings import TrainSettings
 from loraedit.storage.files import fingerprint, save_tensors, try_load_tensors
 from loraedit.storage.lora_store import Learnt
 from loraedit.training import Stage, train
-from loraedit.types import Pixels
 from loraedit.version import __version__
 
-__all__ = ["learn", "prior"]
+__all__ = ["TargetTraining", "TrainedCourse", "prior_file"]
 
 REFERENCE_SHARE = 9
 """A reference is drawn this many times as often as the source clip, as in the paper's second stage."""
 
 FINISHED = "finished"
-"""In the state of a training that is over."""
+"""The tensor that marks the state of a finished training."""
 WAITING = "another run is training this LoRA"
 
 
 @dataclass(frozen=True)
+class TrainedCourse:
+    """A finished course of one expert.
+
+    Attributes:
+        name: ``motion`` or ``appearance``.
+        expert: the expert's name.
+        file: its LoRA file.
+        losses: the loss of every step.
+        reused: True if the LoRA was found in the run folder or the store.
+        saved_seconds: for a LoRA that was found, how long its training took, as far as the store knows.
+    """
+
+    name: str
+    expert: str
+    file: Path
+    losses: list[float]
+    reused: bool = False
+    saved_seconds: float = 0.0
+
+
+@dataclass(frozen=True)
 class _Course:
-    """A stretch of training: the keys of its samples, and how often each is drawn."""
+    """A stretch of training: the keys of its samples, and how often each is drawn relative to the others."""
 
     name: str
     samples: list[str]
     weights: list[float]
     settings: TrainSettings
 
-
-def learn(run: Run, bench: Workbench, number: int) -> dict[str, Path]:
-    """A target's LoRA file per expert, trained now or found: the source first, then on from there with each reference.
-
-    An expert that sampling never asks, or that serves no noise level that is to be trained on, gets none.
-
-    Args:
-        number: which target it is, from 0.
-    """
-    lessons = _Lessons(run, bench)
-    courses = _courses(run, bench, lessons)
-    files = {}
-    for expert in experts_trained(run.family, run.settings):
-        files[expert.name] = _train_all(run, expert, courses, lessons)
-    losses, which = run.result.losses, f"lora_{number}" if len(run.job.targets) > 1 else "lora"
-    for order, (name, file) in enumerate(files.items()):
-        run.result.paths[f"{which}_{name}" if order else which] = file
-    if losses:
-        run.result.paths["loss_curve"] = run.folder / "loss.png"
-        loss_curve(run.result.paths["loss_curve"], list(range(1, len(losses) + 1)), losses)
-    return files
+    @property
+    def judged(self) -> int:
+        """The index of the sample whose held-out loss ends the training early: the source, or the newest reference."""
+        return 0 if self.name == "motion" else -1
 
 
-# ---- samples ---------------------------------------------------------------------------------------------------------
-
-
-class _Lessons:
-    """The samples of some of the segments in which something is edited, spread over the clip, and of all references.
-
-    They are made a segment at a time: once for their keys, and once more to be encoded, if something is to be trained.
+@dataclass(frozen=True)
+class TargetTraining:
+    """The training of one edit target: the source first, then one more course for each reference.
 
     Attributes:
-        motion: keys of the source's samples.
-        appearance: keys of the references' samples by frame index.
+        previews: shows how the training goes; None without previews.
     """
 
-    def __init__(self, run: Run, bench: Workbench) -> None:
-        self._run, self._bench = run, bench
-        segments = run.job.segments
-        references = bench.target.references if run.settings.reference_steps else []
-        self._shown = spread([each for each in segments if bench.target.edits(each)], TAUGHT_SEGMENTS)
-        self._asked = {index: next(each for each in segments if index in each) for index in sorted(references)}
-        self._wanted = [each for each in segments if each in self._shown or each in self._asked.values()]
-        self._encoded: dict[str, Encoded] = {}
-        self.motion: list[str] = []
-        self.appearance: dict[int, str] = {}
-        for segment in self._wanted:
-            motion, looks = self._samples(segment)
-            self.motion += [run.key(*each.parts()) for each in motion]
-            self.appearance |= {index: run.key(*each.parts()) for index, each in looks.items()}
+    context: EditContext
+    cache: StageCache
+    reporter: Reporter
+    bench: Workbench
+    previews: Previews | None
 
-    def encoded(self, keys: Sequence[str]) -> list[Encoded]:
-        """Samples as the model takes them."""
-        if not self._encoded:
-            for part, segment in enumerate(self._wanted):
-                motion, looks = self._samples(segment)
-                self._encoded |= self._run.encoded([*motion, *looks.values()], part, len(self._wanted))
-        return [self._encoded[key] for key in keys]
+    def run(self) -> list[TrainedCourse]:
+        """Trains every expert through all courses, and returns the courses in order.
 
-    def _samples(self, segment: Segment) -> tuple[list[Sample], dict[int, Sample]]:
-        """A segment's samples of motion, and of the references in it by frame index."""
-        lesson = self._bench.lesson(segment)
-        shown = segment in self._shown
-        motion = _motion_samples(self._run, self._bench, segment, lesson, self._shown) if shown else []
-        inside = [index for index, holder in self._asked.items() if holder == segment]
-        return motion, {index: _appearance_sample(self._run, lesson, index - segment.start) for index in inside}
+        Experts that sampling never uses, and experts outside the noise levels to train on, are left out. The last
+        course of an expert has its LoRA.
+        """
+        samples = TrainingSamples(self.context.settings, self.context.job.segments, self.bench, self.cache)
+        courses = self._courses(samples)
+        experts = experts_trained(self.context.family, self.context.settings)
+        return [trained for expert in experts for trained in self._train_expert(expert, courses, samples)]
 
+    def _courses(self, samples: TrainingSamples) -> list[_Course]:
+        """Returns a course for the source, and one for each reference in the order in which the user named them.
 
-def _motion_samples(
-    run: Run, bench: Workbench, segment: Segment, lesson: Lesson, shown: Sequence[Segment]
-) -> list[Sample]:
-    """A segment as it is, and in its share of the further looks that are asked for."""
-    rng = np.random.default_rng((run.settings.train_seed, 3))
-    prompt, anchor = run.settings.source_prompt, bench.anchor(edited=False)
-    kept = [*range(1, segment.given), *(lesson.references if run.settings.condition_on_references else ())]
-    samples = []
-    for look in range(run.settings.colour_variants):
-        change = conditioning.recolour(rng) if look else _unchanged
-        if look and (look - 1) % len(shown) != shown.index(segment):
-            continue
-        source, hints = change(lesson.source), [Hint(change(each.pixels), each.trust) for each in lesson.taught]
-        if run.settings.lora == "naive":
-            made = [conditioning.naive_sample(source, prompt, kept)]
-        else:  # as it is with both hints, each other look with one of them in turn
-            asked: list[Hint | None] = [*(hints[look % 2 : look % 2 + 1] if look else hints)]
-            made = [conditioning.motion_sample(source, lesson.mask, prompt, each, kept) for each in asked or [None]]
-        samples += [replace(each, image=change(anchor)) for each in made]
-    return samples
+        The LoRA of the source thus does not depend on the edit, and a further reference continues the training of the
+        references before it.
+        """
+        settings, motion = self.context.settings, samples.motion
+        courses = [_Course("motion", motion, [1.0] * len(motion), settings.training())]
+        order = [index for index in self.bench.target.references if index in samples.appearance]
+        for count, steps in enumerate(settings.reference_courses(len(order)), 1):
+            appearance = [samples.appearance[index] for index in order[:count]]
+            weights = [1.0 / len(motion)] * len(motion) + [float(REFERENCE_SHARE)] * count
+            shorter = settings.training().model_copy(update={"steps": steps})
+            courses.append(_Course("appearance", [*motion, *appearance], weights, shorter))
+        return courses
 
+    def _train_expert(
+        self, expert: Expert, courses: Sequence[_Course], samples: TrainingSamples
+    ) -> list[TrainedCourse]:
+        """Trains one expert through all courses, each of which starts from the LoRA of the one before."""
+        context, start = self.context, prior_file(self.context, expert)
+        key = fingerprint(start.read_bytes()) if start else ""
+        extras = context.extra_keys() if context.settings.extra_in_training else []
+        key = fingerprint(key, extras) if extras else key
+        trained: list[TrainedCourse] = []
+        for course in courses:
+            settings = course.settings.model_dump()
+            key = self.cache.key(key, expert.name, course.name, course.weights, settings, course.samples)
+            file = context.folder / "lora" / f"{course.name}-{expert.name}-{key}.safetensors"
+            trained.append(self._find_or_train(expert, course, samples, start, file))
+            start = file
+        return trained
 
-def _appearance_sample(run: Run, lesson: Lesson, index: int) -> Sample:
-    """The sample of a reference, given by its index in the segment."""
-    hint, at = lesson.from_first, slice(index, index + 1)
-    carried = Hint(hint.pixels[at], hint.trust[at]) if hint else None
-    return conditioning.appearance_sample(
-        lesson.source[at], lesson.references[index], lesson.regions[index], run.settings.prompt, carried
-    )
+    def _find_or_train(
+        self, expert: Expert, course: _Course, samples: TrainingSamples, start: Path | None, file: Path
+    ) -> TrainedCourse:
+        """Returns a course whose LoRA exists, or trains it. Of several runs that share the store, one trains it."""
+        if found := self._find(expert, course, file):
+            return found
+        with self.context.store.sole_maker(file.stem, lambda: self.reporter.progress("train", 0, 1, WAITING)):
+            if found := self._find(expert, course, file):
+                return found
+            stage = Stage(samples.encoded(course.samples), course.weights, start, course.judged)
+            return self._train(expert, course, stage, file)
 
+    def _find(self, expert: Expert, course: _Course, file: Path) -> TrainedCourse | None:
+        """Looks for the LoRA of a course in the run folder, and then in the store, from where it is copied."""
+        state, store = self._state_file(file), self.context.store
+        kept = try_load_tensors(state, ("losses",))
+        if kept is not None and FINISHED in kept:
+            if try_load_tensors(file, ()) is not None:
+                known = store.known(file.stem)
+                learnt = Learnt(kept["losses"].tolist(), known.seconds if known else 0.0)
+                return self._reused(expert, course, file, learnt, "run folder")
+            state.unlink()
+        fetched = store.fetch(file)
+        if fetched is None:
+            return None
+        _save_finished(state, fetched.losses)
+        return self._reused(expert, course, file, fetched, "store")
 
-def _unchanged(pixels: Pixels) -> Pixels:
-    return pixels
+    def _reused(self, expert: Expert, course: _Course, file: Path, learnt: Learnt, found_in: str) -> TrainedCourse:
+        saved = {"steps": len(learnt.losses), "seconds": round(learnt.seconds, 3)}
+        self.reporter.log(event="reused", lora=file.stem, found_in=found_in, saved=saved)
+        return TrainedCourse(course.name, expert.name, file, learnt.losses, True, learnt.seconds)
 
-
-# ---- training --------------------------------------------------------------------------------------------------------
-
-
-def _courses(run: Run, bench: Workbench, lessons: _Lessons) -> list[_Course]:
-    """The source, and then a course for each reference in the order in which they were given.
-
-    So the LoRA that has learnt the source is the same whatever is edited, and one more reference goes on from the LoRA
-    that has learnt those before it.
-    """
-    settings, motion = run.settings.training(), lessons.motion
-    courses = [_Course("motion", motion, [1.0] * len(motion), settings)]
-    order = [index for index in bench.target.references if index in lessons.appearance]
-    for count, steps in enumerate(run.settings.reference_courses(len(order)), 1):
-        looks = [lessons.appearance[index] for index in order[:count]]
-        weights = [1.0 / len(motion)] * len(motion) + [float(REFERENCE_SHARE)] * count
-        shorter = settings.model_copy(update={"steps": steps})
-        courses.append(_Course("appearance", [*motion, *looks], weights, shorter))
-    return courses
-
-
-def _train_all(run: Run, expert: Expert, courses: Sequence[_Course], lessons: _Lessons) -> Path:
-    """One expert through all courses; the last one's LoRA file."""
-    file = prior(run, expert)
-    key = fingerprint(file.read_bytes()) if file else ""
-    under = run.extra_keys() if run.settings.extra_in_training else []
-    key = fingerprint(key, under) if under else key
-    for course in courses:
-        settings = course.settings.model_dump()
-        key = run.key(key, expert.name, course.name, course.weights, settings, course.samples)
-        start, file = file, run.folder / "lora" / f"{course.name}-{expert.name}-{key}.safetensors"
-        if not _found(run, course, file):
-            with run.store.sole_maker(file.stem, lambda: run.progress("train", 0, 1, WAITING)):
-                if not _found(run, course, file):
-                    _train(run, expert, course, lessons.encoded(course.samples), start, file)
-    assert file is not None
-    return file
-
-
-def _state(run: Run, file: Path) -> Path:
-    """Where the training of a LoRA stands; once it is finished, its losses alone."""
-    return run.folder / "checkpoints" / file.name
-
-
-def _found(run: Run, course: _Course, file: Path) -> bool:
-    """Whether a course's LoRA is in the run folder, or was in the store and is now; its losses are those of the run."""
-    state = _state(run, file)
-    kept = try_load_tensors(state, ("losses",))
-    if kept is not None and FINISHED in kept:
-        if try_load_tensors(file, ()) is not None:
-            known = run.store.known(file.stem)
-            run.reuse(course.name, file, Learnt(kept["losses"].tolist(), known.seconds if known else 0.0), "run folder")
-            return True
-        state.unlink()
-    learnt = run.store.fetch(file)
-    if learnt is not None:
-        _finish(state, learnt.losses)
-        run.reuse(course.name, file, learnt, "store")
-    return learnt is not None
-
-
-def _finish(state: Path, losses: Sequence[float]) -> None:
-    """The training is over: of its state the losses are kept."""
-    save_tensors(state, {"losses": torch.tensor(losses, dtype=torch.float64), FINISHED: torch.ones(1)})
-
-
-def prior(run: Run, expert: Expert) -> Path | None:
-    """The LoRA to start from, if the settings ask for one and the checkpoint brings it."""
-    file = run.job.card.prior(expert.name)
-    return file if run.settings.prior and run.settings.lora == "motion" and file.exists() else None
-
-
-def _train(
-    run: Run, expert: Expert, course: _Course, samples: Sequence[Encoded], start: Path | None, file: Path
-) -> None:
-    began, state, fresh = time.monotonic(), _state(run, file), 0
-    with run.phase("train"):
-        extras = for_expert(run.job.extras if run.settings.extra_in_training else (), expert.name, run.job.card.experts)
+    def _train(self, expert: Expert, course: _Course, stage: Stage, file: Path) -> TrainedCourse:
+        """Trains a course, continuing from its saved state, and shares the LoRA through the store."""
+        context, reporter, state = self.context, self.reporter, self._state_file(file)
+        began, steps_now = time.monotonic(), 0
 
         def on_loss(transformer: nn.Module, done: int, total: int, loss: float) -> None:
-            nonlocal fresh
-            fresh += 1
-            run.progress("train", done, total, f"{expert.name} loss {loss:.4f}")
-            if run.previews is not None:
-                run.previews.trained(expert, transformer, done, total)
+            nonlocal steps_now
+            steps_now += 1
+            reporter.progress("train", done, total, f"{expert.name} loss {loss:.4f}")
+            if self.previews is not None:
+                self.previews.trained(expert, transformer, done, total)
 
-        stage = Stage(samples, course.weights, start, judged=0 if course.name == "motion" else -1)  # the latest look
-        provenance = {
+        with reporter.phase("train"):
+            used = context.job.extras if context.settings.extra_in_training else ()
+            extras = for_expert(used, expert.name, context.job.card.experts)
+            fit = partial(_fit, file=file, provenance=self._provenance(course))
+            inputs = extras, stage, course.settings, state, context.device
+            losses = together(fit, context.family, expert, *inputs, on_loss=on_loss)
+        seconds = time.monotonic() - began
+        whole = seconds * len(losses) / steps_now if steps_now else 0.0  # an earlier run may have done the first steps
+        context.store.publish(file, Learnt(losses, whole))
+        _save_finished(state, losses)  # last, because a finished training is not published again
+        start = stage.start.stem if stage.start else None
+        reporter.log(event="trained", lora=file.stem, steps=steps_now, start=start)
+        return TrainedCourse(course.name, expert.name, file, losses)
+
+    def _provenance(self, course: _Course) -> dict[str, Any]:
+        """Returns the metadata of the LoRA file."""
+        return {
             "made_by": f"loraedit {__version__}",
-            "base": run.settings.model,
-            "kind": run.settings.lora,
+            "base": self.context.settings.model,
+            "kind": self.context.settings.lora,
             "training": course.settings.model_dump(),
         }
-        fit = partial(_fit, file=file, provenance=provenance)
-        losses = together(fit, run.family, expert, extras, stage, course.settings, state, run.device, on_loss=on_loss)
-    run.result.losses += losses
-    seconds = (time.monotonic() - began) * len(losses) / fresh if fresh else 0.0  # a part may have been done before
-    run.store.publish(file, Learnt(losses, seconds))
-    _finish(state, losses)  # last: what is finished is not published again
-    run.log(event="trained", lora=file.stem, steps=fresh, start=start.stem if start else None)
+
+    def _state_file(self, file: Path) -> Path:
+        """Returns the file of the training state of a LoRA. After the training it holds the losses alone."""
+        return self.context.folder / "checkpoints" / file.name
+
+
+def prior_file(context: EditContext, expert: Expert) -> Path | None:
+    """Returns the prior LoRA of the checkpoint, if the settings ask for it and the checkpoint has one."""
+    file, settings = context.job.card.prior(expert.name), context.settings
+    return file if settings.prior and settings.lora == "motion" and file.exists() else None
+
+
+def _save_finished(state: Path, losses: Sequence[float]) -> None:
+    """Replaces the state of a training by its losses and the mark that it is finished."""
+    save_tensors(state, {"losses": torch.tensor(losses, dtype=torch.float64), FINISHED: torch.ones(1)})
 
 
 def _fit(
@@ -268,11 +231,13 @@ def _fit(
     file: Path,
     provenance: dict[str, Any],
 ) -> list[float]:
-    """Train a LoRA over extra ones, and write its file; the loss of every step."""
+    """Trains a LoRA on top of the extra LoRAs, writes its file, and returns the loss of every step.
+
+    Runs in every process of a run on several GPUs.
+    """
     transformer = family.load_transformer(expert, device)
     stack(transformer, extras)
-    told = partial(on_loss, transformer)
-    losses = train(family, expert, transformer, stage, settings, state, told, device)
+    losses = train(family, expert, transformer, stage, settings, state, partial(on_loss, transformer), device)
     if leads():
         save_lora(file, family, transformer, provenance)
     return losses

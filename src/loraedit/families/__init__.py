@@ -1,33 +1,26 @@
-"""What differs between model families, and nothing else. Importing this loads no torch."""
+"""What differs between model families, and nothing else. Importing this package loads no torch."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from loraedit.families.model_card import ModelCard
+from loraedit.families.record import FamilyRecord, LayerNames
+from loraedit.families.registry import record_of, register
 from loraedit.settings import Resources
 
 if TYPE_CHECKING:
     from loraedit.families.base import Family
 
-__all__ = ["open_family"]
-
-FAMILIES = {
-    "WanImageToVideoPipeline": ("wan", "WanFamily"),
-    "SkyReelsV2ImageToVideoPipeline": ("wan", "WanFamily"),
-    "HunyuanVideoImageToVideoPipeline": ("hunyuan", "HunyuanFamily"),
-    "HunyuanVideo15ImageToVideoPipeline": ("hunyuan15", "Hunyuan15Family"),
-    "LTXConditionPipeline": ("ltx", "LtxFamily"),
-    "LTX2ConditionPipeline": ("ltx2", "Ltx2Family"),
-}
-"""By pipeline: module and class. Each loads when it is needed."""
+__all__ = ["FamilyRecord", "LayerNames", "open_family", "register"]
 
 
 def open_family(card: ModelCard, resources: Resources | None = None) -> Family:
-    """The family that a checkpoint belongs to; no weights are loaded yet."""
-    from importlib import import_module
+    """Returns the family of a checkpoint. Its weights load later, when a method needs them.
 
-    module, name = FAMILIES[card.pipeline]
-    family: Family = getattr(import_module(f"loraedit.families.{module}"), name)(card)
+    Args:
+        resources: how models fit into the device's memory; None loads them whole.
+    """
+    family = record_of(card.pipeline).open(card)
     family.resources = resources or Resources()
     return family

@@ -118,6 +118,20 @@ class Family(Protocol):
     def decode(self, latents: Tensor, device: torch.device) -> Pixels:
         """Pixels ``[F, H, W, 3]`` in [-1, 1] of latents ``[c, f, h, w]``."""
 
+    def vae_encode(self, vae: Any, video: Tensor) -> Tensor:
+        """Normalised latents ``[1, c, f, h, w]`` of a video ``[1, 3, F, H, W]`` in [-1, 1]."""
+
+    def vae_decode(self, vae: Any, latents: Tensor) -> Tensor:
+        """A video ``[1, 3, F, H, W]`` in [-1, 1] of normalised latents ``[1, c, f, h, w]``."""
+
+    def run_encoder(self, name: str, encoder: Any) -> None:
+        """Runs an encoder once as :meth:`encode` does, on a prompt of full length or a picture, for plans to measure.
+
+        Args:
+            name: the component, such as ``text_encoder``.
+            encoder: the component itself; its weights and the input may be fake tensors.
+        """
+
     def load_transformer(self, expert: Expert, device: torch.device) -> nn.Module:
         """One transformer, frozen, in the precision that suits the device, to which ``memory.place`` brings it."""
 

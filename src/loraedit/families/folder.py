@@ -6,7 +6,7 @@ Nothing of a checkpoint is run, and no weights are read.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from loraedit.storage import files
 __all__ = [
     "AGAIN",
     "Shapes",
-    "check_classes",
+    "check_components",
     "check_plain",
     "file_shapes",
     "lora_rank",
@@ -31,9 +31,6 @@ __all__ = [
 
 Shapes = dict[str, tuple[int, ...]]
 """Tensor shapes by name."""
-
-PIPELINE_PARTS = (["ltx2", "LTX2TextConnectors"], ["ltx2", "LTX2Vocoder"])
-"""Classes of diffusers that a checkpoint names by the pipeline they belong to."""
 
 AGAIN = "Fetch the checkpoint again."
 TEXTS = {".json", ".model", ".txt"}
@@ -91,23 +88,25 @@ def read_card_file(folder: Path, default: CardFile) -> CardFile:
         raise ModelError(f"'{folder / CARD_FILE}' is not valid: {where}: {first['msg']}.") from error
 
 
-def check_classes(folder: Path, index: Mapping[str, Any], expected: Mapping[str, str]) -> None:
-    """The components that ``model_index.json`` names are classes of diffusers and transformers, and the right ones.
+def check_components(
+    folder: Path, index: Mapping[str, Any], expected: Mapping[str, str], libraries: Collection[str]
+) -> None:
+    """Checks that the components named in ``model_index.json`` are of known libraries, and of the right classes.
 
     A model of diffusers names its class a second time, in its own folder.
 
     Args:
         index: the content of ``model_index.json``.
-        expected: by component, ``library.Class`` as a regular expression.
+        expected: ``library.Class`` as a regular expression, by component.
+        libraries: the libraries whose classes may be named.
 
     Raises:
-        ModelError: one is of another library, or another class.
+        ModelError: a component is of another library or another class.
     """
     for name, value in index.items():
         if not isinstance(value, list) or value in ([], [None, None]):
             continue
-        known = value in PIPELINE_PARTS or (len(value) == 2 and value[0] in ("diffusers", "transformers"))
-        if not known or not isinstance(value[1], str):
+        if not (len(value) == 2 and value[0] in libraries and isinstance(value[1], str)):
             raise ModelError(
                 f"'{folder / 'model_index.json'}' names {value} as its {name}, which is code of its own. "
                 "Only classes of diffusers and transformers are loaded; use another checkpoint."

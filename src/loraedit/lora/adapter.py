@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from loraedit.errors import ModelError
 from loraedit.families.base import Family
-from loraedit.families.wan_cpu.lora_linear import LAYERS
+from loraedit.families.lora_linear import LORA_LAYERS
 from loraedit.lora.files import Fit, fit, read_lora
 from loraedit.storage.files import save_tensors
 
@@ -193,7 +193,7 @@ def _add_low_rank(transformer: nn.Module, fitting: Fit, weight: float, adapter: 
 def _inject(config: LoraConfig, transformer: nn.Module, adapter: str, **options: Any) -> None:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Already found a `peft_config`")  # several adapters are meant
-        config._register_custom_module(LAYERS)
+        config._register_custom_module(LORA_LAYERS)
         inject_adapter_in_model(config, transformer, adapter, **options)
 
 

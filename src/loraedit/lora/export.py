@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args
 import torch
 
 from loraedit.errors import InputError
-from loraedit.families.lora_names import native_name
+from loraedit.families.layer_names import native_name
 from loraedit.lora.extra import NOISES
 from loraedit.lora.files import ADAPTER_METADATA, LoraFormat, read_lora, write_lora
 from loraedit.runs.folder import lora_files

@@ -29,8 +29,8 @@ from safetensors import safe_open
 from torch import Tensor
 
 from loraedit.errors import ModelError
-from loraedit.families.lora_names import diffusers_name, is_optional, native_name, spread_flat_name
-from loraedit.lora.layers import Layer, hunyuan_from_native, hunyuan_to_native
+from loraedit.families.layer_names import diffusers_name, is_optional, native_name, spread_flat_name
+from loraedit.lora.layers import Layer, split_fused, to_native
 from loraedit.lora.opening import unreadable_refused
 from loraedit.storage.files import read_json, write_tensors
 
@@ -133,7 +133,7 @@ def _sort_out(
         if bias is not None:
             whole[f"{name}.bias"] = bias * (layers[name].alpha / layers[name].rank)
     try:
-        layers = hunyuan_from_native(layers)
+        layers = split_fused(layers)
     except ValueError as error:
         raise ModelError(f"LoRA '{path}' has layers that are not HunyuanVideo's, despite their names.") from error
     if not layers:
@@ -288,7 +288,7 @@ def write_lora(path: Path, lora: LoraFile, form: LoraFormat, dtype: torch.dtype 
 
 def _tensors(lora: LoraFile, form: LoraFormat) -> Iterator[tuple[str, Tensor]]:
     down, up = ("lora_down", "lora_up") if form == "musubi" else ("lora_A", "lora_B")
-    layers = lora.layers if form == "diffusers" else hunyuan_to_native(lora.layers, fused=form == "comfyui")
+    layers = lora.layers if form == "diffusers" else to_native(lora.layers, fused=form == "comfyui")
     for name, layer in layers.items():
         key = _key(name, form)
         yield f"{key}.{down}.weight", layer.down

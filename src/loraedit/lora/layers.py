@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from loraedit.families.lora_names import HUNYUAN_LAYERS, numbered, unnumbered
+from loraedit.families.layer_names import fused_layers, fused_layers_among, numbered, unnumbered
 
-__all__ = ["Layer", "hunyuan_from_native", "hunyuan_to_native"]
+__all__ = ["Layer", "split_fused", "to_native"]
 
 MLP = 4
 """How much wider the MLP of a HunyuanVideo block is than the block."""
@@ -46,32 +46,34 @@ class Layer:
         return self.alpha / self.rank
 
 
-def hunyuan_from_native(layers: dict[str, Layer]) -> dict[str, Layer]:
+def split_fused(layers: dict[str, Layer]) -> dict[str, Layer]:
     """A HunyuanVideo LoRA by diffusers' names; one that names no layer of HunyuanVideo's own stays as it is.
 
     Raises:
         ValueError: a layer has another size than HunyuanVideo's.
     """
+    table = fused_layers()
     found: dict[str, Layer] = {}
     for name, layer in layers.items():
         pattern, number = unnumbered(name)
-        parts = HUNYUAN_LAYERS.get(pattern)
+        parts = table.get(pattern)
         pieces = {name: layer} if parts is None else _apart(layer, [numbered(part, number) for part in parts])
         found |= pieces
     return found
 
 
-def hunyuan_to_native(layers: dict[str, Layer], fused: bool) -> dict[str, Layer]:
+def to_native(layers: dict[str, Layer], fused: bool) -> dict[str, Layer]:
     """A LoRA of HunyuanVideo or HunyuanVideo-1.5 by their own names; any other one stays as it is.
 
     Args:
         fused: one layer for queries, keys and values. ComfyUI holds both models so, musubi-tuner the first alone, which
             is known by its single blocks.
     """
-    if not any(_is_hunyuan(name) for name in layers):
+    table = fused_layers_among(layers)
+    if not table:
         return layers
     fused = fused or any(name.startswith("single_") for name in layers)
-    native = {parts: name for name, parts in reversed(HUNYUAN_LAYERS.items()) if fused or "qkv" not in name}
+    native = {parts: name for name, parts in reversed(list(table.items())) if fused or "qkv" not in name}
     of_part = {part: parts for parts in native for part in parts}
     groups: dict[tuple[str, str], dict[str, Layer]] = {}
     made: dict[str, Layer] = {}
@@ -82,16 +84,9 @@ def hunyuan_to_native(layers: dict[str, Layer], fused: bool) -> dict[str, Layer]
         else:
             made[name] = layer
     for (name, number), group in groups.items():
-        parts = [group.get(part) for part in HUNYUAN_LAYERS[name]]
+        parts = [group.get(part) for part in table[name]]
         made[numbered(name, number)] = _together(parts)
     return made
-
-
-def _is_hunyuan(name: str) -> bool:
-    pattern, _ = unnumbered(name)
-    return pattern.startswith(
-        ("single_transformer_blocks.#.", "transformer_blocks.#.attn.", "transformer_blocks.#.ff_")
-    )
 
 
 def _apart(layer: Layer, names: Sequence[str]) -> dict[str, Layer]:

@@ -23,7 +23,6 @@ from loraedit.families.base import Encoded, Family, batch, tokens_of
 from loraedit.families.model_card import ModelCard
 from loraedit.lora.adapter import attach, lora_parameters, match_precision
 from loraedit.planning.depth import from_few_blocks
-from loraedit.planning.encoders import encode_once, encoders
 from loraedit.planning.meter import Meter, card_attention
 from loraedit.planning.skeleton import HALF, build, component_config, without_contents
 from loraedit.runtime.memory import blocks, tile
@@ -34,7 +33,7 @@ from loraedit.types import OnStep, Size, no_step
 
 __all__ = ["PHASES", "Cost", "Shape", "lora_bytes", "measure_cost"]
 
-FORMAT = 3
+FORMAT = 4
 """Goes into the key of every kept figure; raise it when the measuring changes."""
 
 PHASES = ("text_encode", "image_encode", "vae_encode", "train", "sample", "vae_decode")
@@ -93,7 +92,7 @@ def measure_cost(
         settings: rank, LoRA targets and batch size count.
         on_step: told (phases done, phases in all).
     """
-    measure: dict[str, Callable[[], Cost]] = {"text_encode": lambda: _encode(card, encoders(card), resources)}
+    measure: dict[str, Callable[[], Cost]] = {"text_encode": lambda: _encode(card, _prompt_readers(card), resources)}
     if card.image_frames:
         measure["image_encode"] = lambda: _encode(card, ["image_encoder"], resources)
     measure["vae_encode"] = lambda: _vae(card, shape, resources, decode=False)
@@ -229,11 +228,17 @@ def _bytes(tensor: Tensor) -> int:
 def _encode(card: ModelCard, names: Sequence[str], resources: Resources) -> Cost:
     """One prompt, or one picture, by encoders that are in memory together and run one after the other."""
     found = [_kept(card, name, None, card.settings.text_tokens, partial(_run_encoder, card, name)) for name in names]
-    flops, working = sum(each["flops"] for each in found), max(each["working"] for each in found)
-    weights, largest = sum(each["weights"] for each in found), max(each["largest"] for each in found)
+    flops, weights = sum(each["flops"] for each in found), sum(each["weights"] for each in found)
+    working, largest = (max((each[figure] for each in found), default=0) for figure in ("working", "largest"))
     if resources.offload_encoders:  # a layer computes while the next one arrives
         return Cost(flops, 2 * largest, working, weights)
     return Cost(flops, weights, working)
+
+
+def _prompt_readers(card: ModelCard) -> list[str]:
+    """Returns the components that read a prompt."""
+    others = {*card.experts, "vae", "image_encoder"}
+    return [name for name in card.components if name not in others]
 
 
 def _run_encoder(card: ModelCard, name: str) -> dict[str, int]:
@@ -241,7 +246,7 @@ def _run_encoder(card: ModelCard, name: str) -> dict[str, int]:
     without_contents(encoder, mode)
     meter = Meter(encoder)
     with mode, meter, card_attention(), torch.no_grad():
-        encode_once(encoder, card)
+        open_family(card).run_encoder(name, encoder)
     whole = [_bytes(each) for each in encoder.parameters()]
     return {"flops": meter.flops, "working": meter.peak, "weights": sum(whole), "largest": max(whole)}
 
@@ -250,17 +255,20 @@ def _vae(card: ModelCard, shape: Shape, resources: Resources, decode: bool) -> C
     """One clip, in float32 as diffusers keeps the VAE."""
 
     def run() -> dict[str, int]:
-        vae, mode = build(card, "vae", torch.float32), FakeTensorMode(allow_non_fake_inputs=True)
+        family, vae, mode = (
+            open_family(card),
+            build(card, "vae", torch.float32),
+            FakeTensorMode(allow_non_fake_inputs=True),
+        )
         without_contents(vae, mode)
         meter = Meter(vae)
         tile(vae, resources, shape.size.height, shape.size.width)
         with mode, meter, card_attention(), torch.no_grad():
             if decode:
                 latents = torch.empty(1, card.latent_channels, *shape.latent(card))
-                when = (torch.empty(1),) if vae.config.get("timestep_conditioning") else ()
-                vae.decode(latents, *when, return_dict=False)
+                family.vae_decode(vae, latents)
             else:
-                vae.encode(torch.empty(1, 3, shape.frames, shape.size.height, shape.size.width)).latent_dist.mode()
+                family.vae_encode(vae, torch.empty(1, 3, shape.frames, shape.size.height, shape.size.width))
         weights = sum(_bytes(each) for each in vae.parameters())
         return {"flops": meter.flops, "working": meter.peak, "weights": weights}
 

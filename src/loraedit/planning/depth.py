@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from loraedit.families.model_card import ModelCard, SingleFile
+from loraedit.families.registry import record_of
 
 __all__ = ["from_few_blocks"]
 
-KINDS = ("num_layers", "num_single_layers")
-"""Where configurations count their blocks."""
 FEW = 2
 """Blocks of each kind that run, so that one of them is neither the first nor the last when another is added."""
 
@@ -23,7 +22,7 @@ def from_few_blocks(card: ModelCard, measure: Callable[[ModelCard], dict[str, in
         measure: figures by name, of a card whose first transformer may be shallower.
     """
     config = card.config(card.experts[0])
-    depths = {name: int(config[name]) for name in KINDS if name in config}
+    depths = {name: int(config[name]) for name in record_of(card.pipeline).block_counts}
     few = {name: min(FEW, depth) for name, depth in depths.items()}
     base = measure(_shallow(card, few))
     total = dict(base)

@@ -5,26 +5,25 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import diffusers
 import torch
 import transformers
-from diffusers.pipelines import ltx2
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from loraedit.errors import ModelError
 from loraedit.families.card import NANO, ModelCard, read_configuration
 from loraedit.families.known import KnownModel, known_models
+from loraedit.families.record import FamilyRecord
+from loraedit.families.registry import record_of
 from loraedit.storage.files import read_json, write_json
 
 __all__ = ["build", "component_config", "known_names", "open_skeleton", "without_contents"]
 
 HALF = torch.bfloat16
-LIBRARIES: dict[str, Any] = {"diffusers": diffusers, "transformers": transformers, "ltx2": ltx2}
-"""By the names that ``model_index.json`` gives them."""
 
 
 def known_names() -> list[str]:
@@ -58,7 +57,11 @@ def open_skeleton(model: str) -> Iterator[ModelCard]:
 def component_config(card: ModelCard, name: str) -> tuple[Any, dict[str, Any]]:
     """Class and configuration of a component, as its folder says, or the file in its place."""
     library, kind = read_json(card.folder / "model_index.json")[name]
-    return getattr(LIBRARIES[library], kind), card.config(name)
+    return _find_class(record_of(card.pipeline), library, kind), card.config(name)
+
+
+def _find_class(record: FamilyRecord, library: str, kind: str) -> Any:
+    return getattr(import_module(record.modules[library]), kind)
 
 
 def build(card: ModelCard, name: str, dtype: torch.dtype = HALF) -> Any:
@@ -69,10 +72,10 @@ def build(card: ModelCard, name: str, dtype: torch.dtype = HALF) -> Any:
     """
     kind, config = component_config(card, name)
     with torch.device("meta"):
-        if issubclass(kind, diffusers.ModelMixin):
-            module, kept = kind.from_config(config), getattr(kind, "_keep_in_fp32_modules", None)
-        else:
+        if issubclass(kind, transformers.PreTrainedModel):
             module, kept = kind(kind.config_class(**config)), kind._keep_in_fp32_modules_strict
+        else:
+            module, kept = kind.from_config(config), getattr(kind, "_keep_in_fp32_modules", None)
     for path, parameter in module.named_parameters():
         precise = any(part in path.split(".") for part in kept or ())
         parameter.data = parameter.data.to(torch.float32 if precise else dtype)
@@ -101,9 +104,10 @@ def _short(model: KnownModel) -> str:
 
 def _write(model: KnownModel, folder: Path) -> None:
     """The small JSON files of a checkpoint."""
+    modules = record_of(model.pipeline).modules
     index: dict[str, Any] = {"_class_name": model.index_class or model.pipeline, **model.options}
     for name, component in model.components.items():
-        library = next(library for library, module in LIBRARIES.items() if hasattr(module, component.kind))
+        library = next(name for name, path in modules.items() if hasattr(import_module(path), component.kind))
         index[name] = [library, component.kind]
         write_json(folder / name / "config.json", {"_class_name": component.kind, **component.config})
     scheduler, config = model.scheduler

@@ -1,12 +1,11 @@
-"""From a draft to the command lines that carry it out. All that the page knows of the workflows is here.
+"""Turns a draft into command lines. Everything that the page knows about the commands is here.
 
-Paths are relative to the person's folder, in which the commands run. A value always follows its option's name after
-``=``, so that no text can be taken for an option.
+Paths are relative to the user's folder, in which the commands run. Values follow their option after ``=``, so a text
+cannot be mistaken for an option.
 """
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import shlex
 import sys
@@ -14,21 +13,21 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from loraedit.settings import EditSettings
+from loraedit.settings import EditSettings, affects_plan
 from loraedit.storage.files import fingerprint
 from loraedit.web.drafts import Draft
 
 __all__ = ["as_text", "child_command", "child_environment", "edit_commands", "mask_command", "mask_key", "plan_command"]
 
 Command = list[str]
-UNSEEN = ("--json", "--progress-json")
-"""Options for programs, left out of what people are shown."""
+HIDDEN = ("--json", "--progress-json")
+"""Options for programs; the command line that users see leaves them out."""
 STORE = "--store=loras"
-"""What one person's clips have taught is kept beside them, for that person's runs alone."""
+"""Each user has a store of LoRAs of his own."""
 
 
 def mask_command(draft: Draft) -> Command | None:
-    """What makes the draft's mask; None if nothing says yet where it is to be."""
+    """Returns the command that makes the draft's mask; None if the draft has no clip or no hints."""
     hints = [f"--from-edit=images/{draft.edited}"] if draft.edited else []
     hints += [f"--reference={frame}=images/{image}" for frame, image in sorted(draft.references.items())]
     hints += [f"--point={frame}:{x},{y}{'' if on else ':out'}" for frame, x, y, on in draft.points]
@@ -37,12 +36,12 @@ def mask_command(draft: Draft) -> Command | None:
     if draft.clip is None or not hints:
         return None
     margin = [f"--margin={draft.margin:g}"] if draft.margin is not None else []
-    unnamed = ["mask", f"clips/{draft.clip}", *hints, *margin]
-    return [*unnamed, f"--out=masks/{fingerprint(unnamed)}/mask", "--progress-json"]
+    request = ["mask", f"clips/{draft.clip}", *hints, *margin]
+    return [*request, f"--out=masks/{fingerprint(request)}/mask", "--progress-json"]
 
 
 def mask_key(draft: Draft) -> str | None:
-    """The name of the draft's mask, told by all that it is made from."""
+    """Returns the name of the draft's mask: a hash of everything that it is made from."""
     if draft.kept_mask is not None:
         return draft.kept_mask
     command = mask_command(draft)
@@ -50,28 +49,37 @@ def mask_key(draft: Draft) -> str | None:
 
 
 def edit_commands(draft: Draft, run: str) -> list[Command]:
-    """What makes the edit, and what measures it; the draft has a clip, an edited frame and a mask.
+    """Returns the command of the edit and the command that measures it.
 
     Args:
+        draft: it has a clip, an edited frame and a mask.
         run: the name of the run's folder in ``runs/``.
     """
-    edit = ["edit", *_asked(draft), f"--out=runs/{run}/edited.mp4", f"--run=runs/{run}/run", STORE, *UNSEEN]
+    edit = [
+        "edit",
+        *_shared(draft, draft.settings),
+        f"--out=runs/{run}/edited.mp4",
+        f"--run=runs/{run}/run",
+        STORE,
+        *HIDDEN,
+    ]
     return [edit, ["evaluate", f"runs/{run}/run", "--json"]]
 
 
 def plan_command(draft: Draft) -> Command | None:
-    """What says beforehand what the edit takes; None if it cannot be said yet, or this loraedit plans nothing."""
-    if importlib.util.find_spec("loraedit.planning") is None or None in (draft.clip, draft.edited):
+    """Returns the command that plans the edit; None if the draft has no clip or no edited frame."""
+    if None in (draft.clip, draft.edited):
         return None
-    return ["plan", *_asked(draft), "--json"]
+    settings = {name: value for name, value in draft.settings.items() if affects_plan(name)}
+    return ["plan", *_shared(draft, settings), "--json"]
 
 
-def _asked(draft: Draft) -> Command:
-    """The arguments that ``edit`` and ``plan`` share."""
+def _shared(draft: Draft, settings: dict[str, Any]) -> Command:
+    """Returns the arguments that ``edit`` and ``plan`` share."""
     references = [f"--reference={frame}=images/{image}" for frame, image in sorted(draft.references.items())]
     return [
         f"clips/{draft.clip}", f"--first-frame=images/{draft.edited}", f"--mask=masks/{mask_key(draft)}/mask",
-        *references, *_settings(draft.settings),
+        *references, *_settings(settings),
     ]  # fmt: skip
 
 
@@ -87,18 +95,18 @@ def _settings(settings: dict[str, Any]) -> Iterator[str]:
 
 
 def as_text(commands: Sequence[Command], folder: Path) -> str:
-    """Commands as a person would type them."""
-    shown = [shlex.join(["loraedit", *(part for part in command if part not in UNSEEN)]) for command in commands]
+    """Returns the commands as a user would type them."""
+    shown = [shlex.join(["loraedit", *(part for part in command if part not in HIDDEN)]) for command in commands]
     return "\n".join([f"cd {shlex.quote(str(folder))}", *shown]) + "\n"
 
 
 def child_command(command: Command) -> Command:
-    """The same command line in a process of its own; ``-P`` keeps the working folder off the import path."""
+    """Returns the command line of a child process; ``-P`` keeps the working folder off its import path."""
     return [sys.executable, "-P", "-m", "loraedit", *command]
 
 
 def child_environment() -> dict[str, str]:
-    """Ours; the import path, should it be relative, still leads to the same place from another folder."""
+    """Returns this process's environment, with the import path made absolute: the child runs in another folder."""
     path = os.environ.get("PYTHONPATH")
     if not path:
         return dict(os.environ)

@@ -1,4 +1,4 @@
-"""What is on a person's page: the clip, the edits, the hints of the mask and the settings; checked as it comes in."""
+"""Drafts: the clip, the edited frames, the hints of the mask and the settings of an edit that is being prepared."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from loraedit.errors import InputError
 from loraedit.settings import EditSettings, make_settings
 from loraedit.storage.files import read_json, write_json
-from loraedit.web.store import CLIP_ID, IMAGE_ID, Store
+from loraedit.web.user_files import CLIP_ID, IMAGE_ID, UserFiles
 
 __all__ = ["MASK_KEY", "Draft", "load_draft", "offered_settings", "parse_draft", "save_draft"]
 
@@ -17,7 +17,7 @@ MASK_KEY = r"[0-9a-f]{12}"
 MAX_HINTS = 1000
 MAX_TEXT = 2000
 TEXTS = frozenset({"prompt", "source_prompt", "model", "device"})
-"""Settings that are texts and name no file that a browser could choose; the model is one of those offered."""
+"""The text settings that the page offers: they name no file, and the model must be one of the offered models."""
 SIMPLE = frozenset({"integer", "number", "boolean", "null"})
 
 Frame = Annotated[int, Field(ge=0, lt=1_000_000)]
@@ -27,18 +27,19 @@ ImageName = Annotated[str, Field(pattern=f"^{IMAGE_ID}$")]
 
 
 class Draft(BaseModel):
-    """An edit in the making.
+    """An edit that is being prepared.
 
     Attributes:
-        clip: the clip that is edited.
-        whole: the clip as uploaded, which ``clip`` may be a part of.
-        name: what the person calls it; shown, never opened.
+        clip: the clip to edit.
+        whole: the uploaded clip; ``clip`` is this clip or a part of it.
+        name: the file name of the upload. It is shown, but never opened.
         edited: the edited first frame.
         references: further edited frames, by frame of ``clip``.
-        points: (frame, x, y, on the object or not).
+        points: (frame, x, y, whether it is on the object).
         boxes: (frame, x0, y0, x1, y1).
-        seeds: the object painted in single frames, white, by frame.
-        kept_mask: a mask made before, which is used as it is.
+        seeds: the object painted in white, by frame.
+        margin: room around the mask, as a share of its size; None takes the default.
+        kept_mask: the mask of an earlier run, used as it is.
         settings: fields of :class:`EditSettings` that differ from their defaults.
     """
 
@@ -57,32 +58,32 @@ class Draft(BaseModel):
     settings: dict[str, Any] = {}
 
 
-def parse_draft(value: Any, store: Store, models: list[str]) -> Draft:
-    """A draft as the browser sent it.
+def parse_draft(value: Any, files: UserFiles, models: list[str]) -> Draft:
+    """Checks a draft that the browser sent.
 
     Raises:
-        InputError: it is malformed, names what this person has not, or a setting is out of its range.
+        InputError: it is malformed, it names a file that the user does not have, or a setting is out of range.
     """
     try:
         draft = Draft.model_validate(value)
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
-        raise InputError(f"The page sent a '{place}' that cannot be used: {first['msg']}. Reload the page.") from error
+        raise InputError(f"The page sent a '{place}' that is not valid: {first['msg']}. Reload the page.") from error
     for clip in (draft.clip, draft.whole):
         if clip is not None:
-            store.clip(clip)
+            files.clip(clip)
     for image in (draft.edited, *draft.references.values(), *draft.seeds.values()):
         if image is not None:
-            store.image(image)
-    if draft.kept_mask is not None and not (store.folder / "masks" / draft.kept_mask / "mask").is_dir():
-        raise InputError("There is no such mask. Make it anew.")
+            files.image(image)
+    if draft.kept_mask is not None and not (files.folder / "masks" / draft.kept_mask / "mask").is_dir():
+        raise InputError("This mask no longer exists. Make a new one.")
     _check_settings(draft.settings, models)
     return draft
 
 
 def offered_settings() -> dict[str, Any]:
-    """The JSON schema of each setting that the page offers: numbers, choices, and texts that are no paths."""
+    """Returns the JSON schema of each setting that the page offers: numbers, choices, and texts that are not paths."""
     fields: dict[str, Any] = EditSettings.model_json_schema()["properties"]
     return {name: field for name, field in fields.items() if name in TEXTS or _is_simple(field)}
 
@@ -92,26 +93,30 @@ def _is_simple(field: dict[str, Any]) -> bool:
 
 
 def _check_settings(settings: dict[str, Any], models: list[str]) -> None:
-    """Every one is in its range; the model is one that the server was told to offer, for it names a folder."""
+    """Checks the ranges, and that the server offers the model: a model can name a folder.
+
+    Raises:
+        InputError: a setting is not offered or out of range.
+    """
     unknown = sorted(set(settings) - set(offered_settings()))
     if unknown:
         raise InputError(f"The page has no setting '{unknown[0]}'. Use the command line for it.")
-    made: EditSettings = make_settings(settings)
-    if made.model not in models:
-        raise InputError(f"The page offers {' and '.join(models)}. Start the server with another --model for more.")
+    checked: EditSettings = make_settings(settings)
+    if checked.model not in models:
+        raise InputError(f"The page offers {' and '.join(models)}. Start the server with --model to offer more.")
     for text in (value for value in settings.values() if isinstance(value, str)):
-        if len(text) > MAX_TEXT or any(ord(letter) < 32 or ord(letter) == 127 for letter in text):
-            raise InputError(f"Texts are one line of at most {MAX_TEXT} letters. Shorten it.")
+        if len(text) > MAX_TEXT or any(ord(character) < 32 or ord(character) == 127 for character in text):
+            raise InputError(f"A text is one line of at most {MAX_TEXT} characters. Shorten it.")
 
 
-def load_draft(store: Store, models: list[str]) -> Draft:
-    """The draft that this person left; an empty one if there is none, or files of it are gone."""
+def load_draft(files: UserFiles, models: list[str]) -> Draft:
+    """Returns the saved draft; an empty one if there is none or its files are missing."""
     try:
-        return parse_draft(read_json(store.folder / "draft.json"), store, models)
+        return parse_draft(read_json(files.folder / "draft.json"), files, models)
     except (OSError, ValueError, InputError):
         return Draft()
 
 
-def save_draft(store: Store, draft: Draft) -> None:
-    """Keep it for the next visit."""
-    write_json(store.folder / "draft.json", draft.model_dump(mode="json"))
+def save_draft(files: UserFiles, draft: Draft) -> None:
+    """Saves a draft for the next visit."""
+    write_json(files.folder / "draft.json", draft.model_dump(mode="json"))

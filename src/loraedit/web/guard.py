@@ -1,4 +1,4 @@
-"""What stands before the page: who may ask, from where, and what a browser may do with the answer."""
+"""Protects the page: checks host, origin and password, and sends strict headers."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-__all__ = ["Guard", "person_of"]
+__all__ = ["Guard", "user_of"]
 
-PERSON_COOKIE = "loraedit_person"
+USER_COOKIE = "loraedit_user"
 KEY_COOKIE = "loraedit_key"
 YEAR_S = 365 * 24 * 3600
 OPEN_PATHS = frozenset({"/login", "/static/app.css"})
 LOCAL_NAMES = frozenset({"127.0.0.1", "localhost", "::1"})
 MAX_FORM_BYTES = 4096
 WRONG_PASSWORD_S = 1.0
-"""Every wrong password holds up the next try by so long."""
+"""The delay after a wrong password."""
 
 HEADERS = {
     "content-security-policy": "default-src 'self'; img-src 'self' blob: data:; object-src 'none'; base-uri 'none'; "
@@ -41,36 +41,36 @@ LOGIN = """<!doctype html><html lang="en"><meta charset="utf-8"><title>loraedit<
 <p role="alert">{note}</p><button class="primary">Open</button></form></main></html>"""
 
 
-def person_of(cookies: dict[str, str]) -> str | None:
-    """The name of the folder of whoever shows this cookie, which itself is stored nowhere; None without one."""
-    token = cookies.get(PERSON_COOKIE, "")
+def user_of(cookies: dict[str, str]) -> str | None:
+    """Returns the name of the folder of the user with this cookie; None without a cookie. The cookie is not stored."""
+    token = cookies.get(USER_COOKIE, "")
     return hashlib.sha256(token.encode()).hexdigest()[:24] if re.fullmatch(r"[\w-]{32}", token, re.ASCII) else None
 
 
 class Guard:
-    """Middleware: host, origin and password are checked, a new person gets a cookie, answers get strict headers.
+    """Middleware: checks host, origin and password, gives a new user a cookie, and adds strict headers to answers.
 
     Args:
-        app: what is guarded.
-        root: where the secret lies that outlives a restart.
-        local: serve this machine's own names alone, so that no foreign name can be pointed here.
-        password: None asks for none.
+        app: the application behind it.
+        root: the folder with the secret that survives a restart.
+        local: answer to the names of this machine only, so that no other name can point here.
+        password: the password of the page; None asks for none.
     """
 
     def __init__(self, app: ASGIApp, root: Path, local: bool, password: str | None) -> None:
         self._app, self._local, self._password = app, local, password
         self._key = hmac.new(_secret(root / "secret"), (password or "").encode(), "sha256").hexdigest()
-        self._slowly = asyncio.Lock()
+        self._login_lock = asyncio.Lock()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer, or pass on."""
+        """Answers the request, or passes it on."""
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
         if scope["type"] != "http":
             return
         request = Request(scope, receive)
-        fresh = None if person_of(request.cookies) else secrets.token_urlsafe(24)
+        fresh = None if user_of(request.cookies) else secrets.token_urlsafe(24)
 
         async def send_safely(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -78,7 +78,7 @@ class Guard:
                 headers.update(HEADERS)
                 headers.setdefault("cache-control", "no-store")
                 if fresh and scope["path"] == "/":
-                    headers.append("set-cookie", _cookie(PERSON_COOKIE, fresh))
+                    headers.append("set-cookie", _cookie(USER_COOKIE, fresh))
             await send(message)
 
         answer = await self._refusal(request)
@@ -86,9 +86,9 @@ class Guard:
 
     async def _refusal(self, request: Request) -> Response | None:
         if self._local and _host_name(request.headers) not in LOCAL_NAMES:
-            return PlainTextResponse("This page is served to its own machine alone.", 421)
+            return PlainTextResponse("This page is served only to its own machine.", 421)
         if not _same_origin(request):
-            return PlainTextResponse("Another site may not ask for this.", 403)
+            return PlainTextResponse("Requests from other sites are refused.", 403)
         if self._password is None:
             return None
         if request.url.path == "/login":
@@ -106,19 +106,19 @@ class Guard:
         async for piece in request.stream():
             body += piece
             if len(body) > MAX_FORM_BYTES:
-                return PlainTextResponse("That is no password.", 413)
-        given = parse_qs(body.decode("utf-8", "replace")).get("password", [""])[0]
-        async with self._slowly:
-            if not hmac.compare_digest(given.encode(), (self._password or "").encode()):
+                return PlainTextResponse("The form is too large.", 413)
+        password = parse_qs(body.decode("utf-8", "replace")).get("password", [""])[0]
+        async with self._login_lock:
+            if not hmac.compare_digest(password.encode(), (self._password or "").encode()):
                 await asyncio.sleep(WRONG_PASSWORD_S)
-                return HTMLResponse(LOGIN.format(note="That is not the password."), 403)
+                return HTMLResponse(LOGIN.format(note="The password is wrong."), 403)
         answer = RedirectResponse("/", 303)
         answer.headers.append("set-cookie", _cookie(KEY_COOKIE, self._key))
         return answer
 
 
 def _same_origin(request: Request) -> bool:
-    """A page of ours asks, or somebody opens the page itself, or it is no browser at all."""
+    """Returns whether the request comes from the page, from a user who opens the page, or from no browser at all."""
     origin, site = request.headers.get("origin"), request.headers.get("sec-fetch-site", "none")
     if origin is not None and urlsplit(origin).netloc != request.headers.get("host"):
         return False
@@ -142,7 +142,7 @@ def _ascii(text: str | None) -> str:
 
 
 def _secret(path: Path) -> bytes:
-    """Random bytes that stay the same over restarts, readable by the owner alone."""
+    """Returns random bytes that survive restarts, in a file that only its owner can read."""
     if not path.exists():
         path.touch(0o600)
         path.write_bytes(secrets.token_bytes(32))

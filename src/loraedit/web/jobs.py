@@ -1,12 +1,14 @@
-"""Jobs: a list of command lines in a folder, and all that is known of them in files there.
+"""Jobs: lists of command lines.
 
-    job.json     what to do, written once          N.out, N.err   what command N printed
-    codes.json   exit codes of the commands ended  lock           held by whoever works on the job
-    stop         the person wants it stopped       pid            of the command under way
+The folder of a job holds its state:
 
-A command inherits the lock, so it stays held if the server is killed and the command lives on: a server that comes
-back finds such a job at work, waits for it, and goes on after it. All commands can be run again at any time; they
-continue where they stopped.
+    job.json     the commands                      N.out, N.err   the output of command N
+    codes.json   exit codes of ended commands      lock           held while the job runs
+    stop         exists if the job shall stop      pid            the process of the running command
+
+A command inherits the lock, which stays held if the server is killed and the command survives. The next server then
+finds that the job is running, waits for the command, and continues with the next one. Every command can be repeated;
+it continues where it stopped.
 """
 
 from __future__ import annotations
@@ -29,31 +31,31 @@ State = Literal["waiting", "running", "stopping", "stopped", "failed", "done"]
 
 
 class Lock:
-    """An exclusive lock on a file; whoever inherits its descriptor holds it too."""
+    """An exclusive lock on a file. A process that inherits its descriptor holds it too."""
 
     def __init__(self, descriptor: int) -> None:
         self.descriptor = descriptor
 
     @classmethod
     def take(cls, path: Path) -> Lock | None:
-        """The lock, or None if somebody has it."""
+        """Takes the lock; returns None if another process holds it."""
         descriptor = take_lock(path, 0o600)
         return None if descriptor is None else cls(descriptor)
 
-    def let_go(self) -> None:
-        """Close ours; an heir keeps its own."""
+    def release(self) -> None:
+        """Releases the lock, unless a process has inherited it."""
         os.close(self.descriptor)
 
 
 @dataclass(frozen=True)
 class Job:
-    """A job, known by its folder, ``FOLDER/PERSON/masks/KEY`` or ``FOLDER/PERSON/runs/ID``."""
+    """A job; its folder is ``FOLDER/USER/masks/KEY``, ``FOLDER/USER/plans/KEY`` or ``FOLDER/USER/runs/ID``."""
 
     folder: Path
 
     @classmethod
     def make(cls, folder: Path, commands: Sequence[Sequence[str]], **about: Any) -> Job:
-        """A new job in a folder, or the one that is there."""
+        """Returns the job in a folder; creates it if there is none."""
         job = cls(folder)
         if not job.exists():
             folder.mkdir(parents=True, exist_ok=True)
@@ -62,30 +64,30 @@ class Job:
 
     @property
     def name(self) -> str:
-        """Unique among this person's jobs of a kind."""
+        """Returns its name, unique among the user's jobs of a kind."""
         return self.folder.name
 
     @property
     def home(self) -> Path:
-        """The person's folder, in which the commands run."""
+        """Returns the user's folder, in which the commands run."""
         return self.folder.parent.parent
 
     def exists(self) -> bool:
-        """Whether it was made, and not removed."""
+        """Returns whether it was created and not removed."""
         return (self.folder / "job.json").is_file()
 
     def record(self) -> dict[str, Any]:
-        """What ``job.json`` holds."""
+        """Returns the content of ``job.json``."""
         record: dict[str, Any] = read_json(self.folder / "job.json")
         return record
 
     def commands(self) -> list[list[str]]:
-        """The command lines, without the program."""
+        """Returns the command lines without the program."""
         commands: list[list[str]] = self.record()["commands"]
         return commands
 
     def codes(self) -> list[int]:
-        """Exit codes of the commands that have ended on their own."""
+        """Returns the exit codes of the commands that ended by themselves."""
         try:
             codes: list[int] = read_json(self.folder / "codes.json")
         except (OSError, ValueError):
@@ -93,17 +95,17 @@ class Job:
         return codes
 
     def add_code(self, code: int) -> None:
-        """The next command has ended."""
+        """Adds the exit code of the next command."""
         write_json(self.folder / "codes.json", [*self.codes(), code])
 
-    def fail(self, sentence: str) -> None:
-        """End it, since its next command cannot even begin."""
+    def fail(self, message: str) -> None:
+        """Ends it with an error when its next command cannot start."""
         with (self.folder / f"{len(self.codes())}.err").open("a") as file:
-            file.write(f"loraedit: {sentence}\n")
+            file.write(f"loraedit: {message}\n")
         self.add_code(1)
 
     def state(self) -> State:
-        """How it stands."""
+        """Returns its state."""
         codes = self.codes()
         if any(codes):
             return "failed"
@@ -115,51 +117,51 @@ class Job:
         return "stopped" if stop else "waiting"
 
     def is_held(self) -> bool:
-        """Whether somebody works on it."""
+        """Returns whether a process works on it."""
         lock = Lock.take(self.folder / "lock")
         if lock is not None:
-            lock.let_go()
+            lock.release()
         return lock is None
 
     def wants_stop(self) -> bool:
-        """Whether the person has asked to stop it."""
+        """Returns whether it shall stop."""
         return (self.folder / "stop").exists()
 
     def stop(self) -> None:
-        """Ask to stop it."""
+        """Requests that it stops."""
         (self.folder / "stop").touch()
 
     def resume(self) -> None:
-        """Let it go on after a stop or a failure."""
+        """Clears a stop or a failure, so that it can continue."""
         write_json(self.folder / "codes.json", [code for code in self.codes() if code == 0])
         (self.folder / "stop").unlink(missing_ok=True)
 
     def remove(self) -> None:
-        """Delete it with all that it made."""
+        """Deletes it with all its files."""
         (self.folder / "job.json").unlink()
         shutil.rmtree(self.folder)
 
-    # ---- the command under way -----------------------------------------------------------------------------------
+    # ---- the running command -------------------------------------------------------------------------------------
 
     def set_pid(self, pid: int) -> None:
-        """Remember it for a server that comes after this one."""
+        """Saves the process id, for this server and the next."""
         write_json(self.folder / "pid", pid)
 
-    def interrupt(self, how: signal.Signals) -> None:
-        """Signal the command and all its children; nothing if there is none."""
+    def interrupt(self, which: signal.Signals) -> None:
+        """Sends a signal to the command and its children, if there are any."""
         with contextlib.suppress(OSError, ValueError):
-            os.killpg(int((self.folder / "pid").read_text()), how)
+            os.killpg(int((self.folder / "pid").read_text()), which)
 
     def printed(self, index: int) -> dict[str, Any] | None:
-        """The JSON object that a command printed at its end, if it did."""
+        """Returns the JSON object that a command printed at its end; None if it printed none."""
         try:
             value = read_json(self.folder / f"{index}.out")
         except (OSError, ValueError):
             return None
         return value if isinstance(value, dict) else None
 
-    def said(self) -> list[str]:
-        """What the last command that was begun wrote on standard error, by line."""
+    def error_lines(self) -> list[str]:
+        """Returns the lines that the latest command wrote to standard error."""
         files = [self.folder / f"{index}.err" for index in range(len(self.commands()))]
         latest = [file for file in files if file.is_file()][-1:]
         return latest[0].read_text(errors="replace").splitlines() if latest else []

@@ -1,4 +1,4 @@
-"""What ``loraedit web`` is told, checked before the server's libraries load."""
+"""The options of ``loraedit web``, checked before the libraries of the server load."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from pathlib import Path
 
 from loraedit.errors import InputError
 
-__all__ = ["WebOptions", "serve"]
+__all__ = ["WebOptions"]
 
 MIN_PASSWORD = 8
-NEEDED = ("starlette", "uvicorn")
+LIBRARIES = ("starlette", "uvicorn")
+"""The libraries of the extra ``web``."""
 
 
 @dataclass(frozen=True)
@@ -22,11 +23,11 @@ class WebOptions:
 
     Attributes:
         port: 1 to 65535.
-        folder: everything uploaded or made is kept here.
-        models: what the page offers, as ``--model`` takes it.
-        max_upload_mb: the largest file that is taken, in MiB.
-        share_on_lan: whether other machines may come; then a password is needed.
-        password: asked for before anything is shown, if there is one.
+        folder: the folder for uploads and runs.
+        models: the models that the page offers, as ``--model`` takes them.
+        max_upload_mb: the largest upload in MiB.
+        share_on_lan: serve other machines too; this needs a password.
+        password: the password of the page; None asks for none.
     """
 
     port: int
@@ -38,33 +39,25 @@ class WebOptions:
 
     @property
     def host(self) -> str:
-        """The address that is listened on."""
+        """Returns the address to listen on."""
         return "0.0.0.0" if self.share_on_lan else "127.0.0.1"
 
+    def check(self) -> None:
+        """Checks that a server can start with these options.
 
-def serve(options: WebOptions) -> None:
-    """Serve the page until interrupted; runs that were under way are continued.
-
-    Raises:
-        InputError: a library is missing, the port or the folder is taken, or sharing has no password.
-    """
-    _check(options)
-    from loraedit.web.server import run_server  # needs the libraries
-
-    run_server(options)
-
-
-def _check(options: WebOptions) -> None:
-    missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
-    if missing:
-        raise InputError(f"The page needs {' and '.join(missing)}. Install with: pip install 'loraedit[web]'")
-    if options.share_on_lan and not options.password:
-        raise InputError("Everybody on the network could use the page. Give --password, or leave out --share-on-lan.")
-    if options.password is not None and len(options.password) < MIN_PASSWORD:
-        raise InputError(f"The password is too short. Give --password at least {MIN_PASSWORD} characters.")
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((options.host, options.port))
-        except OSError as error:
-            raise InputError(f"Port {options.port} cannot be used ({error.strerror}). Give another --port.") from error
+        Raises:
+            InputError: a library is missing, the password is missing or short, or the port is taken.
+        """
+        missing = [name for name in LIBRARIES if importlib.util.find_spec(name) is None]
+        if missing:
+            raise InputError(f"The page needs {' and '.join(missing)}. Install with: pip install 'loraedit[web]'")
+        if self.share_on_lan and not self.password:
+            raise InputError("--share-on-lan needs a password. Give --password, or leave --share-on-lan out.")
+        if self.password is not None and len(self.password) < MIN_PASSWORD:
+            raise InputError(f"The password is too short. Give --password at least {MIN_PASSWORD} characters.")
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((self.host, self.port))
+            except OSError as error:
+                raise InputError(f"Port {self.port} is not free ({error.strerror}). Give another --port.") from error

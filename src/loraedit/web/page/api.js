@@ -1,4 +1,4 @@
-// Talking to the server. Every answer is the whole state, so the page can always be drawn from one value.
+// Requests to the server. Every answer is the whole state, so the page is always drawn from one value.
 
 async function answerOf(response) {
   const type = response.headers.get("content-type") || "";
@@ -16,14 +16,14 @@ export async function send(method, path, value = {}) {
   return answerOf(await fetch(path, { method, headers, body: JSON.stringify(value) }));
 }
 
-// Uploads a file or blob; tells the share that is sent, from 0 to 1. Answers with its name on the server.
+// Uploads a file or blob; reports the share that was sent, from 0 to 1. Resolves to its name on the server.
 export function upload(kind, blob, onShare = () => {}) {
   return new Promise((resolve, reject) => {
     const request = new XMLHttpRequest();
     request.open("POST", `/upload/${kind}`);
     request.responseType = "json";
     request.upload.onprogress = (event) => onShare(event.loaded / event.total);
-    request.onerror = () => reject(new Error("The upload broke off. Is the file too large, or the server gone?"));
+    request.onerror = () => reject(new Error("The upload failed. The file may be too large, or the server may have stopped."));
     request.onload = () => {
       if (request.status === 200) resolve(request.response.name);
       else reject(new Error(request.response?.error || `The server answered ${request.status}.`));

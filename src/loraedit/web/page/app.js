@@ -1,4 +1,4 @@
-// The page: drawn from the server's state, which every action answers with.
+// The page. It is drawn from the state that the server sends as the answer to every action.
 
 import { getState, send, upload } from "./api.js";
 import { $, make, say, seconds } from "./dom.js";
@@ -15,7 +15,7 @@ const SETTLE_MS = 500;
 let state = null;
 let settling = null;
 let newest = 0;
-let corrections = []; // of the mask, in their order: how each is taken back
+let corrections = []; // corrections of the mask in order; each entry undoes one
 
 const clipPlayer = new Player($("clip-player"), "Your clip");
 const maskPlayer = new Player($("mask-player"), "The clip with its mask");
@@ -23,8 +23,8 @@ const referencePlayer = new Player($("reference-player"), "Your clip, to pick a 
 const paint = new Paint();
 const runs = new Runs(async (run, action) => {
   if (action === "remove" && !confirm("Delete this run with its result?")) return;
-  await tried(() => send("POST", `/api/runs/${run}/${action}`));
-  if (action === "again") say($("edited-status"), "Same clip, same mask: drop another edited frame. The LoRA that is there is used again.");
+  await tryTo(() => send("POST", `/api/runs/${run}/${action}`));
+  if (action === "again") say($("edited-status"), "The clip and the mask are the same. Drop another edited frame; the trained LoRA is reused.");
   if (action === "again" || action === "reopen") forgetCorrections();
   if (action === "again" || action === "reopen") $("h-edit").scrollIntoView();
 });
@@ -32,7 +32,7 @@ const hints = new Hints(maskPlayer, {
   addPoint: (...point) => correct((draft) => { draft.points.push(point); }, (draft) => { draft.points.pop(); }),
   addBox: (...box) => correct((draft) => { draft.boxes.push(box); }, (draft) => { draft.boxes.pop(); }),
   addSeed: async (frame, blob) => {
-    const name = await named("image", blob, $("mask-status"));
+    const name = await uploadWithStatus("image", blob, $("mask-status"));
     const before = state.draft.seeds[frame];
     if (name) correct((draft) => { draft.seeds[frame] = name; }, (draft) => {
       hints.painted.delete(frame);
@@ -44,8 +44,8 @@ const hints = new Hints(maskPlayer, {
 
 // ---- changing -------------------------------------------------------------------------------------------------------
 
-// Do something that answers with the state; what goes wrong is said.
-async function tried(action) {
+// Runs an action that returns the state, and draws the state or shows the error.
+async function tryTo(action) {
   const turn = ++newest;
   try {
     const answer = await action();
@@ -60,9 +60,9 @@ async function tried(action) {
   }
 }
 
-// Change the draft at once, and send it when the hand rests.
-function change(how, wait = 0) {
-  how(state.draft);
+// Changes the draft, and sends it when no other change follows.
+function change(update, wait = 0) {
+  update(state.draft);
   const { draft } = state;
   if (draft.kept_mask && (draft.points.length || draft.boxes.length || Object.keys(draft.seeds).length)) draft.kept_mask = null;
   hints.draft = draft;
@@ -72,9 +72,9 @@ function change(how, wait = 0) {
   settling = setTimeout(settle, wait);
 }
 
-function correct(how, back) {
-  corrections.push(back);
-  change(how);
+function correct(update, undo) {
+  corrections.push(undo);
+  change(update);
 }
 
 function forgetCorrections() {
@@ -85,11 +85,11 @@ function forgetCorrections() {
 function settle() {
   clearTimeout(settling);
   settling = null;
-  return tried(() => send("PUT", "/api/draft", state.draft));
+  return tryTo(() => send("PUT", "/api/draft", state.draft));
 }
 
-// Upload with a status line; the name, or null if it was refused.
-async function named(kind, blob, status) {
+// Uploads a file with a status line; resolves to its name, or to null if it was refused.
+async function uploadWithStatus(kind, blob, status) {
   try {
     say(status, "Uploading");
     const name = await upload(kind, blob, (share) => say(status, share < 1 ? `Uploading, ${Math.round(100 * share)} %` : "Reading"));
@@ -101,64 +101,64 @@ async function named(kind, blob, status) {
   }
 }
 
-const takes = {
+const receivers = {
   clip: async (file) => {
-    const clip = await named("clip", file, $("clip-status"));
+    const clip = await uploadWithStatus("clip", file, $("clip-status"));
     if (!clip) return;
     forgetCorrections();
     const empty = { references: {}, points: [], boxes: [], seeds: {}, margin: null, kept_mask: null, edited: null };
     change((draft) => Object.assign(draft, { ...empty, clip, whole: clip, name: file.name.slice(0, 200) }));
   },
   edited: async (file) => {
-    const edited = await named("image", file, $("edited-status"));
+    const edited = await uploadWithStatus("image", file, $("edited-status"));
     if (edited) change((draft) => { draft.edited = edited; });
   },
   reference: async (file) => {
     const { frame } = referencePlayer;
-    const name = await named("image", file, $("reference-status"));
+    const name = await uploadWithStatus("image", file, $("reference-status"));
     if (name && frame > 0) change((draft) => { draft.references[frame] = name; });
-    else if (name) say($("reference-status"), "Frame 0 is the edited first frame. Pick a later one.", true);
+    else if (name) say($("reference-status"), "Frame 0 is the edited first frame. Pick a later frame.", true);
   },
 };
 
-for (const [kind, take] of Object.entries(takes)) {
+for (const [kind, receive] of Object.entries(receivers)) {
   const area = document.querySelector(`[data-drop="${kind}"]`);
   const input = area.querySelector("input[type=file]");
-  input.onchange = () => { if (input.files[0]) take(input.files[0]); input.value = ""; };
+  input.onchange = () => { if (input.files[0]) receive(input.files[0]); input.value = ""; };
   area.ondragover = (event) => { event.preventDefault(); area.classList.add("over"); };
   area.ondragleave = () => area.classList.remove("over");
   area.ondrop = (event) => {
     event.preventDefault();
     area.classList.remove("over");
-    if (event.dataTransfer.files[0]) take(event.dataTransfer.files[0]);
+    if (event.dataTransfer.files[0]) receive(event.dataTransfer.files[0]);
   };
 }
 
 $("example").onclick = () => {
   forgetCorrections();
-  tried(() => send("POST", "/api/example"));
+  tryTo(() => send("POST", "/api/example"));
 };
 $("trim").onclick = () => {
   const [first, last] = [Number($("trim-first").value), Number($("trim-last").value)];
   forgetCorrections();
-  tried(() => send("POST", "/api/trim", { first, end: last + 1 }));
+  tryTo(() => send("POST", "/api/trim", { first, end: last + 1 }));
 };
 $("paint").onclick = () => {
   const frame = `/media/frame/${state.draft.clip}/0`;
   const start = state.draft.edited ? `/media/image/${state.draft.edited}` : frame;
-  paint.open(frame, start, (blob) => takes.edited(blob));
+  paint.open(frame, start, (blob) => receivers.edited(blob));
 };
 $("reference-paint").onclick = () => {
   const at = referencePlayer.frame;
   const frame = `/media/frame/${state.draft.clip}/${at}`;
   const start = state.draft.references[at] ? `/media/image/${state.draft.references[at]}` : frame;
-  paint.open(frame, start, (blob) => takes.reference(blob));
+  paint.open(frame, start, (blob) => receivers.reference(blob));
 };
 for (const radio of document.querySelectorAll("input[name=tool]")) radio.onchange = () => hints.choose(radio.value);
 $("undo-hint").onclick = () => change((draft) => {
   const lastOf = (list) => list.length && (() => list.pop());
-  const back = corrections.pop() || lastOf(draft.points) || lastOf(draft.boxes); // of an earlier visit, the order is lost
-  if (back) back(draft);
+  const undo = corrections.pop() || lastOf(draft.points) || lastOf(draft.boxes); // earlier visits leave no order
+  if (undo) undo(draft);
 });
 $("clear-hints").onclick = () => {
   forgetCorrections();
@@ -169,16 +169,16 @@ $("margin").oninput = () => {
   change((draft) => { draft.margin = Number($("margin").value); draft.kept_mask = null; }, SETTLE_MS);
 };
 $("ask-plan").onclick = async () => {
-  if (!settling || (await settle())) await tried(() => send("POST", "/api/plan"));
+  if (!settling || (await settle())) await tryTo(() => send("POST", "/api/plan"));
 };
-$("retry-mask").onclick = () => tried(() => send("POST", "/api/retry-mask"));
+$("retry-mask").onclick = () => tryTo(() => send("POST", "/api/retry-mask"));
 $("steps").addEventListener("input", (event) => {
   if (event.target.dataset.setting) change((draft) => { draft.settings = readSettings(state.fields, draft.settings); }, SETTLE_MS);
 });
 $("start").onclick = async () => {
   $("start").disabled = true;
   if (settling && !(await settle())) return;
-  const answer = await tried(() => send("POST", "/api/runs"));
+  const answer = await tryTo(() => send("POST", "/api/runs"));
   if (answer) runs.open(answer.run);
 };
 referencePlayer.onFrame = (frame) => {
@@ -190,7 +190,7 @@ referencePlayer.onFrame = (frame) => {
 // ---- drawing --------------------------------------------------------------------------------------------------------
 
 function draw(next) {
-  if (settling) next.draft = state.draft; // what is being changed here is newer
+  if (settling) next.draft = state.draft; // the page has changes that the server does not have yet
   state = next;
   const { draft } = state;
   hints.draft = draft;
@@ -224,7 +224,7 @@ function drawClip(draft) {
     $("trim-last").value = end - 1;
     $("trim-first").max = $("trim-last").max = state.whole.frames - 1;
   }
-  const part = draft.clip === draft.whole ? "" : `Frames ${first} to ${end - 1} of it are used.`;
+  const part = draft.clip === draft.whole ? "" : `Frames ${first} to ${end - 1} are used.`;
   say($("trim-note"), [part, ...state.clip.notes].join(" "));
   say($("clip-status"), `${draft.name || "Clip"}: ${frames} frames, ${width}x${height}, ${seconds(frames / fps)}.`);
 }
@@ -248,9 +248,9 @@ function drawMask(draft) {
   hints.draw();
   const step = mask.phases.at(-1);
   const share = step && step.total > 1 ? ` (${step.done} of ${step.total} frames)` : "";
-  const kept = mask.kept ? " It is the one of the earlier run, so its LoRA is used again." : "";
+  const kept = mask.kept ? " It is the mask of the earlier run, so its LoRA is reused." : "";
   const texts = {
-    done: `The mask is ready.${kept}`, failed: mask.error, waiting: "The mask waits for its turn.",
+    done: `The mask is ready.${kept}`, failed: mask.error, waiting: "The mask is queued.",
     running: `Making the mask${share}`, stopping: "Stopping", stopped: "Stopped.",
   };
   say($("mask-status"), texts[mask.state], mask.state === "failed");
@@ -274,16 +274,16 @@ function drawReferences(draft) {
 }
 
 function drawStart(draft) {
-  const missing = !draft.edited ? "Drop the edited first frame before." : state.mask?.state !== "done" ? "The mask is not ready yet." : "";
+  const missing = !draft.edited ? "Add the edited first frame first." : state.mask?.state !== "done" ? "The mask is not ready yet." : "";
   $("start").disabled = Boolean(missing) || Boolean(settling);
   const same = state.runs.find((run) => run.finished && run.clip === draft.clip && run.mask === state.mask?.key);
-  const reuse = same && "Same clip and mask as an earlier run: its LoRA is used again if the training settings are the same.";
+  const reuse = same && "An earlier run has the same clip and mask. Its LoRA is reused if the training settings are the same.";
   say($("start-note"), missing || reuse || "");
 }
 
-// ---- keeping up -----------------------------------------------------------------------------------------------------
+// ---- polling --------------------------------------------------------------------------------------------------------
 
-const busy = (one) => one && ["waiting", "running", "stopping"].includes(one.state);
+const busy = (job) => job && ["waiting", "running", "stopping"].includes(job.state);
 
 async function poll() {
   const turn = newest;
@@ -296,7 +296,7 @@ async function poll() {
       if (poll.lost) { poll.lost = false; $("trouble").hidden = true; }
     } catch {
       poll.lost = true;
-      say($("trouble"), "The server does not answer. This page goes on by itself when it is back.");
+      say($("trouble"), "The server does not answer. This page continues when the server is back.");
       $("trouble").hidden = false;
     }
   }

@@ -2,7 +2,7 @@
 
 export const $ = (id) => document.getElementById(id);
 
-// An element with properties, and children that are elements or text; text is never read as HTML.
+// Makes an element with properties and children. Children are elements or text; text is never parsed as HTML.
 export function make(tag, properties = {}, ...children) {
   const element = document.createElement(tag);
   for (const [name, value] of Object.entries(properties)) {
@@ -13,7 +13,7 @@ export function make(tag, properties = {}, ...children) {
   return element;
 }
 
-// Write into a status line, only if it says something else than before, so that it is read out once.
+// Writes into a status line if its text changes, so that screen readers announce it once.
 export function say(element, text, isError = false) {
   if (element.textContent !== text) element.textContent = text;
   element.classList.toggle("error", isError);

@@ -1,21 +1,21 @@
-// Corrections of the mask on a player: points, boxes and brush strokes, by pointer or by keyboard.
+// Corrections of the mask on a player: points, boxes and brush strokes, by mouse or keyboard.
 
 import { make } from "./dom.js";
 
 const COLOURS = { on: "#19b34a", off: "#e02c2c", box: "#2c7be0", brush: "rgba(44, 123, 224, 0.6)", cross: "#ffffff" };
-const HELP = "Arrow keys move the cross, Enter sets a point, a corner of a box, or a dab of the brush.";
+const HELP = "Arrow keys move the cross. Enter sets a point, a corner of a box, or a dot of the brush.";
 
 export class Hints {
   // `act` has addPoint(frame, x, y, on), addBox(frame, x0, y0, x1, y1) and addSeed(frame, blob).
   constructor(player, act) {
     this.player = player;
     this.act = act;
-    this.tool = "look";
+    this.tool = "view";
     this.painted = new Map();
     this.draft = { points: [], boxes: [], seeds: {} };
     const ink = player.ink;
     ink.setAttribute("role", "application");
-    ink.setAttribute("aria-label", `The frame, to be corrected. ${HELP}`);
+    ink.setAttribute("aria-label", `The frame with its mask. ${HELP}`);
     ink.onpointerdown = (event) => this.down(event);
     ink.onpointermove = (event) => this.move(event);
     ink.onpointerup = (event) => this.up(event);
@@ -28,8 +28,8 @@ export class Hints {
     this.tool = tool;
     this.start = null;
     const ink = this.player.ink;
-    ink.className = tool === "look" ? "idle" : "busy";
-    if (tool === "look") ink.removeAttribute("tabindex");
+    ink.className = tool === "view" ? "idle" : "busy";
+    if (tool === "view") ink.removeAttribute("tabindex");
     else ink.tabIndex = 0;
     this.draw();
   }
@@ -101,7 +101,7 @@ export class Hints {
     this.draw(this.cross);
   }
 
-  // A white line on this frame's black picture, which begins as what was painted there before.
+  // Paints a white line on the mask of this frame, which starts with what was painted before.
   async stroke(from, to) {
     const { frame, clip } = this.player;
     if (!this.painted.has(frame)) {

@@ -1,4 +1,4 @@
-// Painting on a frame at its full size; what is not painted stays as it was.
+// Painting on a frame at its full size; unpainted pixels stay the same.
 
 import { $, make } from "./dom.js";
 import { line } from "./hints.js";
@@ -17,7 +17,7 @@ export class Paint {
     $("paint-save").onclick = () => this.canvas.toBlob((blob) => { $("paint-dialog").close(); this.onSave(blob); });
   }
 
-  // Opens the dialog; `under` is the frame as it is, `url` what is painted on.
+  // Opens the dialog; `under` is the source frame, `url` the picture to paint on.
   async open(under, url, onSave) {
     this.onSave = onSave;
     this.under = make("img", { src: under });
@@ -94,7 +94,7 @@ export class Paint {
     this.showCross();
   }
 
-  // Where the keyboard's brush is; it lies over the picture, so that it is not painted into it.
+  // Shows the brush of the keyboard as an element over the canvas, so that it is not painted into the picture.
   showCross() {
     const { canvas, cross } = this;
     const { style } = $("paint-cross");

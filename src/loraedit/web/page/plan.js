@@ -1,4 +1,4 @@
-// What an edit takes, as `loraedit plan` says it.
+// The plan of an edit, as `loraedit plan` prints it.
 
 import { $, make, seconds } from "./dom.js";
 
@@ -14,17 +14,17 @@ export function drawPlan(plan, mask) {
 
 function linesOf(plan) {
   if (plan.state === "failed") return [make("p", { className: "error" }, plan.error)];
-  if (plan.state === "waiting" || plan.state === "running") return [make("p", {}, "Counting")];
+  if (plan.state === "waiting" || plan.state === "running") return [make("p", {}, "Estimating")];
   if (!plan.found) return [];
   const { found } = plan;
   const gigabytes = (bytes) => (bytes < 1e9 ? `${Math.ceil(bytes / 1e6)} MB` : `${(bytes / 1e9).toFixed(1)} GB`);
   const peak = gigabytes(Math.max(...Object.values(found.peak_bytes)));
   const { here } = found;
-  const memory = `At its peak it takes ${peak} of memory, of the ${here.memory_gb} GB of ${here.name}: ${here.fits && found.fits ? "it fits" : "it does not fit"}. `;
-  const time = here.fits && found.fits ? `Time here: about ${seconds(here.seconds)} if everything is to be learnt. ` : "";
-  const rows = found.cards.map((card) => make("tr", {}, make("th", { scope: "row" }, card.name), make("td", {}, card.fits ? `about ${seconds(card.seconds)}` : "too small")));
+  const memory = `Peak memory: ${peak} of ${here.memory_gb} GB on ${here.name}: ${here.fits && found.fits ? "it fits" : "it does not fit"}. `;
+  const time = here.fits && found.fits ? `Time on this machine: about ${seconds(here.seconds)} with training. ` : "";
+  const rows = found.cards.map((gpu) => make("tr", {}, make("th", { scope: "row" }, gpu.name), make("td", {}, gpu.fits ? `about ${seconds(gpu.seconds)}` : "too small")));
   return [
-    make("p", {}, `${memory}${time}${found.remedy || ""} On disk at most ${gigabytes(found.disk_bytes)}.`),
-    make("details", {}, make("summary", {}, "Time on common graphics cards, estimated"), make("table", {}, make("tbody", {}, ...rows))),
+    make("p", {}, `${memory}${time}${found.remedy || ""} Disk space: at most ${gigabytes(found.disk_bytes)}.`),
+    make("details", {}, make("summary", {}, "Estimated time on common GPUs"), make("table", {}, make("tbody", {}, ...rows))),
   ];
 }

@@ -1,11 +1,11 @@
-// A player made of single pictures: it stops at every frame, lays another picture over it, and compares two clips.
+// A player of single pictures: it can stop at every frame, overlay a mask, and compare two clips.
 
 import { make } from "./dom.js";
 
 const PRELOADED = 400;
 
 export class Player {
-  // `clip` is {frames, width, height, fps}; `pictures` has url(frame), and over(frame) or compare(frame) if wanted.
+  // `clip` is {frames, width, height, fps}; `pictures` has url(frame), and optionally over(frame) or compare(frame).
   constructor(root, name) {
     this.root = root;
     this.name = name;
@@ -21,7 +21,7 @@ export class Player {
     this.slider.setAttribute("aria-label", `${name}: frame`);
     this.label = make("output");
     this.wipe = make("input", { type: "range", min: 0, max: 100, value: 50, step: 1, className: "wipe" });
-    this.wipe.setAttribute("aria-label", `${name}: how much of it is the source`);
+    this.wipe.setAttribute("aria-label", `${name}: share of the source`);
     this.wipeRow = make("label", { className: "controls", hidden: true }, "before", this.wipe, "after");
     const controls = make("div", { className: "controls" }, this.button, this.slider, this.label);
     root.replaceChildren(make("div", { className: "stage" }, this.pictures), controls, this.wipeRow);

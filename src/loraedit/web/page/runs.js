@@ -1,16 +1,12 @@
-// The list of runs: progress while they go, the result when they have ended.
+// The list of runs: their progress, and their results.
 
 import { $, make, say, seconds } from "./dom.js";
 import { Player } from "./player.js";
 
 const STATES = { waiting: "waiting", running: "running", stopping: "stopping", stopped: "stopped", failed: "failed", done: "done" };
-const PHASES = {
-  read: "Reading the clip", plan: "Planning", mask: "Reading the mask", prepare: "Preparing", preview: "A first look", encode: "Encoding", train: "Training", sample: "Generating",
-  decode: "Decoding", compose: "Composing",
-};
 const PRODUCTS = {
   video: "Video (.mp4)", frames: "Lossless frames (.zip)", mask: "Mask (.zip)", lora: "LoRA (.safetensors)",
-  report: "Report (.html)", command: "The exact command line (.txt)", settings: "Settings (.json)",
+  report: "Report (.html)", command: "Command line (.txt)", settings: "Settings (.json)",
 };
 
 export class Runs {
@@ -66,17 +62,17 @@ export class Runs {
     this.fillButtons(box.parts.buttons, run);
   }
 
-  // The newest look at what will come; it is exchanged only once the next one is there.
+  // Shows the latest preview; the old one stays until the new one has loaded.
   fillPreview(box, run) {
     if (run.finished || !run.preview) {
       box.parts.preview.replaceChildren();
-      box.look = null;
-    } else if (box.look !== run.preview) {
-      box.look = run.preview;
-      const caption = lookOf(run.preview);
+      box.preview = null;
+    } else if (box.preview !== run.preview) {
+      box.preview = run.preview;
+      const caption = captionOf(run.preview);
       const image = make("img", { className: "sheet", src: `/media/run/${run.id}/preview?of=${run.preview}`, alt: `${caption}: source, mask and preview over time` });
       image.onload = () => {
-        if (box.look === run.preview) box.parts.preview.replaceChildren(make("figure", {}, make("figcaption", { className: "hint" }, caption), image));
+        if (box.preview === run.preview) box.parts.preview.replaceChildren(make("figure", {}, make("figcaption", { className: "hint" }, caption), image));
       };
     }
   }
@@ -90,8 +86,8 @@ export class Runs {
     row.replaceChildren(...[
       busy && button("Stop", "stop"),
       (run.state === "stopped" || run.state === "failed") && button("Continue", "resume"),
-      run.finished && button("New edit of this clip", "again"),
-      button("Open in the steps above", "reopen"),
+      run.finished && button("New edit with this clip and mask", "again"),
+      button("Open above", "reopen"),
       !busy && run.state !== "stopping" && button("Delete", "remove"),
     ].filter(Boolean));
   }
@@ -119,13 +115,13 @@ export class Runs {
         key: run.id, clip: run.id, url: (k) => `/media/view/${run.clip}/${k}`, compare: (k) => `/media/result/${run.id}/${k}`,
       });
     }
-    box.measures.replaceChildren(run.measures.length ? tableOf(run.measures) : make("p", { className: "hint" }, "Being measured."));
+    box.measures.replaceChildren(run.measures.length ? tableOf(run.measures) : make("p", { className: "hint" }, "Measuring"));
     box.downloads.replaceChildren(...downloadsOf(run.products).map((name) =>
       make("li", {}, make("a", { href: `/media/run/${run.id}/${name}?download`, download: "" }, PRODUCTS[name] || `LoRA ${name.slice(5)} (.safetensors)`))));
   }
 }
 
-// Downloads in the order of the table, further LoRAs after them.
+// Returns the downloads in the order of the table, then the LoRAs of further objects.
 function downloadsOf(products) {
   const known = Object.keys(PRODUCTS).filter((name) => products.includes(name));
   return [...known, ...products.filter((name) => name.startsWith("lora_"))];
@@ -133,40 +129,40 @@ function downloadsOf(products) {
 
 function newsOf(run) {
   const phase = run.phases?.at(-1);
-  return `Run of ${run.name || "clip"}: ${run.finished ? "the result is ready" : STATES[run.state]}${phase && !run.finished ? `, ${PHASES[phase.name] || phase.name}` : ""}`;
+  return `Run of ${run.name || "clip"}: ${run.finished ? "the result is ready" : STATES[run.state]}${phase && !run.finished ? `, ${phase.label}` : ""}`;
 }
 
 function noteOf(run) {
-  if (run.state === "waiting") return run.ahead ? `${run.ahead} before it in the queue.` : "It begins in a moment.";
+  if (run.state === "waiting") return run.ahead ? `${run.ahead} ${run.ahead === 1 ? "run" : "runs"} before it in the queue.` : "It starts soon.";
   if (run.state === "failed") return run.error;
-  if (run.state === "stopped") return "Stopped. It continues from where it was.";
+  if (run.state === "stopped") return "Stopped. It continues where it stopped.";
   if (!run.finished) return "";
-  const took = run.saved.seconds >= 1 ? `, which took ${seconds(run.saved.seconds)}` : "";
-  const reused = run.saved.train_steps ? ` The LoRA of an earlier run of this clip was used again: it saved ${run.saved.train_steps} training steps${took}.` : "";
-  const exact = run.exact ? "Outside the mask every frame equals the source, bit for bit." : "Outside the mask it differs from the source.";
+  const time = run.saved.seconds >= 1 ? ` and about ${seconds(run.saved.seconds)}` : "";
+  const reused = run.saved.train_steps ? ` The LoRA of an earlier run was reused, which saved ${run.saved.train_steps} training steps${time}.` : "";
+  const exact = run.exact ? "Outside the mask every frame equals the source, bit for bit." : "Outside the mask the result differs from the source.";
   return [`Done in ${seconds(run.seconds)}.${reused} ${exact}`, ...run.notes].join(" ");
 }
 
-// What `start-KEY`, `train-000020` and `sample-0005` show.
-function lookOf(name) {
+// Returns the caption of the previews `start-KEY`, `train-000020` and `sample-0005`.
+function captionOf(name) {
   const [kind, step] = name.split("-");
-  return kind === "start" ? "A first look, before training" : `A look after ${Number(step)} ${kind === "train" ? "training" : "sampling"} steps`;
+  return kind === "start" ? "Preview before training" : `Preview after ${Number(step)} ${kind === "train" ? "training" : "sampling"} steps`;
 }
 
 function progressOf(run) {
   const rows = (run.phases || []).map((phase) => {
-    const name = PHASES[phase.name] || phase.name;
+    const name = phase.label;
     const bar = make("progress", { max: phase.total, value: phase.done });
     bar.setAttribute("aria-label", name);
     const ended = phase.done === phase.total;
     const count = phase.total > 1 ? `${phase.done} of ${phase.total}, ` : "";
-    const left = ended ? `done in ${seconds(phase.seconds)}` : phase.left === null ? "under way" : `about ${seconds(phase.left)} left`;
+    const left = ended ? `done in ${seconds(phase.seconds)}` : phase.left === null ? "running" : `about ${seconds(phase.left)} left`;
     return make("div", { className: "phase" }, make("span", {}, name), bar, make("span", { className: "hint" }, count + left));
   });
   return run.losses?.length > 1 ? [...rows, lossCurve(run.losses)] : rows;
 }
 
-// The loss as a curve; its numbers are said in words too.
+// Draws the loss as a curve, with the latest value as text.
 function lossCurve(losses) {
   const [steps, values] = [losses.map((pair) => pair[0]), losses.map((pair) => pair[1])];
   const [first, last, low, high] = [steps[0], steps.at(-1), Math.min(...values), Math.max(...values)];

@@ -1,14 +1,14 @@
-// The settings of an edit, made of the schema that the server has of them.
+// The settings of an edit, built from the schema that the server sends.
 
 import { $, make } from "./dom.js";
 
-const ELSEWHERE = new Set(["prompt", "source_prompt", "model", "preview_every"]);
+const OUTSIDE_LIST = new Set(["prompt", "source_prompt", "model", "preview_every"]);
 
 export function drawSettings(fields, models, values) {
   const place = $("all-settings");
   if (!place.children.length) {
     for (const [name, field] of Object.entries(fields)) {
-      if (!ELSEWHERE.has(name)) place.append(row(name, field));
+      if (!OUTSIDE_LIST.has(name)) place.append(row(name, field));
     }
     $("set-model").replaceChildren(...models.map((model) => make("option", { value: model }, model)));
   }
@@ -19,7 +19,7 @@ export function drawSettings(fields, models, values) {
   }
 }
 
-// What the inputs say; an empty one leaves the choice to the model.
+// Reads the inputs; an empty input takes the default of the model.
 export function readSettings(fields, before) {
   const settings = { ...before };
   for (const input of document.querySelectorAll("[data-setting]")) {

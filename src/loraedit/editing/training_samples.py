@@ -1,0 +1,120 @@
+"""The training samples of an edit target: motion samples of the source, appearance samples of the references."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from loraedit.diffusion import samples as conditioning
+from loraedit.diffusion.samples import Hint, Sample
+from loraedit.editing.cache import StageCache
+from loraedit.editing.segment_inputs import Lesson, Workbench
+from loraedit.families.base import Encoded
+from loraedit.job.segments import TAUGHT_SEGMENTS, Segment, spread
+from loraedit.settings import ResolvedSettings
+from loraedit.types import Pixels
+
+__all__ = ["TrainingSamples"]
+
+
+@dataclass(frozen=True)
+class _SegmentSamples:
+    """The samples of one segment.
+
+    Attributes:
+        motion: samples of the source.
+        appearance: samples of the references in the segment, by frame index of the clip.
+    """
+
+    motion: list[Sample]
+    appearance: dict[int, Sample]
+
+    def all(self) -> list[Sample]:
+        """Returns all samples, those of the source first."""
+        return [*self.motion, *self.appearance.values()]
+
+
+class TrainingSamples:
+    """Makes the training samples of an edit target, one segment at a time so that memory holds a single segment.
+
+    Motion samples come from a few edited segments, evenly spread over the clip. Every reference gives one appearance
+    sample. Samples are made once for their keys, and again to be encoded if there is something to train.
+
+    Attributes:
+        motion: keys of the motion samples.
+        appearance: keys of the appearance samples by frame index.
+    """
+
+    def __init__(
+        self, settings: ResolvedSettings, segments: Sequence[Segment], bench: Workbench, cache: StageCache
+    ) -> None:
+        self._settings, self._bench, self._cache = settings, bench, cache
+        references = sorted(bench.target.references) if settings.reference_steps else []
+        edited = [segment for segment in segments if bench.target.edits(segment)]
+        self._motion_segments = spread(edited, TAUGHT_SEGMENTS)
+        self._segment_of = {index: next(part for part in segments if index in part) for index in references}
+        used = [*self._motion_segments, *self._segment_of.values()]
+        self._segments = [segment for segment in segments if segment in used]
+        self._encoded: dict[str, Encoded] = {}
+        self.motion: list[str] = []
+        self.appearance: dict[int, str] = {}
+        for segment in self._segments:
+            samples = self._samples(segment)
+            self.motion += [cache.sample_key(sample) for sample in samples.motion]
+            self.appearance |= {index: cache.sample_key(sample) for index, sample in samples.appearance.items()}
+
+    def encoded(self, keys: Sequence[str]) -> list[Encoded]:
+        """Returns the encoded samples of these keys. The first call encodes all samples."""
+        if not self._encoded:
+            for part, segment in enumerate(self._segments):
+                self._encoded |= self._cache.encoded(self._samples(segment).all(), part, len(self._segments))
+        return [self._encoded[key] for key in keys]
+
+    def _samples(self, segment: Segment) -> _SegmentSamples:
+        """Makes the samples of a segment."""
+        lesson = self._bench.lesson(segment)
+        motion = self._motion_samples(segment, lesson) if segment in self._motion_segments else []
+        inside = [index for index, holder in self._segment_of.items() if holder == segment]
+        appearance = {index: self._appearance_sample(lesson, index - segment.start) for index in inside}
+        return _SegmentSamples(motion, appearance)
+
+    def _motion_samples(self, segment: Segment, lesson: Lesson) -> list[Sample]:
+        """Makes the motion samples of a segment: the source itself, and its share of the colour variants."""
+        rng = np.random.default_rng((self._settings.train_seed, 3))
+        samples = []
+        for variant in range(self._settings.colour_variants):
+            recolour = conditioning.recolour(rng) if variant else _unchanged
+            share = (variant - 1) % len(self._motion_segments)
+            if variant and share != self._motion_segments.index(segment):
+                continue
+            samples += self._motion_variant(segment, lesson, variant, recolour)
+        return samples
+
+    def _motion_variant(
+        self, segment: Segment, lesson: Lesson, variant: int, recolour: Callable[[Pixels], Pixels]
+    ) -> list[Sample]:
+        """Makes the motion samples of a segment in one colour variant; variant 0 is the source itself."""
+        source, prompt = recolour(lesson.source), self._settings.source_prompt
+        hints = [Hint(recolour(hint.pixels), hint.trust) for hint in lesson.taught]
+        kept = [*range(1, segment.given), *(lesson.references if self._settings.condition_on_references else ())]
+        if self._settings.lora == "naive":
+            samples = [conditioning.naive_sample(source, prompt, kept)]
+        else:  # the source itself is shown with each hint, a colour variant with one of them in turn
+            shown: list[Hint | None] = [*(hints[variant % 2 : variant % 2 + 1] if variant else hints)]
+            samples = [conditioning.motion_sample(source, lesson.mask, prompt, hint, kept) for hint in shown or [None]]
+        image = recolour(self._bench.anchor(edited=False))
+        return [replace(sample, image=image) for sample in samples]
+
+    def _appearance_sample(self, lesson: Lesson, index: int) -> Sample:
+        """Makes the appearance sample of a reference at an index of the segment."""
+        hint, at = lesson.from_first, slice(index, index + 1)
+        carried = Hint(hint.pixels[at], hint.trust[at]) if hint else None
+        return conditioning.appearance_sample(
+            lesson.source[at], lesson.references[index], lesson.regions[index], self._settings.prompt, carried
+        )
+
+
+def _unchanged(pixels: Pixels) -> Pixels:
+    return pixels

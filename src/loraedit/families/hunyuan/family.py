@@ -1,0 +1,157 @@
+"""HunyuanVideo image-to-video, both kinds: the mask as a channel (33 channels), or by replaced tokens (16 channels).
+
+Published for whole frames alone, both take a mask inside the frame without a change of weights. The 33 channel model
+has a mask channel. The other one treats the tokens of frame 1 apart, with the modulation of timestep 0; which tokens
+these are is nothing but their order, so :func:`forward_with_kept_tokens` puts the kept ones first, with their position
+codes, and the rest after them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKLHunyuanVideo, HunyuanVideoImageToVideoPipeline, HunyuanVideoTransformer3DModel
+from PIL import Image
+from torch import Tensor
+
+from loraedit.families.base import Encoded
+from loraedit.families.encoder_passes import read_picture_and_prompt, read_prompt
+from loraedit.families.keep_channel import Fields, KeepChannelFamily, shown_where_kept
+from loraedit.families.loading import free, load_pipeline
+from loraedit.types import Pixels
+from loraedit.video.scaling import to_uint8
+
+__all__ = ["DOUBLE_BLOCK", "HunyuanFamily", "forward_with_kept_tokens"]
+
+DOUBLE_BLOCK = (
+    "attn.to_q", "attn.to_k", "attn.to_v", "attn.to_out.0",
+    "attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj", "attn.to_add_out",
+    "ff.net.0.proj", "ff.net.2", "ff_context.net.0.proj", "ff_context.net.2",
+)  # fmt: skip
+SINGLE_BLOCK = ("attn.to_q", "attn.to_k", "attn.to_v", "proj_mlp", "proj_out")
+
+
+class HunyuanFamily(KeepChannelFamily):
+    """See :class:`loraedit.families.base.Family`."""
+
+    transformer_kind = HunyuanVideoTransformer3DModel
+    vae_kind = AutoencoderKLHunyuanVideo
+    linears = {  # noqa: RUF012 (a ClassVar of the base)
+        "transformer_blocks": ("num_layers", DOUBLE_BLOCK),
+        "single_transformer_blocks": ("num_single_layers", SINGLE_BLOCK),
+    }
+
+    def _word_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Llava makes a token of each patch of a picture, of which a part is taken."""
+        seen = self.card.config("text_encoder")["vision_config"]
+        picture = (seen["image_size"] // seen["patch_size"]) ** 2 // self._interleave(True)
+        return {
+            "text": (self.card.settings.text_tokens + picture, self.config["text_embed_dim"]),
+            "text_2": (self.config["pooled_projection_dim"],),
+        }
+
+    def _interleave(self, pictured: bool) -> int:
+        """Every so manieth token of a picture is read, as in the pipeline."""
+        return 4 if self.card.mask == "tokens" and pictured else 2
+
+    def _describe(self, pairs: Sequence[tuple[str, Pixels | None]], device: torch.device) -> list[Fields]:
+        """Llava reads prompt and picture together (black if there is none), CLIP the prompt; padding is cut off."""
+        kind, absent = HunyuanVideoImageToVideoPipeline, ("transformer", "vae", "scheduler")
+        pipeline = load_pipeline(self.card, kind, absent, device, self.resources)
+        described = []
+        with torch.inference_mode():
+            for prompt, image in pairs:
+                size = pipeline.text_encoder.config.vision_config.image_size
+                picture = Image.new("RGB", (size, size)) if image is None else Image.fromarray(to_uint8(image)[0])
+                text, pooled, mask = pipeline.encode_prompt(
+                    picture,
+                    prompt,
+                    device=device,
+                    max_sequence_length=self.card.settings.text_tokens,
+                    image_embed_interleave=self._interleave(image is not None),
+                )
+                described.append({"text": text[0, mask[0].bool()].float().cpu(), "text_2": pooled[0].float().cpu()})
+        del pipeline
+        free()
+        return [{name: value.clone() for name, value in fields.items()} for fields in described]
+
+    def run_encoder(self, name: str, encoder: Any) -> None:
+        """See :class:`loraedit.families.base.Family`."""
+        run = read_picture_and_prompt if name == "text_encoder" else read_prompt
+        run(encoder, self.card.settings.text_tokens)
+
+    def velocity(self, transformer: Any, latents: Tensor, timestep: Tensor, condition: Encoded) -> Tensor:
+        """v_theta of noisy latents ``[B, c, f, h, w]`` at timesteps ``[B]`` (1000 t), float32."""
+        dtype, shown = transformer.dtype, condition.condition
+        words = self._words(condition, len(latents), dtype)
+        if self.card.mask == "channels":
+            packed = torch.cat([latents, shown[:, 1:], shown[:, :1]], 1).to(dtype)
+            output: Tensor = transformer(packed, timestep, **words, return_dict=False)[0]
+            return output.float()
+        keep, visible = shown_where_kept(latents, shown)
+        rows = [  # one by one, as each has its own order of tokens
+            forward_with_kept_tokens(
+                transformer,
+                visible[at].to(dtype),
+                keep[at],
+                timestep[at],
+                **{k: v[at] for k, v in words.items() if v is not None},
+            )
+            for at in (slice(index, index + 1) for index in range(len(latents)))
+        ]
+        return torch.cat(rows).float()
+
+    def _words(self, condition: Encoded, count: int, dtype: torch.dtype) -> dict[str, Any]:
+        """The transformer's arguments that come from prompt and guidance; no text token is padding."""
+        assert condition.text_2 is not None
+        scale = torch.ones(count) if condition.guidance is None else condition.guidance
+        return {
+            "encoder_hidden_states": condition.text.to(dtype),
+            "encoder_attention_mask": torch.ones(condition.text.shape[:2], device=condition.text.device),
+            "pooled_projections": condition.text_2.to(dtype),
+            "guidance": (scale * 1000).to(condition.text.device, dtype) if self.card.embeds_guidance else None,
+        }
+
+
+def forward_with_kept_tokens(
+    transformer: Any,
+    latents: Tensor,
+    keep: Tensor,
+    timestep: Tensor,
+    encoder_hidden_states: Tensor,
+    encoder_attention_mask: Tensor,
+    pooled_projections: Tensor,
+    guidance: Tensor | None = None,
+) -> Tensor:
+    """The forward pass of HunyuanVideo with replaced tokens, for any set of tokens in place of those of frame 1.
+
+    Args:
+        latents: of one sample, the condition's where it is kept, ``[1, c, f, h, w]``.
+        keep: bool ``[1, 1, f, h, w]``, alike in all cells of a patch.
+        timestep: ``[1]``, 1000 t, of the tokens that are not kept.
+        encoder_hidden_states: text and image tokens, no padding, ``[1, L, D]``.
+        encoder_attention_mask: ones ``[1, L]``.
+        pooled_projections: ``[1, P]``.
+        guidance: ``[1]``, 1000 times the scale, if the model reads it.
+
+    Returns:
+        The velocity ``[1, c, f, h, w]``.
+    """
+    patch, frames = transformer.config.patch_size, transformer.config.patch_size_t
+    kept = keep[0, 0, ::frames, ::patch, ::patch]
+    order = torch.argsort(~kept.flatten(), stable=True)
+    rotary = tuple(codes[order] for codes in transformer.rope(latents))
+    time, kept_time = transformer.time_text_embed(timestep, pooled_projections, guidance)
+    hidden = transformer.x_embedder(latents)[:, order]
+    words = transformer.context_embedder(encoder_hidden_states, timestep, encoder_attention_mask)
+    shared = (time, None, rotary, kept_time, int(kept.sum()))
+    for block in (*transformer.transformer_blocks, *transformer.single_transformer_blocks):
+        if torch.is_grad_enabled() and transformer.gradient_checkpointing:
+            hidden, words = transformer._gradient_checkpointing_func(block, hidden, words, *shared)
+        else:
+            hidden, words = block(hidden, words, *shared)
+    output = transformer.proj_out(transformer.norm_out(hidden, time))[:, torch.argsort(order)]
+    cells: Tensor = output.view(1, *kept.shape, -1, frames, patch, patch).permute(0, 4, 1, 5, 2, 6, 3, 7)
+    return cells.flatten(6, 7).flatten(4, 5).flatten(2, 3)

@@ -1,0 +1,126 @@
+"""HunyuanVideo-1.5 image-to-video: noise, condition and mask as input channels; four encoders, loaded one at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from diffusers import (
+    AutoencoderKLHunyuanVideo15,
+    HunyuanVideo15ImageToVideoPipeline,
+    HunyuanVideo15Transformer3DModel,
+)
+from PIL import Image
+from torch import Tensor
+from transformers import (
+    AutoTokenizer,
+    ByT5Tokenizer,
+    Qwen2_5_VLTextModel,
+    SiglipImageProcessor,
+    SiglipVisionModel,
+    T5EncoderModel,
+)
+
+from loraedit.families.base import Encoded
+from loraedit.families.hunyuan.family import DOUBLE_BLOCK
+from loraedit.families.keep_channel import Fields, KeepChannelFamily
+from loraedit.families.loading import compute_dtype, load_component, loading
+from loraedit.settings import LoraTargets
+from loraedit.types import Pixels
+from loraedit.video.scaling import to_uint8
+
+__all__ = ["Hunyuan15Family"]
+
+TEXT_ONLY = ("attn.add_q_proj", "attn.to_add_out", "ff_context.net.0.proj", "ff_context.net.2")
+"""Layers of a block whose result is the text's own."""
+
+GLYPHS = 256
+"""Places for what a prompt has in quotation marks, as in the pipeline."""
+
+
+class Hunyuan15Family(KeepChannelFamily):
+    """See :class:`loraedit.families.base.Family`."""
+
+    transformer_kind = HunyuanVideo15Transformer3DModel
+    vae_kind = AutoencoderKLHunyuanVideo15
+    linears = {"transformer_blocks": ("num_layers", DOUBLE_BLOCK)}  # noqa: RUF012 (a ClassVar of the base)
+
+    def lora_targets(self, which: LoraTargets) -> tuple[str, ...]:
+        """As in every family, but for what the last block does to the text: nothing reads it, so nothing is learnt."""
+        last = f"transformer_blocks.{int(self.config['num_layers']) - 1}."
+        unread = tuple(last + name for name in TEXT_ONLY)
+        return tuple(name for name in super().lora_targets(which) if name not in unread)
+
+    def _word_shapes(self) -> dict[str, tuple[int, ...]]:
+        """As many glyphs as ByT5 is given places."""
+        seen = self.card.config("image_encoder")
+        return {
+            "text": (self.card.settings.text_tokens, self.config["text_embed_dim"]),
+            "text_2": (GLYPHS, self.config["text_embed_2_dim"]),
+            "image": ((seen["image_size"] // seen["patch_size"]) ** 2, self.config["image_embed_dim"]),
+        }
+
+    def _describe(self, pairs: Sequence[tuple[str, Pixels | None]], device: torch.device) -> list[Fields]:
+        """Qwen reads the prompt, ByT5 what it has in quotation marks, SigLIP the picture; padding is cut off."""
+        prompts = list(dict.fromkeys(prompt for prompt, _ in pairs))
+        texts = dict(zip(prompts, self._qwen(prompts, device), strict=True))
+        glyphs = dict(zip(prompts, self._byt5(prompts, device), strict=True))
+        pictures = iter(self._siglip([image for _, image in pairs if image is not None], device))
+        return [
+            {"text": texts[prompt], "text_2": glyphs[prompt]} | ({} if image is None else {"image": next(pictures)})
+            for prompt, image in pairs
+        ]
+
+    def _qwen(self, prompts: Sequence[str], device: torch.device) -> list[Tensor]:
+        encode = HunyuanVideo15ImageToVideoPipeline._get_mllm_prompt_embeds
+        with self._encoder("text_encoder", Qwen2_5_VLTextModel, "tokenizer", AutoTokenizer, device) as (model, words):
+            length = self.card.settings.text_tokens
+            return [_valid(*encode(model, words, prompt, device, length)) for prompt in prompts]
+
+    def _byt5(self, prompts: Sequence[str], device: torch.device) -> list[Tensor]:
+        encode = HunyuanVideo15ImageToVideoPipeline._get_byt5_prompt_embeds
+        with self._encoder("text_encoder_2", T5EncoderModel, "tokenizer_2", ByT5Tokenizer, device) as (model, words):
+            return [_valid(*encode(words, model, prompt, device)) for prompt in prompts]
+
+    def _siglip(self, images: Sequence[Pixels], device: torch.device) -> list[Tensor]:
+        if not images:
+            return []
+        encode = HunyuanVideo15ImageToVideoPipeline._get_image_embeds
+        kinds = ("image_encoder", SiglipVisionModel, "feature_extractor", SiglipImageProcessor)
+        with self._encoder(*kinds, device) as (model, processor):
+            pictures = [Image.fromarray(to_uint8(image)[0]) for image in images]
+            return [encode(model, processor, picture, device)[0].float().cpu().clone() for picture in pictures]
+
+    @contextmanager
+    def _encoder(
+        self, name: str, kind: Any, reader: str, reader_kind: Any, device: torch.device
+    ) -> Iterator[tuple[Any, Any]]:
+        """A model and what prepares its input."""
+        with loading(self.card):
+            prepare = reader_kind.from_pretrained(self.card.folder / reader)
+        placed = device, compute_dtype(device), self.resources
+        with load_component(self.card, kind, name, *placed) as model, torch.inference_mode():
+            yield model, prepare
+
+    def velocity(self, transformer: Any, latents: Tensor, timestep: Tensor, condition: Encoded) -> Tensor:
+        """v_theta of noisy latents ``[B, c, f, h, w]`` at timesteps ``[B]`` (1000 t), float32."""
+        dtype, shown, glyphs = transformer.dtype, condition.condition, condition.text_2
+        assert glyphs is not None and condition.image is not None
+        output: Tensor = transformer(
+            hidden_states=torch.cat([latents, shown[:, 1:], shown[:, :1]], 1).to(dtype),
+            timestep=timestep.to(dtype),
+            encoder_hidden_states=condition.text.to(dtype),
+            encoder_attention_mask=torch.ones(condition.text.shape[:2], device=latents.device),
+            encoder_hidden_states_2=glyphs.to(dtype),
+            encoder_attention_mask_2=torch.ones(glyphs.shape[:2], device=latents.device),
+            image_embeds=condition.image.to(dtype),
+            return_dict=False,
+        )[0]
+        return output.float()
+
+
+def _valid(embeddings: Tensor, mask: Tensor) -> Tensor:
+    """``[1, L, D]`` without its padding, float32 on the CPU."""
+    return embeddings[0, mask[0].bool()].float().cpu().clone()

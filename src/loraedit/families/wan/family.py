@@ -1,0 +1,273 @@
+"""The Wan family: Wan2.1 I2V and FLF2V, Fun-InP, SkyReels-V2 I2V, Wan2.2 A14B (two experts) and TI2V-5B.
+
+The transformer's input is ``noise c | keep mask m | condition c`` on the channel axis. TI2V-5B takes ``c`` channels
+alone: tokens that are kept hold the clean condition at timestep 0, all others noise. Loading, prompt and image encoding
+are diffusers' own; nano is one such checkpoint, and nothing here knows that it is small.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+
+import diffusers
+import numpy as np
+import torch
+from diffusers import AutoencoderKLWan
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor, nn
+
+from loraedit.diffusion.samples import Sample
+from loraedit.families.base import Encoded, Expert
+from loraedit.families.encoder_passes import read_picture, read_prompt
+from loraedit.families.loading import (
+    compute_dtype,
+    free,
+    load_component,
+    load_part,
+    load_pipeline,
+    load_scheduler,
+    loading,
+)
+from loraedit.families.model_card import ModelCard
+from loraedit.families.single_file import load_single_file
+from loraedit.families.wan.cpu import cpu_kernels_apply, use_cpu_kernels
+from loraedit.families.wan.tensors import SCALES, WAN_LINEARS, native_name, tensor_name
+from loraedit.masks.packing import pack_keep_mask, pack_token_mask
+from loraedit.runtime.devices import computed_in
+from loraedit.runtime.memory import tile
+from loraedit.settings import LoraTargets, Resources
+from loraedit.types import Mask, OnStep, Pixels
+from loraedit.video.scaling import to_uint8
+
+__all__ = ["WanFamily"]
+
+TRANSFORMERS = {
+    "WanImageToVideoPipeline": diffusers.WanTransformer3DModel,
+    "SkyReelsV2ImageToVideoPipeline": diffusers.SkyReelsV2Transformer3DModel,
+}
+"""By diffusers' pipeline class."""
+
+PREFIX = "diffusion_model."
+
+
+class WanFamily:
+    """See :class:`loraedit.families.base.Family`."""
+
+    def __init__(self, card: ModelCard) -> None:
+        self.card = card
+        self.resources = Resources()
+        self.splits_tokens = TRANSFORMERS[card.pipeline]._cp_plan is not None
+        self._known_texts: dict[str, Tensor] = {}
+
+    @property
+    def experts(self) -> tuple[Expert, ...]:
+        """One transformer for all noise, or two that meet at the boundary."""
+        if len(self.card.experts) == 1:
+            return (Expert(self.card.experts[0], 0.0, 1.0),)
+        high, low = self.card.experts
+        return (Expert(high, self.card.boundary, 1.0), Expert(low, 0.0, self.card.boundary))
+
+    def encoded_shapes(self, latent: tuple[int, int, int]) -> dict[str, tuple[int, ...]]:
+        """The prompt is padded; the image encoder makes a token of each patch, and one of the whole picture."""
+        config, mask = self.card.config(self.experts[0].name), self.card.temporal if self.card.mask == "channels" else 1
+        shapes: dict[str, tuple[int, ...]] = {
+            "condition": (mask + self.card.latent_channels, *latent),
+            "text": (self.card.settings.text_tokens, config["text_dim"]),
+            "target": (self.card.latent_channels, *latent),
+        }
+        if self.card.image_frames:
+            seen = self.card.config("image_encoder")
+            patches = (seen["image_size"] // seen["patch_size"]) ** 2 + 1
+            shapes["image"] = (self.card.image_frames * patches, config["image_dim"])
+        return shapes
+
+    def lora_targets(self, which: LoraTargets) -> tuple[str, ...]:
+        """Every linear of the blocks, or of their attention, but the image key and value projections."""
+        return tuple(name for name in WAN_LINEARS if which == "all" or name.startswith("attn"))
+
+    # ---- encoding ------------------------------------------------------------------------------------------------
+
+    def encode(self, samples: Sequence[Sample], device: torch.device, on_step: OnStep) -> list[Encoded]:
+        """Text first, then images, then latents; each encoder is freed before the next loads."""
+        total = 3 * len(samples)
+        prompts = self._texts([sample.prompt for sample in samples], device)
+        on_step(len(samples), total)
+        images = self._images([self._pictures(sample) for sample in samples], device)
+        on_step(2 * len(samples), total)
+        encoded = []
+        with self._vae(device) as vae:
+            for index, sample in enumerate(samples):
+                condition = self._latents(vae, sample.condition)
+                target = None if sample.target is None else self._latents(vae, sample.target)
+                packed = torch.from_numpy(self._packed(sample.edit_mask, *condition.shape[2:]))
+                encoded.append(Encoded(torch.cat([packed, condition]), prompts[index], images[index], target))
+                on_step(2 * len(samples) + index + 1, total)
+        return encoded
+
+    def embed_prompt(self, prompt: str, device: torch.device) -> dict[str, Tensor]:
+        """Embedding of one prompt, float32 ``[L, D]``, zero-padded to the card's length."""
+        return {"text": self._texts([prompt], device)[0]}
+
+    def _texts(self, prompts: Sequence[str], device: torch.device) -> list[Tensor]:
+        """One at a time, so that an embedding does not depend on its neighbours, and each once."""
+        missing = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._known_texts]
+        if missing:
+            self._known_texts |= self._read_texts(missing, device)
+        return [self._known_texts[prompt] for prompt in prompts]
+
+    def _read_texts(self, prompts: Sequence[str], device: torch.device) -> dict[str, Tensor]:
+        pipeline = self._pipeline("tokenizer", "text_encoder", device=device)
+        length = self.card.settings.text_tokens
+        by_prompt: dict[str, Tensor] = {}
+        with torch.inference_mode():
+            for prompt in prompts:
+                hidden, _ = pipeline.encode_prompt(
+                    prompt, do_classifier_free_guidance=False, max_sequence_length=length
+                )
+                by_prompt[prompt] = hidden[0].float().cpu().clone()
+        del pipeline
+        free()
+        return by_prompt
+
+    def _packed(self, edit_mask: Mask, height: int, width: int) -> NDArray[np.float32]:
+        """The mask as the model is told it: 4 channels a latent frame, or one that is constant in each token."""
+        if self.card.mask == "channels":
+            return pack_keep_mask(edit_mask, height, width, self.card.temporal)
+        return pack_token_mask(edit_mask, height, width, self.card.temporal, self._patch)
+
+    @property
+    def _patch(self) -> int:
+        """Latent cells of a token, per side."""
+        return self.card.multiple_px // self.card.spatial
+
+    def _pictures(self, sample: Sample) -> list[Pixels]:
+        """What the image encoder reads; a first-last-frame model sees the last frame as the condition shows it."""
+        return [sample.image, sample.condition[-1:]][: self.card.image_frames]
+
+    def _images(self, pictures: Sequence[Sequence[Pixels]], device: torch.device) -> list[Tensor | None]:
+        """One embedding ``[N, D]`` for each list of frames, those of several frames one after the other."""
+        if not self.card.image_frames:
+            return [None] * len(pictures)
+        pipeline = self._pipeline("image_encoder", "image_processor", device=device)
+        embeddings: list[Tensor | None] = []
+        with torch.inference_mode():
+            for frames in pictures:
+                images = [Image.fromarray(to_uint8(frame)[0]) for frame in frames]
+                embeddings.append(pipeline.encode_image(images, device).flatten(0, 1).float().cpu().clone())
+        del pipeline
+        free()
+        return embeddings
+
+    def run_encoder(self, name: str, encoder: Any) -> None:
+        """See :class:`loraedit.families.base.Family`."""
+        if name == "image_encoder":
+            read_picture(encoder)
+        else:
+            read_prompt(encoder, self.card.settings.text_tokens)
+
+    def _pipeline(self, *wanted: str, device: torch.device) -> Any:
+        """Diffusers' own pipeline with these components only, on the device."""
+        kind = getattr(diffusers, self.card.pipeline)
+        names = ["tokenizer", "text_encoder", "vae", "scheduler", "transformer", "image_encoder", "image_processor"]
+        if kind is diffusers.WanImageToVideoPipeline:
+            names.append("transformer_2")
+        absent = [name for name in names if name not in wanted]
+        return load_pipeline(self.card, kind, absent, device, self.resources)
+
+    # ---- latents -------------------------------------------------------------------------------------------------
+
+    def _vae(self, device: torch.device) -> AbstractContextManager[Any]:
+        """The VAE, float32 as diffusers keeps it, freed at the end."""
+        return load_component(self.card, AutoencoderKLWan, "vae", device, torch.float32)
+
+    def _latents(self, vae: Any, pixels: Pixels) -> Tensor:
+        """E(V): the posterior's mode, normalised, float32 ``[c, f, h, w]`` on the CPU."""
+        video = torch.from_numpy(pixels).permute(3, 0, 1, 2)[None].to(vae.device)
+        tile(vae, self.resources, *pixels.shape[1:3])
+        with torch.inference_mode():
+            latents = self.vae_encode(vae, video)[0].float().cpu()
+        return latents.clone()
+
+    def decode(self, latents: Tensor, device: torch.device) -> Pixels:
+        """Pixels ``[F, H, W, 3]`` in [-1, 1] of latents ``[c, f, h, w]``."""
+        with self._vae(device) as vae, torch.inference_mode():
+            tile(vae, self.resources, *(self.card.spatial * side for side in latents.shape[2:]))
+            video = self.vae_decode(vae, latents[None].to(device, torch.float32))
+            pixels: Pixels = video[0].permute(1, 2, 3, 0).float().cpu().numpy()
+        return pixels
+
+    def vae_encode(self, vae: Any, video: Tensor) -> Tensor:
+        """See :class:`loraedit.families.base.Family`."""
+        latents = vae.encode(video).latent_dist.mode()
+        mean, inverse_std = _statistics(vae, latents)
+        normalised: Tensor = (latents - mean) * inverse_std
+        return normalised
+
+    def vae_decode(self, vae: Any, latents: Tensor) -> Tensor:
+        """See :class:`loraedit.families.base.Family`."""
+        mean, inverse_std = _statistics(vae, latents)
+        video: Tensor = vae.decode(latents / inverse_std + mean, return_dict=False)[0]
+        return video
+
+    # ---- the transformer -----------------------------------------------------------------------------------------
+
+    def load_transformer(self, expert: Expert, device: torch.device) -> nn.Module:
+        """One transformer, frozen: float32 on a CPU, bfloat16 elsewhere; what is left of a GGUF stays quantised."""
+        kind, dtype = TRANSFORMERS[self.card.pipeline], compute_dtype(device)
+        file = self.card.files.get(expert.name)
+        with loading(self.card):
+            if file is not None:
+                transformer = load_single_file(kind, file, tensor_name, SCALES, dtype)
+            else:
+                transformer = load_part(self.card, kind, expert.name, dtype)
+        module: nn.Module = transformer.eval().requires_grad_(False)
+        if cpu_kernels_apply(device, self.resources):
+            use_cpu_kernels(module)
+        return module
+
+    def velocity(self, transformer: Any, latents: Tensor, timestep: Tensor, condition: Encoded) -> Tensor:
+        """v_theta of noisy latents ``[B, c, f, h, w]`` at timesteps ``[B]`` (1000 t), float32."""
+        dtype = transformer.dtype  # of the layers; some modulation tables stay float32
+        hidden, timestep = self._input(latents, timestep, condition.condition)
+        hidden = hidden.to(computed_in(hidden.device.type, dtype))  # as autocast would; what was before is let go of
+        image = condition.image
+        if image is not None and self.card.image_frames > 1:  # the embedder takes the frames as rows of the batch
+            image = image.reshape(len(image) * self.card.image_frames, -1, image.shape[2])
+        output: Tensor = transformer(
+            hidden_states=hidden,
+            timestep=timestep,
+            encoder_hidden_states=condition.text.to(dtype),
+            encoder_hidden_states_image=None if image is None else image.to(dtype),
+            return_dict=False,
+        )[0]
+        return output.float()
+
+    def _input(self, latents: Tensor, timestep: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
+        """What the transformer reads, and its timesteps ``[B]`` or, one a token, ``[B, L]``."""
+        if self.card.mask == "channels":
+            return torch.cat([latents, condition], 1), timestep
+        keep, shown = condition[:, :1], condition[:, 1:]
+        of_tokens = (1 - keep)[:, 0, :, :: self._patch, :: self._patch] * timestep.view(-1, 1, 1, 1)
+        return keep * shown + (1 - keep) * latents, of_tokens.flatten(1)
+
+    def scheduler(self, steps: int, shape: Sequence[int], device: torch.device) -> Any:  # noqa: ARG002 (see LTX-2)
+        """The checkpoint's own scheduler (UniPC, FlowMatchEuler, ...) with its own flow shift."""
+        scheduler = load_scheduler(self.card)
+        scheduler.set_timesteps(steps, device=device)
+        return scheduler
+
+    # ---- LoRA names ----------------------------------------------------------------------------------------------
+
+    def portable_lora_name(self, module: str) -> str:
+        """``blocks.3.attn1.to_q`` -> ``diffusion_model.blocks.3.self_attn.q``."""
+        return PREFIX + native_name(module)
+
+
+def _statistics(vae: Any, latents: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean, and one over the standard deviation, per latent channel (as diffusers computes them, to the bit)."""
+    shape = (1, vae.config.z_dim, 1, 1, 1)
+    mean = torch.tensor(vae.config.latents_mean).view(shape).to(latents)
+    return mean, 1.0 / torch.tensor(vae.config.latents_std).view(shape).to(latents)

@@ -1,0 +1,25 @@
+"""The phases of a command: their names in progress events, and what users see instead."""
+
+from __future__ import annotations
+
+__all__ = ["PHASE_LABELS", "phase_label"]
+
+PHASE_LABELS = {
+    "check": "Checking the jobs",
+    "plan": "Planning",
+    "download": "Downloading",
+    "read": "Reading the clip",
+    "mask": "Making the mask",
+    "prepare": "Tracing motion",
+    "preview": "Previewing",
+    "encode": "Encoding",
+    "train": "Training the LoRA",
+    "sample": "Generating",
+    "decode": "Decoding",
+    "compose": "Writing",
+}
+
+
+def phase_label(phase: str) -> str:
+    """Returns the label of a phase; a phase without one is shown by its name."""
+    return PHASE_LABELS.get(phase, phase)
