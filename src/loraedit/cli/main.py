@@ -211,7 +211,9 @@ def make_a_mask(
     progress_json: ProgressJson = False,
 ) -> None:
     """Make a mask for a clip from your edit, or from what you point at; what concerns a frame K can be repeated."""
-    from loraedit.mask_maker.make import Finish, MaskHints, make_mask, parse_box, parse_point, parse_stroke
+    from loraedit.mask_maker.finish import Finish
+    from loraedit.mask_maker.hints import MaskHints, parse_box, parse_point, parse_stroke
+    from loraedit.mask_maker.make import make_mask
 
     edits = parse_references(reference or [])
     if from_edit is not None and edits.setdefault(0, from_edit) != from_edit:

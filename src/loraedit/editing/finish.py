@@ -8,7 +8,8 @@ import numpy as np
 
 from loraedit.editing.pieces import discard_pieces, exact
 from loraedit.editing.run import Run
-from loraedit.runs.folder import Finished, Kept, in_memory, keep_frames, write_finished
+from loraedit.runs.finished import Finished, keep_frames, write_finished
+from loraedit.runs.kept import Kept, in_memory
 from loraedit.runs.pictures import contact_sheet, side_by_side
 from loraedit.types import Footage, OnStep, Stored
 from loraedit.video import to_rgb, write_footage

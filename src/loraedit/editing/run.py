@@ -19,7 +19,8 @@ from loraedit.families import open_family
 from loraedit.families.base import Encoded
 from loraedit.job.prepare import Job
 from loraedit.planning import resources_for, told
-from loraedit.runs.folder import RUN_FORMAT, input_hashes
+from loraedit.runs.finished import input_hashes
+from loraedit.runs.folder import RUN_FORMAT
 from loraedit.runtime.devices import find_device
 from loraedit.settings import Resources
 from loraedit.storage.files import fingerprint, save_tensors, try_load_tensors
