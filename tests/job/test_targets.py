@@ -21,7 +21,7 @@ from loraedit.job.targets import EditTarget, edit_targets
 from loraedit.job.window import Window, choose_window
 from loraedit.lora.export import export
 from loraedit.masks.tube import MaskTube
-from loraedit.runs.folder import KeptObject
+from loraedit.runs.kept import KeptObject
 from loraedit.settings import make_settings
 from loraedit.types import Clip, Image, Plane
 from loraedit.video import read_clip

@@ -11,7 +11,7 @@ import numpy as np
 from loraedit.errors import InputError
 from loraedit.job.edits import ImageLike, read_edit, read_object
 from loraedit.job.request import ClipLike, EditRequest
-from loraedit.runs.folder import Kept, KeptObject
+from loraedit.runs.kept import Kept, KeptObject
 from loraedit.tracking import name_of_frame
 from loraedit.types import Clip, Footage, Image, OnStep, Progress, Size, no_step, steps_of
 from loraedit.video import DEFAULT_FPS, check_encodable, open_footage

@@ -17,7 +17,7 @@ from loraedit.job.targets import EditTarget, edit_targets
 from loraedit.job.window import choose_window
 from loraedit.lora.extra import ExtraLora
 from loraedit.masks.tube import MaskTube
-from loraedit.runs.folder import KeptObject
+from loraedit.runs.kept import KeptObject
 from loraedit.settings import ResolvedSettings
 from loraedit.storage.paths import unusable_paths_refused
 from loraedit.types import Footage, Image, Progress, no_progress

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from loraedit.job.edits import EditObject, ImageLike
 from loraedit.masks.reading import MaskSpec
-from loraedit.runs.folder import Kept
+from loraedit.runs.kept import Kept
 from loraedit.settings import EditSettings, make_settings
 from loraedit.types import Clip
 

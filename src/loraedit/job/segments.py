@@ -1,7 +1,7 @@
-"""A clip cut in time: stretches as long as the model likes them, each of which overlaps the one before.
+"""Cuts a clip in time into segments of the model's preferred length, each of which overlaps the one before.
 
-All but the first begin with frames that are given: they are taken as the stretch before has made them. The rest of the
-overlap is made by both, and one fades into the other.
+All but the first segment start with fixed frames, taken from the result of the segment before. Both segments generate
+the rest of the overlap, and one fades into the other.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ __all__ = ["Segment", "cut_in_time", "split", "spread"]
 
 @dataclass(frozen=True)
 class Segment:
-    """Frames that the model makes at once.
+    """Frames that the model generates at once.
 
     Attributes:
         start: its first frame.
         stop: one past its last frame.
-        given: how many frames at its start are known from the segment before; 0 in the first segment.
+        given: number of fixed frames at its start, known from the segment before; 0 in the first segment.
     """
 
     start: int
@@ -41,29 +41,29 @@ class Segment:
 
 
 TAUGHT_SEGMENTS = 4
-"""The most segments of a clip that are learnt from; each costs as much memory and encoding as a short clip."""
+"""Maximum number of segments to train on; each costs as much memory and encoding as a short clip."""
 
 
 def split(frames: int, longest: int, step: int, temporal: int) -> list[Segment]:
-    """Segments of one length that cover a clip, evenly spread.
+    """Covers a clip with evenly spread segments of one length.
 
-    At least a quarter of the frames of a segment overlap those of the one before, and about half of these are given.
+    At least a quarter of the frames of a segment overlap those of the one before, and about half of these are fixed.
 
     Args:
-        frames: of the clip, at least 1.
-        longest: the most frames of a segment, at least ``step + 1``.
+        frames: number of frames of the clip, at least 1.
+        longest: maximum number of frames of a segment, at least ``step + 1``.
         step: clips of the model have ``step * n + 1`` frames.
-        temporal: frames per latent frame; given frames fill whole latent frames.
+        temporal: frames per latent frame; fixed frames fill whole latent frames.
     """
     if padded_length(frames, step) <= longest:
         return [Segment(0, frames, 0)]
     most = (longest - 1) // step * step + 1
     overlap = (most - 1) // (4 * step) * step + 1
-    given = (overlap - 1) // 2 // temporal * temporal + 1
+    fixed = (overlap - 1) // 2 // temporal * temporal + 1
     count = math.ceil((frames - overlap) / (most - overlap))
     length = padded_length(math.ceil((frames + (count - 1) * overlap) / count), step)
     starts = [round(index * (frames - length) / (count - 1)) for index in range(count)]
-    return [Segment(start, start + length, given if start else 0) for start in starts]
+    return [Segment(start, start + length, fixed if start else 0) for start in starts]
 
 
 def cut_in_time(
@@ -72,7 +72,7 @@ def cut_in_time(
     """Cuts a clip into segments; neither they nor a frame exceed the reach of the model's position codes.
 
     Args:
-        frames: of the clip.
+        frames: number of frames of the clip.
         windows: sizes of what the model sees, in pixels of the clip.
         area_px: frame area to work at.
 
@@ -93,6 +93,6 @@ def cut_in_time(
 
 
 def spread(segments: Sequence[Segment], most: int) -> list[Segment]:
-    """Up to so many of the segments, evenly spread over the clip, the first and the last among them."""
+    """Returns up to ``most`` of the segments, evenly spread over the clip, the first and the last among them."""
     count = min(most, len(segments))
     return [segments[round(index * (len(segments) - 1) / max(count - 1, 1))] for index in range(count)]
