@@ -38,11 +38,11 @@ test-avx2: $(STAMP)  ## the tests of the CPU kernels, as on a CPU without AVX-51
 	  tests/families/test_wan_cpu.py tests/families/test_wan.py tests/training tests/runtime
 
 web-check: $(STAMP)  ## the page: several people, killed servers, accessibility (needs Chromium and npm)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/check_web.py
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/web/check_web.py
 
 batch-check: $(STAMP)  ## batches on a Ray cluster of several node processes, with killed workers and nodes (long)
 	$(BIN)/python -m pip install -q -e ".[ray]"
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -s tests/check_batch.py
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -s tests/batch/check_batch.py
 
 chaos: $(STAMP)  ## kill 200 runs at random moments: each must end as if nothing had happened (stop and continue as you like)
 	OMP_NUM_THREADS=1 $(BIN)/python -m scripts.chaos --count 200
@@ -80,7 +80,7 @@ cheap: $(STAMP)  ## measure what cheaper recipes cost and write docs/cheap.md (l
 
 nano: $(STAMP)  ## train the built-in model again (very long)
 	$(BIN)/python -m pip install -e ".[pretrain]"
-	$(BIN)/python -m pretrain
+	$(BIN)/python -m pretrain --ship
 
 clean:  ## remove outputs and tool caches, but not .venv
 	rm -rf outputs build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

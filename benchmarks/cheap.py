@@ -148,7 +148,8 @@ def cost_table() -> str:
         settings = make_settings({"model": MODEL}).resolved(card.recipe)
         whole_px = FRAME.height * FRAME.width
         reference = reference_flops(card, Shape(FRAMES, FRAME))
-        for what, window in (("whole frame", FRAME), ("a quarter", Size(FRAME.height // 2, FRAME.width // 2))):
+        quarter = Size(FRAME.height // 2, FRAME.width // 2)
+        for what, window in (("whole frame", FRAME), ("a quarter, with `--area 0.25`", quarter)):
             work = work_of(card, settings, window, [FRAMES], min(whole_px, window.height * window.width), 0)
             plan = make_plan(card, MODEL, FRAME, work, None, settings.resources)
             total = plan.total_flops
@@ -170,7 +171,9 @@ def page(scores: Scores) -> str:
 The table counts an edit of {FRAMES} frames of {FRAME.width}x{FRAME.height} with {MODEL}. The paper's recipe has
 {PAPER.steps} training steps and {PAPER.sampling_steps} sampling steps with guidance, always on the whole frame. The
 default recipe has {recipe.steps} training steps and {recipe.sampling_steps} sampling steps, which start at noise level
-{recipe.strength}. Encoding and decoding count for the default only.
+{recipe.strength}. Encoding and decoding count for the default only. A window around a small edit is scaled up to the
+model's full working size, so an edit of a quarter of the frame costs as much as the whole frame unless `--area` is
+given.
 
 {cost_table()}
 ## Quality

@@ -1,127 +1,116 @@
-"""Assembles the trained parts to a checkpoint in diffusers layout, in half precision, with nano's card.
-
-    python -m pretrain.assemble --work DIR [--start CHECKPOINT] [--out src/loraedit/nano]
-
-With --start, only the VAE comes from DIR.
-"""
+"""Puts the trained parts together: a checkpoint in diffusers layout, half precision, with a model card."""
 
 from __future__ import annotations
 
-import argparse
 import json
 import shutil
 from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import (
-    AutoencoderKLWan,
-    FlowMatchEulerDiscreteScheduler,
-    WanImageToVideoPipeline,
-)
+from diffusers import AutoencoderKLWan, FlowMatchEulerDiscreteScheduler, WanImageToVideoPipeline
+from torch import nn
 
-from pretrain.optim import Ema
-from pretrain.state import load_state
+from pretrain.config import Preset
 from pretrain.text import TEXT_TOKENS
-from pretrain.transformer import SHIFT, Nano, caption_tokenizer, load_weights
+from pretrain.transformer import averaged
 
-NANO = Path(__file__).parents[1] / "src/loraedit/nano"
-MAX_BYTES = 25_000_000
+__all__ = ["SHIPPED", "assemble", "ship"]
 
-CARD: dict[str, Any] = {
-    "area_px": 64 * 64,
-    "text_tokens": TEXT_TOKENS,
-    "recipe": {
-        "steps": 30, "reference_steps": 20, "rank": 16, "lr": 1e-3, "edit_weight": 4.0, "colour_variants": 6,
-        "prior": True, "fill": "carry", "restore_detail": True, "strength": 0.8, "segment_frames": 33,
-        "sampling_steps": 20, "guidance": 1.0,
-    },
-}  # fmt: skip
-
+SHIPPED = Path(__file__).parents[1] / "src/loraedit/nano"
+"""The checkpoint that ships with the package."""
+MAX_BYTES = 60_000_000
 
 MODEL_CARD = """# nano
 
 The model that ships with loraedit: a Wan image-to-video checkpoint with small numbers, in diffusers layout, for CPUs,
-tests and demonstrations. Apache-2.0, like the code. How it was made, and from what: `pretrain/README.md` in the
-repository. It never saw a mask inside a frame; the LoRA in `prior/`, from which every fit starts, reads them.
+tests and demonstrations. Apache-2.0, like the code. `pretrain/README.md` in the repository says how it was made, and
+from what. It never saw a mask inside a frame; the LoRA in `prior/`, from which training starts, reads them.
 
-| what | figure |
+| figure | value |
 |---|---|
-| VAE, PSNR on held-out procedural clips of 96x96x17 | {psnr} dB (moving thing alone: {psnr_object} dB) |
-| VAE, PSNR on unseen bikes.mp4 / vtest.avi, windows of {side}x{side} pixels | {bikes_window} / {vtest_window} dB |
-| the same, the whole frame shrunk to about {side}x{side} pixels | {bikes_64} / {vtest_64} dB |
-| the same, shrunk to about 128x128 | {bikes_128} / {vtest_128} dB |
-| best linear code of as many numbers, shrunk to {side}x{side} | {bikes_linear} / {vtest_linear} dB |
-| VAE, training steps; of its decoder alone; of its polish | {vae_steps}; {decoder_step}; {polish_step} |
-| transformer, velocity loss on held-out clips of 64x64x17 / 80x80x17 | {held_out} / {held_out_80} |
-| transformer, training steps | {step} |
+{rows}
 
-Limits: frames of about {side}x{side} pixels, patterns and photographs rather than fine detail, motion as of things that
-move over a background. Faces, text and long prompts are beyond it.
+Limits: frames of about {side}x{side} pixels, patterns and photographs rather than fine detail, motion of objects over a
+background. Faces, text and long prompts are beyond it.
 """
+NAMES = {
+    "psnr": "VAE, PSNR on held-out procedural clips, dB",
+    "psnr_object": "the same, the moving object alone, dB",
+    "held_out": "transformer, velocity loss on held-out clips",
+    "held_out_large": "the same, larger clips",
+    "step": "transformer, training steps",
+}
 
 
-def model_card(work: Path) -> str:
-    """Returns the text of the model card, with figures from the training logs."""
-    vae, transformer = (
-        json.loads((work / f"{name}.jsonl").read_text().splitlines()[-1]) for name in ("vae", "transformer")
-    )
-    footage = json.loads((work / "footage.json").read_text())
-    more = {"step": transformer["step"], "vae_steps": vae["step"], "side": round(CARD["area_px"] ** 0.5)}
-    figures = {**transformer, **vae, **footage, **more}
-    return MODEL_CARD.format(**figures)
-
-
-def assemble(work: Path, out: Path, start: Path | None = None) -> None:
-    """Writes the whole checkpoint with the transformer's averaged weights so far, then moves it into place.
+def assemble(preset: Preset, work: Path, start: Path | None) -> Path:
+    """Writes the whole checkpoint, from the averaged weights so far, into ``work/checkpoint``; returns the folder.
 
     Args:
-        work: the folder of the training.
-        out: the folder of the checkpoint.
-        start: a checkpoint to take transformer, text encoder and prior from instead.
+        start: the checkpoint whose parts are taken where ``work`` has none, and whose prior and card are kept.
     """
-    tokenizer = caption_tokenizer()
-    model = Nano(len(tokenizer))
-    if start is None:
-        ema = Ema(model, 0.0)
-        load_state(work / "transformer.safetensors", model, ema, [])
-        model.load_state_dict(ema.weights)
-    else:
-        load_weights(model, start)
-    model.half()
+    model, tokenizer = averaged(preset, work, start)
+    vae = work / "vae" if (work / "vae").is_dir() or start is None else start / "vae"
     pipeline = WanImageToVideoPipeline(
         tokenizer=tokenizer,
-        text_encoder=model.text_encoder,
-        vae=AutoencoderKLWan.from_pretrained(work / "vae", dtype=torch.float16),
-        transformer=model.transformer,
-        scheduler=FlowMatchEulerDiscreteScheduler(shift=SHIFT),
+        text_encoder=halved(model.text_encoder),
+        vae=AutoencoderKLWan.from_pretrained(vae, dtype=torch.float16),
+        transformer=halved(model.transformer),
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=preset.transformer_plan.shift),
     )
-    fresh = work / "nano"
+    fresh = work / "checkpoint"
     shutil.rmtree(fresh, ignore_errors=True)
     pipeline.save_pretrained(fresh, safe_serialization=True)
-    (fresh / "loraedit.json").write_text(json.dumps(CARD, indent=2) + "\n")
+    card = {"area_px": preset.area, "text_tokens": TEXT_TOKENS, "recipe": preset.recipe}
     if start is not None:
-        shutil.copytree(start / "prior", fresh / "prior")
-    size = sum(path.stat().st_size for path in fresh.rglob("*"))
-    if size > MAX_BYTES:
-        raise SystemExit(f"nano would take {size:,} bytes, more than {MAX_BYTES:,}.")
-    (fresh / "README.md").write_text(model_card(work))
-    shutil.rmtree(out, ignore_errors=True)
-    shutil.copytree(fresh, out)
-    for path in out.rglob("*.safetensors"):
+        card = json.loads((start / "loraedit.json").read_text())
+        if (start / "prior").is_dir():
+            shutil.copytree(start / "prior", fresh / "prior")
+    (fresh / "loraedit.json").write_text(json.dumps(card, indent=2) + "\n")
+    (fresh / "README.md").write_text(model_card(preset, work))
+    for path in fresh.rglob("*.safetensors"):
         path.chmod(0o644)
-    print(f"{out}: {size:,} bytes")
+    return fresh
 
 
-def argument_parser() -> argparse.ArgumentParser:
-    """Returns the parser of the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--work", type=Path, default=Path(".cache/pretrain"))
-    parser.add_argument("--start", type=Path, default=None, help="a checkpoint to take all but the VAE from")
-    parser.add_argument("--out", type=Path, default=NANO)
-    return parser
+def ship(preset: Preset, work: Path, out: Path) -> None:
+    """Copies ``work/checkpoint`` to where it ships from, its model card with the latest figures.
+
+    Raises:
+        SystemExit: it is larger than the wheel may be.
+    """
+    folder = work / "checkpoint"
+    (folder / "README.md").write_text(model_card(preset, work))
+    size = sum(path.stat().st_size for path in folder.rglob("*"))
+    if size > MAX_BYTES:
+        raise SystemExit(f"{folder} has {size:,} bytes, {MAX_BYTES:,} at most may ship. Choose a smaller preset.")
+    shutil.rmtree(out, ignore_errors=True)
+    shutil.copytree(folder, out)
+    print(f"{out}: {size:,} bytes", flush=True)
 
 
-if __name__ == "__main__":
-    options = argument_parser().parse_args()
-    assemble(options.work, options.out, options.start)
+def halved(model: nn.Module) -> nn.Module:
+    """Turns the weights into bfloat16, but for the few that diffusers computes in float32."""
+    single = getattr(model, "_keep_in_fp32_modules", None) or []
+    for name, parameter in model.named_parameters():
+        if not any(part in name.split(".") for part in single):
+            parameter.data = parameter.data.to(torch.bfloat16)
+    return model
+
+
+def model_card(preset: Preset, work: Path) -> str:
+    """Returns the model card, with the last figures of the logs."""
+    figures: dict[str, Any] = {}
+    for name in ("vae", "transformer"):
+        log = work / f"{name}.jsonl"
+        figures |= json.loads(log.read_text().splitlines()[-1]) if log.exists() else {}
+    rows = [f"| {text} | {figures[name]} |" for name, text in NAMES.items() if name in figures]
+    for name, value in _footage(work).items():
+        rows.append(f"| VAE, PSNR on real footage, {name}, dB | {value} |")
+    return MODEL_CARD.format(rows="\n".join(rows), side=round(preset.area**0.5))
+
+
+def _footage(work: Path) -> dict[str, float]:
+    path = work / "footage.json"
+    figures: dict[str, float] = json.loads(path.read_text()) if path.exists() else {}
+    return figures

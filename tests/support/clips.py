@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from loraedit.types import Clip
+from loraedit.types import Clip, Footage
 
 FPS = Fraction(30000, 1001)
 
@@ -50,3 +50,9 @@ def save_png(path: Path, height: int = 4, width: int = 6, seed: int = 0) -> NDAr
     pixels = noise(height, width, 3, seed=seed)
     Image.fromarray(pixels).save(path)
     return pixels
+
+
+def same_frames(one: Footage, other: Footage) -> bool:
+    """Checks that two clips have the same frames, to the bit and in type."""
+    pairs = zip(one.exact(), other.exact(), strict=True)
+    return all(np.array_equal(a, b) and a.dtype == b.dtype for a, b in pairs)

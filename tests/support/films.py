@@ -14,7 +14,7 @@ from typing import Any
 
 import av
 import numpy as np
-from clips import smooth_clip
+from clips import gradient, smooth_clip
 from imageio_ffmpeg import get_ffmpeg_exe
 
 from loraedit.types import Stored
@@ -87,6 +87,12 @@ def make_film(path: Path, making: Making | None = None, frames: Stored | Path | 
         if making.turned:
             path.rename(folder / path.name)
             ffmpeg(*making.turned, "-i", folder / path.name, "-map", "0:v", "-map", "0:a?", "-c", "copy", *TICKS, path)
+
+
+def make_drift(path: Path, encoder: str, pixels: str, **making: Any) -> None:
+    """Writes five frames of 16-bit gradients, with opacity if the format has it."""
+    alpha = any(component.is_alpha for component in av.VideoFormat(pixels).components)
+    make_film(path, Making(encoder, pixels, **making), gradient(5, channels=3 + alpha))
 
 
 def _picture(making: Making) -> list[Any]:

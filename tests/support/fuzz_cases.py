@@ -25,48 +25,14 @@ NAMES = (
 )  # fmt: skip
 FORMS = ("comfyui", "musubi", "diffusers", "x")
 NUMBERS = (
-    "nan",
-    "inf",
-    "-inf",
-    "-1",
-    "0",
-    "1e400",
-    "99999999999999999999",
-    "",
-    "x",
-    "0x10",
-    "1.5",
-    " 7 ",
-    "\u0663",
-    "-0",
-)
+    "nan", "inf", "-inf", "-1", "0", "1e400", "99999999999999999999", "", "x", "0x10", "1.5", " 7 ", "\u0663", "-0",
+)  # fmt: skip
 TEXTS = (
-    "",
-    " ",
-    "\0",
-    "x" * 10_000,
-    "\U0001f600",
-    "--out",
-    "../..",
-    "%n",
-    "[bold]",
-    "=",
-    ":",
-    "1=",
-    "0=a.png",
-    "a=b=c",
-)
+    "", " ", "\0", "x" * 10_000, "\U0001f600", "--out", "../..", "%n", "[bold]", "=", ":", "1=", "0=a.png", "a=b=c",
+)  # fmt: skip
 DEVICES = (
-    "/dev/zero",
-    "/dev/null",
-    "/dev/urandom",
-    "/dev/full",
-    "/proc/self/mem",
-    "/proc/kmsg",
-    "/",
-    "/dev",
-    "/dev/stdin",
-)
+    "/dev/zero", "/dev/null", "/dev/urandom", "/dev/full", "/proc/self/mem", "/proc/kmsg", "/", "/dev", "/dev/stdin",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -230,18 +196,8 @@ def _texts(rng: Rng, kit: Path, _: Path) -> list[str]:
 
 def _hints(rng: Rng, kit: Path, folder: Path) -> list[str]:
     points = (
-        "0:1,1",
-        "0:-5,3",
-        "99:1,1",
-        "0:99999999999,1",
-        "0:nan,1",
-        "0:1,1:out",
-        "x",
-        "",
-        "0:1",
-        "0:1,2,3,4",
-        "4:3,3",
-    )
+        "0:1,1", "0:-5,3", "99:1,1", "0:99999999999,1", "0:nan,1", "0:1,1:out", "x", "", "0:1", "0:1,2,3,4", "4:3,3",
+    )  # fmt: skip
     line = ["mask", f"--out={_one(rng, ('out', 'out.mkv', 'out.mp4', 'out.png', '.', '', '-x'))}"]
     for _ in range(int(rng.integers(1, 3))):
         kind = _one(
@@ -349,15 +305,8 @@ mask = "0,0,20,20"
 name = "red"
 """
     wrong = (
-        'name = "a/b"',
-        "steps = nan",
-        "x = 1",
-        "[[[",
-        "seeds = 'a'",
-        "mask = 1",
-        "out = '../out.mkv'",
-        "steps = []",
-    )
+        'name = "a/b"', "steps = nan", "x = 1", "[[[", "seeds = 'a'", "mask = 1", "out = '../out.mkv'", "steps = []",
+    )  # fmt: skip
     if rng.random() < 0.5:
         lines = text.splitlines()
         lines[int(rng.integers(len(lines)))] = _one(rng, wrong)

@@ -49,7 +49,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     monkeypatch.setenv("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setenv("RAY_worker_niceness", "0")  # by itself Ray's workers yield to everybody else on the machine
-    here = [str(Path(__file__).parent / "support"), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
+    here = [str(Path(__file__).parents[1] / "support"), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, here)))  # workers find ``batches``
     from ray.cluster_utils import Cluster
 

@@ -1,0 +1,1 @@
+"""A batched renderer in torch: layered scenes with exact motion, drawn on the device that trains on them."""
