@@ -48,7 +48,7 @@ class Window:
         return slice(y, y + self.size.height), slice(x, x + self.size.width)
 
     def cut(self, frames: Iterable[NDArray[_Value]], start: int = 0) -> NDArray[_Value]:
-        """Cuts the window out of consecutive frames or masks ``[H, W, ...]`` from ``start`` on, and stacks the parts."""
+        """Cuts the window out of consecutive frames or masks ``[H, W, ...]`` from ``start`` on, and stacks them."""
         return np.stack([frame[self.at(index)] for index, frame in enumerate(frames, start)])
 
 
