@@ -1,4 +1,4 @@
-# People and CI use the same targets. `make` alone lists them.
+# People and CI use the same targets. `make` lists them.
 
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
@@ -12,9 +12,9 @@ EXAMPLE := examples/pedestrian
 .PHONY: help setup demo test test-avx2 web-check batch-check chaos fuzz check format gpu-check bench bench-quick bench-speed cheap nano clean
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-setup: $(STAMP)  ## install everything into .venv (a torch that is already there is kept)
+setup: $(STAMP)  ## install everything into .venv (keeps a torch that is already there)
 
 $(STAMP): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -30,58 +30,58 @@ demo: $(STAMP)  ## edit the example clip with the built-in model
 	  --out outputs/pedestrian.mp4 \
 	  --run outputs/pedestrian-run
 
-test: $(STAMP)  ## run the tests, one process a core
+test: $(STAMP)  ## run the tests, one process per core
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist worksteal
 
-test-avx2: $(STAMP)  ## the tests of the CPU kernels, as on a CPU without AVX-512
+test-avx2: $(STAMP)  ## run the tests of the CPU kernels as on a CPU without AVX-512
 	ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto \
 	  tests/families/test_wan_cpu.py tests/families/test_wan.py tests/training tests/runtime
 
-web-check: $(STAMP)  ## the page: several people, killed servers, accessibility (needs Chromium and npm)
+web-check: $(STAMP)  ## check the web page: several people, killed servers, accessibility (needs Chromium and npm)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/web/check_web.py
 
-batch-check: $(STAMP)  ## batches on a Ray cluster of several node processes, with killed workers and nodes (long)
+batch-check: $(STAMP)  ## run batches on a Ray cluster of several nodes, and kill workers and nodes (long)
 	$(BIN)/python -m pip install -q -e ".[ray]"
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -s tests/batch/check_batch.py
 
-chaos: $(STAMP)  ## kill 200 runs at random moments: each must end as if nothing had happened (stop and continue as you like)
+chaos: $(STAMP)  ## kill 200 runs at random moments and compare the results with an undisturbed run (resumes)
 	OMP_NUM_THREADS=1 $(BIN)/python -m scripts.chaos --count 200
 
-fuzz: $(STAMP)  ## give 5,000 damaged and lying inputs to the command line (stop and continue as you like)
+fuzz: $(STAMP)  ## give 5,000 damaged and hostile inputs to the command line (resumes)
 	OMP_NUM_THREADS=1 $(BIN)/python -m scripts.fuzz --count 5000
 
-check: $(STAMP)  ## lint, format check, types, structure
+check: $(STAMP)  ## check lint, format, types and structure
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/python scripts/check_structure.py
 
-format: $(STAMP)  ## let ruff fix and format the code
+format: $(STAMP)  ## fix and format the code with ruff
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
 gpu-check: $(STAMP)  ## run every family and memory level once, small, on this machine's device (MODELS=... adds your own)
 	$(BIN)/python -m scripts.gpu_check --models $(MODELS)
 
-bench: $(STAMP)  ## run the benchmark and write docs/benchmark.md (long; stop and continue as you like)
+bench: $(STAMP)  ## run the benchmark and write docs/benchmark.md (long; resumes)
 	$(BIN)/python -m benchmarks.propagation.run --page docs/benchmark.md
 
-bench-quick: $(STAMP)  ## the benchmark on one case of each kind, the main methods only
+bench-quick: $(STAMP)  ## run the main methods of the benchmark on one case of each kind
 	$(BIN)/python -m benchmarks.propagation.run --cases 1 --choices 0 \
 	  --methods "source unchanged" "optical flow (DIS)" "no LoRA" "motion LoRA"
 
-bench-speed: $(STAMP)  ## time and memory beside diffusers + peft and DiffSynth-Studio, and cost by size (minutes)
+bench-speed: $(STAMP)  ## measure time and memory beside other libraries, and cost by size (minutes)
 	$(BIN)/python -m pip install einops && $(BIN)/python -m pip install --no-deps diffsynth
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.speed.run --page docs/benchmark.md
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.cost --page docs/benchmark.md
 
-cheap: $(STAMP)  ## measure what cheaper recipes cost and write docs/cheap.md (long; stop and continue as you like)
+cheap: $(STAMP)  ## measure what cheaper recipes cost and write docs/cheap.md (long; resumes)
 	$(BIN)/python -m benchmarks.cheap --page docs/cheap.md
 
-nano: $(STAMP)  ## train the built-in model again (very long)
+nano: $(STAMP)  ## train the built-in model from scratch (very long; resumes)
 	$(BIN)/python -m pip install -e ".[pretrain]"
 	$(BIN)/python -m pretrain --ship
 
-clean:  ## remove outputs and tool caches, but not .venv
+clean:  ## remove outputs and tool caches, but keep .venv
 	rm -rf outputs build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find src tests scripts examples pretrain benchmarks -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true

@@ -21,13 +21,14 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from loraedit.diffusion.samples import Hint, Sample, inference_condition
+from loraedit.diffusion.samples import Guide, Sample, inference_condition
 from loraedit.families import open_family
 from loraedit.families.base import Encoded, Family, batch
 from loraedit.families.card import read_card
 from loraedit.lora.adapter import save_lora
 from loraedit.masks.shaping import box_regions, dilate
-from loraedit.propagation.carry import carry
+from loraedit.propagation.carry import carry_edits
+from loraedit.propagation.paths import PROPAGATION_FLOW
 from loraedit.runtime.devices import training_precision
 from loraedit.settings import Resources, TrainSettings
 from loraedit.storage.files import save_tensors, write_json
@@ -96,10 +97,10 @@ def draw_edits(source: Source, key: tuple[int, ...], size: tuple[int, int, int])
     return found
 
 
-def with_hint(edit: Edit, keyframes: tuple[int, ...]) -> dict[str, Tensor]:
+def with_carried(edit: Edit, keyframes: tuple[int, ...]) -> dict[str, Tensor]:
     """Returns an edit as tensors, with its keyframes carried by the package's own propagation."""
-    short_side = 2 * min(edit.source.shape[1:3])
-    carried = carry(edit.source, [{key: edit.truth[key] for key in keyframes}], short_side=short_side)[0]
+    flow = replace(PROPAGATION_FLOW, min_side_px=2 * min(edit.source.shape[1:3]))
+    carried = carry_edits(edit.source, {key: edit.truth[key] for key in keyframes}, flow=flow)
     caption = np.frombuffer(edit.caption.encode()[:256].ljust(256), np.uint8).copy()
     arrays = {
         "source": edit.source, "truth": edit.truth, "mask": edit.mask, "carried": carried.frames,
@@ -119,7 +120,7 @@ def make_chunk(source: Source, number: int, size: tuple[int, int, int]) -> list[
     keyframes = [(0, size[0] - 1) if rng.random() < 0.2 else (0,) for _ in range(CHUNK)]
     workers = torch.get_num_threads() if source.device.type == "cpu" else os.cpu_count()
     with ThreadPoolExecutor(workers) as pool:
-        return list(pool.map(with_hint, found[:CHUNK], keyframes))
+        return list(pool.map(with_carried, found[:CHUNK], keyframes))
 
 
 def edits(source: Source, work: Path, plan: PriorPlan, until: float | None = None) -> Iterator[dict[str, Tensor]]:
@@ -146,9 +147,9 @@ def to_sample(edit: dict[str, Tensor], index: int) -> Sample:
     rng = np.random.default_rng((SAMPLE_KEY, index))
     source, truth, carried = (to_float(edit[name].numpy()) for name in ("source", "truth", "carried"))
     trust = edit["trust"].numpy().astype(np.float32) / 255
-    hint = None if rng.random() < GREY_SHARE else Hint(carried, trust)
+    guide = None if rng.random() < GREY_SHARE else Guide(carried, trust)
     caption = bytes(edit["caption"].numpy()).decode(errors="ignore").strip() if rng.random() < 0.5 else ""
-    condition = inference_condition(source, truth[:1], edit["mask"].numpy(), caption, hint)
+    condition = inference_condition(source, truth[:1], edit["mask"].numpy(), caption, guide)
     return replace(condition, target=truth)
 
 

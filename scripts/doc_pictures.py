@@ -1,9 +1,9 @@
-"""Make the pictures of the documents again, with the code as it is: docs/pedestrian.png and docs/web/.
+"""Makes the pictures of the documents with the present code: docs/pedestrian.png and docs/web/.
 
     python -m scripts.doc_pictures [demo] [web]
 
 ``demo`` edits the example clip as ``make demo`` does and keeps its contact sheet. ``web`` opens the page in Chromium,
-takes the same edit through it, and needs the extra ``web``. Without a name it makes all of them.
+makes the same edit there, and needs the extra ``web``. Without a name, it makes both.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ PROMPT = "a person in an orange striped coat and a yellow hat over a grey backgr
 DESK, PHONE = (860, 900), (390, 844)
 FADE_S = 1.0
 
-sys.path[:0] = [str(ROOT / "tests/support"), str(ROOT / "tests")]
+sys.path.insert(0, str(ROOT / "tests/support"))
 
 
 def argument_parser() -> argparse.ArgumentParser:

@@ -1,4 +1,4 @@
-"""Shared fixtures: a small moving scene, and tiny random checkpoints of every kind."""
+"""Defines the shared fixtures: the small moving scene, and tiny random checkpoints of every kind."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
-os.environ["LORAEDIT_STORE"] = "none"  # a test finds what it has made itself
+os.environ["LORAEDIT_STORE"] = "none"  # tests must not find each other's LoRAs
 
 import pytest
 from mutants import HOSTILE_PROMPT
 from scenes import Scene, make_scene
 
+from loraedit.optical_flow.base import FlowOptions
 from loraedit.types import Clip
 
 if TYPE_CHECKING:
@@ -30,14 +31,14 @@ VARIANTS = {
 
 
 def pytest_collection_finish() -> None:
-    """What is imported by now stays: it need not be gone through each time a model is freed."""
+    """Freezes everything imported by now, so that the garbage collector skips it whenever a model is freed."""
     gc.collect()
     gc.freeze()
 
 
 @pytest.fixture(autouse=True, scope="session")
 def _no_waiting_for_disks() -> Iterator[None]:
-    """Tests end no power supply: what they write need not reach the disk before they go on."""
+    """Skips fsync, since tests do not survive a power failure anyway."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda _: None)
         yield
@@ -45,7 +46,7 @@ def _no_waiting_for_disks() -> Iterator[None]:
 
 @pytest.fixture(autouse=True, scope="session")
 def _generation_in_float32() -> Iterator[None]:
-    """What is compared with other code is compared exactly; `test_wan_block.py` has generation in bfloat16."""
+    """Generates in float32, since results are compared with other code; `test_wan_cpu.py` covers bfloat16."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("loraedit.sampling.sampler.autocasts", lambda _: False)
         yield
@@ -53,8 +54,8 @@ def _generation_in_float32() -> Iterator[None]:
 
 @pytest.fixture
 def coarse_flow(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Flow is measured on small frames as they are: how well they are carried is not what is tested."""
-    monkeypatch.setattr("loraedit.editing.segment_inputs.SHORT_SIDE", 0)
+    """Measures flow on small frames without enlarging them, for tests that do not depend on its quality."""
+    monkeypatch.setattr("loraedit.editing.target_clip.PROPAGATION_FLOW", FlowOptions(smoothness=5.0))
 
 
 @pytest.fixture
@@ -64,7 +65,7 @@ def scene() -> Scene:
 
 @pytest.fixture(scope="session")
 def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A tiny random checkpoint of every kind, by name."""
+    """Writes a tiny random checkpoint of every kind of Wan model; returns the folders by name."""
     from tiny import save_tiny_wan
     from tiny_cards import write_card
 
@@ -76,7 +77,7 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture(scope="session")
 def published(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A tiny random checkpoint in the layout of every published model of the Wan family, by Hub id."""
+    """Writes a tiny random checkpoint in the layout of every published Wan model; returns the folders by Hub id."""
     from tiny import distinct_models, save_tiny_known
     from tiny_cards import write_card
 
@@ -89,7 +90,7 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture(scope="session")
 def others(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A tiny random checkpoint of every family beside Wan, by the names of ``parity.KINDS``."""
+    """Writes a tiny random checkpoint of every family except Wan; returns the folders by name (``parity.KINDS``)."""
     from parity import save_all
 
     return save_all(tmp_path_factory.mktemp("others"))
@@ -97,19 +98,19 @@ def others(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture(scope="session")
 def every(checkpoint: Path, others: dict[str, Path]) -> dict[str, Path]:
-    """The same, and Wan's."""
+    """Returns a tiny random checkpoint of every family, by name."""
     return {"wan": checkpoint, **others}
 
 
 @pytest.fixture(scope="session")
 def checkpoint(checkpoints: dict[str, Path]) -> Path:
-    """The tiny checkpoint with Wan2.1's factors and nothing optional."""
+    """Returns the tiny checkpoint with Wan2.1's compression factors and no optional parts."""
     return checkpoints["plain"]
 
 
 @pytest.fixture(scope="session")
 def finished_run(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The run folder of a small edit; copy it before changing anything in it."""
+    """Returns the run folder of a small edit. Copy it before changing anything in it."""
     import loraedit
 
     scene, run = make_scene(), tmp_path_factory.mktemp("finished") / "run"
@@ -122,7 +123,7 @@ def finished_run(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 
 @pytest.fixture(scope="module")
 def family(folder: Path) -> Family:
-    """The family of a module's ``folder``."""
+    """Opens the family of a test module's ``folder`` fixture."""
     from loraedit.families import open_family
     from loraedit.families.card import read_card
 

@@ -11,8 +11,10 @@ import numpy as np
 import loraedit
 from benchmarks.propagation.cases import Case
 from loraedit.masks.shaping import dilate
-from loraedit.optical_flow.dis import FlowMeter, at, grid
-from loraedit.propagation.carry import carry
+from loraedit.optical_flow.base import FlowOptions
+from loraedit.optical_flow.estimators import open_estimator
+from loraedit.optical_flow.fields import pixel_grid, sample_at
+from loraedit.propagation.carry import carry_edits
 from loraedit.types import Frames, Image, Mask, Size
 
 __all__ = ["OURS", "Method", "best_of_carried", "carried", "held_still", "optical_flow", "unchanged"]
@@ -76,25 +78,25 @@ def held_still(case: Case, edited: Mapping[int, Image]) -> Frames:
 
 def optical_flow(case: Case, edited: Mapping[int, Image]) -> Frames:
     """Warps the edited first frame along OpenCV's dense flow (DIS), frame by frame, then refined."""
-    meter = FlowMeter(Size(*case.source.shape[1:3]))
-    greys = [meter.grey(frame) for frame in case.source]
-    chained, frames = np.zeros((*greys[0].shape, 2), np.float32), [edited[0]]
-    for index in range(1, len(greys)):
-        step = meter.between(greys[index], greys[index - 1])
-        chained = step + at(chained, grid(step) + step)
-        refined = meter.between(greys[index], greys[0], chained)
-        frames.append(np.rint(at(edited[0], grid(refined) + refined)).astype(np.uint8))
+    estimator = open_estimator(Size(*case.source.shape[1:3]), FlowOptions("dis"))
+    prepared = [estimator.prepare(frame) for frame in case.source]
+    chained, frames = np.zeros((*case.source.shape[1:3], 2), np.float32), [edited[0]]
+    for index in range(1, len(prepared)):
+        step = estimator.flow(prepared[index], prepared[index - 1])
+        chained = step + sample_at(chained, pixel_grid(step) + step)
+        refined = estimator.flow(prepared[index], prepared[0], chained)
+        frames.append(np.rint(sample_at(edited[0], pixel_grid(refined) + refined)).astype(np.uint8))
     return np.stack(frames)
 
 
 def carried(case: Case, edited: Mapping[int, Image]) -> Frames:
     """Returns what ``fill="carry"`` shows the model, without the model."""
-    return carry(case.source, [edited], mask=case.mask)[0].frames
+    return carry_edits(case.source, edited, case.mask).frames
 
 
 def best_of_carried(case: Case, edited: Mapping[int, Image]) -> Frames:
     """Carries each edited frame alone, and picks the one nearest to the truth per pixel: an upper bound."""
-    ways = np.stack([carry(case.source, [{index: image}], mask=case.mask)[0].frames for index, image in edited.items()])
-    nearest = np.abs(ways.astype(np.int16) - case.truth).sum(-1).argmin(0)
-    best: Frames = np.take_along_axis(ways, nearest[None, ..., None], 0)[0]
+    alone = np.stack([carry_edits(case.source, {index: image}, case.mask).frames for index, image in edited.items()])
+    nearest = np.abs(alone.astype(np.int16) - case.truth).sum(-1).argmin(0)
+    best: Frames = np.take_along_axis(alone, nearest[None, ..., None], 0)[0]
     return best

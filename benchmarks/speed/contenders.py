@@ -41,18 +41,18 @@ def loraedit(work: Work, folder: Path) -> Contender:
         for model in sizes:
             as_autocast(model)
 
-    def train_steps(steps: int, told: Callable[..., None]) -> None:
+    def train_steps(steps: int, on_step: Callable[..., None]) -> None:
         settings = work.training.model_copy(update={"steps": steps})
         stage = Stage([work.sample], [1.0])
         with tempfile.TemporaryDirectory() as passing:
             state = Path(passing) / "state.safetensors"
-            train(work.family, expert, work.family.load_transformer(expert, CPU), stage, settings, state, told, CPU)
+            train(work.family, expert, work.family.load_transformer(expert, CPU), stage, settings, state, on_step, CPU)
 
-    def sample_steps(steps: int, told: Callable[..., None]) -> None:
+    def sample_steps(steps: int, on_step: Callable[..., None]) -> None:
         settings = work.sampling.model_copy(update={"sampling_steps": steps})
         with tempfile.TemporaryDirectory() as passing:
             about = {expert.name: lora}, CPU, Path(passing)
-            sample(work.family, work.sample, None, settings, *about, told)
+            sample(work.family, work.sample, None, settings, *about, on_step)
 
     return Contender("loraedit", train_steps, sample_steps, *sizes)
 
@@ -65,7 +65,7 @@ def plain(work: Work, dtype: torch.dtype) -> Contender:
     generating.to(dtype)
     together = batch([work.sample])
 
-    def train_steps(steps: int, told: Callable[..., None]) -> None:
+    def train_steps(steps: int, on_step: Callable[..., None]) -> None:
         parameters = [each for each in learning.parameters() if each.requires_grad]
         optimizer = torch.optim.AdamW(parameters, lr=LR)
         scheduler = FlowMatchEulerDiscreteScheduler(shift=3.0)
@@ -84,9 +84,9 @@ def plain(work: Work, dtype: torch.dtype) -> Contender:
             torch.nn.utils.clip_grad_norm_(parameters, 1.0)
             optimizer.step()
             optimizer.zero_grad()
-            told()
+            on_step()
 
-    def sample_steps(steps: int, told: Callable[..., None]) -> None:
+    def sample_steps(steps: int, on_step: Callable[..., None]) -> None:
         scheduler = FlowMatchEulerDiscreteScheduler(shift=3.0)
         scheduler.set_timesteps(steps)
         latents, text = torch.randn_like(together.target), together.text.to(dtype)
@@ -95,7 +95,7 @@ def plain(work: Work, dtype: torch.dtype) -> Contender:
                 seen = torch.cat([latents, together.condition], 1).to(dtype)
                 predicted = generating(seen, timestep.expand(1), text, return_dict=False)[0]
                 latents = scheduler.step(predicted, timestep, latents, return_dict=False)[0]
-            told()
+            on_step()
 
     return Contender(f"diffusers + peft, {_named(dtype)}", train_steps, sample_steps, learning, generating)
 
@@ -118,7 +118,7 @@ def diffsynth(work: Work, folder: Path, dtype: torch.dtype, checkpointing: bool)
     known = {"context": together.text.to(dtype), "y": together.condition.to(dtype)}
     data = together.target.to(dtype)
 
-    def train_steps(steps: int, told: Callable[..., None]) -> None:
+    def train_steps(steps: int, on_step: Callable[..., None]) -> None:
         parameters = [each for each in learning.parameters() if each.requires_grad]
         optimizer = torch.optim.AdamW(parameters, lr=LR, weight_decay=1e-2)
         scheduler = FlowMatchScheduler("Wan")
@@ -133,9 +133,9 @@ def diffsynth(work: Work, folder: Path, dtype: torch.dtype, checkpointing: bool)
             loss.backward()
             optimizer.step()
             optimizer.zero_grad()
-            told()
+            on_step()
 
-    def sample_steps(steps: int, told: Callable[..., None]) -> None:
+    def sample_steps(steps: int, on_step: Callable[..., None]) -> None:
         scheduler = FlowMatchScheduler("Wan")
         scheduler.set_timesteps(steps)
         latents = torch.randn_like(data)
@@ -145,7 +145,7 @@ def diffsynth(work: Work, folder: Path, dtype: torch.dtype, checkpointing: bool)
                     dit=generating, latents=latents, timestep=timestep.unsqueeze(0).to(dtype), **known
                 )
                 latents = scheduler.step(predicted, timestep, latents)
-            told()
+            on_step()
 
     name = f"DiffSynth-Studio, {_named(dtype)}" + (", checkpointing" if checkpointing else "")
     return Contender(name, train_steps, sample_steps, learning, generating)

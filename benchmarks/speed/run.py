@@ -67,14 +67,14 @@ def in_turns(work: Steps, steps: int) -> Iterator[None]:
     done: queue.Queue[BaseException | bool] = queue.Queue()
     go = threading.Semaphore(0)
 
-    def told(*_: object) -> None:
+    def on_step(*_: object) -> None:
         done.put(True)
         go.acquire()
 
     def carry_out() -> None:
         go.acquire()
         try:
-            work(steps, told)
+            work(steps, on_step)
             done.put(False)
         except BaseException as error:
             done.put(error)
@@ -98,14 +98,14 @@ def peak_bytes(contender: Contender, what: str) -> int:
     profiled = profile(activities=[ProfilerActivity.CPU], profile_memory=True)
     done = iter(range(1, WARM_UP + 3))
 
-    def told(*_: object) -> None:
+    def on_step(*_: object) -> None:
         step = next(done)
         if step == WARM_UP:
             profiled.start()
         elif step == WARM_UP + 1:
             profiled.stop()
 
-    getattr(contender, what)(WARM_UP + 2, told)
+    getattr(contender, what)(WARM_UP + 2, on_step)
     events = [each for each in profiled.profiler.kineto_results.events() if each.name() == "[memory]"]
     level = peak = 0
     for event in sorted(events, key=lambda each: each.start_ns()):

@@ -1,4 +1,4 @@
-"""The propagation benchmark's cases: a true answer that differs from the source where it should, and nowhere else."""
+"""The cases of the propagation benchmark have a truth that differs from the source only where it should."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_a_case_gives_the_same_bytes_again(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_thing_is_large_enough_in_frame_1_and_never_touches_the_border(kind: str) -> None:
+def test_the_object_is_large_enough_in_frame_1_and_never_touches_the_border(kind: str) -> None:
     before, after = scenes(kind, 2, FRAMES)
     for scene in (before, after):
         whole = render(scene, SIDE, SIDE).amodal[scene.edited_thing]
@@ -70,7 +70,7 @@ def test_size_and_length_can_be_chosen_and_more_frames_sample_the_same_motion() 
 
 
 def with_black_back(scene: Scene) -> Scene:
-    """The scene with the hidden tile of every edited part painted black."""
+    """Returns the scene with the hidden tile of every edited part painted black."""
 
     def blackened(part: Part) -> Part:
         if not part.edited:
@@ -93,7 +93,7 @@ def test_the_unseen_side_does_not_show_in_frame_1_and_fills_the_last_one(number:
 
 
 @pytest.mark.parametrize("number", range(PER_KIND))
-def test_what_is_occluded_shows_in_frame_1_and_is_partly_hidden_later(number: int) -> None:
+def test_an_occluded_object_is_visible_in_frame_1_and_partly_hidden_later(number: int) -> None:
     _, after = scenes("occluded", number, 5)
     truth = render(after, SIDE, SIDE)
     shown = truth.visible[after.edited_thing].sum((1, 2)) / truth.amodal[after.edited_thing].sum((1, 2))

@@ -123,7 +123,7 @@ REFUSED: dict[str, tuple[Callable[[Path], None], Options, str]] = {
     "mask beside the edit": (nothing, {"mask": "30,25,44,36"}, "inside the mask"),
     "mask grown everywhere": (nothing, {"dilate-px": "100"}, "Grow it less"),
     "no mask, and a restyle": (a_restyled_frame, {"mask": None, "first-frame": "bad.png"}, "--mask"),
-    "no mask, and no edit": (nothing, {"mask": None, "first-frame": "same.png"}, "equals the source"),
+    "no mask, and no edit": (nothing, {"mask": None, "first-frame": "same.png"}, "identical to the source"),
     "no mask, and a reference that is no edit": (nothing, {"mask": None, "reference": "0=same.png"}, "frame 0"),
     "reference too late": (nothing, {"reference": "5=edited.png"}, "frame 5"),
     "reference for frame 0": (nothing, {"reference": "0=edited.png"}, "frame 0"),

@@ -192,7 +192,8 @@ def test_a_first_last_frame_model_reads_both_ends_of_the_condition(published: di
     family = open_family(read_card(published[name]))
     source, everything = moving(), np.ones((5, 64, 64), bool)
     conditions = [
-        inference_condition(source, source[:1], everything, "", anchors={4: last}) for last in (source[4:], source[3:4])
+        inference_condition(source, source[:1], everything, "", fixed_frames={4: last})
+        for last in (source[4:], source[3:4])
     ]
     images = [encoded.image for encoded in family.encode(conditions, CPU, lambda *_: None)]
     assert images[0] is not None and images[1] is not None

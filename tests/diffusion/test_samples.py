@@ -7,9 +7,9 @@ from scenes import Scene
 
 from loraedit.diffusion.samples import (
     FILL,
-    Hint,
+    Guide,
     appearance_sample,
-    frames_kept,
+    exclude_frames,
     inference_condition,
     motion_sample,
     naive_sample,
@@ -58,13 +58,13 @@ def test_appearance_sample_never_shows_the_edit_it_asks_for(scene: Scene) -> Non
     assert np.array_equal(sample.image, source)
 
 
-def test_a_hint_shows_in_the_edit_zone_alone_and_as_far_as_it_is_trusted(scene: Scene) -> None:
+def test_a_guide_shows_in_the_edit_zone_alone_and_as_far_as_it_is_trusted(scene: Scene) -> None:
     source, edited = to_float(scene.source), to_float(scene.edited_first[None])
-    hint = Hint(np.full_like(source, 0.5), np.full(scene.mask.shape, 0.5, np.float32))
-    hint.trust[2] = 0
+    guide = Guide(np.full_like(source, 0.5), np.full(scene.mask.shape, 0.5, np.float32))
+    guide.trust[2] = 0
     for sample in (
-        motion_sample(source, scene.mask, "", hint),
-        inference_condition(source, edited, scene.mask, "", hint),
+        motion_sample(source, scene.mask, "", guide),
+        inference_condition(source, edited, scene.mask, "", guide),
     ):
         zone = sample.edit_mask.copy()
         assert np.array_equal(sample.condition[1:][~zone[1:]], source[1:][~zone[1:]])
@@ -73,10 +73,10 @@ def test_a_hint_shows_in_the_edit_zone_alone_and_as_far_as_it_is_trusted(scene: 
         assert np.allclose(sample.condition[zone], (FILL + 0.5) / 2)
 
 
-def test_anchors_are_kept_as_whole_frames(scene: Scene) -> None:
+def test_fixed_frames_are_kept_as_whole_frames(scene: Scene) -> None:
     source, edited = to_float(scene.source), to_float(scene.edited_first[None])
-    learned = motion_sample(source, scene.mask, "", anchors=[3])
-    asked = inference_condition(source, edited, scene.mask, "", anchors={3: -edited})
+    learned = motion_sample(source, scene.mask, "", fixed_frames=[3])
+    asked = inference_condition(source, edited, scene.mask, "", fixed_frames={3: -edited})
     assert np.array_equal(learned.edit_mask, asked.edit_mask)
     assert not learned.edit_mask[3].any() and learned.edit_mask[2].any()
     assert np.array_equal(learned.condition[3], source[3])
@@ -88,7 +88,7 @@ def test_making_a_sample_leaves_the_callers_arrays_alone(scene: Scene) -> None:
     before = source.copy()
     motion_sample(source, mask, "")
     inference_condition(source, to_float(scene.edited_first[None]), mask, "")
-    frames_kept(mask)
+    exclude_frames(mask)
     assert np.array_equal(source, before)
     assert np.array_equal(mask, scene.mask)
 

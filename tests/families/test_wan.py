@@ -50,7 +50,7 @@ def plain_condition(family: Family) -> Encoded:
     source = np.repeat(to_float(picture()), FRAMES, 0)
     everything = np.ones((FRAMES, HEIGHT, WIDTH), bool)
     last = {FRAMES - 1: to_float(negative_picture())} if family.card.image_frames == 2 else {}
-    condition = inference_condition(source, source[:1], everything, "a red coat", anchors=last)
+    condition = inference_condition(source, source[:1], everything, "a red coat", fixed_frames=last)
     return family.encode([condition], CPU, lambda *_: None)[0]
 
 

@@ -13,7 +13,8 @@ from scenes import Scene, make_scene
 
 import loraedit
 from loraedit.editing import Progress
-from loraedit.editing.segment_inputs import Workbench
+from loraedit.editing.segment_inputs import training_input
+from loraedit.editing.target_clip import open_target_clip
 from loraedit.job.edits import object_of
 from loraedit.job.prepare import Job, prepare
 from loraedit.job.request import EditRequest
@@ -147,8 +148,8 @@ def test_references_of_objects_are_learnt_in_their_own_layers(checkpoint: Path) 
     job = job_of(scene, checkpoint, [square, {**corner, "references": {}}], prompt="night")
     assert [target.references for target in job.targets] == [[4], []] and job.references == {}
     assert job.settings.prompt == "night, a blue square, a yellow corner"
-    upper, lower = (Workbench(job, target).lesson(job.segments[0]) for target in job.targets)
-    assert list(upper.references) == [4] and not (upper.regions[4][0] & ~upper.mask[4]).any()
+    upper, lower = (training_input(open_target_clip(job, target), job.segments[0]) for target in job.targets)
+    assert list(upper.references) == [4] and not (upper.reference_masks[4][0] & ~upper.mask[4]).any()
     assert not lower.references
 
 

@@ -1,4 +1,4 @@
-"""Sizes, ranges, clip lengths, and the promise that what lies outside the mask is not touched."""
+"""Sizes, value ranges and clip lengths are right, and pixels outside the mask never change."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_working_size_sides_are_within_half_a_multiple_of_the_ideal(h: int, w: i
 
 
 @pytest.mark.parametrize(("size", "area", "multiple"), [(Size(0, 5), 9, 1), (Size(5, 5), 0, 1), (Size(5, 5), 9, 0)])
-def test_working_size_refuses_nothing(size: Size, area: int, multiple: int) -> None:
+def test_working_size_refuses_zeros(size: Size, area: int, multiple: int) -> None:
     with pytest.raises(InputError, match="above zero"):
         scaling.working_size(size, area, multiple)
 
@@ -117,7 +117,7 @@ def test_shrinking_is_antialiased() -> None:
 # to_float, to_uint8
 
 
-def test_bytes_survive_the_way_to_float_and_back() -> None:
+def test_bytes_survive_conversion_to_float_and_back() -> None:
     assert np.array_equal(scaling.to_uint8(scaling.to_float(every_byte())), every_byte())
 
 
@@ -191,7 +191,7 @@ def test_padding_adds_copies_of_the_last_frame_and_no_more_than_needed(length: i
     assert np.array_equal(padded[:length], frames) and bool((padded[length:] == length - 1).all())
 
 
-def test_padding_serves_masks_too() -> None:
+def test_masks_can_be_padded_too() -> None:
     assert scaling.pad_frames(np.ones((3, 2, 2), np.bool_), 4).dtype == np.bool_
 
 
@@ -211,7 +211,7 @@ def test_detail_comes_back_where_the_model_kept_what_it_was_shown() -> None:
     assert np.array_equal(compositing.restore_detail(soft, shown, soft, 0 * trusted), soft)
 
 
-def test_where_the_model_made_something_else_its_own_pixels_stay() -> None:
+def test_pixels_stay_where_the_model_generated_something_else() -> None:
     shown, soft = noise(1, 1, 24, 24, 3), np.full((1, 24, 24, 3), 20, np.uint8)
     made = np.full_like(soft, 220)
     assert np.array_equal(compositing.restore_detail(made, shown, soft, np.ones((1, 24, 24), np.float32)), made)

@@ -1,4 +1,4 @@
-"""Masks: what users may give, how regions grow and soften, and packing as diffusers does it."""
+"""Masks are read from every kind of input, grow and soften as documented, and are packed as in diffusers."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ def some_masks(draw: st.DrawFn, frames: int | None = None) -> Mask:
 
 
 def half(frames: int = 1) -> Mask:
-    """The left half of a 8x6 frame."""
+    """Returns a mask of the left half of an 8x6 frame."""
     mask = np.zeros((frames, 6, 8), np.bool_)
     mask[:, :, :4] = True
     return mask
 
 
 def picture(*rows: str) -> Mask:
-    """One frame drawn in text, # = masked."""
+    """Returns one frame drawn in text, # = masked."""
     return np.array([[[character == "#" for character in row] for row in rows]])
 
 
@@ -127,13 +127,13 @@ def test_an_empty_box_is_refused(box: str) -> None:
 
 
 @pytest.mark.parametrize("spec", ["1,2,3", "0.5,0,4,4", "nowhere.png"])
-def test_a_spec_that_is_nothing_says_what_may_be_given(spec: str) -> None:
+def test_an_unreadable_mask_argument_is_refused_with_the_accepted_kinds(spec: str) -> None:
     with pytest.raises(InputError, match='a box as "x0,y0,x1,y1"'):
         reading.read_mask(spec, 1, SIZE)
 
 
 @pytest.mark.parametrize("bad", [float("nan"), -0.1, 1.5, float("inf")])
-def test_floats_that_are_no_mask_are_refused(bad: float) -> None:
+def test_floats_outside_0_to_1_are_refused(bad: float) -> None:
     values = half().astype(np.float32)
     values[0, 3, 3] = bad
     with pytest.raises(InputError, match="outside 0 to 1"):

@@ -16,7 +16,8 @@ import loraedit
 from loraedit.cli.main import app
 from loraedit.editing import EditResult
 from loraedit.editing.repeat import plan_repetition
-from loraedit.editing.segment_inputs import Workbench
+from loraedit.editing.segment_inputs import training_input
+from loraedit.editing.target_clip import open_target_clip
 from loraedit.editing.train import WAITING
 from loraedit.errors import InputError
 from loraedit.job.prepare import prepare
@@ -24,7 +25,6 @@ from loraedit.job.request import EditRequest
 from loraedit.settings import make_settings
 from loraedit.storage.files import save_tensors
 from loraedit.storage.lora_store import Learnt, Store, open_store
-from loraedit.types import no_step
 
 STEPS = 3
 
@@ -110,10 +110,9 @@ def test_the_motion_of_a_long_clip_is_taught_alike_whatever_is_edited(checkpoint
     settings = make_settings({"model": str(checkpoint), "segment_frames": 5, "crop": "off", "fill": "carry"})
     for references in ({}, {6: scene.source[6] // 2}):
         job = prepare(EditRequest(scene.source, scene.edited_first, scene.mask, references, settings=settings))
-        bench = Workbench(job, job.targets[0])
-        bench.trace(no_step)
-        lessons = [bench.lesson(segment) for segment in job.segments]
-        taught.append([(each.source, hint.pixels, hint.trust) for each in lessons for hint in each.taught])
+        clip = open_target_clip(job, job.targets[0])
+        inputs = [training_input(clip, segment) for segment in job.segments]
+        taught.append([(each.source, guide.pixels, guide.trust) for each in inputs for guide in each.source_guides])
     assert len(taught[0]) == 2 * len(job.segments) > 2
     assert all(np.array_equal(x, y) for one, two in zip(*taught, strict=True) for x, y in zip(one, two, strict=True))
 

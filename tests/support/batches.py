@@ -1,4 +1,4 @@
-"""Batches for the tests: clips with their edits, a jobs file, and what became of its jobs."""
+"""Writes batches (clips with their edits, and a jobs file), and reads what their jobs did."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def write_batch(
     root: Path, model: str, clips: int, looks: int, folder: str = "out", seeds: tuple[int, ...] = (),
     name: str = "jobs.toml", steps: int = 2, sampling_steps: int = 1, area: float = 1.0,
 ) -> Path:  # fmt: skip
-    """Clips ``c0``, ``c1``, ... with looks ``l0``, ``l1``, ..., and the file of all their jobs."""
+    """Writes clips ``c0``, ``c1``, ... with looks ``l0``, ``l1``, ..., and a jobs file; returns the jobs file."""
     scene = make_scene()
     for clip in range(clips):
         source = scene.source.copy()
@@ -56,49 +56,49 @@ def write_batch(
 
 
 def events(job: Path) -> list[dict[str, Any]]:
-    """The log of a job's run folder."""
+    """Reads the log of a job's run folder."""
     return [json.loads(line) for line in (job / "run/log.jsonl").read_text().splitlines()]
 
 
 def trainings(folder: Path) -> list[str]:
-    """The motion LoRAs that the jobs of a batch have trained."""
+    """Returns the motion LoRAs that the jobs of a batch trained."""
     found = [event for job in folder.glob("jobs/*") for event in events(job) if event["event"] == "trained"]
     return [event["lora"] for event in found if event["lora"].startswith("motion")]
 
 
 def endings(job: Path) -> int:
-    """How often a job was done to its end."""
+    """Counts how often a job ran to its end."""
     return sum(event.get("phase") == "compose" and event["event"] == "end" for event in events(job))
 
 
 def products(job: Path) -> dict[str, str]:
-    """The hashes of what a job is for: frames, LoRA, result, settings."""
+    """Returns the hashes of a job's results: frames, LoRA, result, settings."""
     names = ("run/frames/*", "run/lora/*", "run/result.json", "run/settings.json", "edited.mp4", "run/metrics.json")
     files = sorted(path for name in names for path in job.glob(name))
     return {str(path.relative_to(job)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
 class Plain:
-    """A job of nothing."""
+    """Stands for a job that does nothing."""
 
     def __init__(self, name: str, group: str | None = None) -> None:
         self.name, self.group = name, group or name
 
 
 def nothing(job: Plain, report: Report) -> dict[str, Any]:
-    """A task that takes no time."""
+    """Performs a job that does nothing."""
     report("progress", "nothing", 1, 1)
     return {"name": job.name, "pid": os.getpid()}
 
 
 class Fragile:
-    """A task whose worker dies at its first attempt at a job called ``mortal``, and fails always at ``faulty``."""
+    """Performs jobs whose worker dies at the first attempt at ``mortal``, and which always fails at ``faulty``."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def __call__(self, job: Plain, report: Report) -> dict[str, Any]:
-        """Do it."""
+        """Performs a job."""
         if job.name == "faulty":
             raise OSError("the disk is full")
         if job.name == "mortal" and not (self.folder / "died").exists():
@@ -108,7 +108,7 @@ class Fragile:
 
 
 class Inline:
-    """A pool of one worker in this process."""
+    """Implements a pool of one worker in this process."""
 
     def __init__(self, task: Any, *_: Any) -> None:
         self.task, self.job, self.order = task, None, []
@@ -124,26 +124,26 @@ class Inline:
         from loraedit.batch.local import attempt
 
         job, self.job = self.job, None
-        told: list[Event] = []
+        reported: list[Event] = []
 
         def report(kind: Any, text: str, done: int, total: int) -> None:
-            told.append(Event("here", job.name, kind, text, done, total))
+            reported.append(Event("here", job.name, kind, text, done, total))
 
         fields = attempt(self.task, job, report)
-        return [*told, Event("here", job.name, **fields)]
+        return [*reported, Event("here", job.name, **fields)]
 
     def close(self) -> None:
         pass
 
 
 def resident_bytes() -> int:
-    """What this process holds in memory."""
+    """Returns the resident memory of this process, in bytes."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 def wait_until(ready: Any, seconds: float) -> None:
-    """Wait for something."""
+    """Waits until a condition is true."""
     end = time.monotonic() + seconds
     while not ready():
         assert time.monotonic() < end, "waited in vain"

@@ -1,4 +1,4 @@
-"""A headless Chromium, driven over a pair of pipes by its own protocol; nothing to install but the browser."""
+"""Drives a headless Chromium over a pair of pipes with its own protocol; needs nothing but the browser."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ FLAGS = (
     "--disable-extensions", "--mute-audio",
 )  # fmt: skip
 RENUMBER = "import os, sys; i, o, *c = sys.argv[1:]; os.dup2(int(i), 3); os.dup2(int(o), 4); os.execv(c[0], c)"
-"""Chromium reads commands from file 3 and writes answers to file 4."""
+"""Chromium reads commands from file descriptor 3 and writes answers to 4."""
 
 
 def find_chromium() -> str | None:
-    """Where it is; None if this machine has none."""
+    """Returns the path of Chromium; None if this machine has none."""
     return next((path for name in NAMES if (path := shutil.which(name))), None)
 
 
 class Page:
-    """One page of a fresh browser; a context manager.
+    """Controls one page of a new browser; a context manager.
 
     Attributes:
-        requests: every URL that the page asked for, the page's own included, without what lies in it as data.
-        errors: what the browser complained of.
+        requests: every URL that the page requested, including its own, without data URLs.
+        errors: the errors that the browser reported.
     """
 
     def __init__(self, chromium: str, profile: Path, timeout_s: float = 60) -> None:
@@ -43,7 +43,7 @@ class Page:
         self._deadline = time.monotonic() + timeout_s
         theirs_in, self._out = os.pipe()
         self._in, theirs_out = os.pipe()
-        sandbox = ["--no-sandbox"] if os.geteuid() == 0 else []  # Chromium refuses to run as root with one
+        sandbox = ["--no-sandbox"] if os.geteuid() == 0 else []  # Chromium refuses to run as root with a sandbox
         command = [chromium, *FLAGS, *sandbox, f"--user-data-dir={profile}", "about:blank"]
         self._process = subprocess.Popen(
             [sys.executable, "-ISc", RENUMBER, str(theirs_in), str(theirs_out), *command],
@@ -73,23 +73,23 @@ class Page:
         os.close(self._in)
 
     def open(self, path: Path) -> None:
-        """Open a file and wait until it has loaded."""
+        """Opens a file and waits until it has loaded."""
         self.call("Page.navigate", url=path.resolve().as_uri())
         while self._next().get("method") != "Page.loadEventFired":
             pass
 
     def evaluate(self, expression: str) -> Any:
-        """The value of a JavaScript expression in the page."""
+        """Returns the value of a JavaScript expression in the page."""
         return self.call("Runtime.evaluate", expression=expression, returnByValue=True)["result"].get("value")
 
     def wait_for(self, expression: str) -> None:
-        """Wait until an expression is true."""
+        """Waits until an expression is true."""
         while not self.evaluate(expression):
             self._check_time(expression)
             time.sleep(0.02)
 
     def call(self, method: str, **parameters: Any) -> dict[str, Any]:
-        """One command of the protocol, and its answer."""
+        """Sends one command of the protocol; returns its answer."""
         self._last_id += 1
         message = {"id": self._last_id, "method": method, "params": parameters}
         if self._session:
@@ -102,7 +102,7 @@ class Page:
         return result
 
     def _next(self) -> dict[str, Any]:
-        """The next message; events that matter are noted."""
+        """Returns the next message; records events that matter."""
         while b"\0" not in self._buffer:
             self._check_time("an answer")
             if select.select([self._in], [], [], 1)[0]:

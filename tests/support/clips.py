@@ -1,4 +1,4 @@
-"""Clips and images of noise and of soft gradients, and how far two of them differ."""
+"""Makes clips and images of noise and of soft gradients, and compares them."""
 
 from __future__ import annotations
 

@@ -25,12 +25,12 @@ LINK = re.compile(r"\[[^\]]*\]\(([^)#\s]+)(?:#[^)]*)?\)")
 
 @dataclass(frozen=True)
 class Command:
-    """A command that a document shows.
+    """Holds a command that a document shows.
 
     Attributes:
         place: file and line, for messages.
         words: the program without its folder, and its arguments.
-        whole: whether the document shows all arguments; False for a mention in running text and for an elision
+        whole: True if the document shows all arguments; False for a mention in running text and for an elision
             (``...``).
     """
 
@@ -44,7 +44,7 @@ class Command:
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced or indented block: the number of its first line, the language of its fence, and its lines."""
+    """Holds a fenced or indented block: the number of its first line, the language of its fence, and its lines."""
 
     line: int
     language: str

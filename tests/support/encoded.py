@@ -1,4 +1,4 @@
-"""The small moving scene, encoded for training."""
+"""Encodes the small moving scene for training."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Source files as other programs make them, each by one `ffmpeg` command, and what a file holds."""
+"""Makes source files as other programs do, each with one `ffmpeg` command, and reads what a file holds."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from loraedit.types import Stored
 
 MS = Fraction(1, 1000)
 QUARTER_TURN_CLOCKWISE = (0, 1 << 16, 0, -1 << 16, 0, 0, 0, 0, 1 << 30)
-UNEVEN = (0, 40, 100, 110, 250)  # milliseconds; the last frame stays for 70
+UNEVEN = (0, 40, 100, 110, 250)  # milliseconds; the last frame lasts 70
 OPTIONS = {
     "libx264": ("-crf", "4", "-bf", "0"),
     "libx265": ("-x265-params", "log-level=none:bframes=0:cutree=0"),  # cutree writes beyond small frames
@@ -34,7 +34,7 @@ ABOUT = ";FFMETADATA1\ntitle=Räder\n[CHAPTER]\nTIMEBASE=1/1000\nSTART=0\nEND=10
 
 @dataclass(frozen=True)
 class Making:
-    """How a source file is made."""
+    """Describes how a source file is made."""
 
     encoder: str = "libx264"
     pixels: str = "yuv420p"
@@ -51,13 +51,13 @@ class Making:
 
 
 def ffmpeg(*arguments: Any, given: bytes = b"") -> bytes:
-    """Run a command; what it writes to standard output."""
+    """Runs ffmpeg; returns its standard output."""
     command = [get_ffmpeg_exe(), "-v", "error", "-y", *map(str, arguments)]
     return subprocess.run(command, input=given, stdout=subprocess.PIPE, check=True).stdout
 
 
 def raw(frames: Stored) -> list[str]:
-    """The options for frames given as bytes: RGB or RGBA of 8 or 16 bits, or planes of YUV."""
+    """Returns the input options for frames given as bytes: RGB or RGBA of 8 or 16 bits, or planes of YUV."""
     if frames.shape[1] == 3:
         kind, (height, width) = "yuv444p", frames.shape[2:]
     else:
@@ -67,7 +67,7 @@ def raw(frames: Stored) -> list[str]:
 
 
 def make_film(path: Path, making: Making | None = None, frames: Stored | Path | None = None) -> None:
-    """Write a film of frames, of the first ones of another film, or of soft gradients that drift."""
+    """Writes a film of the given frames, of the first frames of another film, or of soft gradients that drift."""
     making = making or Making()
     frames = smooth_clip(len(making.times), 64, 72).frames if frames is None else frames
     film, given = (["-i", frames], b"") if isinstance(frames, Path) else (raw(frames), frames.tobytes())
@@ -96,7 +96,7 @@ def make_drift(path: Path, encoder: str, pixels: str, **making: Any) -> None:
 
 
 def _picture(making: Making) -> list[Any]:
-    """Pixels are tagged, not converted to what the tags say; timestamps are set on packets, which are in order."""
+    """Returns the output options of the picture. It is tagged without conversion; timestamps are set on the packets."""
     filters = [f"trim=end_frame={len(making.times)}", making.filters, f"format={making.pixels}"]
     filters.append(f"setsar={making.aspect}")
     if "yuv" in making.pixels:
@@ -111,7 +111,7 @@ def _picture(making: Making) -> list[Any]:
 
 
 def _by_number(values: Sequence[int]) -> str:
-    """An expression that has a value for each packet."""
+    """Returns an ffmpeg expression with a value for each packet."""
     return "+".join(f"eq(N,{number})*{value}" for number, value in enumerate(values))
 
 
@@ -127,7 +127,7 @@ def times(path: Path) -> list[Fraction]:
 
 
 def length(path: Path) -> Fraction:
-    """How long the picture lasts."""
+    """Returns how long the picture lasts, in seconds."""
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
         if path.suffix != ".mkv":
@@ -143,7 +143,7 @@ def tags(path: Path) -> tuple[int, int, int, int]:
 
 
 def stored(path: Path) -> tuple[int, int, Fraction, tuple[int, ...] | None]:
-    """What a file says of its frames as they lie in it: width, height, aspect of a pixel, display matrix."""
+    """Returns what a file states of its stored frames: width, height, pixel aspect, display matrix."""
     with av.open(str(path)) as container:
         picture = container.streams.video[0]
         data = next(container.decode(video=0)).side_data.get("DISPLAYMATRIX")

@@ -1,4 +1,4 @@
-"""The command line in forks of a process that has it all imported: each can be killed, and costs no start."""
+"""Runs the command line in forks of a process that has imported everything; they start fast and can be killed."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ SERVER.set_forkserver_preload(
 
 @dataclass(frozen=True)
 class Child:
-    """A command under way."""
+    """Holds a running command."""
 
     process: multiprocessing.context.ForkServerProcess
     errors: BinaryIO
     """Its standard error."""
 
     def wait(self) -> int:
-        """Its exit code, or minus the signal that ended it."""
+        """Waits for the end; returns the exit code, or minus the signal that ended the process."""
         self.process.join()
         self.errors.close()
         assert self.process.exitcode is not None
@@ -39,7 +39,7 @@ class Child:
 
 
 def start(arguments: Sequence[str | Path], folder: Path, output: Path | None = None) -> Child:
-    """``loraedit ARGUMENTS`` in a process of its own, in a folder; what it prints goes to a file, or nowhere."""
+    """Starts ``loraedit ARGUMENTS`` in a folder, in its own process; its standard output goes to a file, or nowhere."""
     reader, writer = SERVER.Pipe(duplex=False)
     line = [str(each) for each in arguments]
     process = SERVER.Process(target=_be_command_line, args=(line, folder, str(output or os.devnull), writer))
@@ -49,7 +49,7 @@ def start(arguments: Sequence[str | Path], folder: Path, output: Path | None = N
 
 
 def run(arguments: Sequence[str | Path], folder: Path = Path()) -> subprocess.CompletedProcess[str]:
-    """``loraedit ARGUMENTS`` in a process of its own, and what it has said when it is done."""
+    """Runs ``loraedit ARGUMENTS`` in its own process; returns its output and exit code."""
     with tempfile.TemporaryDirectory() as place:
         output = Path(place) / "output"
         child = start(arguments, folder.absolute(), output)
@@ -58,7 +58,7 @@ def run(arguments: Sequence[str | Path], folder: Path = Path()) -> subprocess.Co
 
 
 def kill_when(command: list[str], run: Path, pattern: str) -> bool:
-    """Start a run, kill it (SIGKILL) as soon as a file of that pattern is there; whether it was still running."""
+    """Starts a run and kills it (SIGKILL) once a file matches the pattern; returns False if it ended before."""
     child = start(command, run.parent)
     while child.process.is_alive() and not list(run.glob(pattern)):
         time.sleep(0.002)
@@ -67,7 +67,7 @@ def kill_when(command: list[str], run: Path, pattern: str) -> bool:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """What a run has left, by path; but for the log, which holds times."""
+    """Returns the files of a run by path, without the log, which holds times."""
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in sorted(folder.rglob("*"))
@@ -76,7 +76,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def _be_command_line(arguments: list[str], folder: Path, output: str, errors: Connection) -> None:
-    """Never comes back."""
+    """Runs the command line in this process and exits."""
     code = 1
     try:
         os.dup2(os.open(output, os.O_WRONLY | os.O_CREAT), 1)

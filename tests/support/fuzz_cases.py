@@ -1,4 +1,4 @@
-"""Command lines with something wrong in them, or in a file that they name: case N is the same each time."""
+"""Makes faulty command lines and faulty input files; case N of a seed is always the same."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ DEVICES = (
 
 @dataclass(frozen=True)
 class Case:
-    """A command line, and what is wrong with it in a few words."""
+    """Holds a command line, and the kind of its fault."""
 
     kind: str
     arguments: list[str]
@@ -47,7 +47,7 @@ class Case:
 
 
 def make_case(number: int, seed: int, kit: Path, folder: Path) -> Case:
-    """Case number N: its files are put into an empty folder, in which its command line is to run."""
+    """Makes case number N: writes its files into an empty folder, in which its command line is to run."""
     rng = np.random.default_rng((seed, number))
     kinds = sorted(_CASES)
     kind = kinds[number % len(kinds)]
@@ -59,7 +59,7 @@ def _one(rng: Rng, among: tuple[str, ...]) -> str:
 
 
 def _mutant(rng: Rng, kit: Path, folder: Path, name: str) -> Path:
-    """A spoilt copy of one of the kit's files."""
+    """Writes a damaged copy of one of the kit's files."""
     source = kit / name
     path = folder / f"bad{source.suffix}"
     path.write_bytes(mutate(source.read_bytes(), source.suffix, rng))
@@ -67,7 +67,7 @@ def _mutant(rng: Rng, kit: Path, folder: Path, name: str) -> Path:
 
 
 def _edit(kit: Path, **given: str | Path) -> list[str]:
-    """An edit that is right but for what is given."""
+    """Returns the command line of a valid edit with the given arguments replaced."""
     first = given.pop("first_frame", kit / "edited.png")
     source, options = str(given.pop("source", kit / "clip.mkv")), {"mask": kit / "mask.mkv", **given}
     line = ["edit", f"--first-frame={first}", "--steps=1", "--sampling-steps=1"]
@@ -94,7 +94,7 @@ def _first(rng: Rng, kit: Path, folder: Path) -> list[str]:
 
 
 def _frames(rng: Rng, kit: Path, folder: Path) -> list[str]:
-    """A folder of frames, with some of them spoilt, missing, doubled, links, or something else."""
+    """Writes a folder of frames in which some are damaged, missing, doubled, links, or something else."""
     frames = folder / "frames"
     shutil.copytree(kit / "frames", frames)
     for path in sorted(frames.iterdir()):
@@ -119,7 +119,7 @@ def _frames(rng: Rng, kit: Path, folder: Path) -> list[str]:
 
 
 def _special(rng: Rng, kit: Path, folder: Path) -> list[str]:
-    """What is no plain file, in the place of one."""
+    """Puts something in place of a file that is not a regular file."""
     path = folder / _one(rng, ("thing", "thing.png", "thing.mkv", "thing.safetensors"))
     choice = int(rng.integers(7))
     if choice == 0:
@@ -142,7 +142,7 @@ def _special(rng: Rng, kit: Path, folder: Path) -> list[str]:
 
 
 def _with_path(rng: Rng, kit: Path, path: Path | str) -> list[str]:
-    """A command that is given this path in one of its places."""
+    """Returns a command with this path as one of its arguments."""
     lines = [
         _edit(kit, source=path), _edit(kit, mask=path), _edit(kit, first_frame=path), _edit(kit, reference=f"2={path}"),
         _edit(kit, model=path), _edit(kit, transformer=path), _edit(kit, extra_lora=path),
@@ -162,7 +162,7 @@ def _with_path(rng: Rng, kit: Path, path: Path | str) -> list[str]:
 
 
 def _name(rng: Rng, kit: Path, folder: Path) -> list[str]:
-    """A file of an odd name: spoilt, since what is whole would only be read."""
+    """Writes a damaged file with an unusual name."""
     name = _one(rng, NAMES)
     suffix = _one(rng, ("", ".png", ".mkv", ".safetensors"))
     path = folder / f"{name[: 255 - len(suffix)]}{suffix}"
@@ -230,7 +230,7 @@ def _lora(rng: Rng, kit: Path, folder: Path) -> list[str]:
 
 
 def _run(rng: Rng, kit: Path, folder: Path) -> list[str]:
-    """A run folder of which some files are damaged or gone."""
+    """Writes a run folder in which some files are damaged or missing."""
     run = folder / "run"
     shutil.copytree(kit / "run", run)
     files = sorted(path for path in run.rglob("*") if path.is_file() and path.name != "log.jsonl")
@@ -249,7 +249,7 @@ def _run(rng: Rng, kit: Path, folder: Path) -> list[str]:
 
 
 def _model(rng: Rng, kit: Path, folder: Path) -> list[str]:
-    """A checkpoint of which one file is damaged or gone."""
+    """Writes a checkpoint in which one file is damaged or missing."""
     model = folder / "model"
     shutil.copytree(kit / "model", model)
     files = sorted(path for path in model.rglob("*") if path.is_file())
@@ -284,9 +284,9 @@ def _plan(rng: Rng, kit: Path, folder: Path) -> list[str]:
 
 
 def _batch(rng: Rng, kit: Path, folder: Path) -> list[str]:
-    """A file of jobs, one of which names a clip that is not there, so that none is begun; and then it is spoilt.
+    """Writes a damaged jobs file. One of its jobs names a missing clip, so that no job begins.
 
-    That job stands first: a file that is cut short has it too, or none.
+    That job stands first, so that a truncated file has it too, or has no job at all.
     """
     text = f"""seeds = [0, 1]
 [defaults]

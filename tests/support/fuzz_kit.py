@@ -1,4 +1,4 @@
-"""What is whole: small inputs of every kind, for hostile ones to be made of."""
+"""Writes small valid inputs of every kind, from which the fuzz cases are made."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["make_kit"]
 
 
 def make_kit(folder: Path, model: Path) -> Path:
-    """Small whole inputs of every kind that can be read, a model, and a finished run with its LoRA; the folder."""
+    """Writes inputs of every readable kind, a model, and a finished run with its LoRA; returns the folder."""
     import loraedit
 
     scene = make_scene()

@@ -1,4 +1,4 @@
-"""Hostile files, made of real ones: cut short, with flipped bits, with fields that lie; of a seed always the same."""
+"""Makes hostile files from valid ones: truncated, with flipped bits, or with false fields; reproducible by seed."""
 
 from __future__ import annotations
 
@@ -40,18 +40,18 @@ FIELDS = {
     "tif": (b"II*\0", b"\x00\x01", b"\x01\x01", b"\x02\x01", b"\x11\x01", b"\x17\x01", b"\x03\x01"),
     "bmp": (b"BM",),
 }
-"""Where numbers that decide about memory stand, by what goes before them, in each kind of file."""
+"""The bytes before numbers that decide about memory, by kind of file."""
 NUMBERS = (
     b"\0\0", b"\0\0\0\0", b"\1\0\0\0", b"\xff\xff", b"\xff\xff\xff\xff", b"\x7f\xff\xff\xff", b"\xff\xff\xff\x7f",
     b"\0\0\0\1", b"\0\0\xff\xff", b"\xff\x3f\xff\x3f", struct.pack(">d", math.nan), struct.pack(">d", math.inf),
     struct.pack("<d", -1e308), struct.pack(">Q", 2**63), struct.pack("<Q", 2**62),
 )  # fmt: skip
-"""Zero, one, huge, negative; no number, and infinity."""
+"""Zero, one, huge and negative numbers, not a number, and infinity."""
 VALUES = (None, -1, 0, 1e308, 2**70, "", "x" * 5000, [], {}, [[[]]], True, "../../etc/passwd", "\0", {"a": {"a": 1}})
 
 
 def mutate(content: bytes, suffix: str, rng: Rng) -> bytes:
-    """A file with one thing wrong, or several."""
+    """Returns a file with one or several faults."""
     kind = sorted(MUTATIONS)[int(rng.integers(len(MUTATIONS)))]
     return MUTATIONS[kind](content, suffix.removeprefix("."), rng)
 
@@ -72,7 +72,7 @@ def _flip_head(content: bytes, suffix: str, rng: Rng) -> bytes:
 
 
 def lying(content: bytes, suffix: str, rng: Rng) -> bytes:
-    """Numbers of the header that are not true, with a checksum that fits where there is one; nothing of nothing."""
+    """Replaces numbers in the header by false ones, and fixes the checksums; leaves an empty file empty."""
     if not content:
         return content
     marks = [mark for mark in FIELDS.get(suffix, ()) if mark in content] or [content[:4]]
@@ -107,7 +107,7 @@ MUTATIONS: dict[str, Callable[[bytes, str, Rng], bytes]] = {
 
 
 def _with_checksums(content: bytes) -> bytes:
-    """A PNG whose chunks all have the checksum of what they hold, as far as it has chunks."""
+    """Gives every chunk of a PNG a valid checksum."""
     parts, at = [content[:8]], 8
     while at + 12 <= len(content):
         length = int.from_bytes(content[at : at + 4], "big")
@@ -118,7 +118,7 @@ def _with_checksums(content: bytes) -> bytes:
 
 
 def huge_png(width: int, height: int) -> bytes:
-    """A small, valid PNG that says it is of this size."""
+    """Returns a small, valid PNG whose header states this size."""
 
     def chunk(kind: bytes, body: bytes) -> bytes:
         return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
@@ -132,7 +132,7 @@ def huge_png(width: int, height: int) -> bytes:
 
 
 def hostile_tensors(content: bytes, rng: Rng) -> bytes:
-    """A safetensors file whose header lies: of its length, or of a tensor's place, shape or type."""
+    """Returns a safetensors file with a false header: its length, or a tensor's place, shape or type."""
     length = int.from_bytes(content[:8], "little")
     header, rest = json.loads(content[8 : 8 + length]), content[8 + length :]
     if rng.random() < 0.15:
@@ -159,7 +159,7 @@ def hostile_tensors(content: bytes, rng: Rng) -> bytes:
 
 
 def hostile_json(content: bytes, rng: Rng) -> bytes:
-    """A JSON file of which one value is not as it should be, or which is something else."""
+    """Returns a JSON file with one false value, or with other content."""
     if rng.random() < 0.3:
         others = (
             b"",
@@ -194,7 +194,7 @@ def hostile_json(content: bytes, rng: Rng) -> bytes:
 
 
 class _Trap:
-    """Ends the process of whoever unpickles it."""
+    """Ends the process that unpickles it."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         import os
@@ -203,12 +203,12 @@ class _Trap:
 
 
 def pickled(protocol: int = 2) -> bytes:
-    """A pickle that ends the process (exit code 77) of whoever opens it."""
+    """Returns a pickle that ends the process that opens it, with exit code 77."""
     return pickle.dumps(_Trap(), protocol=protocol)
 
 
 def zip_slip(name: str = "../../escaped") -> bytes:
-    """An archive with a pickle in it, whose members lead out of the folder they are unpacked in."""
+    """Returns an archive with a pickle, whose members point outside the folder of extraction."""
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w") as file:
         file.writestr(name, "out")

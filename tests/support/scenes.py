@@ -1,4 +1,4 @@
-"""The small moving scene that most tests edit, and the example clip of the repository."""
+"""Makes the small moving scene that most tests edit, and names the example clip of the repository."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ EXAMPLE = Path(__file__).parents[2] / "examples/pedestrian"
 
 @dataclass(frozen=True)
 class Scene:
-    """A square that moves over noise, its edited first frame, and a loose mask."""
+    """Holds a square that moves over noise, its edited first frame, and a loose mask."""
 
     source: Frames
     edited_first: Image

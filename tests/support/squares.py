@@ -1,4 +1,4 @@
-"""A patterned square that moves over smooth noise, for the tests of tracking and of `loraedit mask`."""
+"""Draws a patterned square that moves over smooth noise, for the tests of tracking and of `loraedit mask`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tiny random checkpoints in the published layout, for tests: every option of the Wan I2V family."""
+"""Writes tiny random checkpoints of the Wan I2V family in the published layouts."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ LATENTS = 4
 
 
 def tiny_vae(temporal: int = 4) -> AutoencoderKLWan:
-    """8x in space and 4x in time as Wan2.1's, or 4x and 2x as nano's."""
+    """Returns a VAE with 8x and 4x compression in space and time as Wan2.1's, or with nano's 4x and 2x."""
     torch.manual_seed(1)
     wide = temporal == 4
     vae = AutoencoderKLWan(
@@ -92,7 +92,7 @@ def save_tiny_wan(
     two_experts: bool = False,
     euler: bool = False,
 ) -> Path:
-    """Write a random checkpoint as diffusers itself would."""
+    """Writes a random checkpoint as diffusers itself would."""
     vision = CLIPVisionConfig(
         hidden_size=16, intermediate_size=16, num_hidden_layers=2, num_attention_heads=2, image_size=28, patch_size=14
     )
@@ -117,7 +117,7 @@ def save_tiny_wan(
 
 
 def save_tiny_clip(folder: Path) -> Path:
-    """Write a random CLIP image encoder as transformers itself would."""
+    """Writes a random CLIP image encoder as transformers itself would."""
     torch.manual_seed(4)
     config = CLIPVisionConfig(
         hidden_size=16, intermediate_size=16, num_hidden_layers=2, num_attention_heads=2, image_size=28, patch_size=14,
@@ -137,13 +137,13 @@ SMALL_OPTIONAL = {"image_dim": 16, "added_kv_proj_dim": 24, "pos_embed_seq_len":
 
 
 def small_config(known: KnownModel) -> dict[str, Any]:
-    """The published configuration of a Wan-type transformer with small numbers; its channels stay."""
+    """Returns the published configuration of a Wan-type transformer with small numbers; its channels stay the same."""
     config = known.transformer.config
     return {**config, **SMALL_TRANSFORMER, **{name: size for name, size in SMALL_OPTIONAL.items() if config[name]}}
 
 
 def distinct_models() -> list[KnownModel]:
-    """The published models of the Wan family, but one of those that are the same in small."""
+    """Returns the published models of the Wan family, one of each small configuration."""
     small = {
         json.dumps([known.pipeline, small_config(known), known.scheduler, known.options]): known
         for known in reversed(known_models())
@@ -153,7 +153,7 @@ def distinct_models() -> list[KnownModel]:
 
 
 def save_tiny_known(folder: Path, known: KnownModel) -> Path:
-    """Write a random checkpoint in the layout of a published Wan-type model."""
+    """Writes a random checkpoint in the layout of a published Wan-type model."""
     parts: dict[str, Any] = dict.fromkeys(("image_encoder", "image_processor"))
     if known.pipeline == "WanImageToVideoPipeline":
         parts |= {"transformer_2": None, **known.options}

@@ -1,4 +1,4 @@
-"""The model card of the tiny checkpoints, with a recipe of a few steps."""
+"""Writes the model card of the tiny checkpoints, with a recipe of a few steps."""
 
 from __future__ import annotations
 

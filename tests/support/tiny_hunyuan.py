@@ -1,4 +1,4 @@
-"""Tiny random HunyuanVideo checkpoints in the published layout, for tests."""
+"""Writes tiny random HunyuanVideo checkpoints in the published layout."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ from transformers import (
 from loraedit.families import known
 
 PUBLISHED = json.loads(Path(known.__file__).with_name("known_models.json").read_text())
-"""Published models: components with the numbers that decide their sizes, and what each model is made of."""
+"""Published models: the sizes of their components, and the components of each model."""
 
 LATENTS = 4
 WORDS = ("a", "red", "coat", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>", "<image>")
 
 
 def published(name: str) -> dict[str, Any]:
-    """The published configuration of a component."""
+    """Returns the published configuration of a component."""
     config: dict[str, Any] = PUBLISHED["components"][name]["config"]
     return config
 
 
 def word_tokenizer(words: tuple[str, ...], start: str = "") -> PreTrainedTokenizerFast:
-    """One token a known word, and one for every 11 letters of any other, so that a template has its true length."""
+    """Returns a tokenizer with one token per known word, and per 11 letters of others (the template's true length)."""
     vocabulary = {word: index for index, word in enumerate(("<pad>", "</s>", "<unk>", "<s>", *words))}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"\n\n|<[^>]*>|\w{1,11}|[^\w\s]"), "removed", invert=True)
@@ -61,7 +61,7 @@ def tiny_vae() -> AutoencoderKLHunyuanVideo:
 
 
 def tiny_transformer(kind: str) -> HunyuanVideoTransformer3DModel:
-    """The published configuration with small numbers."""
+    """Returns a transformer of the published configuration with small numbers."""
     torch.manual_seed(2)
     config = published(f"hunyuan-i2v-{kind}")
     small = {
@@ -80,7 +80,7 @@ def tiny_transformer(kind: str) -> HunyuanVideoTransformer3DModel:
 
 
 def tiny_llava() -> LlavaForConditionalGeneration:
-    """576 image tokens, as the prompt template wants them."""
+    """Returns a LLaVA with 576 image tokens, as the prompt template requires."""
     torch.manual_seed(3)
     text = LlamaConfig(
         vocab_size=16, hidden_size=16, intermediate_size=16, num_hidden_layers=3, num_attention_heads=2, pad_token_id=0
@@ -94,7 +94,7 @@ def tiny_llava() -> LlavaForConditionalGeneration:
 
 
 def save_tiny_hunyuan(folder: Path, kind: str) -> Path:
-    """Write a random checkpoint as diffusers itself would; the kind is 33ch or 16ch."""
+    """Writes a random checkpoint as diffusers itself would; the kind is 33ch or 16ch."""
     torch.manual_seed(4)
     clip = CLIPTextConfig(
         vocab_size=16, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=2,

@@ -1,4 +1,4 @@
-"""A tiny random HunyuanVideo-1.5 checkpoint in the published layout, for tests."""
+"""Writes a tiny random HunyuanVideo-1.5 checkpoint in the published layout."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ from transformers import (
 
 LATENTS = 4
 BEFORE_THE_PROMPT = 108
-"""Tokens of the true template that come before the prompt; the pipeline cuts so many off."""
+"""Tokens of the true template before the prompt; the pipeline removes this number of tokens."""
 
 
 def chat_tokenizer() -> PreTrainedTokenizerFast:
-    """Its template has the true length."""
+    """Returns a tokenizer whose template has the true length."""
     tokenizer = word_tokenizer(("a", "red", "coat"))
     filler = "a " * BEFORE_THE_PROMPT
     tokenizer.chat_template = filler + "{{ messages[1]['content'] }} a"
@@ -39,14 +39,14 @@ def chat_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def tiny_vae() -> AutoencoderKLHunyuanVideo15:
-    """16 pixels and 4 frames a cell, as published."""
+    """Returns a VAE with 16 pixels and 4 frames per cell, as published."""
     torch.manual_seed(1)
     vae = AutoencoderKLHunyuanVideo15(latent_channels=LATENTS, block_out_channels=(8, 8, 8, 8, 8), layers_per_block=1)
     return vae.eval()
 
 
 def tiny_transformer() -> HunyuanVideo15Transformer3DModel:
-    """The published configuration with small numbers."""
+    """Returns a transformer of the published configuration with small numbers."""
     torch.manual_seed(2)
     small = {
         "in_channels": 2 * LATENTS + 1, "out_channels": LATENTS, "num_attention_heads": 2, "attention_head_dim": 12,
@@ -57,7 +57,7 @@ def tiny_transformer() -> HunyuanVideo15Transformer3DModel:
 
 
 def save_tiny_hunyuan15(folder: Path) -> Path:
-    """Write a random checkpoint as diffusers itself would."""
+    """Writes a random checkpoint as diffusers itself would."""
     vae, transformer = tiny_vae(), tiny_transformer()
     torch.manual_seed(3)
     qwen = Qwen2_5_VLTextConfig(

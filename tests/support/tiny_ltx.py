@@ -1,4 +1,4 @@
-"""Tiny random LTX checkpoints in the published layout, for tests."""
+"""Writes tiny random LTX checkpoints in the published layout."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LATENTS = 8
 
 
 def quiet(vae: torch.nn.Module) -> None:
-    """No spread in the posterior, so that the pipeline's draw from it is its mode."""
+    """Removes the spread of the posterior, so that the pipeline samples its mode."""
     convolution = vae.encoder.conv_out.conv
     with torch.no_grad():
         convolution.weight[-1].zero_()
@@ -29,7 +29,7 @@ def quiet(vae: torch.nn.Module) -> None:
 
 
 def tiny_vae(timestep: bool) -> AutoencoderKLLTXVideo:
-    """32 pixels and 8 frames a cell, as published."""
+    """Returns a VAE with 32 pixels and 8 frames per cell, as published."""
     torch.manual_seed(1)
     vae = AutoencoderKLLTXVideo(
         latent_channels=LATENTS,
@@ -49,7 +49,7 @@ def tiny_vae(timestep: bool) -> AutoencoderKLLTXVideo:
 
 
 def save_tiny_ltx(folder: Path, timestep: bool = True) -> Path:
-    """Write a random checkpoint as diffusers itself would."""
+    """Writes a random checkpoint as diffusers itself would."""
     vae = tiny_vae(timestep)
     torch.manual_seed(2)
     small = {
@@ -62,10 +62,10 @@ def save_tiny_ltx(folder: Path, timestep: bool = True) -> Path:
         scheduler=FlowMatchEulerDiscreteScheduler(),
         vae=vae,
         text_encoder=T5EncoderModel(text).eval(),
-        tokenizer=word_tokenizer(("a", "red", "coat"), "<s>"),  # a token even of an empty prompt, as T5's own
+        tokenizer=word_tokenizer(("a", "red", "coat"), "<s>"),  # one token even for an empty prompt, as T5 has
         transformer=transformer.eval(),
     )
     pipeline.save_pretrained(folder, safe_serialization=True)
-    index = json.loads((folder / "model_index.json").read_text())  # as that of 0.9.5
+    index = json.loads((folder / "model_index.json").read_text())  # as in 0.9.5
     (folder / "model_index.json").write_text(json.dumps({**index, "_class_name": "LTXPipeline"}))
     return folder

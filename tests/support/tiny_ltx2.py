@@ -1,4 +1,4 @@
-"""A tiny random LTX-2 checkpoint in the published layout, for tests; without the parts that make sound."""
+"""Writes a tiny random LTX-2 checkpoint in the published layout, without the parts that make sound."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SOUND = 8
 
 
 def tiny_vae() -> AutoencoderKLLTX2Video:
-    """32 pixels and 8 frames a cell, as published."""
+    """Returns a VAE with 32 pixels and 8 frames per cell, as published."""
     torch.manual_seed(1)
     vae = AutoencoderKLLTX2Video(
         latent_channels=LATENTS,
@@ -56,7 +56,7 @@ def tiny_gemma() -> Gemma3ForConditionalGeneration:
 
 
 def save_tiny_ltx2(folder: Path) -> Path:
-    """Write a random checkpoint as diffusers itself would."""
+    """Writes a random checkpoint as diffusers itself would."""
     vae, gemma = tiny_vae(), tiny_gemma()
     torch.manual_seed(2)
     small = {

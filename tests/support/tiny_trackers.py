@@ -1,4 +1,4 @@
-"""Tiny random checkpoints of the trackers of transformers, in their published layout."""
+"""Writes tiny random checkpoints of the trackers of transformers, in their published layouts."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import transformers as tf
 from tiny import tiny_tokenizer
 
 SIDE = 64
-WIDE = 128  # the memory's 64 channels have to be fewer than the model's
+WIDE = 128  # the model needs more channels than the 64 of its memory
 
 _DECODER = {"hidden_size": WIDE, "mlp_dim": 32, "num_attention_heads": 2, "iou_head_hidden_dim": 16}
 _MEMORY = {
@@ -60,7 +60,7 @@ def tiny_sam3_tracker() -> tf.PreTrainedModel:
 
 
 def save_tiny_tracker(model: Any, folder: Path) -> Path:
-    """Random weights, large enough for masks that come and go, and a model that always sees something."""
+    """Writes a model with weights large enough for masks that come and go, and which always finds something."""
     torch.manual_seed(5)
     for name, weights in model.named_parameters():
         weights.data = 0.1 * torch.randn_like(weights)
@@ -73,7 +73,7 @@ def save_tiny_tracker(model: Any, folder: Path) -> Path:
 
 
 def tiny_sam3(folder: Path) -> Path:
-    """SAM 3 as published, detector, tracker and tokenizer in one folder; it finds something in anything."""
+    """Writes SAM 3 as published (detector, tracker and tokenizer in one folder), which always finds something."""
     tracker = tiny_sam3_tracker().config
     part = {"hidden_size": WIDE, "num_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
     detector = {

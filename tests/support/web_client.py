@@ -1,4 +1,4 @@
-"""A server of the page in a process of its own, and visitors without a browser."""
+"""Starts the web server in its own process, and visits it without a browser."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ QUICK: dict[str, Any] = {"steps": 1, "sampling_steps": 1}
 
 
 class Server:
-    """``loraedit web`` on a free port."""
+    """Runs ``loraedit web`` on a free port."""
 
     def __init__(self, folder: Path, *options: str) -> None:
         self.folder, self.options = folder, options
@@ -55,7 +55,7 @@ class Server:
 
 
 class Visitor:
-    """Somebody with a cookie jar."""
+    """Sends requests with a cookie jar of its own."""
 
     def __init__(self, server: Server, password: str | None = None) -> None:
         self.server, self.cookies = server, dict[str, str]()
@@ -66,7 +66,7 @@ class Visitor:
     def ask(
         self, method: str, path: str, body: bytes = b"", headers: Mapping[str, str] | None = None
     ) -> tuple[int, bytes]:
-        """Status and body; headers of the last answer are kept."""
+        """Returns status and body; keeps the headers of the last answer."""
         connection = http.client.HTTPConnection("127.0.0.1", self.server.port, timeout=PATIENCE_S)
         cookie = "; ".join(f"{name}={value}" for name, value in self.cookies.items())
         connection.request(method, path, body or None, {**({"Cookie": cookie} if cookie else {}), **(headers or {})})
@@ -79,14 +79,14 @@ class Visitor:
         return answer.status, content
 
     def send(self, method: str, path: str, value: Any = None) -> dict[str, Any]:
-        """A request with JSON that is granted."""
+        """Sends a JSON request that must succeed; returns the answer."""
         status, content = self.ask(method, path, json.dumps(value or {}).encode())
         assert status == 200, content
         answer: dict[str, Any] = json.loads(content)
         return answer
 
     def refused(self, method: str, path: str, value: Any) -> str:
-        """The sentence with which a request is refused."""
+        """Sends a request that must be refused; returns the error message."""
         status, content = self.ask(method, path, json.dumps(value).encode())
         assert status == 422, (status, content)
         error: str = json.loads(content)["error"]
@@ -102,14 +102,14 @@ class Visitor:
         return name
 
     def lay_out(self, files: Path, **settings: Any) -> dict[str, Any]:
-        """Clip and edited frame on the desk, and the mask made."""
+        """Uploads clip and edited frame, and waits for the mask."""
         clip, edited = self.upload("clip", files / "source.mkv"), self.upload("image", files / "edited.png")
         draft = {"clip": clip, "whole": clip, "name": "square", "edited": edited, "settings": settings}
         self.send("PUT", "/api/draft", draft)
         return self.wait(lambda state: state["mask"]["state"] in ("done", "failed"))
 
     def wait(self, met: Any) -> dict[str, Any]:
-        """The first state that meets a condition."""
+        """Returns the first state that meets a condition."""
         deadline = time.monotonic() + PATIENCE_S
         while time.monotonic() < deadline:
             state = self.state()
@@ -120,7 +120,7 @@ class Visitor:
 
 
 def is_finished(state: dict[str, Any]) -> bool:
-    """Whether the latest run has ended."""
+    """Returns whether the latest run has ended."""
     return state["runs"][0]["state"] in ("done", "failed", "stopped")
 
 

@@ -1,4 +1,4 @@
-"""The page in a real browser."""
+"""Opens the web page in a real browser."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ READY = "document.getElementById('mask-status').textContent.startsWith('The mask
 
 
 class WebPage(Page):
-    """A browser that has the page open."""
+    """Controls a browser that has the page open."""
 
     def visit(self, address: str) -> None:
         self.call("Page.navigate", url=address)
@@ -22,7 +22,7 @@ class WebPage(Page):
         self.wait_for("document.getElementById('set-model').children.length > 0")
 
     def wait_for(self, expression: str) -> None:
-        """Wait until an expression is true, without keeping the machine from its work."""
+        """Waits until an expression is true, without using the processor meanwhile."""
         while not self.evaluate(f"Boolean({expression})"):
             self._check_time(expression)
             time.sleep(0.2)
@@ -33,7 +33,7 @@ class WebPage(Page):
         self.call("Emulation.setEmulatedMedia", features=[scheme])
 
     def give_file(self, element: str, path: Path) -> None:
-        """Choose a file in an input, as a person would."""
+        """Chooses a file in an input, as a person would."""
         found = self.call("Runtime.evaluate", expression=f"document.getElementById('{element}')")["result"]
         self.call("DOM.setFileInputFiles", files=[str(path)], objectId=found["objectId"])
 
@@ -46,7 +46,7 @@ class WebPage(Page):
         self.evaluate(f"{field}.value = '{value}'; {field}.dispatchEvent(new Event('input', {{bubbles: true}})); 1")
 
     def click_picture(self, selector: str, x: float, y: float) -> None:
-        """A mouse click at a share of an element's width and height."""
+        """Clicks at a relative position (0 to 1) in an element."""
         element = f"document.querySelector('{selector}')"
         self.evaluate(f"{element}.scrollIntoView({{block: 'center'}}); 1")
         box = json.loads(self.evaluate(f"JSON.stringify({element}.getBoundingClientRect())"))
@@ -59,7 +59,7 @@ class WebPage(Page):
         return state
 
     def fetched(self, path: str) -> bytes:
-        """What a link of the page downloads."""
+        """Returns what a link of the page downloads."""
         text: str = self.awaited(
             f"fetch('{path}').then((answer) => answer.blob()).then((blob) => new Promise((resolve) => {{"
             "const reader = new FileReader(); reader.onload = () => resolve(reader.result.split(',')[1]);"
@@ -72,14 +72,14 @@ class WebPage(Page):
         return answer["result"]["value"]
 
     def axe(self, script: Path) -> list[list[str]]:
-        """Impact, name and place of each fault that axe-core finds."""
+        """Returns impact, name and place of each fault that axe-core finds."""
         self.evaluate(script.read_text())
         found = "axe.run().then((r) => JSON.stringify(r.violations.map((v) => [v.impact, v.id, v.nodes[0].html])))"
         faults: list[list[str]] = json.loads(self.awaited(found))
         return faults
 
     def shoot(self, path: Path, element: str | None = None) -> None:
-        """A picture of the whole page, or of an element of it."""
+        """Takes a picture of the whole page, or of an element."""
         clip: dict[str, Any] = {}
         if element:
             find = f"document.querySelector('{element}').getBoundingClientRect()"

@@ -165,7 +165,7 @@ def test_words_find_what_transformers_finds_by_them(frames: Frames, tmp_path: Pa
 
 
 def test_words_need_the_whole_model(sam3: Path) -> None:
-    with pytest.raises(ModelError, match="reads no text"):
+    with pytest.raises(ModelError, match="does not read text"):
         open_tracker("sam3", sam3, "a red coat")
 
 
@@ -182,9 +182,9 @@ def test_a_point_on_a_later_frame_corrects_from_there_on(folder: Path, frames: F
 
 def test_what_does_not_go_together_is_refused(folder: Path, frames: Frames, tmp_path: Path) -> None:
     tracker, view = open_tracker("sam2", folder), View(Clip(frames, Fraction(10)))
-    with pytest.raises(InputError, match="by its mask and by something else"):
+    with pytest.raises(InputError, match="a mask of the object and further hints"):
         tracker.track(view, {0: Hints(points=((3, 3),), mask=square())})
-    with pytest.raises(InputError, match="none on the object"):
+    with pytest.raises(InputError, match="off the object"):
         tracker.track(view, {0: Hints(points_out=((3, 3),))})
     with pytest.raises(InputError, match="2 boxes"):
         tracker.track(view, {0: Hints(boxes=((0, 0, 3, 3), (4, 4, 9, 9)))})

@@ -24,7 +24,7 @@ FPS = Fraction(25)
 
 @dataclass(frozen=True)
 class Deep:
-    """A kind of file, and what it should be read as."""
+    """Describes a kind of file, and what it should be read as."""
 
     name: str
     encoder: str
@@ -47,8 +47,8 @@ LOSSLESS = [("out.mkv", None), ("out.mov", "png"), ("frames", None)]
 
 
 @pytest.mark.parametrize("deep", DEEP, ids=lambda deep: f"{deep.encoder}-{deep.pixels}")
-def test_lossless_files_hold_what_is_written_to_the_bit(tmp_path: Path, deep: Deep) -> None:
-    """Also timestamps, length, sound and titles; the source's own representation is what it decodes to."""
+def test_lossless_files_keep_every_bit(tmp_path: Path, deep: Deep) -> None:
+    """Checks timestamps, length, sound and titles too; the source decodes to its own representation."""
     path = tmp_path / deep.name
     make_drift(path, deep.encoder, deep.pixels)
     source = video.open_footage(path)
@@ -71,7 +71,7 @@ def test_lossless_files_hold_what_is_written_to_the_bit(tmp_path: Path, deep: De
 
 
 def edited(source: Footage) -> Iterator[Stored]:
-    """The values of the source's own depth, below the 8th bit too, others inside a box; opacity as it is."""
+    """Yields values of the source's own depth, beyond 8 bits too, changed inside a box; opacity stays."""
     for pixels in source.exact():
         changed = pixels.copy()
         changed[10:20, 10:30, :3] = changed[10:20, 10:30, :3][::-1]
@@ -95,7 +95,7 @@ def test_a_turned_ten_bit_film_with_wide_pixels_and_sound_comes_back(tmp_path: P
 
 
 def test_a_ten_bit_film_is_read_with_the_precision_of_ten_bits(tmp_path: Path) -> None:
-    """Compared with the standard's own formula for BT.709, limited range."""
+    """Compares with the standard's formula for BT.709, limited range."""
     make_drift(tmp_path / "a.mkv", "ffv1", "yuv444p10le")
     with av.open(str(tmp_path / "a.mkv")) as container:
         frame = next(container.decode(video=0))
@@ -107,7 +107,7 @@ def test_a_ten_bit_film_is_read_with_the_precision_of_ten_bits(tmp_path: Path) -
     assert np.abs(ours - expected.clip(0, 1023)).max() <= 1
 
 
-def test_what_people_see_is_the_stored_picture_rounded(tmp_path: Path) -> None:
+def test_rgb_frames_are_the_stored_frames_rounded_to_8_bits(tmp_path: Path) -> None:
     make_drift(tmp_path / "a.mov", "png", "rgba64be")
     footage = video.open_footage(tmp_path / "a.mov")
     for seen, exact, made in zip(footage.rgb(), footage.exact(), gradient(5, channels=4), strict=True):
@@ -125,13 +125,13 @@ def test_what_people_see_is_the_stored_picture_rounded(tmp_path: Path) -> None:
         ("ffv1", "out.mkv", "gbrap10le", []),
     ],
 )
-def test_ten_bits_and_opacity_go_where_the_codec_takes_them_and_a_sentence_says_where_not(
+def test_ten_bits_and_opacity_are_kept_if_the_codec_has_them_and_a_note_reports_a_loss(
     tmp_path: Path, codec: Any, name: str, pixels: str, lost: list[str]
 ) -> None:
     source = tmp_path / "source.mkv"
     make_drift(source, "ffv1", "gbrap10le")
     footage = video.open_footage(source)
-    grown = (cv2.resize(pixels, (64, 64)) for pixels in footage.exact())  # AV1 takes nothing smaller
+    grown = (cv2.resize(pixels, (64, 64)) for pixels in footage.exact())  # AV1 accepts no smaller frames
     notes = video.write_footage(tmp_path / name, grown, footage, codec)
     assert len(notes) == bool(lost) and all(word in notes[0] for word in lost)
     with av.open(str(tmp_path / name)) as container:
@@ -142,7 +142,7 @@ def test_ten_bits_and_opacity_go_where_the_codec_takes_them_and_a_sentence_says_
         assert np.abs(conform(ours, Layout(16, written.alpha)).astype(int) - theirs).mean() < 2 * 257
 
 
-def test_frames_of_eight_bits_stay_so_in_a_clip_like_a_deeper_one(tmp_path: Path) -> None:
+def test_eight_bit_frames_stay_eight_bit_in_a_clip_like_a_deeper_one(tmp_path: Path) -> None:
     make_drift(tmp_path / "source.mkv", "ffv1", "gbrp10le")
     footage = video.open_footage(tmp_path / "source.mkv")
     for name, pixels in (("a.mkv", "bgr0"), ("a.mp4", "yuv420p")):
@@ -151,7 +151,7 @@ def test_frames_of_eight_bits_stay_so_in_a_clip_like_a_deeper_one(tmp_path: Path
             assert container.streams.video[0].codec_context.pix_fmt == pixels
 
 
-def test_a_picture_of_4k_goes_through_every_step(tmp_path: Path) -> None:
+def test_a_4k_frame_survives_every_step(tmp_path: Path) -> None:
     frames = [np.zeros((2160, 3841, 3), np.uint16)]
     frames[0][1000:, 7:] = 40000
     video.write_footage(tmp_path / "a.mkv", frames, FPS)

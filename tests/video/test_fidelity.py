@@ -1,4 +1,4 @@
-"""What comes out of a video file goes back into one: timing, sound, titles, pixel aspect and colour of the source."""
+"""Timing, sound, titles, pixel aspect and colour of a video file return in the file that is written from it."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_coarse_timestamps_with_a_gap_keep_the_gap(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
-def test_a_broadcast_that_starts_late_starts_at_once_and_in_step(tmp_path: Path, suffix: str) -> None:
+def test_a_broadcast_that_starts_late_starts_at_zero_and_in_sync(tmp_path: Path, suffix: str) -> None:
     source, out = tmp_path / "source.ts", tmp_path / f"out{suffix}"
     late = tuple(2000 + at for at in UNEVEN)
     make_film(source, Making(sound="mp2", sound_at=Fraction(21, 10), times=late))
@@ -94,7 +94,7 @@ def test_a_broadcast_that_starts_late_starts_at_once_and_in_step(tmp_path: Path,
     assert abs(lag(out) - lag(source)) < MS
 
 
-def test_a_clip_of_other_frames_than_its_origin_is_an_error(tmp_path: Path) -> None:
+def test_a_clip_with_another_number_of_frames_than_its_origin_is_an_error(tmp_path: Path) -> None:
     make_film(tmp_path / "source.mp4", Making())
     with pytest.raises(TypeError, match="expected frames at 5 times, got 4"):
         Clip(noisy_clip(4).frames, Fraction(25), video.read_clip(tmp_path / "source.mp4").origin)
@@ -103,13 +103,13 @@ def test_a_clip_of_other_frames_than_its_origin_is_an_error(tmp_path: Path) -> N
 # Pixel aspect, titles, covers
 
 
-def test_a_pixel_aspect_that_cannot_be_written_is_said(tmp_path: Path) -> None:
+def test_a_pixel_aspect_that_cannot_be_written_is_noted(tmp_path: Path) -> None:
     make_film(tmp_path / "source.mp4", Making(aspect=Fraction(4, 3)))
     (note,) = video.write_clip(tmp_path / "out.mkv", video.read_clip(tmp_path / "source.mp4"))
     assert "4:3" in note and "--codec png" in note
 
 
-def test_a_cover_is_not_taken_for_the_film_and_is_said_to_be_left_out(tmp_path: Path) -> None:
+def test_a_cover_is_not_read_as_the_film_and_a_note_says_that_it_is_left_out(tmp_path: Path) -> None:
     make_film(tmp_path / "film.mp4", Making())
     video.write_image(tmp_path / "cover.png", smooth_clip(1).frames[0])
     ffmpeg("-i", tmp_path / "film.mp4", "-i", tmp_path / "cover.png", "-map", "0:v", "-map", "0:a", "-map", 1,
@@ -139,7 +139,7 @@ def test_titles_chapters_language_and_subtitles_are_copied(tmp_path: Path, name:
 
 
 def coded(colours: NDArray[np.uint8], matrix: int, full: bool) -> NDArray[np.uint8]:
-    """YUV of colours, ``[..., 3]``, by the standard's own formula."""
+    """Converts colours ``[..., 3]`` to YUV by the standard's own formula."""
     red, blue = WEIGHTS[matrix]
     r, g, b = np.moveaxis(colours / 255, -1, 0)
     y = red * r + (1 - red - blue) * g + blue * b
@@ -192,7 +192,7 @@ def test_the_shortest_clips_can_be_written(tmp_path: Path, name: str, codec: Any
     assert len(video.read_clip(tmp_path / name)) == frames
 
 
-def test_h265_in_mp4_has_the_tag_that_apple_wants(tmp_path: Path) -> None:
+def test_h265_in_mp4_has_the_tag_that_apple_players_require(tmp_path: Path) -> None:
     video.write_clip(tmp_path / "clip.mp4", noisy_clip(2), "h265")
     with av.open(str(tmp_path / "clip.mp4")) as container:
         assert container.streams.video[0].codec_context.codec_tag == "hvc1"
@@ -214,7 +214,7 @@ def test_the_same_frames_give_the_same_bytes(tmp_path: Path, name: str, codec: A
     assert len(contents) == 1
 
 
-# What cannot be done
+# Refusals
 
 
 @pytest.mark.parametrize(
@@ -228,7 +228,7 @@ def test_the_same_frames_give_the_same_bytes(tmp_path: Path, name: str, codec: A
         ("frames", "h264", ".mp4, .mov or .mkv"),
     ],
 )
-def test_a_codec_that_does_not_go_there_is_refused_before_any_work(
+def test_a_codec_that_the_container_cannot_hold_is_refused_before_any_work(
     tmp_path: Path, scene: Scene, name: str, codec: str, advice: str
 ) -> None:
     settings = loraedit.settings.make_settings({"codec": codec, "model": "nowhere"})
@@ -256,7 +256,7 @@ def test_an_encoder_that_this_build_lacks_is_refused(tmp_path: Path, monkeypatch
 
 
 @pytest.mark.parametrize(("name", "sound"), [("out.mp4", "vorbis"), ("out.mov", "libopus")])
-def test_sound_that_does_not_fit_is_left_out_with_a_sentence(tmp_path: Path, name: str, sound: str) -> None:
+def test_sound_that_does_not_fit_is_left_out_with_a_note(tmp_path: Path, name: str, sound: str) -> None:
     source, out = tmp_path / "source.mkv", tmp_path / name
     make_film(source, Making(sound=sound))
     clip = video.read_clip(source)
@@ -268,7 +268,7 @@ def test_sound_that_does_not_fit_is_left_out_with_a_sentence(tmp_path: Path, nam
 
 
 def sound_cut_off(path: Path) -> None:
-    """The last sound packets lie at the end of the file, and the index at its front."""
+    """Cuts off the file's end, where the last sound packets lie; its index lies at the front."""
     path.write_bytes(path.read_bytes()[:-2000])
 
 
@@ -288,7 +288,9 @@ def file_replaced(path: Path) -> None:
 
 @pytest.mark.parametrize("damage", [sound_cut_off, sound_overwritten, file_gone, file_replaced])
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
-def test_damaged_sound_never_costs_the_edit(tmp_path: Path, damage: Callable[[Path], None], suffix: str) -> None:
+def test_damaged_sound_never_prevents_writing_the_edit(
+    tmp_path: Path, damage: Callable[[Path], None], suffix: str
+) -> None:
     source, out = tmp_path / "source.mkv", tmp_path / f"out{suffix}"
     make_film(source, Making())
     clip = video.read_clip(source)
@@ -319,10 +321,10 @@ def test_an_mp4_whose_picture_is_cut_off_behind_sound_is_refused(tmp_path: Path)
         video.read_clip(source)
 
 
-# The whole way
+# Whole edits
 
 
-def test_an_edit_gives_the_file_back_with_its_sound_and_timing(tmp_path: Path, checkpoint: Path, scene: Scene) -> None:
+def test_an_edit_keeps_sound_and_timing_of_the_file(tmp_path: Path, checkpoint: Path, scene: Scene) -> None:
     source, out = tmp_path / "source.mkv", tmp_path / "result.mp4"
     make_film(source, Making("ffv1", "bgr0"), scene.source)
     result = loraedit.edit(source, scene.edited_first, scene.mask, model=str(checkpoint), steps=1, out=out)
@@ -331,7 +333,7 @@ def test_an_edit_gives_the_file_back_with_its_sound_and_timing(tmp_path: Path, c
     assert times(out) == [at * MS for at in UNEVEN] and packets(out, "audio") == packets(source, "audio")
 
 
-def test_another_codec_uses_the_edit_that_is_there(tmp_path: Path, checkpoint: Path, scene: Scene) -> None:
+def test_another_codec_reuses_the_finished_edit(tmp_path: Path, checkpoint: Path, scene: Scene) -> None:
     for codec in ("h264", "h265"):
         result = loraedit.edit(
             scene.source, scene.edited_first, scene.mask,

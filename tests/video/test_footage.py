@@ -1,4 +1,4 @@
-"""Clips read on demand and written as they come: every bit of 8, 10, 12 or 16, opacity, any span, little memory."""
+"""Clips are read on demand, in any span, and written as they come, in little memory; damaged files are refused."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ FPS = Fraction(25)
 
 
 def make_gop_film(path: Path, encoder: str, options: dict[str, str], frames: int = 40) -> None:
-    """Write a film of many groups of pictures."""
+    """Writes a film of many groups of pictures."""
     ground = cv2.GaussianBlur(noise(32, 48, 3), (0, 0), 2)
     moving = np.stack([np.roll(ground, index, 1) for index in range(frames)])
     settings = [part for name, value in options.items() for part in (f"-{name}", value)]
@@ -35,7 +35,7 @@ def make_gop_film(path: Path, encoder: str, options: dict[str, str], frames: int
 # Any span
 
 
-# x265's cutree writes beyond its memory where frames are small.
+# x265's cutree writes beyond its memory if frames are small.
 GOPS = [
     ("a.mp4", "libx264", {"x264-params": "keyint=8:open-gop=1:bframes=3:log-level=-1"}),
     ("a.mkv", "libx264", {"x264-params": "keyint=8:intra-refresh=1:log-level=-1"}),
@@ -61,7 +61,7 @@ def test_every_frame_is_the_same_wherever_reading_begins(
 
 
 class Counted(decoding.Decoder):
-    """A decoder that counts how often a file is opened, and how many frames it gives."""
+    """Counts how often a file is opened, and how many frames are decoded."""
 
     opened = decoded = 0
 
@@ -126,7 +126,7 @@ def test_a_file_that_changes_while_it_is_in_use_is_refused(tmp_path: Path) -> No
             list(footage.exact())
 
 
-def test_frames_are_written_one_by_one_and_none_is_kept(tmp_path: Path) -> None:
+def test_frames_are_written_one_by_one_and_not_kept(tmp_path: Path) -> None:
     alive: dict[int, Any] = {}
     most = 0
 
@@ -144,7 +144,7 @@ def test_frames_are_written_one_by_one_and_none_is_kept(tmp_path: Path) -> None:
     assert most <= 6
 
 
-def test_opening_reports_how_far_it_is(tmp_path: Path) -> None:
+def test_opening_reports_progress(tmp_path: Path) -> None:
     make_gop_film(tmp_path / "a.mkv", "ffv1", {}, 10)
     seen: list[tuple[int, int]] = []
     video.open_footage(tmp_path / "a.mkv", lambda done, total: seen.append((done, total)))
@@ -153,7 +153,9 @@ def test_opening_reports_how_far_it_is(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("count", [4, 6])
 @pytest.mark.parametrize("name", ["out.mkv", "out.mp4"])
-def test_other_frames_than_the_source_has_are_an_error_and_leave_nothing(tmp_path: Path, name: str, count: int) -> None:
+def test_another_number_of_frames_than_the_source_has_is_an_error_and_leaves_nothing(
+    tmp_path: Path, name: str, count: int
+) -> None:
     make_drift(tmp_path / "source.mkv", "ffv1", "bgr0")
     footage = video.open_footage(tmp_path / "source.mkv")
     with pytest.raises(ShapeError, match="Expected 5 frames"):
@@ -161,17 +163,17 @@ def test_other_frames_than_the_source_has_are_an_error_and_leave_nothing(tmp_pat
     assert [path.name for path in tmp_path.iterdir()] == ["source.mkv"]
 
 
-# Files that lie
+# Files with false headers
 
 
-def test_frames_too_large_to_be_meant_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_frames_too_large_to_decode_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     video.write_clip(tmp_path / "a.mkv", noisy_clip())
     monkeypatch.setattr("loraedit.video.decoding.MAX_PIXELS", 32 * 48 - 1)
     with pytest.raises(InputError, match=r"a\.mkv is 48x32, too large to decode safely"):
         video.open_footage(tmp_path / "a.mkv")
 
 
-def test_more_frames_than_can_be_meant_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_many_frames_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     video.write_clip(tmp_path / "a.mkv", noisy_clip(6))
     monkeypatch.setattr("loraedit.video.decoding.MAX_FRAMES", 5)
     with pytest.raises(InputError, match="more than 5 frames"):
@@ -180,7 +182,7 @@ def test_more_frames_than_can_be_meant_are_refused(tmp_path: Path, monkeypatch: 
 
 @pytest.mark.parametrize("size", [(0, 0), (65535, 65535), (1, 1)])
 def test_an_mp4_with_a_false_size_is_read_as_it_is_coded_or_refused(tmp_path: Path, size: tuple[int, int]) -> None:
-    """The size that .mp4 states beside the stream's own is patched."""
+    """Patches the size that .mp4 states beside the stream's own."""
     video.write_clip(tmp_path / "a.mp4", noisy_clip())
     content = bytearray((tmp_path / "a.mp4").read_bytes())
     start = content.index(b"avc1", content.index(b"stsd")) + 4 + 24
@@ -193,7 +195,7 @@ def test_an_mp4_with_a_false_size_is_read_as_it_is_coded_or_refused(tmp_path: Pa
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -1.0, 0.0, 1e300])
-def test_a_mad_duration_is_passed_over(tmp_path: Path, value: float) -> None:
+def test_an_absurd_duration_is_ignored(tmp_path: Path, value: float) -> None:
     video.write_clip(tmp_path / "a.mkv", noisy_clip())
     content = (tmp_path / "a.mkv").read_bytes()
     start = content.index(b"\x44\x89\x88") + 3  # Matroska's Duration, eight bytes
@@ -207,7 +209,7 @@ def test_a_mad_duration_is_passed_over(tmp_path: Path, value: float) -> None:
 
 
 @pytest.mark.parametrize("gap", [1 << 40, 1 << 55])
-def test_timestamps_that_make_no_sense_give_an_even_rate(tmp_path: Path, gap: int) -> None:
+def test_invalid_timestamps_give_an_even_rate(tmp_path: Path, gap: int) -> None:
     make_gop_film(tmp_path / "a.mkv", "ffv1", {}, 3)
     with av.open(str(tmp_path / "a.mkv")) as source, av.open(str(tmp_path / "b.nut"), "w") as target:
         stream = target.add_stream_from_template(source.streams.video[0])

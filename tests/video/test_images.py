@@ -1,4 +1,4 @@
-"""Stills and folders of them: every bit of 8 or 16, opacity, orientation."""
+"""Stills and folders of stills keep every bit of 8 or 16, opacity and orientation."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_a_folder_of_several_kinds_has_the_pixels_of_the_richest(tmp_path: Path)
 
 
 @pytest.mark.parametrize("suffix", ["png", "webp", "tif"])
-def test_an_animation_that_calls_itself_an_image_is_refused(tmp_path: Path, suffix: str) -> None:
+def test_an_animation_named_as_an_image_is_refused(tmp_path: Path, suffix: str) -> None:
     flat = [Image.new("RGB", (6, 4), colour) for colour in ("red", "blue")]
     flat[0].save(tmp_path / f"a.{suffix}", save_all=True, append_images=flat[1:])
     with pytest.raises(InputError, match="holds 2 pictures"):

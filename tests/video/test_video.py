@@ -1,4 +1,4 @@
-"""Clips on disk: what is lossless stays lossless, what is refused says why, and nothing half-written remains."""
+"""Lossless clips stay lossless on disk, refusals state their reason, and no partial file remains."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_a_folder_plays_at_the_default_rate(tmp_path: Path) -> None:
     assert video.read_clip(tmp_path / "out").fps == video.DEFAULT_FPS == 24
 
 
-def test_mp4_comes_back_nearly_the_same(tmp_path: Path) -> None:
+def test_mp4_reads_back_nearly_the_same(tmp_path: Path) -> None:
     clip = smooth_clip()
     video.write_clip(tmp_path / "clip.mp4", clip)
     error = difference(video.read_clip(tmp_path / "clip.mp4").frames, clip.frames)
@@ -298,7 +298,7 @@ def test_a_failed_write_leaves_the_old_clip(tmp_path: Path, monkeypatch: pytest.
     assert listing(tmp_path) == [name] and len(video.read_clip(tmp_path / name)) == 2
 
 
-def test_writing_goes_through_a_link(tmp_path: Path) -> None:
+def test_writing_follows_a_link(tmp_path: Path) -> None:
     (tmp_path / "link.mkv").symlink_to(tmp_path / "clip.mkv")
     video.write_clip(tmp_path / "link.mkv", noisy_clip())
     assert listing(tmp_path) == ["clip.mkv", "link.mkv"] and (tmp_path / "link.mkv").is_symlink()

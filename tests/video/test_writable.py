@@ -1,4 +1,4 @@
-"""Whether a place can be written to is known before hours of work, and asking leaves no trace."""
+"""A path that cannot be written is refused before hours of work, and the check leaves no trace."""
 
 from __future__ import annotations
 
@@ -47,6 +47,6 @@ def test_a_name_that_is_too_long_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="needs a file system that nobody can write to")
-def test_a_place_that_takes_no_files_is_refused() -> None:
+def test_a_folder_in_which_no_file_can_be_created_is_refused() -> None:
     with pytest.raises(InputError, match="cannot be written"):
         video.check_writable(Path("/proc/self/clip.mp4"))

@@ -1,10 +1,10 @@
-"""The method itself: every sample is a choice of (condition clip, edit mask, target clip).
+"""The samples of the method: each is a choice of condition clip, edit mask and target clip.
 
     L = E_{t, x0} || v_theta(x_t, t ; V_cond, M_cond, prompt) - (x0 - x1) ||^2
 
-Four small constructors make that choice: :func:`motion_sample` ("learn the dance"), :func:`appearance_sample`
-("learn the look"), :func:`naive_sample` (the ablation without a mask) and :func:`inference_condition`. One training
-loop eats samples with a target, one sampler eats a condition, which is a sample without one.
+Four functions make that choice: :func:`motion_sample`, :func:`appearance_sample`, :func:`naive_sample` (the ablation
+without a mask) and :func:`inference_condition`. The training loop takes samples with a target. The sampler takes a
+condition, which is a sample without one.
 
 All arrays are numpy: pixels float32 ``[F, H, W, 3]`` in [-1, 1], masks bool ``[F, H, W]``, True = edit.
 """
@@ -21,10 +21,10 @@ from loraedit.types import Mask, Pixels, Weights
 
 __all__ = [
     "FILL",
-    "Hint",
+    "Guide",
     "Sample",
     "appearance_sample",
-    "frames_kept",
+    "exclude_frames",
     "inference_condition",
     "motion_sample",
     "naive_sample",
@@ -32,16 +32,16 @@ __all__ = [
 ]
 
 FILL = 0.0
-"""What the model sees where it shall generate: mid grey in [-1, 1]."""
+"""Mid grey in [-1, 1]: what the model sees where it should generate."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """A condition, and with a target something to learn from.
+    """A condition, and in training the target to learn.
 
     Attributes:
-        condition: V_cond, float32 ``[F, H, W, 3]`` in [-1, 1], grey where the mask is True.
-        edit_mask: bool ``[F, H, W]``, True = generate. It is turned into the paper's keep mask M at the model's door.
+        condition: V_cond, float32 ``[F, H, W, 3]`` in [-1, 1], grey or guided where the mask is True.
+        edit_mask: bool ``[F, H, W]``, True = generate. The families convert it to the paper's keep mask M.
         image: the frame that an image encoder sees, float32 ``[1, H, W, 3]`` in [-1, 1].
         prompt: the words.
         target: V_target, the same shape as ``condition``; None at inference.
@@ -54,13 +54,13 @@ class Sample:
     target: Pixels | None = None
 
     def parts(self) -> tuple[Any, ...]:
-        """All that the sample consists of, for a key."""
+        """Returns everything that the sample consists of, for the key of a cached result."""
         return (self.condition, self.edit_mask, self.image, self.prompt, "none" if self.target is None else self.target)
 
 
 @dataclass(frozen=True)
-class Hint:
-    """What the edit zone may look like, shown to the model where the paper shows grey.
+class Guide:
+    """What the edit zone may look like; the model is shown it where the paper shows grey.
 
     Attributes:
         pixels: float32 ``[F, H, W, 3]`` in [-1, 1].
@@ -71,50 +71,53 @@ class Hint:
     trust: Weights
 
 
-def frames_kept(edit_mask: Mask, frames: Iterable[int] = (0,)) -> Mask:
-    """The mask of a clip of which these frames are given as a whole."""
+def exclude_frames(edit_mask: Mask, frames: Iterable[int] = (0,)) -> Mask:
+    """Returns the edit mask without some frames, which are given as a whole: it is False everywhere in them."""
     kept = edit_mask.copy()
     kept[list(frames)] = False
     return kept
 
 
-def fill(pixels: Pixels, edit_mask: Mask, hint: Hint | None) -> Pixels:
-    """The clip with the edit zone replaced by grey, or by as much of the hint as is trusted."""
-    inside = np.float32(FILL) if hint is None else FILL + hint.trust[..., None] * (hint.pixels - np.float32(FILL))
+def fill(pixels: Pixels, edit_mask: Mask, guide: Guide | None) -> Pixels:
+    """Replaces the edit zone by grey, or by the guide mixed with grey according to its trust."""
+    inside = np.float32(FILL) if guide is None else FILL + guide.trust[..., None] * (guide.pixels - np.float32(FILL))
     return np.where(edit_mask[..., None], inside, pixels)
 
 
 def motion_sample(
-    source: Pixels, edit_mask: Mask, prompt: str, hint: Hint | None = None, anchors: Iterable[int] = ()
+    source: Pixels, edit_mask: Mask, prompt: str, guide: Guide | None = None, fixed_frames: Iterable[int] = ()
 ) -> Sample:
-    """The dance: from frame 1 and what lies outside the mask, make the source again.
+    """Teaches motion: reconstruct the source from its first frame and from what lies outside the mask.
 
     Args:
-        hint: the source's own key frames, carried to all times.
-        anchors: further frames that are given as a whole.
+        source: ``[F, H, W, 3]``.
+        edit_mask: ``[F, H, W]``.
+        prompt: the words for the source.
+        guide: the source keyframes, carried to all frames.
+        fixed_frames: indices of further frames that are given as a whole.
     """
-    mask = frames_kept(edit_mask, (0, *anchors))
-    return Sample(fill(source, mask, hint), mask, source[:1], prompt, target=source)
+    mask = exclude_frames(edit_mask, (0, *fixed_frames))
+    return Sample(fill(source, mask, guide), mask, source[:1], prompt, target=source)
 
 
-def naive_sample(source: Pixels, prompt: str, anchors: Iterable[int] = ()) -> Sample:
-    """The ablation: from frame 1 alone (and anchors, if there are any), make the source again."""
-    return motion_sample(source, np.ones(source.shape[:3], bool), prompt, None, anchors)
+def naive_sample(source: Pixels, prompt: str, fixed_frames: Iterable[int] = ()) -> Sample:
+    """Teaches motion without a mask, the ablation: reconstruct the source from its first and the fixed frames."""
+    return motion_sample(source, np.ones(source.shape[:3], bool), prompt, None, fixed_frames)
 
 
 def appearance_sample(
-    source_frame: Pixels, edited_frame: Pixels, edit_mask: Mask, prompt: str, hint: Hint | None = None
+    source_frame: Pixels, edited_frame: Pixels, edit_mask: Mask, prompt: str, guide: Guide | None = None
 ) -> Sample:
-    """The look: from what lies outside the mask in one source frame, make the edited frame.
+    """Teaches appearance: generate an edited frame from what lies outside the mask in its source frame.
 
     Args:
         source_frame: the unedited frame, ``[1, H, W, 3]``.
         edited_frame: the user's edit of it, the same shape.
-        edit_mask: the mask of that frame, ``[1, H, W]``, or of those objects in it that the edit is of.
-        prompt: the words for the edited look.
-        hint: the other edited frames, carried to this one.
+        edit_mask: the mask of that frame, ``[1, H, W]``, or of the objects in it that were edited.
+        prompt: the words for the edited appearance.
+        guide: the other edited frames, carried to this one.
     """
-    return Sample(fill(source_frame, edit_mask, hint), edit_mask, source_frame, prompt, target=edited_frame)
+    return Sample(fill(source_frame, edit_mask, guide), edit_mask, source_frame, prompt, target=edited_frame)
 
 
 def inference_condition(
@@ -122,30 +125,33 @@ def inference_condition(
     edited_first: Pixels,
     edit_mask: Mask,
     prompt: str,
-    hint: Hint | None = None,
-    anchors: Mapping[int, Pixels] | None = None,
+    guide: Guide | None = None,
+    fixed_frames: Mapping[int, Pixels] | None = None,
 ) -> Sample:
-    """What is generated from: the edited first frame, and the source outside the mask.
+    """Builds the condition of generation: the edited first frame, and the source outside the mask.
 
     A mask that is True everywhere gives plain image-to-video from the edited first frame.
 
     Args:
-        hint: the edited frames, carried to all times.
-        anchors: further edited frames ``[1, H, W, 3]`` by index, given as a whole.
+        source: ``[F, H, W, 3]``.
+        edited_first: ``[1, H, W, 3]``.
+        edit_mask: ``[F, H, W]``.
+        prompt: the words for the edited clip.
+        guide: the edited keyframes, carried to all frames.
+        fixed_frames: further frames that are given as a whole, ``[1, H, W, 3]`` by index.
     """
-    given = {0: edited_first, **(anchors or {})}
-    mask, clip = frames_kept(edit_mask, given), source.copy()
-    for index, frame in given.items():
+    fixed = {0: edited_first, **(fixed_frames or {})}
+    mask, clip = exclude_frames(edit_mask, fixed), source.copy()
+    for index, frame in fixed.items():
         clip[index] = frame[0]
-    condition = fill(clip, mask, hint)
-    return Sample(condition, mask, edited_first, prompt)
+    return Sample(fill(clip, mask, guide), mask, edited_first, prompt)
 
 
 def recolour(rng: np.random.Generator) -> Callable[[Pixels], Pixels]:
-    """One random change of all colours, for any frames (appearance augmentation).
+    """Draws a random change of all colours, the same for any frames it is applied to (appearance augmentation).
 
-    The hue is rotated about the grey axis (half of the time mirrored too), contrast and brightness change, and in three
-    cases of ten light and dark swap. Grey stays grey.
+    It rotates the hue about the grey axis, mirrors it half of the time, and changes contrast and brightness. In three
+    of ten cases it swaps light and dark. Grey stays grey.
     """
     angle = rng.uniform(0.15, 0.85) * 2 * np.pi
     cos, sin, third = np.cos(angle), np.sin(angle), 1 / 3

@@ -17,7 +17,8 @@ from loraedit.editing.context import EditContext
 from loraedit.editing.pieces import keep_pieces
 from loraedit.editing.preview import Previews
 from loraedit.editing.reporter import Reporter
-from loraedit.editing.segment_inputs import Scene, Workbench
+from loraedit.editing.segment_inputs import CarriedSegment, GenerationInput, first_frame, generation_input
+from loraedit.editing.target_clip import TargetClip
 from loraedit.families.base import Encoded
 from loraedit.job.segments import Segment
 from loraedit.masks.compositing import composite, restore_detail
@@ -37,6 +38,8 @@ class TargetGeneration:
     """The generation of one edit target.
 
     Attributes:
+        clip: the target's clip, over the targets before.
+        carried: the keyframes carried through the first segment, if they are known.
         number: index of the target.
         loras: LoRA file by expert name.
         previews: shows how the sampling of the first segment goes; None without previews.
@@ -45,7 +48,8 @@ class TargetGeneration:
     context: EditContext
     cache: StageCache
     reporter: Reporter
-    bench: Workbench
+    clip: TargetClip
+    carried: CarriedSegment | None
     number: int
     loras: dict[str, Path]
     previews: Previews | None
@@ -58,12 +62,12 @@ class TargetGeneration:
         """
         segments = self.context.job.segments
         ends = [following.start for following in segments[1:]] + [len(self.context.job.source)]
-        tail: Frames = np.empty((0, *self.bench.first.shape), np.uint8)
+        tail: Frames = np.empty((0, *self.clip.first.edited.shape), np.uint8)
         reused = []
         for index, (segment, end) in enumerate(zip(segments, ends, strict=True)):
             frames, found = self._segment_frames(segment, tail, index)
             if index == 0:
-                frames[0] = self.bench.first
+                frames[0] = self.clip.first.edited
             frames[: len(tail)] = _fade(tail, frames[: len(tail)], segment.given)
             keep_pieces(self.context.folder, self.number, segment.start, frames[: end - segment.start])
             tail = frames[end - segment.start :]
@@ -78,23 +82,23 @@ class TargetGeneration:
             tail: the first frames of the segment as the segment before has generated them.
             index: index of the segment.
         """
-        if not self.bench.target.edits(segment):
-            return self.bench.below(segment.start, segment.stop), True
-        scene = self.bench.scene(segment, self._composited(segment, tail[: segment.given]))
-        return self._generate(segment, scene, index)
+        if not self.clip.target.edits(segment):
+            return self.clip.below.span(segment.start, segment.stop), True
+        generated = self._composited(segment, tail[: segment.given])
+        return self._generate(segment, generation_input(self.clip, segment, generated, self.carried), index)
 
-    def _generate(self, segment: Segment, scene: Scene, index: int) -> tuple[Frames, bool]:
+    def _generate(self, segment: Segment, inputs: GenerationInput, index: int) -> tuple[Frames, bool]:
         """Returns the generated frames of a segment at the window's size, and True if the cache had their latents."""
         context, (part, parts) = self.context, self._part(index)
-        condition = _condition(context.settings, self.bench, scene)
+        condition = _condition(context.settings, self.clip, inputs)
         ((key, encoded),) = self.cache.encoded([condition], part, parts).items()
         latents, reused = self._latents(key, encoded, index)
         with self.reporter.phase("decode", part, parts):
-            generated = _decode(context, self.bench, latents, len(segment))
-            if scene.carried is None or not context.settings.restore_detail:
+            generated = _decode(context, self.clip, latents, len(segment))
+            if inputs.carried is None or not context.settings.restore_detail:
                 return generated, reused
-            seen = _decode(context, self.bench, encoded.condition[-context.job.card.latent_channels :], len(segment))
-            return restore_detail(generated, scene.carried.frames, seen, scene.carried.trust), reused
+            seen = _decode(context, self.clip, encoded.condition[-context.job.card.latent_channels :], len(segment))
+            return restore_detail(generated, inputs.carried.frames, seen, inputs.carried.trust), reused
 
     def _latents(self, condition_key: str, encoded: Encoded, index: int) -> tuple[Tensor, bool]:
         """Returns the latents of a segment, and True if the cache had them. Sampling continues an interrupted one."""
@@ -134,31 +138,33 @@ class TargetGeneration:
         if not len(generated):
             return generated
         known = replace(segment, stop=segment.start + len(generated))
-        alpha = feather(self.bench.mask(known), self.context.settings.feather_px)
-        return composite(self.bench.below(known.start, known.stop), generated, alpha)
+        alpha = feather(self.clip.mask(known.start, known.stop), self.context.settings.feather_px)
+        return composite(self.clip.below.span(known.start, known.stop), generated, alpha)
 
 
-def first_condition(context: EditContext, bench: Workbench) -> Sample:
-    """Returns the condition of the first segment."""
-    scene = bench.scene(context.job.segments[0], bench.first[None][:0])
-    return _condition(context.settings, bench, scene)
+def first_condition(context: EditContext, clip: TargetClip) -> Sample:
+    """Returns the condition of the first segment for previews, by the quick flow."""
+    nothing = clip.first.edited[None][:0]
+    inputs = generation_input(clip, context.job.segments[0], nothing, quick=True)
+    return _condition(context.settings, clip, inputs)
 
 
-def _condition(settings: ResolvedSettings, bench: Workbench, scene: Scene) -> Sample:
+def _condition(settings: ResolvedSettings, clip: TargetClip, inputs: GenerationInput) -> Sample:
     """Returns the condition of a segment. An image encoder always sees the user's first frame."""
     # Only the motion LoRA reads a mask inside a frame; without it the model gets plain image-to-video.
     masked = settings.lora == "motion"
-    mask = scene.mask if masked else np.ones_like(scene.mask)
-    anchors = scene.references if masked and settings.condition_on_references else {}
-    first, fixed = scene.given[0], {**anchors, **{index: frame for index, frame in scene.given.items() if index}}
-    condition = conditioning.inference_condition(scene.source, first, mask, settings.prompt, scene.shown, fixed)
-    return replace(condition, image=bench.anchor(edited=True))
+    mask = inputs.mask if masked else np.ones_like(inputs.mask)
+    references = inputs.references if masked and settings.condition_on_references else {}
+    first = inputs.fixed_frames[0]
+    fixed = {**references, **{index: frame for index, frame in inputs.fixed_frames.items() if index}}
+    condition = conditioning.inference_condition(inputs.source, first, mask, settings.prompt, inputs.guide, fixed)
+    return replace(condition, image=first_frame(clip, edited=True))
 
 
-def _decode(context: EditContext, bench: Workbench, latents: Tensor, frames: int) -> Frames:
+def _decode(context: EditContext, clip: TargetClip, latents: Tensor, frames: int) -> Frames:
     """Decodes latents and returns the first ``frames`` frames at the window's size."""
     pixels = context.family.decode(latents, context.device)
-    return from_working(pixels[:frames], bench.target.window.size)
+    return from_working(pixels[:frames], clip.target.window.size)
 
 
 def _fade(before: Frames, after: Frames, fixed: int) -> Frames:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from loraedit.editing.context import EditContext
-from loraedit.editing.segment_inputs import Read
+from loraedit.editing.windows import ReadFrames
 from loraedit.job.targets import EditTarget
 from loraedit.job.window import Window
 from loraedit.masks.compositing import lay_over
@@ -46,7 +46,7 @@ def composited(context: EditContext) -> Iterator[Stored]:
     return _composited(context, context.job.targets, context.job.source.exact(), 0)
 
 
-def composited_rgb_below(context: EditContext, target: int) -> Read:
+def composited_rgb_below(context: EditContext, target: int) -> ReadFrames:
     """Returns a reader of the clip as 8-bit RGB with only the targets before this one composited on it."""
     return partial(_composited_rgb, context, context.job.targets[:target])
 

@@ -31,7 +31,8 @@ from loraedit.editing.pieces import composited_rgb_below, discard_pieces
 from loraedit.editing.preview import Previews, start_is_cheap, wants_previews
 from loraedit.editing.reporter import Progress, Reporter
 from loraedit.editing.result import EditFiles, EditResult
-from loraedit.editing.segment_inputs import Workbench
+from loraedit.editing.segment_inputs import carry_first_segment
+from loraedit.editing.target_clip import TargetClip, open_target_clip, over_lower_targets
 from loraedit.editing.train import TargetTraining, TrainedCourse, prior_file
 from loraedit.families.loading import free
 from loraedit.job.prepare import Job
@@ -141,30 +142,31 @@ def _edit_target(context: EditContext, reporter: Reporter, number: int, losses_b
         losses_before: the losses of the targets before, for the loss curve.
     """
     cache = StageCache(context, reporter)
-    bench = Workbench(context.job, context.job.targets[number])
     with reporter.phase("prepare", number, len(context.job.targets)) as on_step:
-        bench.trace(on_step)
-    previews = _open_previews(context, cache, reporter, bench) if number == 0 else None
+        clip = open_target_clip(context.job, context.job.targets[number], on_step)
+    previews = _open_previews(context, cache, reporter, clip) if number == 0 else None
+    carried = carry_first_segment(clip)
 
     courses: list[TrainedCourse] = []
     if context.settings.lora != "none":
-        courses = TargetTraining(context, cache, reporter, bench, previews).run()
+        courses = TargetTraining(context, cache, reporter, clip, carried, previews).run()
     losses = losses_before + [loss for course in courses for loss in course.losses]
     if losses:
         loss_curve(context.folder / LOSS_FILE, range(1, len(losses) + 1), losses)
     loras = {course.expert: course.file for course in courses}  # that of an expert's last course
 
-    above = bench.over(composited_rgb_below(context, number)) if number else bench
-    found = TargetGeneration(context, cache, reporter, above, number, loras, previews).run()
+    if number:
+        clip, carried = over_lower_targets(clip, composited_rgb_below(context, number)), None
+    found = TargetGeneration(context, cache, reporter, clip, carried, number, loras, previews).run()
     return _EditedTarget(courses, loras, found, previews.latest if previews else None)
 
 
-def _open_previews(context: EditContext, cache: StageCache, reporter: Reporter, bench: Workbench) -> Previews | None:
+def _open_previews(context: EditContext, cache: StageCache, reporter: Reporter, clip: TargetClip) -> Previews | None:
     """Returns the previews of the first target, the one at the start made if it is cheap; None without previews."""
     if not wants_previews(context):
         return None
     priors = {expert.name: file for expert in context.family.experts if (file := prior_file(context, expert))}
-    previews = Previews(context, cache, reporter, bench, first_condition(context, bench.sketch()), priors)
+    previews = Previews(context, cache, reporter, clip, first_condition(context, clip), priors)
     if start_is_cheap(context):
         previews.start()
     return previews

@@ -24,7 +24,7 @@ from loraedit.diffusion.samples import Sample
 from loraedit.editing.cache import StageCache
 from loraedit.editing.context import EditContext
 from loraedit.editing.reporter import Reporter
-from loraedit.editing.segment_inputs import Workbench
+from loraedit.editing.target_clip import TargetClip
 from loraedit.families.base import Expert
 from loraedit.masks.compositing import composite
 from loraedit.masks.shaping import feather
@@ -76,7 +76,7 @@ class Previews:
         context: EditContext,
         cache: StageCache,
         reporter: Reporter,
-        bench: Workbench,
+        clip: TargetClip,
         condition: Sample,
         priors: dict[str, Path],
     ) -> None:
@@ -84,8 +84,8 @@ class Previews:
         self._context, self._cache, self._reporter, self._priors = context, cache, reporter, priors
         self._first_expert = experts_asked(context.family, self._sampling())[0]
         segment = context.job.segments[0]
-        self._mask = bench.mask(segment)
-        self._source = Clip(bench.below(segment.start, segment.stop), context.job.source.fps)
+        self._mask = clip.mask(segment.start, segment.stop)
+        self._source = Clip(clip.below.span(segment.start, segment.stop), context.job.source.fps)
         ((self._key, self._encoded),) = cache.encoded([condition]).items()
 
     def start(self) -> None:

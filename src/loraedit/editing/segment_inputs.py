@@ -1,326 +1,275 @@
-"""A target as the model takes it: a segment at a time, the window alone, at the working size and a length that fits.
+"""What the model takes of one segment of a target: at the working size, and at a length that the model accepts.
 
-Inside the mask the model may be shown a hint: key frames carried along the source's motion. The user's edited frames
-are key frames of every segment, however far away they are, so that looks do not drift from segment to segment; what
-the segment before has made is one more, for what no edited frame shows.
+    keyframes with flow paths -> keyframes of the segment -> carried keyframes -> guide -> training or generation input
+
+Inside the mask the model may be shown a guide: keyframes carried along the source's motion. The user's edited frames
+are keyframes of every segment, however far away they are, so that the edit does not drift from segment to segment. The
+last fixed frame, from the segment before, is one more keyframe, for what no edited frame shows.
+
+Values flow one way, and no function depends on an earlier call. A segment is in memory at a time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from copy import copy
-from dataclasses import dataclass
-from typing import TypeVar
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
-from loraedit.diffusion.samples import Hint
-from loraedit.job.prepare import Job
+from loraedit.diffusion.samples import Guide
+from loraedit.editing.target_clip import ClipKeyframe, TargetClip, nearest_frame
 from loraedit.job.segments import Segment
-from loraedit.job.targets import EditTarget
 from loraedit.masks.shaping import resize_mask
-from loraedit.optical_flow.dis import Field
-from loraedit.propagation.added_parts import Part, Things
-from loraedit.propagation.carry import Carried, carry
-from loraedit.propagation.paths import SHORT_SIDE, FarKey, trace
-from loraedit.types import Frames, Image, Mask, OnStep, Pixels, no_step
-from loraedit.video.scaling import pad_frames, resize_weights, to_working, working_size
+from loraedit.propagation.carry import CarriedKeyframes, carry_keyframes
+from loraedit.propagation.keyframes import Keyframe
+from loraedit.types import Frames, Mask, Pixels
+from loraedit.video.scaling import pad_frames, resize_weights, to_working
 
-__all__ = ["Lesson", "Read", "Scene", "Workbench"]
-
-_Value = TypeVar("_Value", bound=np.generic)
-
-Read = Callable[[int, int | None], Iterator[Image]]
-"""Gives the frames of a clip, uint8 ``[H, W, 3]``, from one up to another, which is left out; None is the end."""
-
-BLOCK = 32
-"""Frames read at once to go through a clip backwards."""
-
-AROUND = 16
-"""Frames before and after a key frame by which a thing in it is told from the background."""
+__all__ = [
+    "CarriedForTraining",
+    "CarriedSegment",
+    "GenerationInput",
+    "TrainingInput",
+    "carry_first_segment",
+    "first_frame",
+    "generation_input",
+    "training_input",
+]
 
 
 @dataclass(frozen=True)
-class Lesson:
+class TrainingInput:
     """A segment to learn from, at the working size and length.
 
     Attributes:
         source: the source clip.
-        mask: where is edited.
-        taught: the source's own first frame, carried, and the same with the segment's last frame carried too; empty
-            if nothing is to be shown. They are the same whatever is edited, so that the LoRA which learns them is, and
-            it learns what is shown with references and without.
+        mask: the edit mask.
+        source_guides: the source's own first frame, carried, and the same together with the segment's last frame; empty
+            if nothing is to be shown. They do not depend on the edit, so the LoRA that learns them serves every edit.
+            The LoRA learns from them what is shown without references, and with them.
         references: the user's further edited frames in this segment, ``[1, H, W, 3]`` by index within it.
-        regions: where each of them is learnt from, ``[1, H, W]``.
-        from_first: the edited first frame alone, carried: what a reference's sample starts from.
+        reference_masks: the edit mask of each of them, ``[1, H, W]``.
+        first_frame_guide: the edited first frame alone, carried; the sample of a reference starts from it.
     """
 
     source: Pixels
     mask: Mask
-    taught: list[Hint]
+    source_guides: list[Guide]
     references: dict[int, Pixels]
-    regions: dict[int, Mask]
-    from_first: Hint | None
+    reference_masks: dict[int, Mask]
+    first_frame_guide: Guide | None
 
 
 @dataclass(frozen=True)
-class Scene:
+class GenerationInput:
     """A segment to generate, at the working size and length.
 
     Attributes:
         source: the source clip, with the targets below laid over it.
-        mask: where is edited.
-        given: frames that are known as a whole, ``[1, H, W, 3]`` by index within the segment: the edited first frame,
-            or what the segment before has made.
+        mask: the edit mask.
+        fixed_frames: frames given as a whole, ``[1, H, W, 3]`` by index within the segment: the edited first frame, or
+            what was generated for the segment before.
         references: the user's further edited frames in this segment, likewise.
-        shown: the edited key frames, carried; None if nothing is to be shown.
+        guide: the edited keyframes, carried; None if nothing is to be shown.
         carried: the same at the window's own size and the segment's own length.
     """
 
     source: Pixels
     mask: Mask
-    given: dict[int, Pixels]
+    fixed_frames: dict[int, Pixels]
     references: dict[int, Pixels]
-    shown: Hint | None
-    carried: Carried | None
+    guide: Guide | None
+    carried: CarriedKeyframes | None
 
 
-class Workbench:
-    """Cuts a target of a job into what the model takes; it holds a segment at a time.
+@dataclass(frozen=True)
+class CarriedForTraining:
+    """Keyframes carried through a segment for training, at the window's size.
 
     Attributes:
-        target: what is edited.
-        size: the working size.
-
-    Args:
-        on_step: told how far the carrying of a segment is, (done, total).
+        source: the source's own first frame, and the same together with the segment's last frame.
+        edited_first: the edited first frame alone; None if there is no reference in the segment.
     """
 
-    def __init__(self, job: Job, target: EditTarget, on_step: OnStep = no_step) -> None:
-        self.job, self.target, self._on_step = job, target, on_step
-        self.size = working_size(target.window.size, job.area_px, job.card.multiple_px)
-        self._source = self._below = _Pieces(target, job.source.rgb)
-        self._unedited = {index: self._source.at(index) for index in target.keyframes}
-        self._edited = {index: target.keyframe(index, frame) for index, frame in self._unedited.items()}
-        self._carries = job.settings.carries
-        self._ways: dict[int, dict[int, Field]] = {}
-        self._parts: dict[int, Part | None] = {}
-        self._first: list[Carried] | None = None
-        self._sketches = False
-
-    def sketch(self) -> Workbench:
-        """The same for a first look: small frames are not enlarged for the flow, nothing is told apart or learnt."""
-        bench = copy(self)
-        bench._first, bench._sketches = None, True
-        return bench
-
-    def over(self, below: Read) -> Workbench:
-        """The same for generating on top of other targets.
-
-        Args:
-            below: the source with those targets laid over it.
-        """
-        bench = copy(self)
-        bench._first, bench._parts = None, {}
-        bench._below = _Pieces(self.target, below)
-        bench._edited = {index: self.target.keyframe(index, bench._below.at(index)) for index in self._edited}
-        return bench
-
-    @property
-    def first(self) -> Image:
-        """The window's part of the edited first frame, uint8 ``[H, W, 3]``."""
-        return self._edited[0]
-
-    def below(self, start: int, stop: int) -> Frames:
-        """The window's part of what the target is laid over, uint8 ``[F, H, W, 3]``."""
-        return self._below.span(start, stop)
-
-    def mask(self, segment: Segment) -> Mask:
-        """The window's part of the mask of a segment, bool ``[F, H, W]``."""
-        return self._mask(segment.start, segment.stop)
-
-    def _mask(self, start: int, stop: int) -> Mask:
-        return self.target.window.cut((self.target.mask[index] for index in range(start, stop)), start)
-
-    def trace(self, on_step: OnStep) -> None:
-        """Find the ways from every segment to the key frames outside of it.
-
-        Args:
-            on_step: told (frames done, frames in all).
-        """
-        if not self._carries or len(self.job.segments) == 1:
-            return
-        walks = [(key, ahead) for key in self._edited for ahead in (True, False) if self._stops(key, ahead)]
-        for order, (key, ahead) in enumerate(walks):
-            stops, frames = self._stops(key, ahead), self._onward(key) if ahead else self._backward(key)
-
-            def on_walk(done: int, total: int, order: int = order) -> None:
-                on_step(order * total + done, len(walks) * total)
-
-            ways = trace(frames, {abs(stop - key) for stop in stops}, on_walk, SHORT_SIDE)
-            self._ways.setdefault(key, {}).update({stop: ways[abs(stop - key)] for stop in stops})
-
-    def lesson(self, segment: Segment) -> Lesson:
-        """What is learnt from a segment."""
-        source, references = self._source.span(segment.start, segment.stop), self._references(segment)
-        carried = self._lesson_hints(segment, source) if self._carries else None
-        return Lesson(
-            source=self._shrink(source),
-            mask=self._shrink_mask(self.mask(segment)),
-            taught=[self._hint(each) for each in carried[:2]] if carried else [],
-            references=references,
-            regions={index: self._region(segment.start + index) for index in references},
-            from_first=self._hint(carried[2]) if carried and references else None,
-        )
-
-    def scene(self, segment: Segment, made: Frames) -> Scene:
-        """What a segment is generated from.
-
-        Args:
-            made: its first frames as the segment before has made them, as many as are given, uint8 at the window's
-                size; none in the first segment.
-        """
-        source = self._source.span(segment.start, segment.stop)
-        given = made if len(made) else self._edited[0][None]
-        carried = self._scene_hints(segment, source, made) if self._carries else None
-        return Scene(
-            source=self._shrink(self.below(segment.start, segment.stop)),
-            mask=self._shrink_mask(self.mask(segment)),
-            given={index: to_working(frame[None], self.size) for index, frame in enumerate(given)},
-            references=self._references(segment),
-            shown=self._hint(carried) if carried else None,
-            carried=carried,
-        )
-
-    def anchor(self, edited: bool) -> Pixels:
-        """The clip's first frame, ``[1, H, W, 3]`` at the working size: the source's, or the user's edit of it."""
-        return to_working((self._edited if edited else self._unedited)[0][None], self.size)
-
-    # ---- hints ---------------------------------------------------------------------------------------------------
-
-    def _lesson_hints(self, segment: Segment, source: Frames) -> list[Carried]:
-        """The source's frames carried and, if there are references in the segment, the edited first frame."""
-        if not segment.given:
-            *taught, _ = self._first_hints(segment, source)
-            return taught
-        self._first, made = None, {segment.given - 1: source[segment.given - 1]}
-        looks = [*(look | made for look in self._taught(segment, source)), *self._alone(segment)]
-        return self._carried(segment, source, looks, made)
-
-    def _scene_hints(self, segment: Segment, source: Frames, made: Frames) -> Carried:
-        """The edited key frames carried, and the last of the frames that are given."""
-        if not segment.given:
-            return self._first_hints(segment, source)[-1]
-        self._first = None
-        last = {segment.given - 1: made[-1]}
-        carried = self._carried(segment, source, [self._relative(self._edited, segment) | last], last)[0]
-        carried.frames[: segment.given], carried.trust[: segment.given] = made, 1.0
-        return carried
-
-    def _first_hints(self, segment: Segment, source: Frames) -> list[Carried]:
-        """In the first segment the same flow serves to learn and, where no target lies below, to generate."""
-        if self._first is None:
-            taught = [] if self._sketches else [*self._taught(segment, source), *self._alone(segment)]
-            self._first = self._carried(segment, source, [*taught, self._relative(self._edited, segment)], ())
-        return self._first
-
-    def _taught(self, segment: Segment, source: Frames) -> list[dict[int, Image]]:
-        """The looks that the source is learnt from: its first frame, and that and the segment's last."""
-        first = self._relative({0: self._unedited[0]}, segment)
-        return [first, first | {len(source) - 1: source[-1]}]
-
-    def _alone(self, segment: Segment) -> list[dict[int, Image]]:
-        """The look that is the edited first frame alone, if there are references in the segment."""
-        inside = any(index in segment for index in self._edited if index)
-        return [self._relative({0: self._edited[0]}, segment)] if inside else []
-
-    def _carried(
-        self, segment: Segment, source: Frames, looks: list[dict[int, Image]], made: Mapping[int, Image] | tuple[()]
-    ) -> list[Carried]:
-        far = {
-            key - segment.start: FarKey(self._unedited[key], self._ways[key][_nearest(segment, key)], self._part(key))
-            for key in self._edited
-            if key not in segment
-        }
-        if self._sketches:
-            return carry(source, looks, self._on_step, 0, far, made)
-        return carry(source, looks, self._on_step, SHORT_SIDE, far, made, self.mask(segment))
-
-    def _part(self, key: int) -> Part | None:
-        """What an edited frame adds beside a thing, for the segments that it is not in."""
-        if key not in self._parts:
-            start, stop = max(0, key - AROUND), min(len(self.target.mask), key + AROUND + 1)
-            things = Things(self._source.span(start, stop), self._mask(start, stop))
-            self._parts[key] = things.part(key - start, self._edited[key])
-        return self._parts[key]
-
-    def _hint(self, carried: Carried) -> Hint:
-        trust = pad_frames(resize_weights(carried.trust, self.size), self.job.card.frame_step)
-        return Hint(self._shrink(carried.frames), trust)
-
-    # ---- ways to key frames that are far away --------------------------------------------------------------------
-
-    def _stops(self, key: int, ahead: bool) -> list[int]:
-        """The frames from which the way to a key frame is asked for, after it or before it."""
-        stops = {_nearest(segment, key) for segment in self.job.segments if key not in segment}
-        return sorted(stop for stop in stops if (stop > key) == ahead)
-
-    def _onward(self, key: int) -> Iterator[Image]:
-        """The window's part of the frames from a key frame on."""
-        return (self._cut(frame, index) for index, frame in enumerate(self.job.source.rgb(key), key))
-
-    def _backward(self, key: int) -> Iterator[Image]:
-        """The same, backwards."""
-        for stop in range(key + 1, 0, -BLOCK):
-            yield from self._source.span(max(stop - BLOCK, 0), stop)[::-1]
-
-    # ---- pieces --------------------------------------------------------------------------------------------------
-
-    def _references(self, segment: Segment) -> dict[int, Pixels]:
-        inside = {index: image for index, image in self._edited.items() if index and index in segment}
-        return {index - segment.start: to_working(image[None], self.size) for index, image in sorted(inside.items())}
-
-    def _region(self, index: int) -> Mask:
-        return resize_mask(self._cut(self.target.mask[index], index)[None], self.size)
-
-    def _cut(self, frame: NDArray[_Value], index: int) -> NDArray[_Value]:
-        return frame[self.target.window.at(index)]
-
-    def _relative(self, images: Mapping[int, Image], segment: Segment) -> dict[int, Image]:
-        return {index - segment.start: image for index, image in images.items()}
-
-    def _shrink(self, frames: Frames) -> Pixels:
-        return pad_frames(to_working(frames, self.size), self.job.card.frame_step)
-
-    def _shrink_mask(self, mask: Mask) -> Mask:
-        return pad_frames(resize_mask(mask, self.size), self.job.card.frame_step)
+    source: tuple[CarriedKeyframes, CarriedKeyframes]
+    edited_first: CarriedKeyframes | None
 
 
-class _Pieces:
-    """A target's window of a clip; what was just read is not read again."""
+@dataclass(frozen=True)
+class CarriedSegment:
+    """Keyframes carried through the first segment, for training and for generation by the same flow."""
 
-    def __init__(self, target: EditTarget, read: Read) -> None:
-        self._window, self._frames = target.window, read
-        self._begun, self._kept = 0, list[Image]()
-
-    def span(self, start: int, stop: int) -> Frames:
-        """The window's part of the frames from ``start`` up to ``stop``, uint8 ``[F, H, W, 3]``."""
-        known = self._begun <= start < self._begun + len(self._kept)
-        kept = self._kept[start - self._begun : stop - self._begun] if known else []
-        begin = start + len(kept)
-        if begin < stop:
-            more = enumerate(self._frames(begin, stop), begin)
-            kept += [frame[self._window.at(index)].copy() for index, frame in more]
-            self._begun, self._kept = start, kept
-        return np.stack(kept)
-
-    def at(self, index: int) -> Image:
-        """The window's part of a frame."""
-        image: Image = self.span(index, index + 1)[0]
-        return image
+    training: CarriedForTraining
+    generation: CarriedKeyframes
 
 
-def _nearest(segment: Segment, key: int) -> int:
-    """The frame of a segment that is nearest to a key frame outside of it."""
-    return segment.start if key < segment.start else segment.stop - 1
+def training_input(clip: TargetClip, segment: Segment, carried: CarriedSegment | None = None) -> TrainingInput:
+    """Builds what is learned from a segment.
+
+    Args:
+        clip: the target's clip.
+        segment: one of the job's segments.
+        carried: the result of :func:`carry_first_segment` for this segment, if it is known.
+    """
+    source, references = clip.source.span(segment.start, segment.stop), _references(clip, segment)
+    training = None
+    if clip.job.settings.carries:
+        training = carried.training if carried else _carry_for_training(clip, segment, source)
+    first = training.edited_first if training else None
+    return TrainingInput(
+        source=_at_working_size(clip, source),
+        mask=_mask_at_working_size(clip, segment),
+        source_guides=[_guide(clip, each) for each in training.source] if training else [],
+        references=references,
+        reference_masks={index: _reference_mask(clip, segment.start + index) for index in references},
+        first_frame_guide=_guide(clip, first) if first and references else None,
+    )
+
+
+def generation_input(
+    clip: TargetClip,
+    segment: Segment,
+    generated: Frames,
+    carried: CarriedSegment | None = None,
+    *,
+    quick: bool = False,
+) -> GenerationInput:
+    """Builds what a segment is generated from.
+
+    Args:
+        clip: the target's clip.
+        segment: one of the job's segments.
+        generated: its fixed frames as the segment before generated them, uint8 ``[F, h, w, 3]`` at the window's size;
+            none in the first segment.
+        carried: the result of :func:`carry_first_segment` for this clip and segment, if it is known.
+        quick: measure the flow on frames of their own size, and look for no added parts; for a preview.
+    """
+    keyframes = None
+    if clip.job.settings.carries:
+        keyframes = carried.generation if carried else _carry_for_generation(clip, segment, generated, quick)
+    fixed = generated if len(generated) else clip.first.edited[None]
+    return GenerationInput(
+        source=_at_working_size(clip, clip.below.span(segment.start, segment.stop)),
+        mask=_mask_at_working_size(clip, segment),
+        fixed_frames={index: to_working(frame[None], clip.size) for index, frame in enumerate(fixed)},
+        references=_references(clip, segment),
+        guide=_guide(clip, keyframes) if keyframes else None,
+        carried=keyframes,
+    )
+
+
+def first_frame(clip: TargetClip, *, edited: bool) -> Pixels:
+    """Returns the clip's first frame at the working size, ``[1, H, W, 3]``: the user's edit of it, or the source's."""
+    return to_working((clip.first.edited if edited else clip.first.source)[None], clip.size)
+
+
+# ---- carried keyframes -----------------------------------------------------------------------------------------------
+
+
+def carry_first_segment(clip: TargetClip) -> CarriedSegment | None:
+    """Carries the keyframes through the first segment at once for training and for generation, so flow is shared.
+
+    Returns:
+        None if keyframes are not carried, or if there are further segments: the result would take up memory until the
+        first segment is generated.
+    """
+    if not clip.job.settings.carries or len(clip.job.segments) > 1:
+        return None
+    (segment,) = clip.job.segments
+    source = clip.source.span(segment.start, segment.stop)
+    training, generation = _training_choices(clip, segment, source), _generation_choice(clip, segment)
+    *for_training, for_generation = _carry(clip, segment, source, [*training, generation])
+    return CarriedSegment(_for_training(for_training), for_generation)
+
+
+def _carry_for_training(clip: TargetClip, segment: Segment, source: Frames) -> CarriedForTraining:
+    return _for_training(_carry(clip, segment, source, _training_choices(clip, segment, source)))
+
+
+def _for_training(carried: list[CarriedKeyframes]) -> CarriedForTraining:
+    first, first_and_last, *edited_first = carried
+    return CarriedForTraining((first, first_and_last), edited_first[0] if edited_first else None)
+
+
+def _carry_for_generation(clip: TargetClip, segment: Segment, generated: Frames, quick: bool) -> CarriedKeyframes:
+    source, choice = clip.source.span(segment.start, segment.stop), _generation_choice(clip, segment)
+    count = len(generated)
+    if count:
+        choice["last fixed"] = Keyframe(count - 1, generated[-1], source[count - 1], generated=True)
+        choice = {name: each for name, each in choice.items() if each.index != count - 1 or each.generated}
+    (carried,) = _carry(clip, segment, source, [choice], quick)
+    frames = np.concatenate([generated, carried.frames[count:]])
+    return CarriedKeyframes(frames, np.concatenate([np.ones_like(carried.trust[:count]), carried.trust[count:]]))
+
+
+def _carry(
+    clip: TargetClip, segment: Segment, source: Frames, choices: list[dict[str, Keyframe]], quick: bool = False
+) -> list[CarriedKeyframes]:
+    """Carries several choices of named keyframes; the same name means the same keyframe."""
+    keyframes = {name: keyframe for choice in choices for name, keyframe in choice.items()}
+    flow = replace(clip.flow, min_side_px=0) if quick else clip.flow
+    mask = None if quick else clip.mask(segment.start, segment.stop)
+    return carry_keyframes(source, keyframes, choices, mask, flow)
+
+
+# ---- keyframes of a segment ------------------------------------------------------------------------------------------
+
+
+def _training_choices(clip: TargetClip, segment: Segment, source: Frames) -> list[dict[str, Keyframe]]:
+    """Returns the keyframes of each guide for training.
+
+    The last fixed frame is the source's own here; in generation it is a generated one, so it counts as generated.
+    """
+    first = {"source first": _keyframe(clip.first, segment, is_source=True)}
+    last = {"source last": _source_keyframe(source, len(source) - 1)} if len(source) > 1 else {}
+    fixed = {"source fixed": _source_keyframe(source, segment.given - 1, generated=True)} if segment.given else {}
+    choices = [first | fixed, first | last | fixed]
+    if any(keyframe.index and keyframe.index in segment for keyframe in clip.keyframes):
+        choices.append(_edited_keyframes([clip.first], segment))
+    return choices
+
+
+def _generation_choice(clip: TargetClip, segment: Segment) -> dict[str, Keyframe]:
+    return _edited_keyframes(clip.keyframes, segment)
+
+
+def _edited_keyframes(keyframes: Iterable[ClipKeyframe], segment: Segment) -> dict[str, Keyframe]:
+    return {f"edited {each.index}": _keyframe(each, segment, is_source=False) for each in keyframes}
+
+
+def _keyframe(keyframe: ClipKeyframe, segment: Segment, *, is_source: bool) -> Keyframe:
+    """Returns a keyframe of the clip, or its source counterpart, as one of a segment."""
+    index, image = keyframe.index - segment.start, keyframe.source if is_source else keyframe.edited
+    if keyframe.index in segment:
+        return Keyframe(index, image, keyframe.source, is_source)
+    path = keyframe.paths[nearest_frame(segment, keyframe.index)]
+    return Keyframe(index, image, keyframe.source, is_source, path=path, added=keyframe.added)
+
+
+def _source_keyframe(source: Frames, index: int, *, generated: bool = False) -> Keyframe:
+    return Keyframe(index, source[index], source[index], is_source=True, generated=generated)
+
+
+# ---- at the working size ---------------------------------------------------------------------------------------------
+
+
+def _references(clip: TargetClip, segment: Segment) -> dict[int, Pixels]:
+    inside = {each.index: each.edited for each in clip.keyframes if each.index and each.index in segment}
+    return {index - segment.start: to_working(image[None], clip.size) for index, image in sorted(inside.items())}
+
+
+def _reference_mask(clip: TargetClip, index: int) -> Mask:
+    return resize_mask(clip.mask(index, index + 1), clip.size)
+
+
+def _guide(clip: TargetClip, carried: CarriedKeyframes) -> Guide:
+    trust = pad_frames(resize_weights(carried.trust, clip.size), clip.job.card.frame_step)
+    return Guide(_at_working_size(clip, carried.frames), trust)
+
+
+def _at_working_size(clip: TargetClip, frames: Frames) -> Pixels:
+    return pad_frames(to_working(frames, clip.size), clip.job.card.frame_step)
+
+
+def _mask_at_working_size(clip: TargetClip, segment: Segment) -> Mask:
+    return pad_frames(resize_mask(clip.mask(segment.start, segment.stop), clip.size), clip.job.card.frame_step)

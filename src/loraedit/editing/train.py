@@ -16,7 +16,8 @@ from loraedit.editing.cache import StageCache
 from loraedit.editing.context import EditContext
 from loraedit.editing.preview import Previews
 from loraedit.editing.reporter import Reporter
-from loraedit.editing.segment_inputs import Workbench
+from loraedit.editing.segment_inputs import CarriedSegment
+from loraedit.editing.target_clip import TargetClip
 from loraedit.editing.training_samples import TrainingSamples
 from loraedit.families.base import Expert, Family
 from loraedit.lora.adapter import save_lora, stack
@@ -81,13 +82,16 @@ class TargetTraining:
     """The training of one edit target: the source first, then one more course for each reference.
 
     Attributes:
+        clip: the target's clip.
+        carried: the keyframes carried through the first segment, if they are known.
         previews: shows how the training goes; None without previews.
     """
 
     context: EditContext
     cache: StageCache
     reporter: Reporter
-    bench: Workbench
+    clip: TargetClip
+    carried: CarriedSegment | None
     previews: Previews | None
 
     def run(self) -> list[TrainedCourse]:
@@ -96,7 +100,8 @@ class TargetTraining:
         Experts that sampling never uses, and experts outside the noise levels to train on, are left out. The last
         course of an expert has its LoRA.
         """
-        samples = TrainingSamples(self.context.settings, self.context.job.segments, self.bench, self.cache)
+        segments = self.context.job.segments
+        samples = TrainingSamples(self.context.settings, segments, self.clip, self.cache, self.carried)
         courses = self._courses(samples)
         experts = experts_trained(self.context.family, self.context.settings)
         return [trained for expert in experts for trained in self._train_expert(expert, courses, samples)]
@@ -109,7 +114,7 @@ class TargetTraining:
         """
         settings, motion = self.context.settings, samples.motion
         courses = [_Course("motion", motion, [1.0] * len(motion), settings.training())]
-        order = [index for index in self.bench.target.references if index in samples.appearance]
+        order = [index for index in self.clip.target.references if index in samples.appearance]
         for count, steps in enumerate(settings.reference_courses(len(order)), 1):
             appearance = [samples.appearance[index] for index in order[:count]]
             weights = [1.0 / len(motion)] * len(motion) + [float(REFERENCE_SHARE)] * count

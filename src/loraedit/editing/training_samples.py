@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from loraedit.diffusion import samples as conditioning
-from loraedit.diffusion.samples import Hint, Sample
+from loraedit.diffusion.samples import Guide, Sample
 from loraedit.editing.cache import StageCache
-from loraedit.editing.segment_inputs import Lesson, Workbench
+from loraedit.editing.segment_inputs import CarriedSegment, TrainingInput, first_frame, training_input
+from loraedit.editing.target_clip import TargetClip
 from loraedit.families.base import Encoded
 from loraedit.job.segments import TAUGHT_SEGMENTS, Segment, spread
 from loraedit.settings import ResolvedSettings
@@ -45,14 +46,22 @@ class TrainingSamples:
     Attributes:
         motion: keys of the motion samples.
         appearance: keys of the appearance samples by frame index.
+
+    Args:
+        carried: the keyframes carried through the first segment, if they are known.
     """
 
     def __init__(
-        self, settings: ResolvedSettings, segments: Sequence[Segment], bench: Workbench, cache: StageCache
+        self,
+        settings: ResolvedSettings,
+        segments: Sequence[Segment],
+        clip: TargetClip,
+        cache: StageCache,
+        carried: CarriedSegment | None,
     ) -> None:
-        self._settings, self._bench, self._cache = settings, bench, cache
-        references = sorted(bench.target.references) if settings.reference_steps else []
-        edited = [segment for segment in segments if bench.target.edits(segment)]
+        self._settings, self._clip, self._cache, self._carried = settings, clip, cache, carried
+        references = sorted(clip.target.references) if settings.reference_steps else []
+        edited = [segment for segment in segments if clip.target.edits(segment)]
         self._motion_segments = spread(edited, TAUGHT_SEGMENTS)
         self._segment_of = {index: next(part for part in segments if index in part) for index in references}
         used = [*self._motion_segments, *self._segment_of.values()]
@@ -74,13 +83,13 @@ class TrainingSamples:
 
     def _samples(self, segment: Segment) -> _SegmentSamples:
         """Makes the samples of a segment."""
-        lesson = self._bench.lesson(segment)
-        motion = self._motion_samples(segment, lesson) if segment in self._motion_segments else []
+        inputs = training_input(self._clip, segment, self._carried)
+        motion = self._motion_samples(segment, inputs) if segment in self._motion_segments else []
         inside = [index for index, holder in self._segment_of.items() if holder == segment]
-        appearance = {index: self._appearance_sample(lesson, index - segment.start) for index in inside}
+        appearance = {index: self._appearance_sample(inputs, index - segment.start) for index in inside}
         return _SegmentSamples(motion, appearance)
 
-    def _motion_samples(self, segment: Segment, lesson: Lesson) -> list[Sample]:
+    def _motion_samples(self, segment: Segment, inputs: TrainingInput) -> list[Sample]:
         """Makes the motion samples of a segment: the source itself, and its share of the colour variants."""
         rng = np.random.default_rng((self._settings.train_seed, 3))
         samples = []
@@ -89,30 +98,32 @@ class TrainingSamples:
             share = (variant - 1) % len(self._motion_segments)
             if variant and share != self._motion_segments.index(segment):
                 continue
-            samples += self._motion_variant(segment, lesson, variant, recolour)
+            samples += self._motion_variant(segment, inputs, variant, recolour)
         return samples
 
     def _motion_variant(
-        self, segment: Segment, lesson: Lesson, variant: int, recolour: Callable[[Pixels], Pixels]
+        self, segment: Segment, inputs: TrainingInput, variant: int, recolour: Callable[[Pixels], Pixels]
     ) -> list[Sample]:
         """Makes the motion samples of a segment in one colour variant; variant 0 is the source itself."""
-        source, prompt = recolour(lesson.source), self._settings.source_prompt
-        hints = [Hint(recolour(hint.pixels), hint.trust) for hint in lesson.taught]
-        kept = [*range(1, segment.given), *(lesson.references if self._settings.condition_on_references else ())]
+        source, prompt = recolour(inputs.source), self._settings.source_prompt
+        guides = [Guide(recolour(guide.pixels), guide.trust) for guide in inputs.source_guides]
+        kept = [*range(1, segment.given), *(inputs.references if self._settings.condition_on_references else ())]
         if self._settings.lora == "naive":
             samples = [conditioning.naive_sample(source, prompt, kept)]
-        else:  # the source itself is shown with each hint, a colour variant with one of them in turn
-            shown: list[Hint | None] = [*(hints[variant % 2 : variant % 2 + 1] if variant else hints)]
-            samples = [conditioning.motion_sample(source, lesson.mask, prompt, hint, kept) for hint in shown or [None]]
-        image = recolour(self._bench.anchor(edited=False))
+        else:  # the source itself is shown with each guide, a colour variant with one of them in turn
+            shown: list[Guide | None] = [*(guides[variant % 2 : variant % 2 + 1] if variant else guides)]
+            samples = [
+                conditioning.motion_sample(source, inputs.mask, prompt, guide, kept) for guide in shown or [None]
+            ]
+        image = recolour(first_frame(self._clip, edited=False))
         return [replace(sample, image=image) for sample in samples]
 
-    def _appearance_sample(self, lesson: Lesson, index: int) -> Sample:
+    def _appearance_sample(self, inputs: TrainingInput, index: int) -> Sample:
         """Makes the appearance sample of a reference at an index of the segment."""
-        hint, at = lesson.from_first, slice(index, index + 1)
-        carried = Hint(hint.pixels[at], hint.trust[at]) if hint else None
+        guide, at = inputs.first_frame_guide, slice(index, index + 1)
+        carried = Guide(guide.pixels[at], guide.trust[at]) if guide else None
         return conditioning.appearance_sample(
-            lesson.source[at], lesson.references[index], lesson.regions[index], self._settings.prompt, carried
+            inputs.source[at], inputs.references[index], inputs.reference_masks[index], self._settings.prompt, carried
         )
 
 

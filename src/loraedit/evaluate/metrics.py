@@ -17,7 +17,9 @@ from numpy.typing import NDArray
 
 from loraedit.errors import InputError, ShapeError
 from loraedit.masks.shaping import dilate
-from loraedit.optical_flow.dis import Field, FlowMeter, at, grid
+from loraedit.optical_flow.base import FlowOptions
+from loraedit.optical_flow.estimators import flow_between, open_estimator
+from loraedit.optical_flow.fields import Field, pixel_grid, sample_at
 from loraedit.types import Frames, Image, Mask, Plane, Size
 
 __all__ = [
@@ -325,13 +327,13 @@ def _ssim_map(frame: Image, truth: Image) -> NDArray[np.float64]:
 
 def _flow(first: Image, second: Image) -> Field:
     """Where each pixel of the first image goes in the second."""
-    meter = FlowMeter(Size(*first.shape[:2]), FLOW_SHORT_SIDE)
-    return meter.at_clip_size(meter.between(meter.grey(first), meter.grey(second)))
+    estimator = open_estimator(Size(*first.shape[:2]), FlowOptions("dis", FLOW_SHORT_SIDE))
+    return flow_between(estimator, first, second)
 
 
 def _followed(image: Image, flow: Field) -> Field:
     """``[H, W, 3]``: the image where the flow leads, the border repeated beyond it."""
-    return at(image, grid(flow) + flow)
+    return sample_at(image, pixel_grid(flow) + flow)
 
 
 def _length(vectors: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -19,6 +19,7 @@ from loraedit.job.request import EditRequest
 from loraedit.lora.extra import ExtraLora, check_extras, parse_extra, settle_distilled, unused_extras
 from loraedit.lora.opening import check_header
 from loraedit.masks.reading import check_mask_file
+from loraedit.optical_flow.estimators import check_estimator
 from loraedit.settings import EditSettings, ResolvedSettings
 from loraedit.tracking import open_tracker
 from loraedit.types import Progress
@@ -64,6 +65,7 @@ def check_request(request: EditRequest, card: ModelCard | None = None) -> Checke
     check_objects(request.objects, request.given_mask, request.references)
     _check_references(request)
     _check_tracking(request)
+    check_estimator(asked.flow_estimator)
     extras = tuple(parse_extra(text) for text in asked.extra_lora)
     _check_files(request)
     for extra in extras:

@@ -1,161 +1,167 @@
-"""The ways from frames back to key frames, by the source's own optical flow.
+"""Flow paths: where the pixels of a frame lie in a keyframe, by the optical flow of the source.
 
-Two ways lead from a frame to a key frame: step by step, and, with that for a first guess, in one leap. To a key frame
-outside of the frames at hand, a :class:`FarKey`, a way is found by walking there once (:func:`trace`).
+Each frame has two paths to a keyframe. The chained path adds up the flow from frame to frame. The direct path is
+measured between the two frames in one go, with the chained path as the first guess. A path to a keyframe far away from
+the frames at hand is found by walking there once (:func:`trace_paths`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
 
-from loraedit.optical_flow.dis import Field, FlowMeter, Grey, at, grid, misfit
-from loraedit.propagation.added_parts import Part
+from loraedit.optical_flow.base import FlowEstimator, FlowOptions
+from loraedit.optical_flow.estimators import open_estimator
+from loraedit.optical_flow.fields import Field, photometric_error, pixel_grid, resize_flow, sample_at
+from loraedit.propagation.keyframes import Keyframe
 from loraedit.types import Frames, Image, OnStep, Size, no_step
 
-__all__ = ["SHORT_SIDE", "SURROUNDINGS", "FarKey", "Ways", "trace"]
+__all__ = ["ERROR_SIGMA_PX", "PROPAGATION_FLOW", "FlowPath", "PreparedClip", "trace_paths", "walk_from"]
 
-SHORT_SIDE = 320
-"""Frames smaller than this are enlarged before the flow is measured; DIS matches patches of 8 pixels."""
+PROPAGATION_FLOW = FlowOptions(min_side_px=320, smoothness=5.0)
+"""Less smooth than usual: objects turn and bend, and the gradients of enlarged frames are gentle."""
 
-SMOOTHNESS = 5.0
-"""Of the flow: things turn and bend, and enlarged frames have gentle slopes for it to be weighed against."""
+STORED_SIDE_PX = 320
+"""The largest shorter side of a traced path."""
 
-SURROUNDINGS = 0.7
-"""Radius (sigma) in pixels over which the source is compared: no more than takes the edge off noise."""
+ERROR_SIGMA_PX = 0.7
+"""Standard deviation of the window in which the source is compared along a path: just enough to suppress noise."""
 
 
 @dataclass(frozen=True)
-class FarKey:
-    """A key frame before or after the frames that are carried to.
+class PreparedClip:
+    """The source frames with what the estimator computed for each of them.
 
     Attributes:
-        source: the source in that frame, uint8 ``[H, W, 3]``.
-        way: from the pixels of the nearest of the frames carried to, to the key frame; ``[h, w, 2]`` x and y, in
-            shares of the frame's width and height, at any size.
-        part: what the edited frame adds beside a thing.
+        frames: uint8 ``[F, H, W, 3]``.
+        estimator: opened for frames of this size.
+        prepared: one value per frame, see :meth:`loraedit.optical_flow.base.FlowEstimator.prepare`.
     """
 
-    source: Image
-    way: Field
-    part: Part | None = None
+    frames: Frames
+    estimator: FlowEstimator
+    prepared: tuple[Any, ...]
+
+    @classmethod
+    def open(cls, frames: Frames, flow: FlowOptions) -> PreparedClip:
+        """Opens an estimator and prepares all frames."""
+        estimator = open_estimator(Size(*frames.shape[1:3]), flow)
+        return cls(frames, estimator, tuple(estimator.prepare(frame) for frame in frames))
 
 
-def trace(
-    frames: Iterable[Image], stops: Collection[int], on_step: OnStep = no_step, short_side: int = SHORT_SIDE
+@dataclass(frozen=True)
+class FlowPath:
+    """Where the pixels of a frame lie in a keyframe.
+
+    Attributes:
+        frame: index of the frame.
+        positions: float32 ``[H, W, 2]``, x and y in pixels of the keyframe.
+        direct: whether the path was measured in one go; else it is chained.
+    """
+
+    frame: int
+    positions: Field
+    direct: bool
+
+
+def walk_from(clip: PreparedClip, keyframe: Keyframe) -> Iterator[Iterator[FlowPath]]:
+    """Yields up to two walks away from a keyframe: through the frames after it, and back through those before it.
+
+    A walk yields two paths for each frame, the chained one first. It starts next to the keyframe and never skips a
+    frame, because chained paths build on each other.
+    """
+    count = len(clip.frames)
+    if keyframe.index < count:
+        yield _walk(clip, keyframe, range(max(keyframe.index + 1, 0), count))
+    if keyframe.index > 0:
+        yield _walk(clip, keyframe, range(min(keyframe.index, count) - 1, -1, -1))
+
+
+def _walk(clip: PreparedClip, keyframe: Keyframe, frames: Iterable[int]) -> Iterator[FlowPath]:
+    estimator, here, size = clip.estimator, pixel_grid(keyframe.source), Size(*keyframe.source.shape[:2])
+    home = last = estimator.prepare(keyframe.source)
+    chained, entry = _no_flow(estimator), keyframe.path
+    for index in frames:
+        current = clip.prepared[index]
+        chained = _chain(estimator, current, last, chained) if entry is None else _unstored(entry, estimator)
+        last, entry = current, None
+        yield FlowPath(index, here + resize_flow(chained, size), direct=False)
+        yield FlowPath(index, here + resize_flow(estimator.flow(current, home, chained), size), direct=True)
+
+
+def trace_paths(
+    frames: Iterable[Image],
+    stops: Collection[int],
+    on_step: OnStep = no_step,
+    flow: FlowOptions = PROPAGATION_FLOW,
 ) -> dict[int, Field]:
-    """The ways to a key frame from frames far away, found by walking there frame by frame.
+    """Finds the flow paths to a keyframe from frames far away, by walking there frame by frame.
 
-    At every stop the way is refined where that explains the source better, so that small errors do not add up.
+    At every stop the direct path replaces the chained one where it explains the source better, so that small errors do
+    not add up.
 
     Args:
-        frames: uint8 ``[H, W, 3]``: the key frame, and then one frame after the other away from it.
-        stops: how many frames away from the key frame the way is asked for, each at least 1.
-        on_step: told (frames done, frames in all).
-        short_side: frames with a shorter side are enlarged before the flow is measured.
+        frames: uint8 ``[H, W, 3]``: the source in the keyframe, then one frame after the other away from it.
+        stops: the distances from the keyframe, in frames, from which a path is wanted; each at least 1.
+        on_step: called with (frames done, frames in all).
+        flow: the options of the flow estimator.
 
     Returns:
-        By stop, the way as a :class:`FarKey` takes it, its short side at most ``SHORT_SIDE``.
+        The path by stop, in the form of :attr:`Keyframe.path`, its shorter side at most ``STORED_SIDE_PX``.
     """
-    walk, ways, last = iter(frames), {}, max(stops, default=0)
-    key = next(walk)
-    meter = FlowMeter(Size(*key.shape[:2]), short_side, SMOOTHNESS)
-    chain = _Chain(meter, meter.grey(key))
-    for away in range(1, last + 1):
+    walk, paths, last_stop = iter(frames), {}, max(stops, default=0)
+    source = next(walk)
+    estimator = open_estimator(Size(*source.shape[:2]), flow)
+    home = last = estimator.prepare(source)
+    chained = _no_flow(estimator)
+    for distance in range(1, last_stop + 1):
         frame = next(walk)
-        chain.go(meter.grey(frame))
-        if away in stops:
-            chain.flow = _better(meter, frame, key, chain.flow, chain.refined())
-            ways[away] = _small(chain.flow)
-        on_step(away, last)
-    return ways
+        current = estimator.prepare(frame)
+        chained, last = _chain(estimator, current, last, chained), current
+        if distance in stops:
+            chained = _better(frame, source, chained, estimator.flow(current, home, chained))
+            paths[distance] = _stored(chained)
+        on_step(distance, last_stop)
+    return paths
 
 
-class Ways:
-    """The ways from every frame back to a key frame.
-
-    Attributes:
-        far: the key frames outside of the source.
-
-    Args:
-        source: uint8 ``[F, H, W, 3]``.
-        short_side: frames with a shorter side are enlarged before the flow is measured.
-    """
-
-    def __init__(self, source: Frames, short_side: int, far: Mapping[int, FarKey]) -> None:
-        self._source, self.far = source, far
-        self._meter = FlowMeter(Size(*source.shape[1:3]), short_side, SMOOTHNESS)
-        self._greys = [self._meter.grey(frame) for frame in source]
-
-    def key_frame(self, key: int) -> Image:
-        """The source in a key frame."""
-        image: Image = self._source[key] if 0 <= key < len(self._source) else self.far[key].source
-        return image
-
-    def back_to(self, key: int) -> Iterator[tuple[int, Field]]:
-        """For every frame but ``key``, where each of its pixels lies in frame ``key``.
-
-        Yields:
-            (frame index, positions ``[H, W, 2]`` x and y in pixels), twice for each frame.
-        """
-        last = len(self._greys)
-        orders = [range(max(key + 1, 0), last)] if key < last else []
-        orders += [range(min(key, last) - 1, -1, -1)] if key > 0 else []
-        for order in orders:
-            chain = _Chain(self._meter, self._meter.grey(self.key_frame(key)))
-            for index in order:
-                if key in self.far and index == order[0]:
-                    chain.enter(self._greys[index], self.far[key].way)
-                else:
-                    chain.go(self._greys[index])
-                for flow in (chain.flow, chain.refined()):
-                    yield index, grid(self._source[index]) + self._meter.at_clip_size(flow)
+def _no_flow(estimator: FlowEstimator) -> Field:
+    size = estimator.measured_size
+    return np.zeros((size.height, size.width, 2), np.float32)
 
 
-class _Chain:
-    """The way from the frame reached so far back to a key frame: a flow that grows step by step."""
-
-    def __init__(self, meter: FlowMeter, key: Grey) -> None:
-        self._meter, self._key, self._last = meter, key, key
-        self.flow: Field = np.zeros((*key.shape, 2), np.float32)
-
-    def go(self, frame: Grey) -> None:
-        """One frame on."""
-        step = self._meter.between(frame, self._last)
-        self.flow = step + at(self.flow, grid(step) + step)
-        self._last = frame
-
-    def enter(self, frame: Grey, way: Field) -> None:
-        """Begin in a frame from which the way is known."""
-        self.flow, self._last = _large(way, self.flow.shape), frame
-
-    def refined(self) -> Field:
-        """The way measured in one leap, the chained one being the first guess."""
-        return self._meter.between(self._last, self._key, self.flow)
+def _chain(estimator: FlowEstimator, current: Any, last: Any, path: Field) -> Field:
+    """Extends a path that leads on from the prepared frame ``last`` by the step from the next one to it."""
+    step = estimator.flow(current, last)
+    return step + sample_at(path, pixel_grid(step) + step)
 
 
-def _better(meter: FlowMeter, frame: Image, key: Image, chained: Field, refined: Field) -> Field:
-    """Of two ways from a frame to a key frame, the one that explains each pixel of the frame better."""
-    here, errors = grid(frame), []
-    for flow in (chained, refined):
-        errors.append(misfit(frame, at(key, here + meter.at_clip_size(flow)), SURROUNDINGS))
+def _better(frame: Image, source: Image, chained: Field, direct: Field) -> Field:
+    """Combines two paths from a frame to a keyframe: each pixel takes the one that explains the frame better."""
+    here, size = pixel_grid(frame), Size(*frame.shape[:2])
+    errors = [
+        photometric_error(frame, sample_at(source, here + resize_flow(path, size)), ERROR_SIGMA_PX)
+        for path in (chained, direct)
+    ]
     take = cv2.resize((errors[1] < errors[0]).astype(np.float32), chained.shape[1::-1]) > 0.5
-    return np.asarray(np.where(take[..., None], refined, chained), np.float32)
+    return np.asarray(np.where(take[..., None], direct, chained), np.float32)
 
 
-def _small(flow: Field) -> Field:
-    """A flow in pixels as shares of the frame, and no larger than it has to be kept."""
-    height, width = flow.shape[:2]
-    scale = min(1.0, SHORT_SIDE / min(height, width))
+def _stored(path: Field) -> Field:
+    """Converts a path from pixels to shares of the frame, at a limited size."""
+    height, width = path.shape[:2]
+    scale = min(1.0, STORED_SIDE_PX / min(height, width))
     size = max(round(width * scale), 1), max(round(height * scale), 1)
-    shares = np.asarray(flow / np.array([width, height], np.float32), np.float32)
+    shares = np.asarray(path / np.array([width, height], np.float32), np.float32)
     return np.asarray(cv2.resize(shares, size, interpolation=cv2.INTER_AREA), np.float32)
 
 
-def _large(way: Field, shape: tuple[int, ...]) -> Field:
-    """The opposite of :func:`_small`."""
-    height, width = shape[:2]
-    return np.asarray(cv2.resize(way, (width, height)) * np.array([width, height], np.float32), np.float32)
+def _unstored(path: Field, estimator: FlowEstimator) -> Field:
+    """Converts a stored path back to pixels of the estimator's size."""
+    size = estimator.measured_size
+    scale = np.array([size.width, size.height], np.float32)
+    return np.asarray(cv2.resize(path, (size.width, size.height)) * scale, np.float32)

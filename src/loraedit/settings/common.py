@@ -81,6 +81,9 @@ class CommonSettings(Settings):
     lora: Annotated[LoraMode, About("Method", trains="motion", plan=True)] = Field(
         "motion", description="motion (the method), naive (its ablation, no mask) or none (the bare model)."
     )
+    flow_estimator: Annotated[str, About("Method", trains="motion")] = Field(
+        "dis", description="Optical flow estimator that carries the keyframes: dis, or one that a program registered."
+    )
     budget: Annotated[str | None, About("Method", trains="motion", plan=True)] = Field(
         None,
         description="Limit each course of training, as 200steps, 90s or 10min. How many steps fit into a time depends "

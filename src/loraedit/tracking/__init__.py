@@ -1,4 +1,4 @@
-"""Masks without work: what an edit changes, and the thing it sits on, followed through the clip."""
+"""Automatic masks: finds what an edit changes, and tracks it through the clip with the object that it sits on."""
 
 from loraedit.tracking.auto import Loose, loose_tube, loosened, mask_from_edit
 from loraedit.tracking.base import Box, Hints, Planes, Point, Stroke, Tracker

@@ -1,10 +1,10 @@
-"""A loose mask without work: what the edited frames change, followed through the clip together with what it sits on.
+"""Derives a loose mask from edited frames: tracks what they change, together with the object that it sits on.
 
-changed_region   where an edited frame differs from the source's
-_carrier         the moving thing that this lies on, or touches: a new hat moves with the head
-FlowTracker      that thing, in every frame
-_drift           its motion as plain turns, scales and shifts, which take the whole region along, new outlines too
-_tube            both together, with a margin, boxed, and steady over time
+changed_region      where an edited frame differs from the source
+_supporting_object  the moving object that the change sits on or touches: a new hat moves with the head
+FlowTracker         that object, in every frame
+_move_along         the whole change, moved by the rotation, scale and shift of that object, new outlines included
+_loosen             both together, with a margin, as boxes, and smooth over time
 """
 
 from __future__ import annotations
@@ -20,13 +20,23 @@ from numpy.typing import NDArray
 
 from loraedit.errors import InputError
 from loraedit.masks.shaping import box_regions
-from loraedit.optical_flow.dis import Field, at, grid
+from loraedit.optical_flow.fields import Field, pixel_grid, sample_at
 from loraedit.settings import DEFAULT_MARGIN
 from loraedit.tracking.base import Hints, Planes, Tracker
 from loraedit.tracking.changes import changed_region, name_of_frame
 from loraedit.tracking.embedded import FlowTracker, track_small
-from loraedit.tracking.motion import camera, fit_similarity, move
-from loraedit.tracking.regions import closed, cut, filled, grown, opened, parts, shrunk, touching, without_islands
+from loraedit.tracking.motion import camera_flow, fit_similarity, warp_mask
+from loraedit.tracking.regions import (
+    closed,
+    connected_parts,
+    filled,
+    grabcut,
+    grown,
+    opened,
+    shrunk,
+    touching,
+    without_small_parts,
+)
 from loraedit.tracking.tools import hulls
 from loraedit.tracking.view import View
 from loraedit.types import Footage, Image, Mask, OnStep, Plane, no_step
@@ -35,12 +45,12 @@ __all__ = ["Loose", "loose_tube", "loosened", "mask_from_edit"]
 
 _Matrix = NDArray[np.float64]
 
-MOST_THINGS = 4
-"""Parts of an edit that are followed each for itself."""
-LOOK_AHEAD = 10
-"""Frames over which a thing is seen to move."""
-MOVING_PX = 1.2
-"""Motion against the background, in pixels, from which on something moves."""
+MAX_OBJECTS = 4
+"""The most parts of an edit that are tracked separately."""
+MOTION_FRAMES = 10
+"""Number of frames over which the motion of an object is measured."""
+MIN_MOTION_PX = 1.2
+"""Motion relative to the background, in pixels, from which on something counts as moving."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +59,8 @@ class Loose:
 
     Attributes:
         margin: added on each side, as a share of a region's width and height.
-        shape: of each region: its ``box`` (as far as it lies near the region), its ``hull``, or its own ``outline``.
+        shape: the shape of each region: its ``box`` (limited to the vicinity of the region), its convex ``hull``, or
+            its own ``outline``.
     """
 
     margin: float = DEFAULT_MARGIN
@@ -63,20 +74,21 @@ def mask_from_edit(
     tracker: Tracker | None = None,
     on_step: OnStep = no_step,
 ) -> Planes:
-    """A loose mask for a clip, from its edited frames alone.
+    """Derives a loose mask for a clip from its edited frames alone.
 
     Args:
-        source: the clip; its frames are kept in memory at the size of tracking alone.
+        source: the clip; its frames are kept in memory at the tracking size only.
         edits: edited frames by frame index from 0, uint8 ``[H, W, 3]``; at least one.
         loose: how loose the mask is; None means ``Loose()``.
-        tracker: follows the thing that is edited; the embedded one if None.
-        on_step: told (frames done, frames in all).
+        tracker: tracks the object that is edited; None means the embedded tracker.
+        on_step: called with (frames done, frames in all).
 
     Returns:
         The mask of every frame, True = edit.
 
     Raises:
-        InputError: an edited frame equals the source's, or differs nearly everywhere; or the mask would fill the clip.
+        InputError: an edited frame is identical to the source, or differs nearly everywhere; or the mask would fill the
+            clip.
     """
     view = View(source)
     regions = {
@@ -92,37 +104,37 @@ def loose_tube(
     tracker: Tracker | None = None,
     on_step: OnStep = no_step,
 ) -> Planes:
-    """Follow regions that are known in some frames through the clip, loosely.
+    """Tracks regions that are known in some frames through the clip, and makes the mask loose.
 
     Args:
         view: the clip.
         regions: by frame index, bool ``[H, W]``, True = edit; at least one.
         loose: how loose the mask is; None means ``Loose()``.
-        tracker: follows the thing; the embedded one if None.
-        on_step: told (frames done, frames in all).
+        tracker: tracks the object; None means the embedded tracker.
+        on_step: called with (frames done, frames in all).
 
     Returns:
-        The mask of every frame, True = edit, covering ``regions`` in theirs.
+        The mask of every frame, True = edit; it covers ``regions`` in their frames.
 
     Raises:
         InputError: the mask would fill the whole clip.
     """
-    follow = _Follower(view, loose or Loose(), tracker or FlowTracker())
-    return _at_clip_size(view, follow({k: view.scale.plane(v) for k, v in regions.items()}, on_step), regions)
+    follower = _LooseTracker(view, loose or Loose(), tracker or FlowTracker())
+    return _at_clip_size(view, follower.track({k: view.scale.plane(v) for k, v in regions.items()}, on_step), regions)
 
 
 def loosened(view: View, tight: Sequence[Plane], loose: Loose) -> Planes:
-    """An object's tight mask made loose: with a margin, plainer, and steady over time.
+    """Makes the tight mask of an object loose: adds a margin, simplifies the outline, and smooths it over time.
 
     Raises:
         InputError: the mask would fill the whole clip.
     """
     small = np.stack([view.scale.plane(plane) for plane in tight])
-    return _at_clip_size(view, _tube(small, loose), {})
+    return _at_clip_size(view, _loosen(small, loose), {})
 
 
 def _at_clip_size(view: View, small: Mask, regions: Mapping[int, Plane]) -> Planes:
-    """A mask ``[F, h, w]`` at the clip's own size, with the regions of some frames."""
+    """Returns a mask ``[F, h, w]`` at the clip's own size; adds regions that are known in some frames."""
 
     def plane(index: int) -> Plane:
         large = view.scale.back(small[index])
@@ -130,75 +142,79 @@ def _at_clip_size(view: View, small: Mask, regions: Mapping[int, Plane]) -> Plan
 
     tube = Planes(len(small), plane)
     if small.all() and all(each.all() for each in tube):
-        raise InputError("The mask made from the edit fills the whole clip. Say with --mask where to edit.")
+        raise InputError("The mask derived from the edit fills the whole clip. Set the edit zone with --mask.")
     return tube
 
 
 @dataclass(frozen=True)
-class _Follower:
-    """How to follow something through a clip; all masks are at the size of tracking.
+class _LooseTracker:
+    """Tracks edited regions through a clip; all masks have the tracking size.
 
     Attributes:
         view: the clip.
-        loose: how loose the mask is; None means ``Loose()``.
-        tracker: follows one thing.
+        loose: how loose the mask is.
+        tracker: tracks one object.
     """
 
     view: View
     loose: Loose
     tracker: Tracker
 
-    def __call__(self, regions: Mapping[int, Plane], on_step: OnStep) -> Mask:
-        """The tube of all things edited, bool ``[F, H, W]``: each part that is for itself has a tube of its own."""
-        things: list[tuple[dict[int, Plane], Mask]] = []
-        todo = [(index, part) for index, region in sorted(regions.items()) for part in _apart(region)]
+    def track(self, regions: Mapping[int, Plane], on_step: OnStep) -> Mask:
+        """Tracks each separate part of the regions, and returns the union of their masks, bool ``[F, H, W]``."""
+        objects: list[tuple[dict[int, Plane], Mask]] = []
+        todo = [(index, part) for index, region in sorted(regions.items()) for part in _split(region)]
         for order, (index, part) in enumerate(todo):
-            met = max(things, key=lambda thing: int((thing[1][index] & part).sum()), default=None)
+            overlapping = max(objects, key=lambda item: int((item[1][index] & part).sum()), default=None)
             seeds = {index: part}
-            if met is not None and _same(met[0], met[1][index], index, part):
-                things = [thing for thing in things if thing is not met]
-                seeds = {**met[0], index: met[0].get(index, part) | part}
-            things.append((seeds, self._one(seeds, _shared(on_step, order, len(todo)))))
-        return np.asarray(np.any([tube for _, tube in things], axis=0))
+            if overlapping is not None and _belongs_to(overlapping[0], overlapping[1][index], index, part):
+                objects = [item for item in objects if item is not overlapping]
+                seeds = {**overlapping[0], index: overlapping[0].get(index, part) | part}
+            objects.append((seeds, self._track_object(seeds, _share_of_progress(on_step, order, len(todo)))))
+        return np.asarray(np.any([tube for _, tube in objects], axis=0))
 
-    def _one(self, seeds: Mapping[int, Plane], on_step: OnStep) -> Mask:
-        """The tube of one thing."""
-        tight = self._tight({index: _carrier(self.view, index, seed) for index, seed in seeds.items()}, on_step)
+    def _track_object(self, seeds: Mapping[int, Plane], on_step: OnStep) -> Mask:
+        """Returns the loose mask of one object."""
+        supports = {index: _supporting_object(self.view, index, seed) for index, seed in seeds.items()}
+        tight = self._track_tightly(supports, on_step)
         region = tight.copy()
         for index, seed in seeds.items():
-            region |= _taken_along(self.view, tight, index, seed, _span(index, sorted(seeds), len(tight)))
-        return _tube(region, self.loose)
+            region |= _move_along(self.view, tight, index, seed, _span(index, sorted(seeds), len(tight)))
+        return _loosen(region, self.loose)
 
-    def _tight(self, carriers: Mapping[int, Plane], on_step: OnStep) -> Mask:
-        """What the tracker finds; the embedded one works at this size anyway."""
+    def _track_tightly(self, supports: Mapping[int, Plane], on_step: OnStep) -> Mask:
+        """Runs the tracker; the embedded one works at the tracking size anyway."""
         scale = self.view.scale
         if isinstance(self.tracker, FlowTracker):
-            return track_small(self.view, carriers, on_step)
-        shown = {index: Hints(mask=scale.back(carrier)) for index, carrier in carriers.items()}
+            return track_small(self.view, supports, on_step)
+        shown = {index: Hints(mask=scale.back(support)) for index, support in supports.items()}
         return np.stack([scale.plane(plane) for plane in self.tracker.track(self.view, shown, on_step)])
 
 
-def _apart(region: Plane) -> list[Plane]:
-    """The parts of a region that lie well apart, the largest first; small ones beyond the first few go with it."""
+def _split(region: Plane) -> list[Plane]:
+    """Splits a region into separate parts, the largest first; parts beyond ``MAX_OBJECTS`` join the first."""
     joined = closed(region, max(2, round(0.15 * float(np.sqrt(region.sum())))))
-    found = parts(joined)
-    first, rest = found[:MOST_THINGS], found[MOST_THINGS:]
+    found = connected_parts(joined)
+    first, rest = found[:MAX_OBJECTS], found[MAX_OBJECTS:]
     return [region & (np.any([part, *rest], axis=0) if not order else part) for order, part in enumerate(first)]
 
 
-def _same(seeds: Mapping[int, Plane], tube: Plane, index: int, part: Plane) -> bool:
-    """Whether a part belongs to a thing with these seeds: of another frame if they meet, else if it is mostly there."""
-    held = (tube & part).sum()
-    return bool(held > 0.5 * part.sum() if index in seeds else held > 0)
+def _belongs_to(seeds: Mapping[int, Plane], tube: Plane, index: int, part: Plane) -> bool:
+    """Returns whether a part belongs to a tracked object.
+
+    It does if it overlaps the mask of the object; in a frame that has a seed, if most of it does.
+    """
+    overlap = (tube & part).sum()
+    return bool(overlap > 0.5 * part.sum() if index in seeds else overlap > 0)
 
 
-def _shared(on_step: OnStep, order: int, count: int) -> OnStep:
-    """Progress of one task among several alike."""
+def _share_of_progress(on_step: OnStep, order: int, count: int) -> OnStep:
+    """Returns the progress callback of one of several equal tasks."""
     return lambda done, total: on_step(order * total + done, count * total)
 
 
-def _carrier(view: View, index: int, region: Plane) -> Plane:
-    """The thing that carries a region: the region itself, or what moves in it and next to it.
+def _supporting_object(view: View, index: int, region: Plane) -> Plane:
+    """Returns the object that a region sits on: the region itself, or what moves in it and next to it.
 
     Args:
         view: the clip.
@@ -213,72 +229,73 @@ def _carrier(view: View, index: int, region: Plane) -> Plane:
     if near.sum() < 0.15 * region.sum():
         return region
     likely = np.asarray(cv2.GaussianBlur(near.astype(np.float32), (0, 0), 2.0), np.float32)
-    found = cut(view.images[index], likely, shrunk(near, 5), ~grown(near, 3), rounds=2)
-    return without_islands(found, 0.1) if found.sum() > 0.4 * near.sum() else near
+    found = grabcut(view.images[index], likely, shrunk(near, 5), ~grown(near, 3), rounds=2)
+    return without_small_parts(found, 0.1) if found.sum() > 0.4 * near.sum() else near
 
 
 def _moving(view: View, index: int, region: Plane, reach: int) -> Plane:
-    """What moves against the background within the next frames, or the last ones at the end of the clip."""
-    ahead = range(index, min(index + LOOK_AHEAD, len(view) - 1) + 1)
-    behind = range(index, max(index - LOOK_AHEAD, 0) - 1, -1)
-    steps = [view.step(one, other) for one, other in pairwise(ahead if len(ahead) >= len(behind) else behind)]
+    """Returns what moves relative to the background in the next frames; at the end of the clip, in the last ones."""
+    ahead = range(index, min(index + MOTION_FRAMES, len(view) - 1) + 1)
+    behind = range(index, max(index - MOTION_FRAMES, 0) - 1, -1)
+    matches = [view.match(one, other) for one, other in pairwise(ahead if len(ahead) >= len(behind) else behind)]
     still = ~grown(region, reach)
-    away, way = np.zeros(region.shape, np.float32), np.zeros((*region.shape, 2), np.float32)
-    alive = np.ones(region.shape, np.bool_)
-    for step in steps:
-        there = grid(way) + way
-        alive &= at(step.forward_agrees, there) > 0.5
-        way = way + at(step.forward, there)
-        apart = np.linalg.norm(way - camera(way, still & alive), axis=-1)
-        away = np.where(alive, np.maximum(away, apart), away)
-    usual = float(np.quantile(away[grown(region, reach)], 0.9))
-    return np.asarray(away > max(MOVING_PX, 0.35 * usual))
+    distance, flow = np.zeros(region.shape, np.float32), np.zeros((*region.shape, 2), np.float32)
+    visible = np.ones(region.shape, np.bool_)
+    for match in matches:
+        there = pixel_grid(flow) + flow
+        visible &= sample_at(match.forward_agrees, there) > 0.5
+        flow = flow + sample_at(match.forward, there)
+        relative = np.linalg.norm(flow - camera_flow(flow, still & visible), axis=-1)
+        distance = np.where(visible, np.maximum(distance, relative), distance)
+    usual = float(np.quantile(distance[grown(region, reach)], 0.9))
+    return np.asarray(distance > max(MIN_MOTION_PX, 0.35 * usual))
 
 
 def _span(index: int, keys: Sequence[int], frames: int) -> range:
-    """The frames up to the known ones before and after."""
+    """Returns the frames from the known frame before to the known frame after."""
     before = [key for key in keys if key < index]
     after = [key for key in keys if key > index]
     return range(before[-1] if before else 0, (after[0] if after else frames - 1) + 1)
 
 
-def _taken_along(view: View, tight: Mask, key: int, region: Plane, span: range) -> Mask:
-    """A region of one frame taken along by the plain motion of an object, bool ``[F, h, w]``; False outside ``span``.
+def _move_along(view: View, tight: Mask, key: int, region: Plane, span: range) -> Mask:
+    """Moves a region of one frame along with an object, bool ``[F, h, w]``; False outside ``span``.
 
     Args:
         view: the clip.
         tight: bool ``[F, h, w]``, the object.
         key: frame of the region.
         region: bool ``[h, w]``.
-        span: the frames to take it to.
+        span: the frames to move it to.
     """
-    taken = np.zeros_like(tight)
-    taken[key] = region
-    for frames, way in ((range(key + 1, span.stop), 1), (range(key - 1, span.start - 1, -1), -1)):
+    moved = np.zeros_like(tight)
+    moved[key] = region
+    for frames, direction in ((range(key + 1, span.stop), 1), (range(key - 1, span.start - 1, -1), -1)):
         total, last = np.eye(3), np.eye(3)
         for index in frames:
-            step = view.step(index - way, index)
-            last = _step_of(step.forward, step.forward_agrees & shrunk(tight[index - way], 1), last)
-            total = _centred(last @ total, tight[key], tight[index])
-            taken[index] = move(region, np.asarray(total[:2], np.float32))
-    return taken
+            previous = index - direction
+            match = view.match(previous, index)
+            last = _fit_step(match.forward, match.forward_agrees & shrunk(tight[previous], 1), last)
+            total = _pull_to_centre(last @ total, tight[key], tight[index])
+            moved[index] = warp_mask(region, np.asarray(total[:2], np.float32))
+    return moved
 
 
-def _step_of(flow: Field, where: Plane, last: _Matrix) -> _Matrix:
-    """The plain motion ``[3, 3]`` of an object from one frame to the next; out of sight it drifts on as it did."""
-    points = grid(flow)[where]
+def _fit_step(flow: Field, where: Plane, last: _Matrix) -> _Matrix:
+    """Fits the motion ``[3, 3]`` of an object to the next frame; out of sight, the object keeps its last motion."""
+    points = pixel_grid(flow)[where]
     fitted = fit_similarity(points, points + flow[where])
     if fitted is None:
-        onward = np.eye(3)
-        onward[:2, 2] = last[:2, 2] if not where.any() else np.median(flow[where], axis=0)
-        return onward
+        drift = np.eye(3)
+        drift[:2, 2] = last[:2, 2] if not where.any() else np.median(flow[where], axis=0)
+        return drift
     return np.vstack([fitted, [0, 0, 1]])
 
 
-def _centred(total: _Matrix, first: Plane, now: Plane) -> _Matrix:
-    """A motion pulled towards where the object is seen, if as much of it is seen as in the beginning.
+def _pull_to_centre(total: _Matrix, first: Plane, now: Plane) -> _Matrix:
+    """Pulls a motion towards the visible position of the object, if its visible area is about as large as at first.
 
-    A thing that turns has a flow that runs over it, while its outline stays in place.
+    A turning object has a flow that runs across it, while its outline stays in place.
     """
     scale = abs(float(np.linalg.det(total[:2, :2])))
     if not 0.75 < now.sum() / max(first.sum() * scale, 1) < 1.33:
@@ -289,24 +306,25 @@ def _centred(total: _Matrix, first: Plane, now: Plane) -> _Matrix:
     return pulled
 
 
-def _tube(tight: Mask, loose: Loose) -> Mask:
-    """A region made loose: as it is now, a frame ago and a frame ahead, without gaps, with a margin, in plain shape."""
+def _loosen(tight: Mask, loose: Loose) -> Mask:
+    """Makes a mask loose: unites neighbouring frames, closes gaps, adds a margin, and simplifies the shape."""
     wide = tight.copy()
     wide[1:] |= tight[:-1]
     wide[:-1] |= tight[1:]
-    tidy = np.stack([_tidy(plane) for plane in wide])
+    tidy = np.stack([_tidied(plane) for plane in wide])
     if loose.shape == "box":
-        near = [grown(plane, max(2, _far(plane, 0.2 + loose.margin))) for plane in tidy]
+        near = [grown(plane, max(2, _extent_px(plane, 0.2 + loose.margin))) for plane in tidy]
         return box_regions(tidy, loose.margin) & np.stack(near)
-    wider = [grown(plane, _far(plane, loose.margin)) for plane in tidy]
+    wider = [grown(plane, _extent_px(plane, loose.margin)) for plane in tidy]
     return np.stack([hulls(plane) for plane in wider] if loose.shape == "hull" else wider)
 
 
-def _tidy(plane: Plane) -> Plane:
+def _tidied(plane: Plane) -> Plane:
+    """Closes gaps, removes small parts and fills holes."""
     gap = max(2, round(0.12 * float(np.sqrt(plane.sum()))))
-    return grown(filled(without_islands(closed(plane, gap), 0.04)), 1)
+    return grown(filled(without_small_parts(closed(plane, gap), 0.04)), 1)
 
 
-def _far(plane: Plane, share: float) -> int:
-    """A share of a region's extent in pixels; a box may reach so far beyond it, for a slanting one's is mostly air."""
+def _extent_px(plane: Plane, share: float) -> int:
+    """Returns a share of the size of a region in pixels. It limits boxes, which are mostly empty around diagonals."""
     return round(share * float(np.sqrt(plane.sum())))

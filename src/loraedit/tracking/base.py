@@ -1,4 +1,4 @@
-"""What a tracker is shown, and what it answers, so that another one can take the embedded one's place."""
+"""What trackers have in common: hints on an object, masks by frame, and the protocol that a tracker answers."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ __all__ = ["Box", "Hints", "Planes", "Point", "Stroke", "Tracker"]
 
 Point = tuple[int, int]  # x, y in pixels
 Box = tuple[int, int, int, int]  # x0, y0, x1, y1 in pixels, x1 and y1 exclusive
-Stroke = tuple[Point, ...]  # a line from point to point, as drawn with a brush
+Stroke = tuple[Point, ...]  # points of a polyline, drawn with a brush
 
 
 @dataclass(frozen=True)
 class Hints:
-    """What is shown of an object in one frame, in the clip's pixels, x to the right and y down.
+    """Hints on an object in one frame, in the clip's pixels, x to the right and y down.
 
     Attributes:
         points: on the object.
-        points_out: not on the object.
-        boxes: round the object.
+        points_out: off the object.
+        boxes: around the object.
         strokes: on the object.
-        strokes_out: not on the object.
+        strokes_out: off the object.
         mask: the object itself, bool ``[H, W]``.
     """
 
@@ -38,21 +38,21 @@ class Hints:
 
     @property
     def whole(self) -> bool:
-        """Whether they show the object as a whole: by its mask, or a box round it."""
+        """Whether the hints delimit the whole object, by its mask or by a box."""
         return self.mask is not None or bool(self.boxes)
 
     @property
     def shows(self) -> bool:
-        """Whether they show the object at all, and not only what it is not."""
+        """Whether any hint lies on the object, rather than off it."""
         return self.whole or bool(self.points or self.strokes)
 
 
 class Planes(Sequence[Plane]):
-    """The mask of a clip, frame by frame: bool ``[H, W]`` each, made when it is asked for.
+    """The masks of a clip, bool ``[H, W]`` each, computed on access.
 
     Args:
         count: F, the number of frames.
-        make: the mask of a frame, by its index from 0.
+        make: computes the mask of a frame by its index from 0.
     """
 
     def __init__(self, count: int, make: Callable[[int], Plane]) -> None:
@@ -74,19 +74,19 @@ class Planes(Sequence[Plane]):
 
 
 class Tracker(Protocol):
-    """Follows one object from where it is shown to all other frames."""
+    """Follows one object from the frames with hints to all other frames."""
 
     def track(self, view: View, shown: Mapping[int, Hints], on_step: OnStep = no_step) -> Planes:
-        """Find the object in every frame.
+        """Finds the object in every frame.
 
         Args:
             view: the clip.
-            shown: what is shown of the object, by frame index from 0; at least one frame :attr:`~Hints.shows` it. On
-                later frames, points and strokes correct what was found so far, while masks and boxes show it anew.
-            on_step: told (frames done, frames in all).
+            shown: hints by frame index from 0; at least one frame :attr:`~Hints.shows` the object. In later frames,
+                points and strokes correct what was found so far, while masks and boxes replace it.
+            on_step: called with (frames done, frames in all).
 
         Returns:
-            The object in every frame, tight; in a frame whose mask was shown that mask. All False in frames where the
-            object is out of sight.
+            The tight mask of the object in every frame; a mask given as a hint is returned as it is. All False in
+                frames where the object is out of sight.
         """
         ...

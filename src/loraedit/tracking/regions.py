@@ -1,4 +1,4 @@
-"""Shapes in one frame: holes, islands, surroundings, and where an object ends."""
+"""Operations on masks of one frame: morphology, connected parts, and GrabCut."""
 
 from __future__ import annotations
 
@@ -6,71 +6,84 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from loraedit.optical_flow.dis import Field
+from loraedit.optical_flow.fields import Field
 from loraedit.types import Image, Plane
 
-__all__ = ["around", "closed", "cut", "filled", "grown", "opened", "parts", "shrunk", "touching", "without_islands"]
+__all__ = [
+    "closed",
+    "connected_parts",
+    "filled",
+    "grabcut",
+    "grown",
+    "opened",
+    "ring",
+    "shrunk",
+    "touching",
+    "without_small_parts",
+]
 
 
 def _disk(radius: int) -> NDArray[np.uint8]:
+    """Returns a disk as a structuring element."""
     return np.asarray(cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1)), np.uint8)
 
 
 def _morphed(mask: Plane, how: int, radius: int) -> Plane:
+    """Applies a morphological operation with a disk; a radius below 1 changes nothing."""
     if radius < 1:
         return mask
     return np.asarray(cv2.morphologyEx(mask.astype(np.uint8), how, _disk(radius)) > 0)
 
 
 def grown(mask: Plane, radius: int) -> Plane:
-    """Grown by a disk of so many pixels."""
+    """Grows a mask by a disk of some pixels."""
     return _morphed(mask, cv2.MORPH_DILATE, radius)
 
 
 def shrunk(mask: Plane, radius: int) -> Plane:
-    """Shrunk by a disk of so many pixels."""
+    """Shrinks a mask by a disk of some pixels."""
     return _morphed(mask, cv2.MORPH_ERODE, radius)
 
 
 def opened(mask: Plane, radius: int) -> Plane:
-    """Without what is thinner than a disk."""
+    """Removes what is thinner than a disk."""
     return _morphed(mask, cv2.MORPH_OPEN, radius)
 
 
 def closed(mask: Plane, radius: int) -> Plane:
-    """With gaps filled that are narrower than a disk."""
+    """Fills gaps that are narrower than a disk."""
     padded = np.pad(mask, radius)
     return _morphed(padded, cv2.MORPH_CLOSE, radius)[radius : radius + mask.shape[0], radius : radius + mask.shape[1]]
 
 
-def around(mask: Plane, radius: int) -> Plane:
-    """The ring outside a mask."""
+def ring(mask: Plane, radius: int) -> Plane:
+    """Returns the ring of some pixels outside a mask."""
     return grown(mask, radius) & ~mask
 
 
 def filled(mask: Plane) -> Plane:
-    """Without holes."""
+    """Fills the holes of a mask."""
     outlines, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     full = np.zeros(mask.shape, np.uint8)
     cv2.drawContours(full, list(outlines), -1, 1, cv2.FILLED)
     return np.asarray(full > 0)
 
 
-def parts(mask: Plane) -> list[Plane]:
-    """The connected parts, the largest first."""
+def connected_parts(mask: Plane) -> list[Plane]:
+    """Returns the connected parts of a mask, the largest first."""
     count, labels = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)
     sizes = np.bincount(labels.ravel(), minlength=count)[1:]
     return [np.asarray(labels == index + 1) for index in np.argsort(-sizes, kind="stable").tolist()]
 
 
 def touching(mask: Plane, other: Plane) -> Plane:
-    """The connected parts of a mask that meet another one."""
-    kept = [part for part in parts(mask) if (part & other).any()]
+    """Returns the connected parts of a mask that overlap another mask."""
+    kept = [part for part in connected_parts(mask) if (part & other).any()]
     return np.asarray(np.any(kept, axis=0)) if kept else np.zeros_like(mask)
 
 
-def without_islands(mask: Plane, share: float) -> Plane:
-    """Without parts that are smaller than a share of the largest."""
+def without_small_parts(mask: Plane, share: float) -> Plane:
+    """Removes connected parts that are smaller than a share of the largest."""
     count, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
     if count < 2:
         return mask
@@ -79,18 +92,18 @@ def without_islands(mask: Plane, share: float) -> Plane:
     return np.asarray(keep[labels])
 
 
-def cut(image: Image, likely: Field, inside: Plane, outside: Plane, rounds: int = 1) -> Plane:
-    """GrabCut: the outline that fits the colours best, between what is surely inside and what is surely outside.
+def grabcut(image: Image, likely: Field, inside: Plane, outside: Plane, rounds: int = 1) -> Plane:
+    """Segments an image by GrabCut, between what is certainly inside and what is certainly outside.
 
     Args:
         image: uint8 ``[H, W, 3]``.
-        likely: ``[H, W]`` in [0, 1], above a half where a pixel is rather inside.
-        inside: bool ``[H, W]``, surely inside.
-        outside: bool ``[H, W]``, surely outside.
-        rounds: how often colours and outline are fitted to each other.
+        likely: ``[H, W]`` in [0, 1], above 0.5 where a pixel is more likely inside.
+        inside: bool ``[H, W]``, certainly inside.
+        outside: bool ``[H, W]``, certainly outside.
+        rounds: iterations of fitting colours and outline to each other.
 
     Returns:
-        bool ``[H, W]``; ``likely`` above a half where there is nothing to tell the sides apart by.
+        bool ``[H, W]``; where ``likely`` exceeds 0.5 if one side has too few pixels to learn its colours.
     """
     first = np.asarray((likely > 0.5) & ~outside | inside)
     window = _window(~outside, 12)
@@ -109,7 +122,7 @@ def cut(image: Image, likely: Field, inside: Plane, outside: Plane, rounds: int 
 
 
 def _window(mask: Plane, margin: int) -> tuple[slice, slice]:
-    """The box of a mask and some more; the whole frame if it is empty."""
+    """Returns the bounding box of a mask with a margin; the whole frame if the mask is empty."""
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     if not len(rows):
         return slice(None), slice(None)

@@ -1,7 +1,7 @@
-"""SAM 2.1, EdgeTAM and SAM 3 as trackers: transformers' own video models, fed a frame at a time.
+"""SAM 2.1, EdgeTAM and SAM 3 as trackers, by the video models of transformers, one frame at a time.
 
-The frames are resized and normalised here, as the processors of transformers do it, because those need torchvision;
-the sessions are transformers' own. A point, box or mask goes where its ``Sam2VideoProcessor`` puts it.
+Frames are resized and normalised here in the same way as by the processors of transformers, because those need
+torchvision. The sessions are those of transformers, and hints enter them as in its ``Sam2VideoProcessor``.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ SESSIONS = {
     "Sam3TrackerVideoModel": "Sam3TrackerVideoInferenceSession",
     "Sam3VideoModel": "Sam3VideoInferenceSession",
 }
-"""What each model keeps of a clip while it tracks."""
-LOOKS = {
+"""The session class of each model; a session holds what the model keeps of a clip while it tracks."""
+NORMALISATIONS = {
     "sam2": ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]),
     "edgetam": ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]),
     "sam3": ([0.5, 0.5, 0.5], [0.5, 0.5, 0.5]),
 }
-"""Mean and deviation that each model's frames are normalised by, unless its folder says otherwise."""
+"""Mean and standard deviation that normalise the frames, unless the checkpoint has its own."""
 STROKE_POINTS = 5
-"""A brush stroke is shown to a model as so many points along it."""
-OBJECT = 1
+"""Number of points along a brush stroke that are given to a model."""
+OBJECT_ID = 1
 
 
 class SamTracker:
@@ -50,8 +50,8 @@ class SamTracker:
     Args:
         name: ``sam2``, ``edgetam`` or ``sam3``.
         folder: the checkpoint.
-        text: what to look for, with ``sam3``; what is shown besides corrects what it finds.
-        device: where to run; None takes the best one.
+        text: a description of the object, for ``sam3``; hints correct what it finds.
+        device: where to run; None chooses the best device.
     """
 
     def __init__(self, name: str, folder: Path, text: str | None = None, device: str | None = None) -> None:
@@ -59,28 +59,29 @@ class SamTracker:
         self._model: Any = None
 
     def track(self, view: View, shown: Mapping[int, Hints], on_step: OnStep = no_step) -> Planes:
-        """Find the object in every frame; see :meth:`loraedit.tracking.base.Tracker.track`.
+        """Finds the object in every frame; see :meth:`loraedit.tracking.base.Tracker.track`.
 
         Raises:
-            InputError: nothing shows the object, a frame shows both its mask and something else, or the words find
-                nothing.
+            InputError: no hint lies on the object, a frame has both a mask and other hints, or the text finds nothing.
             ModelError: the checkpoint cannot be loaded.
         """
         for index, hints in shown.items():
             if hints.mask is not None and (hints.boxes or _points(hints)[0]):
                 raise InputError(
-                    f"Frame {index} shows the object by its mask and by something else; the tracker {self._name} takes "
-                    "one of them for a frame. Leave one out."
+                    f"Frame {index} has a mask of the object and further hints; the tracker {self._name} takes one or "
+                    "the other. Remove one of them."
                 )
             if len(hints.boxes) > 1:
-                raise InputError(f"Frame {index} has {len(hints.boxes)} boxes, but the tracker takes one for a frame.")
+                raise InputError(
+                    f"Frame {index} has {len(hints.boxes)} boxes, but the tracker takes one box per frame."
+                )
         if self._text is not None:
-            found = self._named(view, on_step)
+            found = self._track_text(view, on_step)
             if not shown:
                 return found
             first = next(index for index, plane in enumerate(found) if plane.any())
             shown = {first: Hints(mask=found[first]), **shown}
-        logits = self._follow(view, dict(sorted(shown.items())), on_step)
+        logits = self._track_hints(view, dict(sorted(shown.items())), on_step)
         size = view.source.size
 
         def plane(index: int) -> Plane:
@@ -92,31 +93,31 @@ class SamTracker:
     # ---- points, boxes, masks ------------------------------------------------------------------------------------
 
     @torch.inference_mode()
-    def _follow(self, view: View, shown: Mapping[int, Hints], on_step: OnStep) -> list[Tensor]:
-        """The model's logits of every frame, float16 ``[1, 1, h, w]``."""
+    def _track_hints(self, view: View, shown: Mapping[int, Hints], on_step: OnStep) -> list[Tensor]:
+        """Returns the model's logits of every frame, float16 ``[1, 1, h, w]``."""
         first = next((index for index, hints in shown.items() if hints.shows), None)
         if first is None:
-            raise InputError("All points are off the object, and none on the object. Add a --point on it, or a --box.")
-        model = self._loaded(MODELS[self._name])
+            raise InputError("All hints are off the object. Add a --point on it, or a --box.")
+        model = self._load(MODELS[self._name])
         session = self._session(model, view)
         logits: list[Tensor | None] = [None] * len(view)
-        for index, hints in shown.items():  # what shows the object as a whole is what the model remembers
+        for index, hints in shown.items():  # the model remembers the frames that delimit the whole object
             if hints.whole or index == first:
-                logits[index] = self._shown(model, session, index, hints)
+                logits[index] = self._apply_hints(model, session, index, hints)
         onwards = [(index, False) for index in range(first, len(view))]
         backwards = [(index, True) for index in range(first, -1, -1)] if first else []
         for done, (index, reverse) in enumerate([*onwards, *backwards]):
             output = model(session, frame_idx=index, reverse=reverse)
             logits[index] = output.pred_masks.half().cpu()
             if index in shown and not (shown[index].whole or index == first):
-                logits[index] = self._shown(model, session, index, shown[index], reverse)
-            _forget(session, index, first, model.config)
+                logits[index] = self._apply_hints(model, session, index, shown[index], reverse)
+            _release(session, index, first, model.config)
             on_step(done + 1, len(onwards) + len(backwards))
         return [each for each in logits if each is not None]
 
-    def _shown(self, model: Any, session: Any, index: int, hints: Hints, reverse: bool = False) -> Tensor:
-        """What the model makes of hints in a frame: float16 logits ``[1, 1, h, w]``."""
-        place, side = session.obj_id_to_idx(OBJECT), model.image_size
+    def _apply_hints(self, model: Any, session: Any, index: int, hints: Hints, reverse: bool = False) -> Tensor:
+        """Gives the model the hints of a frame, and returns its logits there, float16 ``[1, 1, h, w]``."""
+        place, side = session.obj_id_to_idx(OBJECT_ID), model.image_size
         if hints.mask is not None:
             mask = torch.from_numpy(hints.mask)[None, None].float()
             mask = nnf.interpolate(mask, (side, side), mode="bilinear", align_corners=False, antialias=True)
@@ -129,19 +130,19 @@ class SamTracker:
                 "point_labels": torch.tensor(labels, dtype=torch.int32)[None, None],
             }
             session.add_point_inputs(place, index, inputs)
-        session.obj_with_new_inputs = [OBJECT]
+        session.obj_with_new_inputs = [OBJECT_ID]
         masks: Tensor = model(session, frame_idx=index, reverse=reverse).pred_masks
         return masks.half().cpu()
 
     # ---- words ---------------------------------------------------------------------------------------------------
 
     @torch.inference_mode()
-    def _named(self, view: View, on_step: OnStep) -> Planes:
-        """All that the words find, in every frame."""
+    def _track_text(self, view: View, on_step: OnStep) -> Planes:
+        """Finds everything that the text describes, in every frame."""
         from transformers.models.sam3_video import modeling_sam3_video as sam3
 
-        setattr(sam3, "cv_utils_kernel", False)  # noqa: B010 - or transformers would fetch compiled code from the Hub, if it could
-        model = self._loaded("Sam3VideoModel")
+        setattr(sam3, "cv_utils_kernel", False)  # noqa: B010 - else transformers tries to fetch compiled code from the Hub
+        model = self._load("Sam3VideoModel")
         session = self._session(model, view)
         tokenizer = transformers.AutoTokenizer.from_pretrained(self._folder)
         words = tokenizer(self._text, return_tensors="pt", padding="max_length", max_length=32).to(self._device)
@@ -163,13 +164,13 @@ class SamTracker:
 
         planes = Planes(len(view), plane)
         if not any(each.any() for each in planes):
-            raise InputError(f"The tracker finds no '{self._text}'. Say it otherwise, or show it by a --box.")
+            raise InputError(f"The tracker finds no '{self._text}'. Use other words, or give a --box.")
         return planes
 
     # ---- loading -------------------------------------------------------------------------------------------------
 
-    def _loaded(self, kind: str) -> Any:
-        """The model of this class, loaded once."""
+    def _load(self, kind: str) -> Any:
+        """Loads the model of a class, once."""
         if type(self._model).__name__ != kind:
             self._model = None
             try:
@@ -183,7 +184,7 @@ class SamTracker:
         return self._model
 
     def _session(self, model: Any, view: View) -> Any:
-        """What the model keeps of a clip; it reads the frames when it comes to them."""
+        """Opens a session; it reads the frames of the clip on demand."""
         size = view.source.size
         session = getattr(transformers, SESSIONS[type(model).__name__])(
             video_height=size.height,
@@ -192,14 +193,14 @@ class SamTracker:
             inference_state_device=self._device,
             dtype=torch.float32,
         )
-        mean, deviation = _normalisation(self._folder, LOOKS[self._name])
+        mean, deviation = _normalisation(self._folder, NORMALISATIONS[self._name])
         side = model.image_size if hasattr(model, "image_size") else model.config.image_size
-        session.processed_frames = _Prepared(view, side, mean, deviation)
+        session.processed_frames = _PreparedFrames(view, side, mean, deviation)
         return session
 
 
-class _Prepared(Mapping[int, Tensor]):
-    """A clip's frames as a model takes them, float32 ``[3, side, side]``, made when they are asked for."""
+class _PreparedFrames(Mapping[int, Tensor]):
+    """The frames of a clip as a model takes them, float32 ``[3, side, side]``, prepared on access."""
 
     def __init__(self, view: View, side: int, mean: Tensor, deviation: Tensor) -> None:
         self._view, self._side, self._mean, self._deviation = view, side, mean, deviation
@@ -215,41 +216,41 @@ class _Prepared(Mapping[int, Tensor]):
 
 
 def prepared(image: Image, side: int, mean: Tensor, deviation: Tensor) -> Tensor:
-    """A frame resized to a square and normalised, float32 ``[3, side, side]``.
+    """Resizes a frame to a square and normalises it, float32 ``[3, side, side]``.
 
     Args:
         image: uint8 ``[H, W, 3]``.
         side: of the square, in pixels.
-        mean: ``[3]``, of colours from 0 to 1.
+        mean: ``[3]``, for colours from 0 to 1.
         deviation: ``[3]``.
     """
     pixels = torch.tensor(image).permute(2, 0, 1)[None].float()
     square = nnf.interpolate(pixels, (side, side), mode="bilinear", align_corners=False, antialias=True)
-    levels = square[0].round().clamp(0, 255) / 255  # torchvision resizes to whole grey levels
+    levels = square[0].round().clamp(0, 255) / 255  # torchvision rounds to whole grey levels
     return (levels - mean[:, None, None]) / deviation[:, None, None]
 
 
-def _normalisation(folder: Path, usual: tuple[list[float], list[float]]) -> tuple[Tensor, Tensor]:
-    """Mean and deviation of colours as the checkpoint says, or the usual ones."""
+def _normalisation(folder: Path, default: tuple[list[float], list[float]]) -> tuple[Tensor, Tensor]:
+    """Reads mean and standard deviation of the colours from the checkpoint; returns the default if it has none."""
     for name in ("processor_config.json", "video_preprocessor_config.json", "preprocessor_config.json"):
         if (folder / name).is_file():
-            said = read_json(folder / name)
-            said = said.get("video_processor", said)
-            if "image_mean" in said and "image_std" in said:
-                return torch.tensor(said["image_mean"]), torch.tensor(said["image_std"])
-    return torch.tensor(usual[0]), torch.tensor(usual[1])
+            config = read_json(folder / name)
+            config = config.get("video_processor", config)
+            if "image_mean" in config and "image_std" in config:
+                return torch.tensor(config["image_mean"]), torch.tensor(config["image_std"])
+    return torch.tensor(default[0]), torch.tensor(default[1])
 
 
 def _points(hints: Hints) -> tuple[list[Point], list[int]]:
-    """Points and their labels: 2 and 3 for the corners of a box, 1 on the object, 0 off it."""
+    """Returns points and their labels: 2 and 3 for the corners of a box, 1 on the object, 0 off it."""
     boxes = [corner for x0, y0, x1, y1 in hints.boxes for corner in ((x0, y0), (x1, y1))]
-    on = [*hints.points, *(point for stroke in hints.strokes for point in _along(stroke))]
-    off = [*hints.points_out, *(point for stroke in hints.strokes_out for point in _along(stroke))]
+    on = [*hints.points, *(point for stroke in hints.strokes for point in _points_along(stroke))]
+    off = [*hints.points_out, *(point for stroke in hints.strokes_out for point in _points_along(stroke))]
     return [*boxes, *on, *off], [2, 3] * len(hints.boxes) + [1] * len(on) + [0] * len(off)
 
 
-def _along(stroke: tuple[Point, ...]) -> list[Point]:
-    """Points at equal distances along a stroke."""
+def _points_along(stroke: tuple[Point, ...]) -> list[Point]:
+    """Returns points at equal distances along a stroke."""
     line = np.array(stroke, np.float64)
     lengths = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(line, axis=0), axis=1))])
     places = np.linspace(0, lengths[-1], STROKE_POINTS if lengths[-1] > 0 else 1)
@@ -257,20 +258,20 @@ def _along(stroke: tuple[Point, ...]) -> list[Point]:
     return list(zip(xs, ys, strict=True))
 
 
-def _forget(session: Any, index: int, first: int, config: Any) -> None:
-    """Let go of what the model never looks at again, or a long clip would fill the memory.
+def _release(session: Any, index: int, first: int, config: Any) -> None:
+    """Releases what the model does not look at again, so that a long clip does not fill the memory.
 
-    It looks back a few frames; where it turns round, at ``first``, those lie on the other side.
+    The model looks back a few frames. At ``first``, where the direction changes, those lie on the other side.
     """
-    far = max(config.num_maskmem, config.max_object_pointers_in_encoder) + 1
+    max_distance = max(config.num_maskmem, config.max_object_pointers_in_encoder) + 1
     for outputs in session.output_dict_per_obj.values():
         recent = outputs["non_cond_frame_outputs"]
         recent.get(index, {}).pop("high_res_masks", None)
-        for old in [each for each in recent if abs(each - index) > far and abs(each - first) > far]:
+        for old in [each for each in recent if abs(each - index) > max_distance and abs(each - first) > max_distance]:
             del recent[old]
 
 
 def _binary(logits: Tensor, size: Size) -> Plane:
-    """The mask of logits ``[1, 1, h, w]`` at the clip's size."""
+    """Thresholds logits ``[1, 1, h, w]`` at the clip's size."""
     large = nnf.interpolate(logits.float(), (size.height, size.width), mode="bilinear", align_corners=False)
     return np.asarray((large[0, 0] > 0).numpy())

@@ -1,4 +1,4 @@
-"""Find an object again that was out of sight: by what it looked like last, and by its colours."""
+"""Finds an object again that was out of sight, by its last appearance and by its colours."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ import numpy as np
 from loraedit.tracking.colours import Colours
 from loraedit.types import Image, Plane
 
-__all__ = ["Portrait", "find"]
+__all__ = ["Template", "find_template"]
 
-ALIKE = 34.0
-"""Root mean square difference, in grey levels, up to which a place may be the object again."""
-COLOURED = 0.6
-"""The least that the colours at such a place have to speak for it."""
+MAX_RMS_LEVELS = 34.0
+"""The largest root mean square difference, in grey levels, of a place that may be the object."""
+MIN_COLOUR_SUPPORT = 0.6
+"""The least mean likelihood of the colours at such a place."""
 
 
 @dataclass(frozen=True)
-class Portrait:
-    """An object cut out of a frame.
+class Template:
+    """An object, cut out of a frame.
 
     Attributes:
-        pixels: uint8 ``[h, w, 3]``, its box.
+        pixels: uint8 ``[h, w, 3]``, the bounding box.
         mask: bool ``[h, w]``, the object in it.
     """
 
@@ -31,8 +31,8 @@ class Portrait:
     mask: Plane
 
     @classmethod
-    def of(cls, image: Image, mask: Plane) -> Portrait:
-        """The object where ``mask`` is True; an empty portrait if it is nowhere."""
+    def of(cls, image: Image, mask: Plane) -> Template:
+        """Cuts out the object where ``mask`` is True; the template is empty if the mask is."""
         rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
         if not len(rows):
             return cls(image[:0, :0], mask[:0, :0])
@@ -40,23 +40,23 @@ class Portrait:
         return cls(image[box].copy(), mask[box].copy())
 
 
-def find(portrait: Portrait, image: Image, colours: Colours) -> Plane | None:
-    """The object at the place that looks most like its portrait, bool ``[H, W]``, or None if nothing does."""
-    height, width = portrait.mask.shape
-    if not portrait.mask.any():
+def find_template(template: Template, image: Image, colours: Colours) -> Plane | None:
+    """Finds the place that looks most like the template, bool ``[H, W]``; None if no place is similar enough."""
+    height, width = template.mask.shape
+    if not template.mask.any():
         return None
-    pad = max(height, width) // 3  # it may come into the frame from the side
+    pad = max(height, width) // 3  # it may enter the frame from a side
     padded = cv2.copyMakeBorder(image, pad, pad, pad, pad, cv2.BORDER_REPLICATE)
     if height > padded.shape[0] or width > padded.shape[1]:
         return None
-    weight = np.repeat(portrait.mask[..., None].astype(np.float32), 3, -1)
-    squares = cv2.matchTemplate(padded, portrait.pixels, cv2.TM_SQDIFF, mask=weight)
+    weight = np.repeat(template.mask[..., None].astype(np.float32), 3, -1)
+    squared_errors = cv2.matchTemplate(padded, template.pixels, cv2.TM_SQDIFF, mask=weight)
     likelihood = cv2.copyMakeBorder(colours.likelihood(image), pad, pad, pad, pad, cv2.BORDER_CONSTANT)
-    support = cv2.matchTemplate(likelihood, portrait.mask.astype(np.float32), cv2.TM_CCORR) / portrait.mask.sum()
-    difference = np.sqrt(np.maximum(squares, 0) / (3 * portrait.mask.sum()))
-    _, _, (x, y), _ = cv2.minMaxLoc(np.where(support >= COLOURED, difference, np.inf).astype(np.float32))
-    if not (support[y, x] >= COLOURED and difference[y, x] <= ALIKE):
+    support = cv2.matchTemplate(likelihood, template.mask.astype(np.float32), cv2.TM_CCORR) / template.mask.sum()
+    difference = np.sqrt(np.maximum(squared_errors, 0) / (3 * template.mask.sum()))
+    _, _, (x, y), _ = cv2.minMaxLoc(np.where(support >= MIN_COLOUR_SUPPORT, difference, np.inf).astype(np.float32))
+    if not (support[y, x] >= MIN_COLOUR_SUPPORT and difference[y, x] <= MAX_RMS_LEVELS):
         return None
     found = np.zeros(padded.shape[:2], np.bool_)
-    found[y : y + height, x : x + width] = portrait.mask
+    found[y : y + height, x : x + width] = template.mask
     return found[pad : pad + image.shape[0], pad : pad + image.shape[1]]

@@ -1,4 +1,4 @@
-"""The trackers by name, checked before anything heavy loads."""
+"""The trackers by name, and the factory that opens one; everything is checked before weights load."""
 
 from __future__ import annotations
 
@@ -21,35 +21,39 @@ MODEL_TYPES = {
     "edgetam": ("edgetam_video", "edgetam"),
     "sam3": ("sam3_video", "sam3_tracker_video"),
 }
-"""What a checkpoint's ``config.json`` may call itself."""
+"""The accepted values of ``model_type`` in a checkpoint's ``config.json``; the first is the complete model."""
 
 
 def open_tracker(name: str, folder: Path | None, text: str | None = None, device: str | None = None) -> Tracker:
-    """A tracker that is ready to load its weights, which it does when it is first asked to track.
+    """Opens a tracker; it loads its weights when it tracks for the first time.
 
     Args:
         name: one of ``TRACKERS``.
-        folder: the checkpoint as transformers saves it, with safetensors; none for the embedded one.
-        text: what to look for, in words; SAM 3 alone reads them.
-        device: where to run; None takes the best one.
+        folder: the checkpoint in the format of transformers, with safetensors; None for the embedded tracker.
+        text: a description of the object; only SAM 3 reads text.
+        device: where to run; None chooses the best device.
 
     Raises:
-        InputError: there is no such tracker, it has no use for what is given, or a package is missing.
+        InputError: the name is unknown, an argument does not fit the tracker, or a package is missing.
         ModelError: the folder holds no such checkpoint.
     """
     if name not in TRACKERS:
-        raise InputError(f"There is no tracker '{name}'. Known are {', '.join(TRACKERS)}.")
+        raise InputError(f"Unknown tracker '{name}'. Use one of: {', '.join(TRACKERS)}.")
     if text is not None and name != "sam3":
-        raise InputError(f"The tracker {name} reads no text. Give --tracker sam3 and its weights, or a --point.")
+        raise InputError(
+            f"The tracker {name} does not read text. Use --tracker sam3 with its weights, or give a --point."
+        )
     if name == "embedded":
         if folder is not None:
-            raise InputError("The embedded tracker has no weights. Leave out --tracker-model, or name its --tracker.")
+            raise InputError("The embedded tracker has no weights. Remove --tracker-model, or add --tracker.")
         return FlowTracker()
     if folder is None:
-        raise InputError(f"The tracker {name} needs its weights. Give --tracker-model the folder of its checkpoint.")
+        raise InputError(f"The tracker {name} needs weights. Set --tracker-model to the folder of its checkpoint.")
     kind = _kind(name, folder)
     if text is not None and kind != "sam3_video":
-        raise ModelError(f"'{folder}' is SAM 3's tracker alone, which reads no text. Give the whole checkpoint.")
+        raise ModelError(
+            f"'{folder}' holds only the tracker of SAM 3, which does not read text. Use the complete checkpoint."
+        )
     if (name == "edgetam" and not _installed("timm")) or (text is not None and not _installed("torchvision")):
         what = "EdgeTAM needs timm" if name == "edgetam" else "SAM 3 needs torchvision to read text"
         raise InputError(f"{what}. Install it with: pip install 'loraedit[trackers]'")
@@ -59,19 +63,21 @@ def open_tracker(name: str, folder: Path | None, text: str | None = None, device
 
 
 def _kind(name: str, folder: Path) -> str:
-    """What the checkpoint calls itself."""
+    """Reads and checks the model type of a checkpoint."""
     config = folder / "config.json"
     try:
         kind = read_json(config).get("model_type")
     except (OSError, ValueError, AttributeError) as error:
-        raise ModelError(f"'{folder}' is no checkpoint: its config.json cannot be read ({error}).") from error
+        raise ModelError(f"'{folder}' is not a checkpoint: its config.json cannot be read ({error}).") from error
     if kind not in MODEL_TYPES[name]:
         raise ModelError(
-            f"'{folder}' holds a model of the kind '{kind}', but the tracker {name} expects {MODEL_TYPES[name][0]}. "
-            "Give another --tracker-model or --tracker."
+            f"'{folder}' holds a model of type '{kind}', but the tracker {name} expects {MODEL_TYPES[name][0]}. "
+            "Change --tracker-model or --tracker."
         )
     if not list(folder.glob("*.safetensors")):
-        raise ModelError(f"'{folder}' holds no .safetensors weights, and others are never loaded. Convert them first.")
+        raise ModelError(
+            f"'{folder}' holds no .safetensors weights, and no other format is loaded. Convert the weights first."
+        )
     return str(kind)
 
 

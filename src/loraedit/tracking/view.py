@@ -1,19 +1,20 @@
-"""A clip as trackers see it: frames at their own size on demand, and small ones, matched with each other, in memory."""
+"""A clip as trackers see it: full frames on demand, and small frames, matched with each other, in memory."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from functools import cached_property
 
-from loraedit.optical_flow.dis import Field
-from loraedit.tracking.motion import Matcher, Step
+from loraedit.optical_flow.base import FlowOptions
+from loraedit.optical_flow.fields import Field
+from loraedit.tracking.motion import Match, Matcher
 from loraedit.tracking.scale import Scale
 from loraedit.types import Footage, Image, Size
 
 __all__ = ["View"]
 
 KEPT_BYTES = 256 * 2**20
-"""Flow that is kept in memory, so that who comes next need not measure it again."""
+"""The most flow that is kept in memory, so that it need not be measured again."""
 
 
 class View:
@@ -21,38 +22,42 @@ class View:
 
     Attributes:
         source: the clip.
-        scale: between its size and that of tracking.
+        scale: converts between its size and the tracking size.
+
+    Args:
+        flow: the options of the flow estimator.
     """
 
-    def __init__(self, source: Footage) -> None:
+    def __init__(self, source: Footage, flow: FlowOptions | None = None) -> None:
         self.source, self.scale = source, Scale.of(source.size)
+        self._options = flow or FlowOptions()
         self._flows: OrderedDict[int, tuple[Field, Field]] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self.source)
 
     def frame(self, index: int) -> Image:
-        """A frame at the clip's own size, uint8 ``[H, W, 3]``."""
+        """Reads a frame at the clip's own size, uint8 ``[H, W, 3]``."""
         return next(iter(self.source.rgb(index, index + 1)))
 
     @cached_property
     def images(self) -> list[Image]:
-        """All frames at the size of tracking, uint8 ``[h, w, 3]``."""
+        """All frames at the tracking size, uint8 ``[h, w, 3]``."""
         return [self.scale.image(frame) for frame in self.source.rgb()]
 
     @cached_property
     def matcher(self) -> Matcher:
         """Matches the small frames."""
-        return Matcher(Size(*self.images[0].shape[:2]))
+        return Matcher(Size(*self.images[0].shape[:2]), self._options)
 
-    def step(self, earlier: int, later: int) -> Step:
-        """The match of two neighbouring frames; ``earlier`` comes first on the way, forwards or backwards."""
+    def match(self, earlier: int, later: int) -> Match:
+        """Matches two neighbouring frames; ``earlier`` comes first in the direction of tracking."""
         one, other = self.images[earlier], self.images[later]
         onward, home = self._flow(min(earlier, later))
-        return self.matcher.step(one, other, *((onward, home) if earlier < later else (home, onward)))
+        return self.matcher.match(one, other, *((onward, home) if earlier < later else (home, onward)))
 
     def _flow(self, index: int) -> tuple[Field, Field]:
-        """From a frame to the next, and back."""
+        """Returns the flow from a frame to the next, and back."""
         flows = self._flows.pop(index, None)
         if flows is None:
             one, other = self.images[index], self.images[index + 1]
