@@ -58,7 +58,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "damaged LoRA": ({"extra_lora": ("bad.safetensors",)}, "safetensors"),
     "missing LoRA": ({"extra_lora": ("nowhere.safetensors",)}, "no LoRA file"),
     "extra LoRA for an expert that is not there": ({"extra_in_training": True}, "needs an --extra-lora"),
-    "unknown tracker": ({"mask": None, "tracker": "eyes"}, "no tracker"),
+    "unknown tracker": ({"mask": None, "tracker": "eyes"}, "eyes"),
     "tracker beside a mask": ({"margin": 0.2}, "need an automatic mask"),
     "caption without a captioner": ({"prompt": "auto"}, "--captioner"),
     "device": ({"device": "toaster"}, "toaster"),
