@@ -68,7 +68,7 @@ def run_stage(session: Session, source: Source, stage: str, stages: tuple[str, .
     steps = {"vae": preset.vae_plan.steps, "transformer": preset.transformer_plan.steps, "prior": preset.prior.steps}
     budget = session.budget(stage, stages, steps.get(stage, 1))
     if stage == "vae":
-        train_vae(preset, source, work, budget, start, session.compiled)
+        train_vae(preset, source, work, budget, start)
     elif stage == "transformer":
         train_transformer(preset, source, work, budget, start, session.compiled)
         assemble(preset, work, start)
@@ -112,7 +112,7 @@ def argument_parser() -> argparse.ArgumentParser:
     parser.add_argument("--work", type=Path, default=Path(".cache/pretrain"), help="state, logs and the checkpoint")
     parser.add_argument("--start", type=Path, help="a checkpoint to train further, such as src/loraedit/nano")
     parser.add_argument("--photos", type=Path, help="a file of python -m pretrain.photos; default: WORK/photos.jpg")
-    parser.add_argument("--compile", action="store_true", help="compile the models")
+    parser.add_argument("--compile", action="store_true", help="compile the transformer's blocks")
     parser.add_argument("--out", type=Path, help="write the checkpoint there, packed into pieces of less than 16 MiB")
     parser.add_argument(
         "--ship", type=Path, nargs="?", const=SHIPPED, help="put the checkpoint there, with its figures"

@@ -15,10 +15,10 @@ from pretrain.render.compose import Rendered, render
 from pretrain.render.dice import Dice
 from pretrain.render.scene import Mix, Studio, draw_scene
 
-__all__ = ["Source", "crops_round", "grey_holes", "vae_batch"]
+__all__ = ["Source", "VaeBatches", "crops_round", "grey_holes", "vae_clips"]
 
 PHOTOS_ONLY = Mix(camera=1.0, ground_photo=1.0, hero=0.0, behind=0.0, before=0.0, part=0.0)
-GROUPS = {"cpu": 8, "accelerator": 256}
+GROUPS = {"cpu": 8, "accelerator": 512}
 """Clips of 64 x 64 x 17 that are drawn in one go: few enough to stay in a CPU's cache, many enough to fill a GPU."""
 
 
@@ -61,14 +61,39 @@ class Source:
 _FIELDS = ("frames", "visible", "moving")
 
 
-def vae_batch(source: Source, key: tuple[int, ...], plan: VaePlan, crops: bool) -> Tensor:
-    """Returns what the VAE trains on in one step, float32 ``[B, 3, F, H, W]`` in [-1, 1].
+class VaeBatches:
+    """What the VAE trains on, step by step; several batches are drawn in one go.
 
-    Scenes, and photographs under moving cameras; either whole clips, or crops of nine frames, most of them round an
-    object. Some have grey holes, as the condition clips of an edit have.
+    Args:
+        key: tells one phase of training from another.
+        crops: share of the batches that are crops.
     """
-    count, frames, side = plan.batch.on(source.device), plan.frames, plan.side
-    if crops:
+
+    def __init__(self, source: Source, key: tuple[int, ...], plan: VaePlan, crops: float) -> None:
+        self.source, self.key, self.plan, self.crops = source, key, plan, crops
+        self._drawn: dict[bool, tuple[int, Tensor]] = {}
+
+    def batch(self, step: int) -> Tensor:
+        """Returns the clips of a step, float32 ``[B, 3, F, H, W]`` in [-1, 1]; they depend on key and step alone."""
+        before, after = int(step * self.crops), int((step + 1) * self.crops)
+        cropped, at_once = after > before, self.plan.drawn.on(self.source.device)
+        number, place = divmod(before if cropped else step - before, at_once)
+        held = self._drawn.get(cropped)
+        if held is None or held[0] != number:
+            count = at_once * self.plan.batch.on(self.source.device)
+            drawn = vae_clips(self.source, (*self.key, cropped, number), self.plan, cropped, count)
+            held = self._drawn[cropped] = number, drawn
+        return held[1][place::at_once]
+
+
+def vae_clips(source: Source, key: tuple[int, ...], plan: VaePlan, cropped: bool, count: int) -> Tensor:
+    """Returns scenes, and photographs under moving cameras; some have grey holes, as an edit's conditions have.
+
+    Args:
+        cropped: return three crops of nine frames from each clip, most of them round an object.
+    """
+    frames, side = plan.frames, plan.side
+    if cropped:
         frames, side = (plan.frames + 1) // 2, side * 3 // 2
     scenes = count - round(count * plan.photo_share)
     drawn = [source.clips((*key, 0), scenes, frames, side, side)[0]]
@@ -76,9 +101,9 @@ def vae_batch(source: Source, key: tuple[int, ...], plan: VaePlan, crops: bool) 
         drawn.append(source.clips((*key, 1), count - scenes, frames, side, side, PHOTOS_ONLY)[0])
     dice = Dice(source.device, *key, 2)
     pixels = torch.cat([part.pixels for part in drawn])
-    if crops:
+    if cropped:
         visible = torch.cat([part.visible for part in drawn])
-        pixels = torch.cat([crops_round(dice, pixels, visible, plan.crop) for _ in range(3)])
+        pixels = torch.stack([crops_round(dice, pixels, visible, plan.crop) for _ in range(3)], 1).flatten(0, 1)
     return grey_holes(dice, pixels, plan.hole_share)
 
 

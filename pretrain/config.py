@@ -116,11 +116,17 @@ class VaePhase:
 
 @dataclass(frozen=True)
 class VaePlan:
-    """How the VAE is trained. ``batch`` counts whole clips; a batch of crops holds three times as many."""
+    """How the VAE is trained.
+
+    Attributes:
+        batch: whole clips; a batch of crops holds three times as many.
+        drawn: batches that are drawn in one go: a GPU draws many clips in little more time than few.
+    """
 
     steps: int
     phases: tuple[VaePhase, ...]
     batch: PerDevice = PerDevice(4, 64)
+    drawn: PerDevice = PerDevice(1, 8)
     peak: float = 1e-3
     average: float = 0.998
     frames: int = 17
@@ -153,7 +159,7 @@ class TransformerPlan:
     large_from: float = 0.65
     tokens: PerDevice = PerDevice(4608, 147_456)
     shard_clips: PerDevice = PerDevice(1200, 8192)
-    shard_steps: PerDevice = PerDevice(400, 64)
+    shard_steps: PerDevice = PerDevice(400, 128)
     shards: int = 5
     peak: float = 1.5e-3
     warmup: int = 200
@@ -287,7 +293,7 @@ PRESETS: dict[str, Preset] = {
         Preset(
             "tiny",
             VaePlan(2, (VaePhase("whole", 0.5, 1e-6), VaePhase("decoder", 0.5, 0.0, decoder_only=True)),
-                    batch=PerDevice(2, 2), frames=5, side=32, crop=16),
+                    batch=PerDevice(2, 2), drawn=PerDevice(2, 2), frames=5, side=32, crop=16),
             TransformerPlan(2, (ClipKind(5, 32, 32, 2), ClipKind(1, 32, 32, 1)), (ClipKind(5, 32, 48, 2),),
                             tokens=PerDevice(96, 96), shard_clips=PerDevice(6, 6), shard_steps=PerDevice(1, 1),
                             shards=2, warmup=1),

@@ -85,5 +85,5 @@ class Ema:
     def update(self, model: nn.Module, step: int) -> None:
         """Moves the average towards the model's present weights."""
         decay = min(self.decay, (1 + step) / (10 + step))
-        for name, value in model.state_dict().items():
-            self.weights[name].lerp_(value, 1 - decay)
+        state = model.state_dict()
+        torch._foreach_lerp_([self.weights[name] for name in state], list(state.values()), 1 - decay)

@@ -156,7 +156,7 @@ def held_out_shards(encoder: Encoder, preset: Preset) -> dict[str, dict[str, Ten
 
 
 def train_transformer(
-    preset: Preset, source: Source, work: Path, budget: Budget, start: Path | None, compiled: bool
+    preset: Preset, source: Source, work: Path, budget: Budget, start: Path | None, compiled: bool = False
 ) -> None:
     """Trains on the latents of ``work/vae``, or without one of the VAE of ``start``."""
     plan, device = preset.transformer_plan, source.device

@@ -10,7 +10,7 @@ import torch
 from diffusers import AutoencoderKLWan
 from torch import Tensor
 
-from pretrain.clips import Source, vae_batch
+from pretrain.clips import Source, VaeBatches, vae_clips
 from pretrain.config import Preset, VaePhase
 from pretrain.loop import Course, run
 from pretrain.optim import Ema, build_optimizers
@@ -79,13 +79,13 @@ def held_out_psnr(vae: AutoencoderKLWan, source: Source, preset: Preset) -> dict
 def measure_statistics(vae: AutoencoderKLWan, source: Source, preset: Preset) -> tuple[list[float], list[float]]:
     """Returns mean and standard deviation of every latent channel over clips of the training kind."""
     plan = preset.vae_plan
-    keys = range(max(1, preset.held_out * 2 // plan.batch.on(source.device)))
-    latents = [encode(vae, vae_batch(source, (STATISTICS_KEY, key), plan, crops=False)).mean for key in keys]
+    clips = vae_clips(source, (STATISTICS_KEY,), plan, cropped=False, count=preset.held_out * 3 // 2)
+    latents = [encode(vae, part).mean for part in clips.split(8)]
     flat = torch.cat(latents).transpose(0, 1).flatten(1)
     return flat.mean(1).tolist(), flat.std(1).tolist()
 
 
-def train_vae(preset: Preset, source: Source, work: Path, budget: Budget, start: Path | None, compiled: bool) -> None:
+def train_vae(preset: Preset, source: Source, work: Path, budget: Budget, start: Path | None) -> None:
     """Trains all phases and writes the averaged VAE with its latent statistics into ``work/vae``.
 
     Args:
@@ -99,9 +99,6 @@ def train_vae(preset: Preset, source: Source, work: Path, budget: Budget, start:
         phases = tuple(replace(phase, share=1.0) for phase in phases if phase.hold)[-1:]
         if not phases:
             raise SystemExit(f"{preset.name} has no phase that holds the latents of a VAE. Train it without --start.")
-    if compiled:
-        vae.encoder.compile()
-        vae.decoder.compile()
     for index, phase in enumerate(phases):
         train_phase(vae, preset, source, work, phase, budget.part(phase.share), index)
     export(vae, preset, source, work, start)
@@ -119,12 +116,11 @@ def train_phase(
         part.requires_grad_(not phase.decoder_only)
     plan = preset.vae_plan
     ema, peak = Ema(vae, plan.average), plan.peak * phase.peak
+    batches = VaeBatches(source, (TRAINING_KEY, index), plan, phase.crops)
 
     def loss(step: int, share: float) -> Tensor:  # noqa: ARG001 (a course asks for both)
-        crops = int(step * phase.crops) != int((step + 1) * phase.crops)
-        pixels = vae_batch(source, (TRAINING_KEY, index, step), plan, crops)
         generator = torch.Generator(source.device).manual_seed(step)
-        return phase_loss(vae, before, pixels, phase, generator)
+        return phase_loss(vae, before, batches.batch(step), phase, generator)
 
     def rate(share: float, step: int) -> float:
         return peak * cosine_fall(share, step, WARMUP)

@@ -76,17 +76,20 @@ def imports_of(module: Module, modules: Mapping[str, Module]) -> Iterator[tuple[
     is_folder = module.path.name == "__init__.py"
     package = module.name.split(".") if is_folder else module.name.split(".")[:-1]
     for node in ast.walk(module.tree):
-        names = []
-        if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            parents = package[: len(package) - node.level + 1] if node.level else []
-            base = ".".join([*parents, *([node.module] if node.module else [])])
-            names = [f"{base}.{alias.name}" for alias in node.names]
-        for name in names:
-            target = name if name in modules else name.rpartition(".")[0]
-            if target in modules:
-                yield node.lineno, target
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            for name in _imported_names(node, package):
+                target = name if name in modules else name.rpartition(".")[0]
+                if target in modules:
+                    yield node.lineno, target
+
+
+def _imported_names(node: ast.Import | ast.ImportFrom, package: list[str]) -> list[str]:
+    """Returns the dotted names that a statement imports; ``package`` is the origin of relative imports."""
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    parents = package[: len(package) - node.level + 1] if node.level else []
+    base = ".".join([*parents, *([node.module] if node.module else [])])
+    return [f"{base}.{alias.name}" for alias in node.names]
 
 
 def layer_problems(modules: Mapping[str, Module]) -> Iterator[str]:

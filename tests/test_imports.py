@@ -6,8 +6,8 @@ import subprocess
 import sys
 
 LIGHT = (
-    "types", "errors", "settings", "storage.files", "video", "masks.reading", "tracking", "runs.folder", "families",
-    "job.prepare", "mask_maker.make", "evaluate", "batch.check", "web.server", "cli.main",
+    "types", "errors", "settings", "storage.files", "video", "masks", "tracking", "runs.folder", "families.card",
+    "job.edits", "job.prepare", "mask_maker.make", "evaluate", "batch.check", "web.server", "cli.main",
 )  # fmt: skip
 CODE = """
 import importlib, sys

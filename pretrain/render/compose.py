@@ -66,7 +66,7 @@ class _Canvas:
         if surface.light is not None and not self.flat:
             colour.mul_(shaded(surface.light)[:, None])
         below = self.picture if whole else self.picture[rows]
-        if not self.flat and layer.shadow_at != (0.0, 0.0):
+        if not self.flat and layer.shadow is not None:
             right, down = (round(part * self.short) for part in layer.shadow_at)
             below = below * (1 - layer.shadow.view(-1, 1, 1, 1) * cast_shadow(cover, right, down))[:, None]
         self._put("picture", rows, whole, torch.lerp(below, colour, cover[:, None]))

@@ -1,7 +1,7 @@
 """Random numbers of one batch, all drawn from a few integers.
 
 Decisions that shape the work (which kind, which rows) are drawn on the host, so that a GPU never waits for an answer.
-Numbers in bulk (noise) are drawn on the device.
+All other numbers are drawn on the device.
 """
 
 from __future__ import annotations
@@ -31,14 +31,10 @@ class Dice:
 
     def uniform(self, low: float, high: float, *shape: int) -> Tensor:
         """Returns float32 numbers in [low, high) on the device."""
-        return (torch.rand(shape, generator=self._host) * (high - low) + low).to(self.device)
+        return torch.empty(shape, device=self.device).uniform_(low, high, generator=self.generator)
 
     def normal(self, *shape: int) -> Tensor:
-        """Returns a few standard normal numbers on the device."""
-        return torch.randn(shape, generator=self._host).to(self.device)
-
-    def noise(self, *shape: int) -> Tensor:
-        """Returns many standard normal numbers, drawn on the device itself."""
+        """Returns standard normal numbers on the device."""
         return torch.randn(shape, generator=self.generator, device=self.device)
 
     def angle(self, *shape: int) -> Tensor:

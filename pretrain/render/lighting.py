@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -23,14 +24,14 @@ class Light:
     Attributes:
         gain: of each colour over time, ``[n, F, 3]``.
         slope: how much brighter the frame is to the right and to the bottom, over time, ``[n, F, 2]``.
-        blur: share of a 3 x 3 blur in every frame, ``[n]``.
-        grain: standard deviation of the noise, ``[n]``, pixels in [0, 1].
+        blur: which clips are blurred (on the host), and the share of a 3 x 3 blur in each.
+        grain: which clips have grain (on the host), and the standard deviation of each, pixels in [0, 1].
     """
 
     gain: Tensor
     slope: Tensor
-    blur: Tensor
-    grain: Tensor
+    blur: tuple[Tensor, Tensor]
+    grain: tuple[Tensor, Tensor]
 
 
 def draw_light(dice: Dice, count: int, frames: int) -> Light:
@@ -46,9 +47,15 @@ def draw_light(dice: Dice, count: int, frames: int) -> Light:
     return Light(
         torch.exp(brightness[..., None] + tint).clamp(0.5, 1.6),
         slope.clamp(-0.45, 0.45),
-        dice.some(0.3, count) * dice.uniform(0.1, 0.6, count),
-        dice.some(0.3, count) * dice.uniform(0.002, 0.012, count),
+        _for_some(dice, count, 0.1, 0.6),
+        _for_some(dice, count, 0.002, 0.012),
     )
+
+
+def _for_some(dice: Dice, count: int, low: float, high: float) -> tuple[Tensor, Tensor]:
+    """Draws three clips of ten, and a number for each of them."""
+    rows = (dice.pick([0.7, 0.3], count) == 1).nonzero().flatten()
+    return rows, dice.uniform(low, high, len(rows))
 
 
 def shaded(light: Tensor) -> Tensor:
@@ -69,13 +76,18 @@ def lens(dice: Dice, picture: Tensor, light: Light, x: Tensor, y: Tensor) -> Ten
     across, down = (light.slope[:, None, :, None, None, i] for i in range(2))
     slope = 1 + across * x + down * y[:, None]
     picture.mul_(slope).mul_(light.gain.mT[..., None, None])
-    rows = light.blur.nonzero().flatten()
-    if len(rows):
-        some = picture[rows].flatten(1, 2)
-        soft = F.avg_pool2d(F.pad(some, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
-        share = light.blur[rows].view(-1, 1, 1, 1)
-        picture[rows] = torch.lerp(some, soft, share).view(-1, *picture.shape[1:])
-    rows = light.grain.nonzero().flatten()
-    if len(rows):
-        picture[rows] += light.grain[rows].view(-1, 1, 1, 1, 1) * dice.noise(len(rows), *picture.shape[1:])
+    for some, change in ((light.blur, _blurred), (light.grain, partial(_grainy, dice))):
+        rows = some[0].to(picture.device)
+        if len(rows):
+            picture[rows] = change(picture[rows], some[1].view(-1, 1, 1, 1, 1))
     return picture
+
+
+def _blurred(clips: Tensor, share: Tensor) -> Tensor:
+    frames = clips.flatten(1, 2)
+    soft = F.avg_pool2d(F.pad(frames, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
+    return torch.lerp(clips, soft.view_as(clips), share)
+
+
+def _grainy(dice: Dice, clips: Tensor, deviation: Tensor) -> Tensor:
+    return clips + deviation * dice.normal(*clips.shape)

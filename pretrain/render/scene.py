@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -17,7 +17,7 @@ from pretrain.render.solids import SOLIDS, turning
 from pretrain.render.textures import Textures, draw_textures, plain_textures, quarters
 from pretrain.render.walkers import Walker
 
-__all__ = ["FORMS", "Layer", "Mix", "Scene", "Studio", "draw_form", "draw_part", "draw_scene", "dress"]
+__all__ = ["FORMS", "Layer", "Mix", "Scene", "Studio", "draw_form", "draw_part", "draw_scene", "dressed"]
 
 FORMS = {
     **dict.fromkeys(OUTLINES, 0.09), "drops": 0.08, "ball": 0.16, "box": 0.13, "can": 0.09, "person": 0.28,
@@ -56,22 +56,25 @@ class Layer:
 
     Attributes:
         role: ``behind``, ``hero``, ``part`` or ``before``.
+        form: a name in ``FORMS``, or ``bar``.
         rows: which scenes, int64 ``[n]`` on the host.
         shape: their form.
         pose: their place over time.
-        textures: ``[n, 3, S, S]``.
-        words: for the caption, one each.
-        shadow: strength of their shadow, ``[n]``, and where it falls, in parts of the frame's shorter side.
+        shadow: strength of their shadow, ``[n]``, or None.
+        shadow_at: where it falls, in parts of the frame's shorter side.
+        textures: ``[n, 3, S, S]``; :func:`dressed` draws them.
+        words: for the caption, one each, such as "red striped ball".
     """
 
     role: str
+    form: str
     rows: Tensor
     shape: Shape
     pose: Pose
-    textures: Tensor
-    words: tuple[str, ...]
-    shadow: Tensor
+    shadow: Tensor | None = None
     shadow_at: tuple[float, float] = (0.0, 0.0)
+    textures: Tensor = field(default_factory=lambda: torch.empty(0))
+    words: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -148,11 +151,11 @@ def draw_scene(studio: Studio, count: int) -> Scene:
     ground = draw_textures(dice, count, 2 * studio.side, studio.photos, mix.ground_photo)
     long = max(studio.height, studio.width) / min(studio.height, studio.width)
     extent = dice.uniform(2.4, 4.5, count) * long**0.5
-    return Scene(ground, extent, camera, tuple(layers), draw_light(dice, count, frames))
+    return Scene(ground, extent, camera, tuple(dressed(studio, layers)), draw_light(dice, count, frames))
 
 
 def draw_objects(studio: Studio, role: str, rows: Tensor, camera: Camera) -> list[Layer]:
-    """Draws one object in each of some scenes, a layer for every form."""
+    """Draws one object, still undressed, in each of some scenes; a layer for every form."""
     forms, weights = list(FORMS), list(FORMS.values())
     if role == "before":
         forms, weights = [*forms, "bar"], [*(0.5 * weight for weight in weights), 0.5]
@@ -171,7 +174,6 @@ SIZES = {"hero": (0.36, 0.72), "behind": (0.2, 0.5), "before": (0.15, 0.4)}
 def _draw_layer(studio: Studio, role: str, form: str, rows: Tensor, camera: Camera) -> Layer:
     dice, count, frames = studio.dice, len(rows), studio.frames
     some = rows.to(dice.device)
-    shape, textures = draw_form(dice, form, count, frames), dress(studio, form, count)
     scale = dice.uniform(*SIZES[role], count) * (1.15 if form == "person" else 1.0)
     pose = moving_pose(dice, scale, frames, studio.reach, upright=form == "person")
     follow = dice.uniform(0.3, 1.0, count)
@@ -182,7 +184,7 @@ def _draw_layer(studio: Studio, role: str, form: str, rows: Tensor, camera: Came
     seen = Camera(camera.x[some], camera.y[some], camera.zoom[some], camera.roll[some])
     shadow = dice.some(studio.mix.shadow, count) * dice.uniform(0.2, 0.6, count)
     at = (dice.number(-0.12, 0.12), dice.number(0.03, 0.14))
-    return Layer(role, rows, shape, seen_by(seen, pose, follow), textures.pictures, textures.words, shadow, at)
+    return Layer(role, form, rows, draw_form(dice, form, count, frames), seen_by(seen, pose, follow), shadow, at)
 
 
 def draw_form(dice: Dice, form: str, count: int, frames: int) -> Shape:
@@ -196,26 +198,51 @@ def draw_form(dice: Dice, form: str, count: int, frames: int) -> Shape:
     return Walker.draw(dice, count, frames) if form == "person" else bars(dice, count, frames)
 
 
-def dress(studio: Studio, form: str, count: int) -> Textures:
-    """Draws what covers objects of a form; the words name the objects, as in "red striped ball"."""
+QUARTERED = ("box", "person")
+"""Forms whose texture is four pictures of half the size."""
 
-    def draw(side: int) -> Textures:
-        return draw_textures(studio.dice, count, side, studio.photos, studio.mix.object_photo)
 
-    if form not in ("person", "box"):
-        one = draw(studio.side)
-        return replace(one, words=tuple(f"{words} {form}" for words in one.words))
-    side = studio.side // 2
-    first, second, third = (draw(side) for _ in range(3))
+def dressed(studio: Studio, layers: list[Layer]) -> list[Layer]:
+    """Returns layers with new textures and words, all of which are drawn in one go."""
+    photo_share, side = studio.mix.object_photo, studio.side
+    counts = {"whole": 0, "half": 0, "skin": 0}
+    for layer in layers:
+        quartered, count = layer.form in QUARTERED, len(layer.rows)
+        counts["half" if quartered or layer.role == "part" else "whole"] += count * (3 if quartered else 1)
+        counts["skin"] += count * (layer.form == "person")
+    whole = _Roll(draw_textures(studio.dice, counts["whole"], side, studio.photos, photo_share))
+    half = _Roll(draw_textures(studio.dice, counts["half"], side // 2, studio.photos, photo_share))
+    skin = _Roll(plain_textures(studio.dice, counts["skin"], side // 2))
+    return [_dressed(layer, whole, half, skin) for layer in layers]
+
+
+class _Roll:
+    """Textures that are cut off piece by piece."""
+
+    def __init__(self, textures: Textures) -> None:
+        self._textures, self._at = textures, 0
+
+    def cut(self, count: int) -> Textures:
+        part = slice(self._at, self._at + count)
+        self._at += count
+        return Textures(self._textures.pictures[part], self._textures.words[part])
+
+
+def _dressed(layer: Layer, whole: _Roll, half: _Roll, skin: _Roll) -> Layer:
+    count, form = len(layer.rows), layer.form
+    if form not in QUARTERED:
+        one = (half if layer.role == "part" else whole).cut(count)
+        return replace(layer, textures=one.pictures, words=tuple(f"{words} {form}" for words in one.words))
+    first, second, third = (half.cut(count) for _ in range(3))
     if form == "box":
         words = tuple(f"{words} box" for words in first.words)
-        return Textures(quarters([first, second, third, first]), words)
+        return replace(layer, textures=quarters([first, second, third, first]), words=words)
     words = tuple(f"person in a {coat} coat" for coat in first.words)
-    return Textures(quarters([first, second, plain_textures(studio.dice, count, side), third]), words)
+    return replace(layer, textures=quarters([first, second, skin.cut(count), third]), words=words)
 
 
 def draw_part(studio: Studio, owners: list[Layer], rows: Tensor, stick_out: bool = False) -> list[Layer]:
-    """Draws a part fixed to an object, in those of the scenes that are among ``rows``.
+    """Draws a part, still undressed, fixed to an object, in those of the scenes that are among ``rows``.
 
     Args:
         owners: the layers that the parts may belong to.
@@ -232,11 +259,8 @@ def draw_part(studio: Studio, owners: list[Layer], rows: Tensor, stick_out: bool
         angle, distance = dice.angle(count), dice.uniform(*far, count)
         size = dice.uniform(0.3, 0.55, count) if stick_out else dice.uniform(0.2, 0.45, count)
         pose = riding(owner.pose.rows(mine), distance * torch.cos(angle), distance * torch.sin(angle), size)
-        textures = draw_textures(dice, count, studio.side // 2, studio.photos, studio.mix.object_photo * 0.5)
         form = OUTLINES[dice.index(len(OUTLINES))]
         shape = outlines(dice, count, frames, form)
         shape = replace(shape, radius=shape.radius[:, :1].expand_as(shape.radius))
-        words = tuple(f"{word} {form}" for word in textures.words)
-        none = torch.zeros(count, device=dice.device)
-        layers.append(Layer("part", owner.rows[mine], shape, pose, textures.pictures, words, none))
+        layers.append(Layer("part", form, owner.rows[mine], shape, pose))
     return layers

@@ -16,7 +16,7 @@ from torch import Tensor
 from pretrain.render.atlas import pyramid, sample
 from pretrain.render.dice import Dice
 
-__all__ = ["PATTERNS", "Textures", "colour_word", "draw_textures", "field", "plain_textures", "quarters", "recoloured"]
+__all__ = ["PATTERNS", "Textures", "colour_words", "draw_textures", "field", "plain_textures", "quarters", "recoloured"]
 
 COLOURS = {
     "black": (0.06, 0.06, 0.06), "white": (0.95, 0.95, 0.95), "grey": (0.5, 0.5, 0.5), "red": (0.82, 0.12, 0.12),
@@ -33,15 +33,10 @@ class Textures:
     pictures: Tensor
     words: tuple[str, ...]
 
-    def rows(self, index: Tensor) -> Textures:
-        """Returns some of them."""
-        chosen = index.tolist()
-        return Textures(self.pictures[index.to(self.pictures.device)], tuple(self.words[i] for i in chosen))
 
-
-def colour_word(colour: Tensor) -> str:
-    """Returns the name of the nearest of twelve colours, for a colour ``[3]`` on the host."""
-    return _NAMES[int((_VALUES - colour).square().sum(1).argmin())]
+def colour_words(colours: Tensor) -> list[str]:
+    """Returns the names of the nearest of twelve colours, for colours ``[n, 3]`` on the host."""
+    return [_NAMES[index] for index in torch.cdist(colours, _VALUES).argmin(1).tolist()]
 
 
 def field(dice: Dice, count: int, size: int, rough: Tensor, first: int = 4) -> Tensor:
@@ -52,13 +47,13 @@ def field(dice: Dice, count: int, size: int, rough: Tensor, first: int = 4) -> T
     Args:
         rough: how strong the next finer noise is, relative to the last, ``[count]``.
     """
-    values, strength, total = dice.noise(count, 1, first, first), torch.ones_like(rough), torch.ones_like(rough)
+    values, strength, total = dice.normal(count, 1, first, first), torch.ones_like(rough), torch.ones_like(rough)
     while values.shape[-1] < size:
         values = F.interpolate(values, scale_factor=2, mode="bilinear", align_corners=False)
         strength = strength * rough
         total = total + strength.square()
         if values.shape[-1] < size or size <= 128:
-            values = torch.addcmul(values, strength.view(-1, 1, 1, 1), dice.noise(*values.shape))
+            values = torch.addcmul(values, strength.view(-1, 1, 1, 1), dice.normal(*values.shape))
     return values[:, 0] * total.rsqrt()[:, None, None]
 
 
@@ -173,22 +168,23 @@ def draw_textures(dice: Dice, count: int, size: int, photos: Tensor, photo_share
         photos: uint8 ``[N, 3, P, P]``; may be empty.
     """
     pictures = torch.empty(count, 3, size, size, device=dice.device)
-    words = [""] * count
+    if not count:
+        return Textures(pictures, ())
+    words = ["photo"] * count
     share = photo_share if len(photos) else 0.0
     kinds = dice.pick([*(rate * (1 - share) for rate, _ in PATTERNS.values()), share], count)
     colours = dice.colours(count, 3)
+    names = colour_words(colours.mean(1))
     for index, (name, (_, pattern)) in enumerate(PATTERNS.items()):
         rows = (kinds == index).nonzero().flatten()
         if len(rows):
             mixed = _coloured(pattern(dice, len(rows), size).clamp(0, 1), colours[rows].to(dice.device))
             pictures[rows.to(dice.device)] = mixed
             for row in rows.tolist():
-                words[row] = f"{colour_word(colours[row].mean(0))} {name}"
+                words[row] = f"{names[row]} {name}"
     rows = (kinds == len(PATTERNS)).nonzero().flatten()
     if len(rows):
         pictures[rows.to(dice.device)] = _pieces(dice, len(rows), size, photos)
-        for row in rows.tolist():
-            words[row] = "photo"
     rough = (dice.pick([0.5, 0.5], count) == 1) & (kinds < len(PATTERNS))
     rows = rough.nonzero().flatten().to(dice.device)
     if len(rows):
@@ -199,24 +195,25 @@ def draw_textures(dice: Dice, count: int, size: int, photos: Tensor, photo_share
 
 def plain_textures(dice: Dice, count: int, size: int) -> Textures:
     """Draws nearly plain textures, as for skin."""
-    tone = torch.tensor([0.95, 0.72, 0.58]).expand(count, 3) * dice.uniform(0.3, 1.0, count, 1).cpu()
+    tone = torch.tensor([0.95, 0.72, 0.58], device=dice.device) * dice.uniform(0.3, 1.0, count, 1)
     weight = field(dice, count, size, dice.uniform(0.2, 0.5, count), 2) * 0.06
-    return Textures((tone.to(dice.device)[..., None, None] + weight[:, None]).clamp(0, 1), ("skin",) * count)
+    return Textures((tone[..., None, None] + weight[:, None]).clamp(0, 1), ("skin",) * count)
 
 
 def _pieces(dice: Dice, count: int, size: int, photos: Tensor) -> Tensor:
     """Cuts pieces of photographs, some mirrored, half of them with channels swapped and gains changed."""
     chosen = photos[dice.indices(len(photos), count).to(photos.device)].float().div_(255)
-    share, line = dice.uniform(0.3, 1.0, count), (torch.arange(size, device=dice.device) + 0.5) / size
+    least = min(0.8, max(0.3, 0.9 * size / photos.shape[-1]))  # a smaller piece would be blurred
+    share, line = dice.uniform(least, 1.0, count), (torch.arange(size, device=dice.device) + 0.5) / size
     left, top = ((1 - share) * dice.uniform(0, 1, count) for _ in range(2))
     u = left[:, None] + share[:, None] * torch.where(dice.some(0.5, count, 1) > 0, 1 - line, line)
     v = top[:, None] + share[:, None] * line
     u, v = u[:, None, None].expand(-1, 1, size, -1), v[:, None, :, None].expand(-1, 1, -1, size)
     pieces = sample(pyramid(chosen), u, v, (share * (chosen.shape[-1] / size)).log2()[:, None])[:, :, 0]
-    shift = dice.indices(3, count).tolist()
+    swap = (torch.arange(3) + dice.indices(3, count)[:, None]).remainder(3).to(dice.device)
     changed = dice.some(0.5, count, 1, 1, 1)
     gain = dice.uniform(0.6, 1.3, count, 3, 1, 1)
-    swapped = torch.stack([piece.roll(by, 0) for piece, by in zip(pieces, shift, strict=True)])
+    swapped = pieces.gather(1, swap[..., None, None].expand_as(pieces))
     return torch.where(changed > 0, swapped * gain, pieces)
 
 

@@ -1,10 +1,10 @@
-"""Edit the first frame of a video; the edit is carried through the whole clip.
+"""Edits a video clip from an edit of its first frame.
 
     import loraedit
 
     result = loraedit.edit("clip.mp4", first_frame="edited.png", mask="mask.png", out="result.mp4")
 
-Importing this is cheap: torch and the models load when an edit starts.
+The import is fast: torch and the models load when an edit starts.
 """
 
 from __future__ import annotations
@@ -45,31 +45,32 @@ def edit(
     progress: Progress | None = None,
     **settings: Any,
 ) -> EditResult:
-    """Carry the edit of the first frame through the clip.
+    """Edits a clip: applies the edit of the first frame to all frames.
 
     Args:
         source: a video file, a folder of frames, a :class:`~loraedit.types.Clip`, or uint8 frames ``[F, H, W, 3]``.
         first_frame: the edited first frame: an image file, or uint8 ``[H, W, 3]``.
-        mask: where the edit may change pixels, white = edit. None or ``"auto"``: what the edited frames change and
-            what that sits on, followed through the clip. Or a video, a folder, an image for all frames,
-            a box ``"x0,y0,x1,y1"``, or an array ``[F, H, W]`` or ``[H, W]``.
+        mask: where pixels may change; white is edited. None or ``"auto"`` tracks what the edited frames change.
+            Otherwise a video, a folder, an image for all frames, a box ``"x0,y0,x1,y1"``, or an array ``[F, H, W]`` or
+            ``[H, W]``.
         references: further edited frames by frame index, counted from 0.
-        objects: several things to edit at once, in place of ``mask``: each a mapping with ``name``, ``mask`` (as above,
-            but not ``"auto"``), and if wanted ``references`` (of which this object alone is learnt, inside its mask)
-            and ``prompt`` (joined to the prompt).
-        out: where to write the result: ``.mp4``, ``.mov`` (H.264), ``.mkv`` (FFV1, lossless), else a folder of PNGs;
-            ``codec`` says otherwise. A video keeps the timing, colour tags, sound and titles of a source video.
-        run: the run folder with caches, LoRA, log and the lossless result; the same call again continues or reuses
-            it. By default beside ``out``; without either, a passing folder is used and removed.
+        objects: several objects to edit, instead of ``mask``. Each is a mapping with ``name`` and ``mask`` (as above,
+            but not ``"auto"``). ``references`` (which apply inside its mask) and ``prompt`` (appended to the prompt)
+            are optional.
+        out: where to write the result: ``.mp4`` or ``.mov`` (H.264), ``.mkv`` (lossless FFV1), or a folder for PNGs;
+            the setting ``codec`` overrides the format. A video keeps the timing, colour tags, sound and titles of a
+            source video.
+        run: the run folder with caches, LoRAs, log and the lossless result. The same call again continues or reuses
+            it. By default it is beside ``out``; without either, a temporary folder is used and removed.
         progress: called with (phase, done, total, note).
-        **settings: any field of :class:`loraedit.settings.EditSettings`, such as ``prompt``, ``model``, ``seed``.
+        **settings: any field of :class:`loraedit.settings.EditSettings`, such as ``prompt``, ``model`` or ``seed``.
 
     Returns:
         The edited clip with paths, losses and times. The clip is in memory if the source was, or if there is no run
-        folder to keep it; else it is read on demand from the run folder.
+        folder; otherwise it is read on demand from the run folder.
 
     Raises:
-        InputError: something given cannot be used; nothing was written.
+        InputError: an argument is not valid. Nothing was written.
         ModelError: the checkpoint cannot be used.
         CacheError: a file of the run folder is damaged.
     """
@@ -84,12 +85,13 @@ def edit(
         first_frame,
         mask,
         references=dict(references or {}),
-        objects=[object_of(each) for each in objects],
+        objects=[object_of(mapping) for mapping in objects],
         settings=make_settings(settings),
         out=None if out is None else Path(out),
         run=None if run is None else Path(run),
     )
-    job = prepare(request, progress or no_progress)
-    from loraedit.editing import run_edit
+    on_progress = progress or no_progress
+    job = prepare(request, on_progress)
+    from loraedit.editing import run_edit  # imports torch, so only after the request has been checked
 
-    return run_edit(job, progress) if progress else run_edit(job)
+    return run_edit(job, on_progress)

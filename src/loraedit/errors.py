@@ -1,7 +1,7 @@
-"""The errors that loraedit raises, one tree.
+"""The exceptions of loraedit.
 
-Every message is one or more plain sentences: what is wrong, what was expected, and how to mend it.
-Only the applications (``loraedit.cli``) turn an error into text and an exit code.
+A message says what is wrong, what was expected, and how to fix it. Only the command line (``loraedit.cli``) turns an
+exception into text and an exit code.
 """
 
 __all__ = [
@@ -16,40 +16,42 @@ __all__ = [
 
 
 class LoraEditError(Exception):
-    """Base of every error that loraedit raises on purpose."""
+    """The base class of all exceptions of loraedit."""
 
 
 class InputError(LoraEditError):
-    """The user gave something that cannot be used: a file, a value, an option."""
+    """A file, a value or an option of the user is not valid."""
 
 
 class ShapeError(InputError):
-    """Two inputs do not fit together: frame counts, heights or widths differ."""
+    """Two inputs differ in their number of frames, height or width."""
 
 
 class ModelError(LoraEditError):
-    """A checkpoint is missing, damaged, or not a model that loraedit can edit with."""
+    """A checkpoint is missing, damaged, or not supported."""
 
 
 class CacheError(LoraEditError):
-    """A cached file in a run folder does not hold what it should."""
+    """A cached file of a run folder is damaged."""
 
 
 def explain(error: BaseException) -> str | None:
-    """What a person is told of an error; None if it is none that can be expected, but a mistake in the program."""
+    """Returns the message for the user; None if the exception is a bug."""
     if isinstance(error, LoraEditError):
         return str(error)
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # torch's, not imported
-        return "out of memory. Use a smaller or shorter clip, or another --device."
+    if (
+        isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    ):  # the one of torch, which is not imported here
+        return "The memory is full. Use a smaller or shorter clip, a lower --vram, or another --device."
     if isinstance(error, OSError):
-        return f"{error}. Mend it and run the same command again to continue."
+        return f"{error}. Fix this and run the same command again to continue."
     return None
 
 
 def ended_by_signal(code: int) -> str:
-    """What a person is told of a process that was killed.
+    """Returns the message about a process that was killed.
 
     Args:
         code: the number of the signal.
     """
-    return f"The run was ended from outside (signal {code}); the machine may be out of memory. Try to continue it."
+    return f"The run was killed (signal {code}). The memory of the machine may be full; try to continue the run."

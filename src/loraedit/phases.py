@@ -10,6 +10,7 @@ PHASE_LABELS = {
     "download": "Downloading",
     "read": "Reading the clip",
     "mask": "Making the mask",
+    "load": "Loading libraries",
     "prepare": "Tracing motion",
     "preview": "Previewing",
     "encode": "Encoding",

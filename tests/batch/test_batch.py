@@ -158,7 +158,7 @@ def test_a_worker_that_dies_is_replaced_and_its_job_done_and_a_job_that_always_f
         "whole": "done", "mortal": "done", "faulty": "failed", "last": "done",
     }  # fmt: skip
     lost = next(event for event in heard if event.kind == "lost")
-    assert lost.job == "mortal" and lost.again and "ended from outside (signal 9)" in lost.text
+    assert lost.job == "mortal" and lost.again and "killed (signal 9)" in lost.text
     assert "the disk is full" in board.lines["faulty"].why and board.lines["faulty"].tries == 2
     assert board.lines["mortal"].tries == 2
 

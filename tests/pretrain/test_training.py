@@ -20,7 +20,7 @@ from loraedit.families.card import read_card
 from pretrain.__main__ import main
 from pretrain.assemble import assemble, ship
 from pretrain.checkpoints import join_pieces, write_pieces
-from pretrain.clips import Source, crops_round, grey_holes, vae_batch
+from pretrain.clips import Source, VaeBatches, crops_round, grey_holes
 from pretrain.config import PRESETS, changed
 from pretrain.gate import run_gate
 from pretrain.latents import Encoder, Pool, kept_frames, pack_kept
@@ -43,8 +43,8 @@ SOURCE = Source(CPU, torch.full((1, 3, 256, 256), 90, dtype=torch.uint8))
 def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A work folder in which every stage but the prior is done."""
     folder = tmp_path_factory.mktemp("work")
-    train_vae(TINY, SOURCE, folder, Budget(4), None, compiled=False)
-    train_transformer(TINY, SOURCE, folder, Budget(2), None, compiled=False)
+    train_vae(TINY, SOURCE, folder, Budget(4), None)
+    train_transformer(TINY, SOURCE, folder, Budget(2), None)
     assemble(TINY, folder, None)
     return folder
 
@@ -135,12 +135,13 @@ class _now:
 
 
 def test_vae_batches_are_clips_or_crops_in_range() -> None:
-    plan = TINY.vae_plan
-    whole, crops = (vae_batch(SOURCE, (1, 2), plan, crops) for crops in (False, True))
-    assert whole.shape == (2, 3, 5, 32, 32)
-    assert crops.shape == (6, 3, 3, 16, 16)
-    assert whole.abs().max() <= 1
-    assert torch.equal(whole, vae_batch(SOURCE, (1, 2), plan, False))
+    batches, again = (VaeBatches(SOURCE, (1,), TINY.vae_plan, crops=0.5) for _ in range(2))
+    made = [batches.batch(step) for step in range(6)]
+    assert [batch.shape for batch in made[:2]] == [(2, 3, 5, 32, 32), (6, 3, 3, 16, 16)]
+    assert all(batch.abs().max() <= 1 for batch in made)
+    assert not torch.equal(made[0], made[2])
+    assert torch.equal(again.batch(5), made[5])
+    assert torch.equal(again.batch(2), made[2])
 
 
 def test_crops_hold_the_object_and_holes_are_grey() -> None:
@@ -228,8 +229,8 @@ def test_a_stage_that_is_interrupted_ends_with_the_same_bytes(
     with monkeypatch.context() as patch:
         patch.setattr("pretrain.loop._asked_to_stop", lambda: _now())
         with pytest.raises(Stopped):
-            train(TINY, SOURCE, tmp_path, Budget(steps), None, False)
-    train(TINY, SOURCE, tmp_path, Budget(steps), None, False)
+            train(TINY, SOURCE, tmp_path, Budget(steps), None)
+    train(TINY, SOURCE, tmp_path, Budget(steps), None)
     assert same_files(work / name, tmp_path / name)
     assert [row["step"] for row in log_of(tmp_path / f"{stage}.jsonl")][:3] == [0, 1, 2]
 
@@ -250,7 +251,7 @@ def test_a_checkpoint_loads_into_the_classes_of_diffusers(work: Path, tmp_path: 
 
 
 def test_training_goes_on_from_a_checkpoint(work: Path, tmp_path: Path) -> None:
-    train_transformer(TINY, SOURCE, tmp_path, Budget(2), work / "checkpoint", False)
+    train_transformer(TINY, SOURCE, tmp_path, Budget(2), work / "checkpoint")
     before, after = (log_of(folder / "transformer.jsonl") for folder in (work, tmp_path))
     assert after[0]["held_out"] == pytest.approx(before[-1]["held_out"], abs=0.03)
     assemble(TINY, tmp_path, work / "checkpoint")

@@ -207,10 +207,10 @@ def picture_bomb(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("kind", "make", "words"),
     [
-        ("clip", playlist, "not a supported video"), ("clip", concat, "not a supported video"), ("clip", page, "not a supported video"),
-        ("clip", half_a_film, ""), ("clip", film_by_its_first_bytes, ""), ("clip", too_large, "too large"),
-        ("image", svg, "not a supported image"), ("image", page, "not a supported image"), ("image", picture_bomb, "too large"),
-        ("image", too_large, "too large"),
+        ("clip", playlist, "not a supported video"), ("clip", concat, "not a supported video"),
+        ("clip", page, "not a supported video"), ("clip", half_a_film, ""), ("clip", film_by_its_first_bytes, ""), ("clip", too_large, "too large"),
+        ("image", svg, "not a supported image"), ("image", page, "not a supported image"),
+        ("image", picture_bomb, "too large"), ("image", too_large, "too large"),
     ],
 )  # fmt: skip
 def test_lying_and_oversized_uploads_leave_nothing(

@@ -12,7 +12,7 @@ from rich.console import Console
 from loraedit.cli.help_panels import INPUTS, MOST_USED
 from loraedit.cli.input_options import FirstFrame, MaskOption, Reference
 from loraedit.cli.output import JsonOutput, ProgressJson, interruptible, print_json, show_profile, show_result
-from loraedit.cli.progress import quiet_libraries, show_progress
+from loraedit.cli.progress import load_libraries, show_progress
 from loraedit.cli.setting_options import with_settings
 
 __all__ = ["edit"]
@@ -69,9 +69,9 @@ def edit(
         job = prepare(EditRequest(source, first_frame, mask, references, objects, chosen, out, run), progress)
         for note in job.notes:
             progress.message(note)
-        from loraedit.editing import run_edit  # imports torch, so only after the request has been checked
+        load_libraries(progress)  # torch among them, so only after the request has been checked
+        from loraedit.editing import run_edit
 
-        quiet_libraries("diffusers", "transformers")
         result = run_edit(job, progress)
     wall_s = time.monotonic() - began
     if json_output:

@@ -21,7 +21,15 @@ from loraedit.phases import phase_label
 if TYPE_CHECKING:
     from loraedit.types import OnStep
 
-__all__ = ["BarProgress", "JsonProgress", "LogProgress", "Progress", "quiet_libraries", "show_progress"]
+__all__ = [
+    "BarProgress",
+    "JsonProgress",
+    "LogProgress",
+    "Progress",
+    "load_libraries",
+    "quiet_libraries",
+    "show_progress",
+]
 
 QUIET_S = 2.0
 """Commands that end within this time show no progress."""
@@ -184,10 +192,12 @@ class LogProgress(_TimedProgress):
                 self._write(f"Preview: {note}")
                 return
             before = self._times.phases.get(phase)
-            ended_before = before is not None and before.ended
-            now = self._times.event(phase, done, total, note)
-            if now.ended and not (ended_before and now is before):
-                self._write(_end_of(now))
+            had_ended = before is not None and before.ended
+            present = self._times.event(phase, done, total, note)
+            if present is not before:
+                self._last_line = self._clock()
+            if present.ended and not (present is before and had_ended):
+                self._write(_end_of(present))
         self.tick()
 
     def __exit__(
@@ -261,6 +271,14 @@ def show_progress(console: Console, as_json: bool = False) -> Progress:
     if as_json:
         return JsonProgress(sys.stderr)
     return BarProgress(console) if console.is_terminal and not console.is_dumb_terminal else LogProgress(console)
+
+
+def load_libraries(progress: Progress) -> None:
+    """Imports the libraries of the models as a phase of its own, since that can take long."""
+    progress("load", 0, 1, "")
+    importlib.import_module("loraedit.editing")
+    quiet_libraries("diffusers", "transformers")
+    progress("load", 1, 1, "")
 
 
 def quiet_libraries(*names: str) -> None:

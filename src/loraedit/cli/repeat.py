@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 
 from loraedit.cli.output import JsonOutput, ProgressJson, interruptible, print_json, print_line, show_result
-from loraedit.cli.progress import quiet_libraries, show_progress
+from loraedit.cli.progress import load_libraries, show_progress
 
 __all__ = ["repeat"]
 
@@ -37,7 +37,7 @@ def repeat(
     with interruptible(), show_progress(console, progress_json) as progress:
         for note in repetition.differences:
             progress.message(note)
-        quiet_libraries("diffusers", "transformers")
+        load_libraries(progress)
         result, same = repetition.carry_out(progress)
     wall_s = time.monotonic() - began
     if json_output:

@@ -35,11 +35,11 @@ def restore_detail(generated: Frames, carried: Frames, seen: Frames, trust: Weig
         trust: float32 ``[F, H, W]`` in [0, 1].
     """
     restored = np.empty_like(generated)
-    for index, (made, sharp, soft) in enumerate(zip(generated, carried, seen, strict=True)):
-        made_f = made.astype(np.float32)
-        apart = cv2.GaussianBlur(np.abs(made_f - soft).mean(-1), (0, 0), 1.5)
-        weight = trust[index] * np.exp(-np.square(apart / DISAGREEMENT))
-        restored[index] = np.rint(made_f + weight[..., None] * (sharp - made_f))
+    for index, (frame, sharp, soft) in enumerate(zip(generated, carried, seen, strict=True)):
+        pixels = frame.astype(np.float32)
+        difference = cv2.GaussianBlur(np.abs(pixels - soft).mean(-1), (0, 0), 1.5)
+        weight = trust[index] * np.exp(-np.square(difference / DISAGREEMENT))
+        restored[index] = np.rint(pixels + weight[..., None] * (sharp - pixels))
     return restored
 
 

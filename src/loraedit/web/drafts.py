@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from loraedit.errors import InputError
-from loraedit.settings import EditSettings, make_settings
+from loraedit.settings import PANELS, EditSettings, about, make_settings
 from loraedit.storage.files import read_json, write_json
 from loraedit.web.user_files import CLIP_ID, IMAGE_ID, UserFiles
 
@@ -18,6 +18,8 @@ MAX_HINTS = 1000
 MAX_TEXT = 2000
 TEXTS = frozenset({"prompt", "source_prompt", "model", "device"})
 """The text settings that the page offers: they name no file, and the model must be one of the offered models."""
+UNUSED = frozenset({"margin"})
+"""Settings of automatic masks; the page makes the mask with a command of its own."""
 SIMPLE = frozenset({"integer", "number", "boolean", "null"})
 
 Frame = Annotated[int, Field(ge=0, lt=1_000_000)]
@@ -83,9 +85,11 @@ def parse_draft(value: Any, files: UserFiles, models: list[str]) -> Draft:
 
 
 def offered_settings() -> dict[str, Any]:
-    """Returns the JSON schema of each setting that the page offers: numbers, choices, and texts that are not paths."""
+    """Returns the JSON schema of each setting that the page offers, with its panel; no setting is a path."""
     fields: dict[str, Any] = EditSettings.model_json_schema()["properties"]
-    return {name: field for name, field in fields.items() if name in TEXTS or _is_simple(field)}
+    offered = [name for name, field in fields.items() if name in TEXTS or (name not in UNUSED and _is_simple(field))]
+    offered.sort(key=lambda name: PANELS.index(about(name).panel))
+    return {name: {**fields[name], "panel": about(name).panel} for name in offered}
 
 
 def _is_simple(field: dict[str, Any]) -> bool:

@@ -7,8 +7,10 @@ const OUTSIDE_LIST = new Set(["prompt", "source_prompt", "model", "preview_every
 export function drawSettings(fields, models, values) {
   const place = $("all-settings");
   if (!place.children.length) {
-    for (const [name, field] of Object.entries(fields)) {
-      if (!OUTSIDE_LIST.has(name)) place.append(row(name, field));
+    const listed = Object.entries(fields).filter(([name]) => !OUTSIDE_LIST.has(name));
+    for (const panel of new Set(listed.map(([, field]) => field.panel))) {
+      const rows = listed.filter(([, field]) => field.panel === panel).map(([name, field]) => row(name, field));
+      place.append(make("h3", {}, panel), make("div", { className: "fields many" }, ...rows));
     }
     $("set-model").replaceChildren(...models.map((model) => make("option", { value: model }, model)));
   }
