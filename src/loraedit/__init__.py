@@ -81,15 +81,9 @@ def edit(
     from loraedit.types import no_progress
 
     request = EditRequest(
-        source,
-        first_frame,
-        mask,
-        references=dict(references or {}),
-        objects=[object_of(mapping) for mapping in objects],
-        settings=make_settings(settings),
-        out=None if out is None else Path(out),
-        run=None if run is None else Path(run),
-    )
+        source, first_frame, mask, dict(references or {}), [object_of(mapping) for mapping in objects],
+        make_settings(settings), None if out is None else Path(out), None if run is None else Path(run),
+    )  # fmt: skip
     on_progress = progress or no_progress
     job = prepare(request, on_progress)
     from loraedit.editing import run_edit  # imports torch, so only after the request has been checked
