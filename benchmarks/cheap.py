@@ -204,9 +204,9 @@ def argument_parser() -> argparse.ArgumentParser:
     """Returns the parser of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cases", type=int, default=1, help="cases of each kind")
-    parser.add_argument("--workers", type=int, default=2, help="processes; 0 reads what is there")
+    parser.add_argument("--workers", type=int, default=2, help="processes; 0 only reads existing results")
     parser.add_argument("--work", type=Path, default=Path(".cache/cheap"))
-    parser.add_argument("--page", type=Path, default=None, help="write tables here")
+    parser.add_argument("--page", type=Path, default=None, help="write the tables to this page")
     return parser
 
 

@@ -120,7 +120,7 @@ def by_case(rows: dict[str, list[dict[str, float]]]) -> Iterator[list[str]]:
 def argument_parser() -> argparse.ArgumentParser:
     """Returns the parser of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cases", type=int, default=8, help="how many, a kind after the other")
+    parser.add_argument("--cases", type=int, default=8, help="number of cases, taken from the kinds in turn")
     parser.add_argument("--work", type=Path, default=Path(".cache/crop"))
     parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="settings for every edit")
     parser.add_argument("--page", type=Path, help="put the tables into this page")

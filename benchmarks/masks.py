@@ -120,8 +120,8 @@ def _compared(value: float, usual: float) -> str:
 def argument_parser() -> argparse.ArgumentParser:
     """Returns the parser of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--edit", action="store_true", help="edit with both masks, and compare")
-    parser.add_argument("--kinds", nargs="*", default=list(KINDS), choices=KINDS, help="of cases")
+    parser.add_argument("--edit", action="store_true", help="edit with both masks and compare the results")
+    parser.add_argument("--kinds", nargs="*", default=list(KINDS), choices=KINDS, help="kinds of cases")
     parser.add_argument("--work", type=Path, default=Path(".cache/masks"))
     parser.add_argument("--page", type=Path, help="put the table into this page")
     return parser

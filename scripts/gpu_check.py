@@ -36,14 +36,14 @@ from loraedit.families.hub import resolve_model
 from loraedit.lora.adapter import attach, lora_parameters
 from loraedit.planning.cost import Shape
 from loraedit.planning.fitting import LADDER
-from loraedit.planning.job import named
+from loraedit.planning.job import describe_resources
 from loraedit.runtime.devices import autocasts, find_device, training_attention, training_precision
 from loraedit.runtime.memory import checkpoints_kept, place
 from loraedit.settings import Resources
 from loraedit.types import Size
 
 LEVELS = {
-    **{named(rung) or "plain": rung for rung in LADDER},
+    **{describe_resources(rung) or "plain": rung for rung in LADDER},
     "fp8 weights": Resources(weights="fp8"),
     "fp8 weights, blocks on the host": Resources(weights="fp8", offload_blocks=True, offload_checkpoints=True),
 }
@@ -85,7 +85,7 @@ def check(models: Mapping[str, Path], device: torch.device) -> int:
     """Runs all levels on each checkpoint folder, given by name, and prints the table."""
     console, bad = Console(), 0
     console.width = max(console.width, WIDTH)
-    table = Table("Model", "Means", "Loss", "Gradient", "Velocity", "Peak GB", "s", "", box=None)
+    table = Table("Model", "Memory level", "Loss", "Gradient", "Velocity", "Peak GB", "s", "", box=None)
     for model, folder in models.items():
         card = read_card(folder)
         reference = run(card, Resources(), torch.device("cpu"), precise=True)
@@ -106,8 +106,8 @@ def check(models: Mapping[str, Path], device: torch.device) -> int:
                 "ok" if ok else f"below {least}",
             )  # fmt: skip
     console.print(
-        f"Device {device}, torch {torch.__version__}. Cosine similarities are with plain float32 on the CPU. nano and "
-        "your own models are whole; all others are small, with random weights."
+        f"Device {device}, torch {torch.__version__}. Gradient and velocity are compared with plain float32 on the "
+        "CPU (cosine similarity). nano and your own models are complete; all others are small, with random weights."
     )
     console.print(table)
     return 1 if bad else 0

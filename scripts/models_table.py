@@ -17,7 +17,7 @@ from benchmarks.tables import put_section
 from loraedit.cli.progress import quiet_libraries
 from loraedit.errors import InputError, ModelError
 from loraedit.families.known import KnownModel, known_models
-from loraedit.planning import Plan, make_plan, named, open_skeleton, work_of
+from loraedit.planning import Plan, describe_resources, make_plan, open_skeleton, work_of
 from loraedit.settings import make_settings
 from loraedit.types import Size
 
@@ -40,7 +40,7 @@ def argument_parser() -> argparse.ArgumentParser:
     """Returns the parser of the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--frames", type=int, nargs="+", default=[49, 81])
-    parser.add_argument("--models", nargs="+", help="short names; by default all")
+    parser.add_argument("--models", nargs="+", help="short names (default: all)")
     parser.add_argument("--page", type=Path, default=Path("docs/models-and-memory.md"))
     return parser
 
@@ -81,7 +81,7 @@ def _figures(model: KnownModel, size: Size, frames: int) -> tuple[str, ...]:
         plain = planned(None)
         peak = max(cost.peak_bytes for cost in plain.costs.values())
         least = next(((gb, plan) for gb in BUDGETS if (plan := planned(gb * GB)).fits), None)
-        fits, means = (f"{least[0]} GB", named(least[1].resources) or "none") if least else ("none of these", "")
+        fits, means = (f"{least[0]} GB", describe_resources(least[1].resources) or "none") if least else ("none of these", "")
         return (
             str(work.shape.size), str(work.shape.frames), f"{plain.tokens:,}", f"{plain.costs['train'].flops:.2e}",
             f"{plain.costs['sample'].flops:.2e}", f"{peak / GB:.1f} GB", fits, means,

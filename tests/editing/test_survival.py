@@ -20,7 +20,7 @@ import loraedit
 from loraedit.cli import main as cli
 from loraedit.editing import generate as scenes
 from loraedit.errors import InputError, ModelError
-from loraedit.planning import spare
+from loraedit.planning import save_more
 from loraedit.settings import EditSettings, Resources
 from loraedit.training import loop
 from loraedit.types import Clip
@@ -85,9 +85,9 @@ def test_out_of_memory_at_the_lowest_level_is_told(
 
 def test_the_next_means_save_where_memory_ran_out() -> None:
     keep = EditSettings(checkpointing=False, offload_blocks=False, offload_checkpoints=False).resources
-    assert spare(Resources(), True, EditSettings().resources) == Resources(offload_encoders=True)
-    assert spare(Resources(), False, keep) == Resources(offload_encoders=True)
-    assert spare(Resources(offload_encoders=True, tile_vae=True), True, keep) is None
+    assert save_more(Resources(), True, EditSettings().resources) == Resources(offload_encoders=True)
+    assert save_more(Resources(), False, keep) == Resources(offload_encoders=True)
+    assert save_more(Resources(offload_encoders=True, tile_vae=True), True, keep) is None
 
 
 def test_what_is_refused_before_work_leaves_no_run_folder(checkpoint: Path, scene: Scene, tmp_path: Path) -> None:

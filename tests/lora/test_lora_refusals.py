@@ -13,7 +13,7 @@ from torch import Tensor
 
 from loraedit.errors import InputError, ModelError
 from loraedit.lora.extra import ExtraLora, distilled_steps, for_expert, parse_extra
-from loraedit.lora.files import read_lora
+from loraedit.lora.reading import read_lora
 
 
 def one_layer(key: str = "diffusion_model.blocks.0.self_attn.q", **more: Tensor) -> dict[str, Tensor]:
@@ -52,7 +52,7 @@ def test_a_file_that_is_not_what_it_says_is_refused(damage: Any, header_only: bo
 
 
 STRANGE: dict[str, tuple[dict[str, Tensor], str]] = {
-    "a model": ({"blocks.0.attn1.to_q.weight": torch.ones(8, 8)}, "not a LoRA file that loraedit knows"),
+    "a model": ({"blocks.0.attn1.to_q.weight": torch.ones(8, 8)}, "not a LoRA file of a known kind"),
     "no matrices": ({"diffusion_model.blocks.0.self_attn.q.diff_b": torch.ones(8)}, "holds no LoRA"),
     "half a layer": ({k: v for k, v in one_layer().items() if "down" in k}, "lacks one of the two matrices"),
     "two ranks": ({k: v[:, :1].clone() if "up" in k else v for k, v in one_layer().items()}, "of one rank"),

@@ -24,7 +24,7 @@ from loraedit.families.card import NANO, read_card
 from loraedit.planning import (
     Cost,
     Shape,
-    fit,
+    choose_resources,
     fits,
     known_names,
     make_plan,
@@ -34,9 +34,9 @@ from loraedit.planning import (
     reference_flops,
     work_of,
 )
-from loraedit.planning.cards import GraphicsCard
 from loraedit.planning.fitting import LADDER, MARGIN_BYTES
-from loraedit.planning.meter import Meter, card_attention
+from loraedit.planning.gpus import Gpu
+from loraedit.planning.meter import Meter, gpu_attention
 from loraedit.planning.skeleton import build
 from loraedit.settings import Resources, TrainSettings, make_settings
 from loraedit.types import Size
@@ -71,7 +71,7 @@ def test_a_meter_counts_as_torch_does_and_sees_what_lives() -> None:
 
 def test_attention_counts_forwards_and_backwards_and_keeps_no_table() -> None:
     length, width = 512, 64
-    with FakeTensorMode(), Meter(nn.Module()) as meter, card_attention():
+    with FakeTensorMode(), Meter(nn.Module()) as meter, gpu_attention():
         query = torch.empty(1, 1, length, width, dtype=torch.bfloat16, requires_grad=True)
         out = torch.nn.functional.scaled_dot_product_attention(query, query, query)
         forward = meter.flops
@@ -115,7 +115,7 @@ def test_a_figure_is_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize("depths", [(1, 2)])
 def test_the_14b_model_takes_3e15_operations_a_step(depths: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
     """From two depths of the true width: what a block adds is the same for each."""
-    monkeypatch.setattr("loraedit.planning.cost._kept", lambda _card, _part, _shape, _facts, measure: measure())
+    monkeypatch.setattr("loraedit.planning.cost._stored", lambda _card, _part, _shape, _facts, measure: measure())
     from loraedit.planning import cost
 
     counts = []
@@ -155,7 +155,7 @@ def test_the_choice_is_the_first_that_fits() -> None:
         return {name: Cost(1, 0, need * GB) for name, need in needs.items()}
 
     def chosen(budget: int, **own: bool) -> Resources:
-        return fit(measure, budget * GB, lambda each: each.model_copy(update=own))
+        return choose_resources(measure, budget * GB, lambda each: each.model_copy(update=own))
 
     assert chosen(40) == Resources()
     assert chosen(24) == LADDER[1]
@@ -266,8 +266,8 @@ def test_what_waits_in_the_hosts_memory_counts_where_that_is_all_there_is() -> N
         work = work_of(card, make_settings({}).resolved(card.recipe), SHAPE.size, [9], 64 * 64, 0)
         plan = make_plan(card, "nano", SHAPE.size, work, None, lambda resources: resources)
     plan = replace(plan, costs={"train": Cost(1, GB, GB, host_bytes=20 * GB)})
-    assert plan.holds(GraphicsCard("a card", 8, 1.0)) and plan.holds(GraphicsCard("a processor", 24, 1.0, is_host=True))
-    assert not plan.holds(GraphicsCard("a processor", 23, 1.0, is_host=True))
+    assert plan.fits_on(Gpu("a card", 8, 1.0)) and plan.fits_on(Gpu("a processor", 24, 1.0, is_host=True))
+    assert not plan.fits_on(Gpu("a processor", 23, 1.0, is_host=True))
 
 
 def test_doctor_finds_nano_and_says_what_is_wrong_with_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -299,6 +299,6 @@ def test_an_edit_is_fitted_into_memory_and_says_how(
     assert any("offload blocks" in note for note in fitted.notes) and not plain.notes
     written = json.loads((tmp_path / "fitted/settings.json").read_text())
     assert written["resources"]["offload_checkpoints"] is True
-    with pytest.raises(InputError, match="more than there is"):
+    with pytest.raises(InputError, match="more memory than the device has"):
         edited("small", vram="2GB")
     assert not (tmp_path / "small").exists()  # nothing is loaded or written

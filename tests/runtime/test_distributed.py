@@ -97,7 +97,7 @@ def test_what_does_not_go_with_several_cards_is_refused(monkeypatch: pytest.Monk
     monkeypatch.setenv("WORLD_SIZE", "2")
     for asked in ({"offload_blocks": True}, {"weights": "fp8"}):
         job = SimpleNamespace(settings=make_settings(asked))
-        with pytest.raises(InputError, match="does not go with several cards"):
+        with pytest.raises(InputError, match="cannot be combined with several GPUs"):
             resources_for(job, torch.device("cpu"))  # type: ignore[arg-type]
     with pytest.raises(InputError, match="a device of its own"):
         find_device("cuda:1")

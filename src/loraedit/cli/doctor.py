@@ -91,7 +91,7 @@ def _models(progress: Progress) -> list[dict[str, Any]]:
 
 def _run_of(model: str, size: Size, progress: Progress) -> dict[str, Any]:
     """Plans an edit of a clip of the model's own size on the best device."""
-    from loraedit.planning import make_plan, named, open_skeleton, parse_vram, work_of
+    from loraedit.planning import describe_resources, make_plan, open_skeleton, parse_vram, work_of
     from loraedit.runtime.devices import find_device
     from loraedit.settings import make_settings
 
@@ -109,7 +109,7 @@ def _run_of(model: str, size: Size, progress: Progress) -> dict[str, Any]:
         "size": str(work.shape.size),
         "fits": plan.fits if plan.budget is not None else None,
         "peak_bytes": max(cost.peak_bytes for cost in plan.costs.values()),
-        "means": named(plan.resources) if plan.budget is not None else "",
+        "means": describe_resources(plan.resources) if plan.budget is not None else "",
     }
 
 

@@ -92,11 +92,11 @@ def _of_clip(
 ) -> dict[str, Any]:  # fmt: skip
     from loraedit.job.prepare import prepare
     from loraedit.job.request import EditRequest
-    from loraedit.planning import lengths, open_skeleton, seen
+    from loraedit.planning import largest_window, open_skeleton, segment_lengths
 
     with open_skeleton(wanted.model) as card:
         job = prepare(EditRequest(source, first_frame, mask, references, settings=wanted), progress, card)
-        return _measure(card, job.settings, job.source.size, seen(job), lengths(job), job.area_px,
+        return _measure(card, job.settings, job.source.size, largest_window(job), segment_lengths(job), job.area_px,
                         len(references), efficiency, progress, len(job.source))  # fmt: skip
 
 
@@ -120,8 +120,8 @@ def _measure(
     efficiency: float | None, progress: Progress, clip_frames: int,
 ) -> dict[str, Any]:  # fmt: skip
     """Returns the plan as JSON values, with the compute of LoRA-Edit's recipe."""
-    from loraedit.planning import Shape, card_here, make_plan, parse_vram, reference_flops, work_of
-    from loraedit.planning.cards import EFFICIENCY
+    from loraedit.planning import Shape, make_plan, measure_device, parse_vram, reference_flops, work_of
+    from loraedit.planning.gpus import EFFICIENCY
     from loraedit.runtime.devices import find_device
     from loraedit.video.scaling import working_size
 
@@ -132,7 +132,7 @@ def _measure(
     found = make_plan(card, settings.model, frame, work, budget, settings.resources, rate, on_step)
     whole_px = min(int(card.settings.area_px), frame.height * frame.width)
     whole = Shape(work.shape.frames, working_size(frame, max(area_px, whole_px), card.multiple_px))
-    here = found.on(card_here(device))
+    here = found.on(measure_device(device))
     return {**found.as_json(), "here": here, "reference_total_flops": reference_flops(card, whole, on_step)}
 
 
@@ -145,7 +145,7 @@ def _parse_size(text: str) -> Size:
 
 def _show(console: Console, found: dict[str, Any], compare: bool) -> None:
     """Prints the plan as tables."""
-    from loraedit.planning import named
+    from loraedit.planning import describe_resources
 
     console.print(
         f"{found['model']}: {found['frames']} frames at {found['window']} ({found['tokens']} tokens), "
@@ -153,7 +153,7 @@ def _show(console: Console, found: dict[str, Any], compare: bool) -> None:
         highlight=False,
     )
     console.print(_phase_table(found))
-    measures = named(Resources.model_validate(found["resources"])) or "none needed"
+    measures = describe_resources(Resources.model_validate(found["resources"])) or "none needed"
     console.print(f"Memory saving: {measures}. Disk space: at most {found['disk_bytes'] / 1e9:.3g} GB.")
     if found["vram_bytes"] is not None:
         free = found["vram_bytes"] - max(found["peak_bytes"].values())
@@ -180,7 +180,7 @@ def _phase_table(found: dict[str, Any]) -> Table:
 
 def _gpu_table(found: dict[str, Any]) -> Table:
     table = Table("GPU", "Memory GB", "Fits as planned", "Estimated time")
-    for gpu in [found["here"], *found["cards"]]:
+    for gpu in [found["here"], *found["gpus"]]:
         fits = "yes" if gpu["fits"] else "no"
         table.add_row(gpu["name"], str(gpu["memory_gb"]), fits, duration(gpu["seconds"]))
     return table

@@ -36,7 +36,7 @@ from loraedit.editing.target_clip import TargetClip, open_target_clip, over_lowe
 from loraedit.editing.train import TargetTraining, TrainedCourse, prior_file
 from loraedit.families.loading import free
 from loraedit.job.prepare import Job
-from loraedit.planning import named, resources_for, spare, told
+from loraedit.planning import describe_resources, fitting_notes, resources_for, save_more
 from loraedit.runs.folder import SETTINGS_FILE, check_format
 from loraedit.runs.kept import in_memory
 from loraedit.runs.pictures import loss_curve
@@ -101,18 +101,19 @@ def _edit(job: Job, folder: Path, progress: Progress, to_memory: bool) -> EditRe
     device, store = find_device(job.settings.device), open_store(job.settings.store)
     job = captioned(job, folder / "cache", device)
     resources = resources_for(job, device, reporter.on_step("plan"))
-    reporter.notes += told(resources)
+    reporter.notes += fitting_notes(resources)
     while True:
         try:
             return _carry_out(open_context(job, folder, device, resources, store), reporter, to_memory)
         except torch.OutOfMemoryError:
             phase = reporter.current_phase
-            lower = spare(resources, phase in ENCODING, job.settings.resources)
+            lower = save_more(resources, phase in ENCODING, job.settings.resources)
             if lower is None:
                 raise
             resources = lower
         free()  # after the handler, because the traceback refers to tensors on the device
-        reporter.notes.append(f"The device's memory ran out ({phase}), so the run went on with {named(resources)}.")
+        measures = describe_resources(resources)
+        reporter.notes.append(f"The device's memory ran out ({phase}), so the run went on with {measures}.")
 
 
 def _carry_out(context: EditContext, reporter: Reporter, to_memory: bool) -> EditResult:

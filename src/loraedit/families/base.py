@@ -1,4 +1,4 @@
-"""What the workflows ask of a model family."""
+"""The interface between a model family and the rest of loraedit."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ class Encoded:
     """A sample as the transformer takes it.
 
     Attributes:
-        condition: packed keep mask and condition latents, float32 ``[m + c, f, h, w]``, in this order whatever
-            order the model takes them in; with ``mask="tokens"`` m is 1.
+        condition: packed keep mask (1 = keep) and condition latents, float32 ``[m + c, f, h, w]``, in this order even
+            if the model takes them in another one. With ``mask="tokens"`` m is 1.
         text: prompt embedding, float32 ``[L, D]``.
-        image: image embedding, float32 ``[N, D]``, or None if the model reads none.
+        image: image embedding, float32 ``[N, D]``, or None if the model reads no image.
         target: data latents x1, float32 ``[c, f, h, w]``, or None at inference.
-        text_2: what a second text encoder makes of the prompt, float32 ``[D]`` or ``[L, D]``, or None.
+        text_2: embedding of the prompt by a second text encoder, float32 ``[D]`` or ``[L, D]``, or None.
         guidance: the guidance scale for a model that reads it as an input, float32 ``[]``; None means 1.
     """
 
@@ -39,21 +39,21 @@ class Encoded:
     guidance: Tensor | None = None
 
     def to(self, device: torch.device) -> Encoded:
-        """The same on another device."""
+        """Returns the sample on another device."""
         return Encoded(**{name: value.to(device) for name, value in self.tensors().items()})
 
     def tensors(self) -> dict[str, Tensor]:
-        """The tensors that are there, by name."""
+        """Returns the tensors that are not None, by name."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         return {name: value for name, value in values.items() if value is not None}
 
     def keep(self, latent_channels: int) -> Tensor:
-        """How much of each latent cell is kept, ``[1, f, h, w]`` in [0, 1]: the mask channels averaged over time."""
+        """Returns the kept share of each latent cell, ``[1, f, h, w]`` in [0, 1]: the mean of the mask channels."""
         return self.condition[: self.condition.shape[0] - latent_channels].mean(0, keepdim=True)
 
 
 def batch(samples: Sequence[Encoded]) -> Encoded:
-    """Samples of one shape as one, each tensor with a leading batch axis; a single one is not copied."""
+    """Stacks samples of one shape along a leading batch axis. A single sample is not copied."""
     rows = [sample.tensors() for sample in samples]
     if len(rows) == 1:
         return Encoded(**{name: value[None] for name, value in rows[0].items()})
@@ -61,14 +61,14 @@ def batch(samples: Sequence[Encoded]) -> Encoded:
 
 
 def tokens_of(card: ModelCard, latent: Sequence[int]) -> int:
-    """The length of the sequence that latents of a shape ``f, h, w`` are to a transformer, without its words."""
+    """Returns the number of video tokens for latents of a shape ``f, h, w``."""
     frames, height, width = latent
     patch = card.multiple_px // card.spatial
     return frames * (height // patch) * (width // patch)
 
 
 TIMESTEPS = 1000
-"""Timesteps of pure noise: t = 1."""
+"""The timestep of pure noise, t = 1."""
 
 
 @dataclass(frozen=True)
@@ -81,14 +81,15 @@ class Expert:
 
 
 class Family(Protocol):
-    """A loaded family; each method loads what it needs and frees it again.
+    """A model family at work on one checkpoint. Each method loads what it needs and frees it again.
 
-    Text encoder, image encoder, VAE and transformer are never in memory together.
+    Text encoder, image encoder, VAE and transformer are never in memory together. A transformer must be a diffusers
+    ``ModelMixin`` whose repeated blocks are in ``ModuleList`` children.
 
     Attributes:
-        card: the checkpoint's.
-        resources: how to fit into the device's memory.
-        splits_tokens: whether several cards can each compute a part of a clip's tokens, by diffusers' own plan.
+        card: the checkpoint's model card.
+        resources: how models fit into the device's memory.
+        splits_tokens: whether several GPUs can each compute a part of a clip's tokens, by diffusers' own plan.
     """
 
     card: ModelCard
@@ -97,32 +98,32 @@ class Family(Protocol):
 
     @property
     def experts(self) -> tuple[Expert, ...]:
-        """The transformers, the one for high noise first."""
+        """Returns the transformers, the one for high noise first."""
 
     def encoded_shapes(self, latent: tuple[int, int, int]) -> dict[str, tuple[int, ...]]:
-        """What a sample with a target is encoded to at most: shapes by the names of :class:`Encoded`.
+        """Returns the largest shapes of a sample with a target, by the names of :class:`Encoded`.
 
         Args:
             latent: ``f, h, w``.
         """
 
     def lora_targets(self, which: LoraTargets) -> tuple[str, ...]:
-        """The linear layers that a LoRA adapts: their dotted paths, or the ends of these."""
+        """Returns the linear layers that a LoRA adapts: their dotted paths, or the ends of these."""
 
     def encode(self, samples: Sequence[Sample], device: torch.device, on_step: OnStep) -> list[Encoded]:
-        """Encode samples whose frames already have the working size and a valid count."""
+        """Encodes samples whose frames already have the working size and a valid count."""
 
     def embed_prompt(self, prompt: str, device: torch.device) -> dict[str, Tensor]:
-        """A prompt without a picture, as the fields of :class:`Encoded` that it decides."""
+        """Encodes a prompt without a picture, and returns the fields of :class:`Encoded` that depend on it."""
 
     def decode(self, latents: Tensor, device: torch.device) -> Pixels:
-        """Pixels ``[F, H, W, 3]`` in [-1, 1] of latents ``[c, f, h, w]``."""
+        """Decodes latents ``[c, f, h, w]`` into pixels ``[F, H, W, 3]`` in [-1, 1]."""
 
     def vae_encode(self, vae: Any, video: Tensor) -> Tensor:
-        """Normalised latents ``[1, c, f, h, w]`` of a video ``[1, 3, F, H, W]`` in [-1, 1]."""
+        """Encodes a video ``[1, 3, F, H, W]`` in [-1, 1] into normalised latents ``[1, c, f, h, w]``."""
 
     def vae_decode(self, vae: Any, latents: Tensor) -> Tensor:
-        """A video ``[1, 3, F, H, W]`` in [-1, 1] of normalised latents ``[1, c, f, h, w]``."""
+        """Decodes normalised latents ``[1, c, f, h, w]`` into a video ``[1, 3, F, H, W]`` in [-1, 1]."""
 
     def run_encoder(self, name: str, encoder: Any) -> None:
         """Runs an encoder once as :meth:`encode` does, on a prompt of full length or a picture, for plans to measure.
@@ -133,10 +134,10 @@ class Family(Protocol):
         """
 
     def load_transformer(self, expert: Expert, device: torch.device) -> nn.Module:
-        """One transformer, frozen, in the precision that suits the device, to which ``memory.place`` brings it."""
+        """Loads one transformer on the CPU, frozen, in the precision of the device; ``memory.place`` moves it there."""
 
     def velocity(self, transformer: nn.Module, latents: Tensor, timestep: Tensor, condition: Encoded) -> Tensor:
-        """v_theta of noisy latents ``[B, c, f, h, w]``.
+        """Predicts the velocity v_theta for noisy latents ``[B, c, f, h, w]``.
 
         Args:
             timestep: ``[B]``, 1000 t, as schedulers count.
@@ -144,7 +145,15 @@ class Family(Protocol):
         """
 
     def scheduler(self, steps: int, shape: Sequence[int], device: torch.device) -> Any:
-        """The checkpoint's own diffusers scheduler, its timesteps set, for latents of a shape ``[c, f, h, w]``."""
+        """Returns the checkpoint's own diffusers scheduler with timesteps set.
+
+        Args:
+            shape: of the latents, ``[c, f, h, w]``.
+        """
 
     def portable_lora_name(self, module: str) -> str:
-        """The name of an adapted layer as ComfyUI and diffusers read it, of a dotted path inside the transformer."""
+        """Returns the name of an adapted layer in LoRA files for ComfyUI and diffusers.
+
+        Args:
+            module: the layer's dotted path in the transformer.
+        """

@@ -1,7 +1,7 @@
-"""A checkpoint's card: what can be known from its small JSON files and headers, before any weights load.
+"""Finds checkpoints and reads their model cards from small JSON files and headers, before any weights load.
 
 A folder in diffusers layout is enough. A file ``loraedit.json`` beside ``model_index.json`` may state the working
-size and the recipe; without it the published model's values hold.
+size and the recipe; without it the values of the published model apply.
 """
 
 from __future__ import annotations
@@ -21,9 +21,10 @@ NANO = Path(__file__).parents[1] / "nano"
 
 
 def read_card(folder: Path, files: Mapping[str, Path] | None = None) -> ModelCard:
-    """Read and check a checkpoint's configuration, and the headers of all its weights.
+    """Reads and checks a checkpoint's configuration, and the headers of all its weights.
 
     Args:
+        folder: the checkpoint.
         files: single files (``.safetensors``, ``.gguf``) in place of the folders ``transformer``, ``transformer_2``.
 
     Raises:
@@ -35,7 +36,7 @@ def read_card(folder: Path, files: Mapping[str, Path] | None = None) -> ModelCar
         if name not in card.files:
             shapes = weights_shapes(folder / name)
             if name in card.experts:
-                with _strange_refused(folder, card.pipeline):
+                with _nonsense_refused(folder, card.pipeline):
                     record.check_transformer(card, name, shapes)
     if "tokenizer" in record.components and not any((folder / "tokenizer").glob("*")):
         raise ModelError(f"'{folder}' has no tokenizer. {AGAIN}")
@@ -43,7 +44,7 @@ def read_card(folder: Path, files: Mapping[str, Path] | None = None) -> ModelCar
 
 
 def read_configuration(folder: Path, files: Mapping[str, Path] | None = None) -> ModelCard:
-    """Reads the card of a checkpoint from its small JSON files; its weights need not be there.
+    """Reads the card of a checkpoint from its small JSON files; its weights may be absent.
 
     Args:
         files: as for :func:`read_card`.
@@ -56,19 +57,19 @@ def read_configuration(folder: Path, files: Mapping[str, Path] | None = None) ->
     pipeline = index.get("_class_name")
     record = find_record(pipeline)
     if record is None:
-        readable = [name for each in records() for name in each.pipelines]
+        readable = [name for family in records() for name in family.pipelines]
         raise ModelError(
-            f"'{folder}' holds a {pipeline}, not an image-to-video model that loraedit knows. "
+            f"'{folder}' holds a {pipeline}, not an image-to-video model that loraedit supports. "
             f"Expected a checkpoint in diffusers layout of {', '.join(readable)}."
         )
     check_components(folder, index, record.components, record.modules)
-    with _strange_refused(folder, str(pipeline)):
+    with _nonsense_refused(folder, str(pipeline)):
         return record.read_card(folder, index, files or {})
 
 
 @contextmanager
-def _strange_refused(folder: Path, pipeline: str) -> Iterator[None]:
-    """Turn what a configuration without sense leads to into one sentence."""
+def _nonsense_refused(folder: Path, pipeline: str) -> Iterator[None]:
+    """Turns an exception that a nonsensical configuration causes into a ModelError of one sentence."""
     try:
         yield
     except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:

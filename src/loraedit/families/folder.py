@@ -1,6 +1,6 @@
-"""Reading a checkpoint folder with suspicion: small JSON files, classes by name, and the headers of weights files.
+"""Reads an untrusted checkpoint folder: small JSON files, names of classes, and the headers of weights files.
 
-Nothing of a checkpoint is run, and no weights are read.
+No code of a checkpoint is run, and no weights are read.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ Shapes = dict[str, tuple[int, ...]]
 
 AGAIN = "Fetch the checkpoint again."
 TEXTS = {".json", ".model", ".txt"}
-"""Suffixes of small files that say what a checkpoint is."""
+"""Suffixes of the small files of a checkpoint."""
 PICKLES = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"}
 NEVER = "Weights load from safetensors (a single file also from .gguf), never from pickle, which can run code."
 
 
 def read_json(folder: Path, name: str) -> dict[str, Any]:
-    """The JSON object in a file of a checkpoint.
+    """Returns the JSON object in a file of a checkpoint.
 
     Raises:
-        ModelError: it is missing, or no JSON object.
+        ModelError: the file is missing, or holds no JSON object.
     """
     try:
         content = files.read_json(folder / name)
@@ -60,23 +60,23 @@ def read_json(folder: Path, name: str) -> dict[str, Any]:
 
 
 def check_plain(folder: Path) -> None:
-    """All that a checkpoint holds is files and folders; a pipe would be waited for, and a device has no end.
+    """Checks that a checkpoint consists of files and folders. Reading a pipe would block, and a device has no end.
 
     Raises:
-        ModelError: something is of another kind, or a link that leads nowhere.
+        ModelError: an entry is of another kind, or a broken link.
     """
     for path in (*folder.glob("*"), *folder.glob("*/*")):
         if not (path.is_file() or path.is_dir()):
-            raise ModelError(f"'{path}' is not a file. {AGAIN}")
+            raise ModelError(f"'{path}' is neither a file nor a folder. {AGAIN}")
         if path.suffix in TEXTS and not path.is_file():
             raise ModelError(f"'{path}' is a folder, but a file was expected. {AGAIN}")
 
 
 def read_card_file(folder: Path, default: CardFile) -> CardFile:
-    """The checkpoint's ``loraedit.json``, or the default where there is none.
+    """Returns the checkpoint's ``loraedit.json``, or the default if it has none.
 
     Raises:
-        ModelError: it is not valid.
+        ModelError: the file is not valid.
     """
     if not (folder / CARD_FILE).exists():
         return default
@@ -124,10 +124,10 @@ def check_components(
 
 
 def file_shapes(path: Path) -> Shapes:
-    """Shapes of the tensors in a ``.safetensors`` or ``.gguf`` file, from its header alone.
+    """Returns the shapes of the tensors in a ``.safetensors`` or ``.gguf`` file, from its header alone.
 
     Raises:
-        ModelError: it is a pickle, or damaged: cut short, or with offsets that lie.
+        ModelError: the file is a pickle, cut short, or has wrong offsets.
     """
     _refuse_pickle(path)
     if path.suffix == ".gguf":
@@ -138,7 +138,7 @@ def file_shapes(path: Path) -> Shapes:
     except FileNotFoundError as error:
         raise ModelError(f"There is no weights file '{path}'. Check the path.") from error
     except (OSError, SafetensorError, ValueError) as error:
-        raise ModelError(f"'{path}' is damaged or no safetensors file ({error}). {AGAIN}") from error
+        raise ModelError(f"'{path}' is damaged or not a safetensors file ({error}). {AGAIN}") from error
 
 
 def _refuse_pickle(path: Path) -> None:
@@ -151,8 +151,8 @@ def _refuse_pickle(path: Path) -> None:
         raise ModelError(f"Weights file '{path}' cannot be read: {error.strerror}. Check the path.") from error
     pickled = head[:2] in (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05") or head == b"PK\x03\x04"
     if pickled or path.suffix in PICKLES:
-        what = "is a pickle" if path.suffix in PICKLES else "is a pickle under another name"
-        raise ModelError(f"'{path}' {what}. {NEVER}")
+        disguise = "" if path.suffix in PICKLES else " under another name"
+        raise ModelError(f"'{path}' is a pickle{disguise}. {NEVER}")
 
 
 def _gguf_shapes(path: Path) -> Shapes:
@@ -162,12 +162,12 @@ def _gguf_shapes(path: Path) -> Shapes:
         raise ModelError(f"'{path}' needs the gguf package: pip install 'loraedit[gguf]'.") from error
     try:
         return {tensor.name: tuple(int(n) for n in reversed(tensor.shape)) for tensor in GGUFReader(path).tensors}
-    except Exception as error:  # gguf raises whatever its parsing happens to meet
-        raise ModelError(f"'{path}' is damaged or no GGUF file ({type(error).__name__}). {AGAIN}") from error
+    except Exception as error:  # gguf raises any kind of exception while parsing
+        raise ModelError(f"'{path}' is damaged or not a GGUF file ({type(error).__name__}). {AGAIN}") from error
 
 
 def weights_shapes(folder: Path) -> Shapes:
-    """Shapes of all the tensors of a component's folder; every shard that its index names is there and holds its part.
+    """Returns the shapes of all tensors in a component's folder, and checks that all shards of its index are complete.
 
     Raises:
         ModelError: a file is missing or damaged, or there are only pickles.
@@ -185,20 +185,20 @@ def weights_shapes(folder: Path) -> Shapes:
                 raise ModelError(f"'{folder / file}' lacks the tensor {tensor}. {AGAIN}")
     if not by_file:
         pickles = sorted(path.name for path in folder.glob("*") if path.suffix in PICKLES)
-        what = f"only {pickles[0]}, a pickle. {NEVER}" if pickles else AGAIN
-        raise ModelError(f"'{folder}' has no .safetensors weights{', ' if pickles else '. '}{what}")
+        details = f", only {pickles[0]}, a pickle. {NEVER}" if pickles else f". {AGAIN}"
+        raise ModelError(f"'{folder}' has no .safetensors weights{details}")
     return {name: shape for shapes in by_file.values() for name, shape in shapes.items()}
 
 
 def lora_rank(path: Path) -> int:
-    """The rank of a LoRA file, from its header; 0 if there is no such file.
+    """Returns the rank of a LoRA file, from its header; 0 if the file does not exist.
 
     Raises:
-        ModelError: it is no LoRA file.
+        ModelError: the file holds no LoRA.
     """
     if not path.exists():
         return 0
     try:
         return max(shape[0] for name, shape in file_shapes(path).items() if "lora_A" in name)
     except ValueError as error:
-        raise ModelError(f"The prior '{path}' is no LoRA file. {AGAIN}") from error
+        raise ModelError(f"The prior '{path}' holds no LoRA. {AGAIN}") from error

@@ -34,13 +34,13 @@ def resolve_model(model: str, download: bool = False) -> Path:
     if not on_hub(model):
         raise ModelError(
             f"Model '{model}' is not a folder. Give 'nano', a checkpoint folder in diffusers layout, "
-            "or a Hub id such as 'Wan-AI/Wan2.1-I2V-14B-480P-Diffusers'; 'loraedit models' lists those that are known."
+            "or a Hub id such as 'Wan-AI/Wan2.1-I2V-14B-480P-Diffusers' ('loraedit models' lists them)."
         )
     known = known_model(model)
     if known is not None and known.single_file is not None:
         raise ModelError(
             f"'{model}' is published as one transformer file. Fetch it with 'hf download {model} {known.single_file}' "
-            "and give it as --transformer, with a Wan2.1 I2V model as --model."
+            "and give it as --transformer together with a Wan2.1 I2V model as --model."
         )
     return _fetched(model, SMALL_FILES) if download else _cached(model)
 

@@ -1,4 +1,4 @@
-"""What is on this disk of the models that loraedit knows: nano, the Hub's cache, and folders that the user names."""
+"""Lists the models on this machine: nano, models in the Hub's cache, and folders that the user names."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ __all__ = ["Found", "find_models", "state_in_cache"]
 
 @dataclass(frozen=True)
 class Found:
-    """A checkpoint folder.
+    """A checkpoint that was found.
 
     Attributes:
-        folder: where it is.
-        problem: why it cannot be used, a sentence; None if it can.
+        folder: the checkpoint folder, or the single file.
+        problem: why it cannot be used, as a sentence; None if it is usable.
     """
 
     folder: Path
@@ -27,23 +27,25 @@ class Found:
 
 
 def find_models(folders: Sequence[Path]) -> list[Found]:
-    """nano, and each of the folders that is a checkpoint, or the checkpoints right under it.
+    """Returns nano, and for each folder the checkpoint that it is, or the checkpoints directly in it.
 
     Raises:
         ModelError: a folder does not exist.
     """
-    found = [_look(NANO)]
+    found = [_check(NANO)]
     for folder in folders:
         if not folder.is_dir():
-            raise ModelError(f"'{folder}' is not a folder. Give checkpoint folders, or folders that hold some.")
-        found += [_look(each) for each in _checkpoints(folder)]
+            raise ModelError(
+                f"'{folder}' is not a folder. Give checkpoint folders, or folders that contain checkpoints."
+            )
+        found += [_check(checkpoint) for checkpoint in _checkpoints(folder)]
     return found
 
 
 def state_in_cache(model: KnownModel) -> Found | None:
-    """What the Hub's cache has of a model; None if it has nothing of it. A single file counts as usable if it is there.
+    """Returns a model's state in the Hub's cache, or None if it is not there. The Hub itself is not contacted.
 
-    The Hub itself is not asked.
+    A model published as a single file is usable if the file exists.
     """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
@@ -53,7 +55,7 @@ def state_in_cache(model: KnownModel) -> Found | None:
     except (LocalEntryNotFoundError, OSError):
         return None
     if model.single_file is None:
-        return _look(folder)
+        return _check(folder)
     file = folder / model.single_file
     return Found(file, None) if file.exists() else Found(folder, f"'{folder}' lacks {model.single_file}.")
 
@@ -65,7 +67,7 @@ def _checkpoints(folder: Path) -> Iterator[Path]:
         yield from sorted(path.parent for path in folder.glob("*/model_index.json"))
 
 
-def _look(folder: Path) -> Found:
+def _check(folder: Path) -> Found:
     try:
         read_card(folder)
     except ModelError as error:

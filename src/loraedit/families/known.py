@@ -1,7 +1,7 @@
-"""The published models that loraedit knows: one table, ``known_models.json``, and what follows from it.
+"""The published models that loraedit knows, from the table ``known_models.json``.
 
-A component's configuration there holds the published numbers that decide its size. Counts of parameters are stored
-beside them, so that listing models needs no torch; the tests build every component from its configuration and compare.
+A component's configuration holds the published numbers that determine its size. Parameter counts are stored beside
+them, so listing models needs no torch; the tests build every component from its configuration and compare the counts.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from loraedit.families.model_card import CardFile
 __all__ = ["Component", "KnownModel", "known_model", "known_models", "usual_settings"]
 
 BYTES = 2
-"""Of a parameter in bfloat16."""
+"""Bytes of a parameter in bfloat16."""
 
 
 class Component(BaseModel):
-    """A part of a model with weights of its own.
+    """A part of a model that has weights.
 
     Attributes:
-        kind: its class, of diffusers or transformers.
-        config: the published numbers that decide its size.
-        parameters: how many it has.
+        kind: its class in diffusers or transformers.
+        config: the published numbers that determine its size.
+        parameters: number of parameters.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -42,20 +42,21 @@ class KnownModel(BaseModel):
     """A published model.
 
     Attributes:
-        id: where it is on the Hub.
-        name: what people call it.
-        family: the module of :mod:`loraedit.families` that runs it.
-        pipeline: diffusers' pipeline class for image-to-video with it.
-        licence: of its weights.
-        licence_url: where that can be read.
-        width: of the frames it was trained at, in pixels.
-        height: of the same.
+        id: repository on the Hub.
+        name: common name.
+        family: name of the :class:`~loraedit.families.FamilyRecord` that runs it.
+        pipeline: diffusers' image-to-video pipeline class for it.
+        licence: licence of the weights.
+        licence_url: page with the licence.
+        width: frame width it was trained at, in pixels.
+        height: frame height it was trained at, in pixels.
         scheduler: class and configuration of its scheduler.
-        index_class: the class that its ``model_index.json`` names, if it is another one.
-        options: what else ``model_index.json`` says.
-        files: what else its small files say that decides anything, by path.
-        single_file: published as one transformer file in native names, to be used with the rest of another model.
-        components: by the name of its folder.
+        index_class: the class that its ``model_index.json`` names, if not ``pipeline``.
+        options: other values of ``model_index.json``.
+        files: relevant content of its other small files, by path.
+        single_file: name of the file, if the model is published as one transformer file with native names, for use
+            with the other components of another model.
+        components: its components by folder name.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -77,23 +78,23 @@ class KnownModel(BaseModel):
 
     @property
     def parameters(self) -> int:
-        """Of all components together."""
+        """Returns the number of parameters of all components together."""
         return sum(component.parameters for component in self.components.values())
 
     @property
     def gigabytes(self) -> float:
-        """Size of all weights in bfloat16, in 10^9 bytes."""
+        """Returns the size of all weights in bfloat16, in 10^9 bytes."""
         return self.parameters * BYTES / 1e9
 
     @property
     def transformer(self) -> Component:
-        """The first transformer."""
+        """Returns the first transformer."""
         return self.components["transformer"]
 
 
 @cache
 def known_models() -> tuple[KnownModel, ...]:
-    """All of them, in the order of the table."""
+    """Returns all known models in the order of the table."""
     table = json.loads((Path(__file__).with_name("known_models.json")).read_text(encoding="utf-8"))
     components = {name: Component.model_validate(value) for name, value in table["components"].items()}
     return tuple(
@@ -109,25 +110,27 @@ def known_models() -> tuple[KnownModel, ...]:
 
 
 def known_model(hub_id: str) -> KnownModel | None:
-    """The published model of a Hub id, whatever the case of its letters."""
+    """Returns the published model of a Hub id, ignoring case, or None."""
     return next((model for model in known_models() if model.id.lower() == hub_id.lower()), None)
 
 
 def usual_settings(folder: Path, pipeline: str, transformer: Mapping[str, Any]) -> CardFile:
-    """The settings of the published model that a checkpoint without ``loraedit.json`` most likely is.
+    """Returns the settings of the published model that a checkpoint without ``loraedit.json`` most likely is.
 
-    Of the models of the same architecture it is the one whose name a folder of the path bears, or else the first.
+    Among the models of the same architecture, that is the one whose name is part of the path, else the first.
 
     Args:
+        folder: the checkpoint.
+        pipeline: its pipeline class.
         transformer: the configuration of its transformer.
     """
-    alike = [
+    same_architecture = [
         model
         for model in known_models()
         if model.pipeline == pipeline
         and all(transformer.get(name) == value for name, value in model.transformer.config.items())
     ]
-    places = " ".join(folder.resolve().parts).lower()
-    named = [model for model in alike if model.id.split("/")[1].lower() in places]
-    best = next(iter([*named, *alike]), None)
+    path = " ".join(folder.resolve().parts).lower()
+    named = [model for model in same_architecture if model.id.split("/")[1].lower() in path]
+    best = next(iter([*named, *same_architecture]), None)
     return CardFile() if best is None else CardFile(area_px=best.width * best.height)

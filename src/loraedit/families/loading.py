@@ -1,4 +1,4 @@
-"""Loading parts of a checkpoint, one at a time, and freeing them again: what every family needs."""
+"""Loads components of a checkpoint and frees them again, for all families."""
 
 from __future__ import annotations
 
@@ -32,62 +32,65 @@ __all__ = [
 ]
 
 _kept: dict[Any, Any] | None = None
-"""What has been read, by what it was read from; None if nothing is kept."""
+"""Components that were read, by checkpoint, component and precision; None if nothing is kept."""
 
 
 def compute_dtype(device: torch.device) -> torch.dtype:
-    """What a large model computes in: float32 on a CPU, bfloat16 elsewhere."""
+    """Returns the precision for large models: float32 on a CPU, bfloat16 elsewhere."""
     return torch.float32 if device.type == "cpu" else torch.bfloat16
 
 
 @contextmanager
 def loading(card: ModelCard) -> Iterator[None]:
-    """Turn what the libraries raise on a broken checkpoint into one sentence."""
+    """Turns any exception of the libraries on a broken checkpoint into a ModelError of one sentence."""
     try:
         yield
     except (torch.OutOfMemoryError, MemoryError, ModelError):
         raise
-    except Exception as error:  # the libraries raise whatever they happen to meet, some of them a bare Exception
+    except Exception as error:  # the libraries raise any kind of exception, even a bare Exception
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ModelError(f"The checkpoint '{card.folder}' cannot be loaded: {reason}") from error
 
 
 def keep_weights() -> None:
-    """From now on keep in the host's memory what this process reads of a checkpoint, for whoever asks next."""
+    """Keeps the components that this process reads from now on in the host's memory, for the next use."""
     global _kept
     _kept = {} if _kept is None else _kept
 
 
 def load_part(card: ModelCard, kind: Any, name: str, dtype: torch.dtype) -> Any:
-    """A model of the checkpoint, on the CPU.
+    """Loads a component of the checkpoint on the CPU.
 
     Args:
-        kind: its class, of diffusers or transformers.
+        kind: its class in diffusers or transformers.
         name: its folder in the checkpoint.
+        dtype: precision to load it in.
     """
 
     def read() -> Any:
-        how = {"dtype": dtype, "use_safetensors": True, "output_loading_info": True}
-        model, found = kind.from_pretrained(card.folder, subfolder=name, **how)
-        if found["missing_keys"]:  # the libraries would go on with random values
-            raise ModelError(f"'{card.folder / name}' lacks the tensor {min(found['missing_keys'])}. {AGAIN}")
+        options = {"dtype": dtype, "use_safetensors": True, "output_loading_info": True}
+        model, info = kind.from_pretrained(card.folder, subfolder=name, **options)
+        if info["missing_keys"]:  # the libraries would use random values
+            raise ModelError(f"'{card.folder / name}' lacks the tensor {min(info['missing_keys'])}. {AGAIN}")
         return model
 
     return _read_once(card, (kind, name, dtype), read)
 
 
 def load_pipeline(card: ModelCard, kind: Any, absent: Iterable[str], device: torch.device, resources: Resources) -> Any:
-    """A pipeline of diffusers without some of its components, in the precision of the device.
+    """Loads a diffusers pipeline without some of its components, in the precision of the device.
 
     Args:
-        kind: its class.
-        resources: how its models, which are encoders, are brought to the device.
+        kind: the pipeline class.
+        absent: names of components to leave out.
+        device: where the components, which are encoders, should be.
+        resources: how the encoders are placed there.
     """
     missing: dict[str, Any] = dict.fromkeys(absent)
-    how = {"dtype": compute_dtype(device), "use_safetensors": True, "local_files_only": True}
+    options = {"dtype": compute_dtype(device), "use_safetensors": True, "local_files_only": True}
     with loading(card):
         pipeline = _read_once(
-            card, (kind, *missing, how["dtype"]), lambda: kind.from_pretrained(card.folder, **missing, **how)
+            card, (kind, *missing, options["dtype"]), lambda: kind.from_pretrained(card.folder, **missing, **options)
         )
     for name, part in pipeline.components.items():
         if isinstance(part, nn.Module):
@@ -98,13 +101,14 @@ def load_pipeline(card: ModelCard, kind: Any, absent: Iterable[str], device: tor
 
 
 def _read_once(card: ModelCard, what: tuple[Any, ...], read: Callable[[], Any]) -> Any:
-    """What ``read`` gives; while weights are kept, those of the last checkpoint are read once.
+    """Returns the result of ``read``; while weights are kept, components of the last checkpoint are read once.
 
-    Everyone gets an object of his own, which shares the frozen weights: moving it, hooks, adapters and other precision
-    leave what is kept as it was. Weights may not be changed in place.
+    Each caller gets a copy that shares the frozen weights. Moving it, hooks, adapters and conversion to another
+    precision do not affect the kept component. Weights must not be changed in place.
 
     Args:
-        what: what of the checkpoint, and how.
+        what: identifies the component and the way of reading it.
+        read: reads the component.
     """
     if _kept is None:
         return read()
@@ -127,7 +131,7 @@ def _sharing_weights(kept: Any) -> Any:
 
 
 def free() -> None:
-    """Give back what is no longer referred to, before the next model loads."""
+    """Releases memory that is no longer referenced, before the next model loads."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
@@ -142,12 +146,12 @@ def load_component(
     dtype: torch.dtype,
     resources: Resources | None = None,
 ) -> Iterator[Any]:
-    """A model of the checkpoint on a device, freed at the end.
+    """Provides a component of the checkpoint on a device, and frees it at the end.
 
     Args:
-        kind: its class, of diffusers or transformers.
+        kind: its class in diffusers or transformers.
         name: its folder in the checkpoint.
-        resources: how an encoder is brought there; None is whole.
+        resources: how an encoder is placed there; None places it whole.
     """
     with loading(card):
         model = load_part(card, kind, name, dtype)
@@ -160,7 +164,7 @@ def load_component(
 
 
 def load_scheduler(card: ModelCard) -> Any:
-    """The checkpoint's own scheduler (UniPC, FlowMatchEuler, ...) with its own flow shift, no timesteps set yet."""
+    """Loads the checkpoint's own scheduler (UniPC, FlowMatchEuler, ...) with its flow shift; timesteps are not set."""
     with loading(card):
         config = read_json(card.folder / "scheduler/scheduler_config.json")
         kind = getattr(diffusers, config["_class_name"])

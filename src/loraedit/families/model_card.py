@@ -1,4 +1,4 @@
-"""What loraedit knows about a checkpoint, as plain values; nothing here reads a file's weights."""
+"""The model card: everything that loraedit knows about a checkpoint, as plain values. No weights are read here."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Positive = Annotated[int, Field(ge=1)]
 
 
 class CardFile(BaseModel):
-    """The fields of ``loraedit.json``; the defaults are those of Wan2.1-I2V-14B-480P.
+    """The fields of ``loraedit.json``, with the defaults of Wan2.1-I2V-14B-480P.
 
     Attributes:
         area_px: frame area the model was trained at, in pixels.
@@ -34,11 +34,11 @@ class CardFile(BaseModel):
 
 
 class SingleFile(BaseModel):
-    """A transformer as one file, in place of a folder of the checkpoint.
+    """A transformer given as one file, in place of a folder of the checkpoint.
 
     Attributes:
-        path: ``.safetensors`` or ``.gguf``, in the model's native layer names or in those of diffusers.
-        config: the configuration of diffusers' class, as the tensors' shapes tell it.
+        path: ``.safetensors`` or ``.gguf``, with native layer names or those of diffusers.
+        config: the configuration of diffusers' class, derived from the tensors' shapes.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -48,28 +48,29 @@ class SingleFile(BaseModel):
 
 
 class ModelCard(BaseModel):
-    """What loraedit knows about a checkpoint.
+    """Everything that loraedit knows about a checkpoint.
 
     Attributes:
         folder: the checkpoint, in diffusers layout.
-        pipeline: diffusers' pipeline class for image-to-video with this checkpoint.
+        pipeline: the image-to-video pipeline class of this checkpoint; a family is found by it.
         spatial: pixels per latent cell, per side.
         temporal: frames per latent frame.
         multiple_px: height and width must be multiples of this.
         frame_step: clips have ``frame_step * n + 1`` frames.
         latent_channels: channels of a latent.
-        mask: how the model is told what to keep. ``channels``: mask and condition are input channels beside the noise,
-            and every frame can be kept by itself. ``tokens``: the model has one timestep a token; a token that is kept
-            whole shows the clean condition at timestep 0, all others noise, and inside the mask nothing is shown.
+        mask: how the model reads the keep mask. ``channels``: mask and condition are input channels beside the noise,
+            and every frame can be kept by itself. ``tokens``: the model has one timestep per token. A token that is
+            kept as a whole shows the clean condition at timestep 0; all others show noise, so the model sees no
+            condition inside the edit mask.
         experts: folders of the transformers, the one for high noise first.
-        components: folders with weights that are needed, the experts among them.
+        components: folders with weights that are needed, including the experts.
         boundary: noise level at which the second expert takes over; 0 with one expert.
-        image_frames: frames that the image encoder reads: 0 for none, 1 for the first, 2 for the first and the last.
-        embeds_guidance: whether the transformer reads the guidance scale as an input, as one distilled from
-            classifier-free guidance does; there is no second pass then.
-        max_positions: the most latent frames, or patches along a side, that the position codes reach.
-        settings: the card file.
-        prior_rank: LoRA rank of the checkpoint's prior; 0 if it brings none.
+        image_frames: frames that the image encoder reads: 0 is none, 1 the first, 2 the first and the last.
+        embeds_guidance: whether the transformer reads the guidance scale as an input, as models distilled from
+            classifier-free guidance do. There is no second pass then.
+        max_positions: largest number of latent frames, or of patches along a side, that the position codes cover.
+        settings: the content of the card file.
+        prior_rank: LoRA rank of the checkpoint's prior; 0 if it has none.
         files: transformers that are read from a single file, by expert.
     """
 
@@ -94,18 +95,18 @@ class ModelCard(BaseModel):
     files: dict[str, SingleFile] = {}
 
     def config(self, component: str) -> dict[str, Any]:
-        """The configuration of a component: of its folder, or of the file in its place."""
+        """Returns the configuration of a component, from its folder or from the single file in its place."""
         if component in self.files:
             return self.files[component].config
         config: dict[str, Any] = read_json(self.folder / component / "config.json")
         return config
 
     def guided(self, guidance: float) -> bool:
-        """Whether a sampling step takes a second forward pass, without the prompt, at this guidance scale."""
+        """Returns whether a sampling step at this guidance scale takes a second forward pass, without the prompt."""
         return guidance > 1 and not self.embeds_guidance
 
     def prior(self, expert: str) -> Path:
-        """The LoRA file that a fit of this expert may start from."""
+        """Returns the LoRA file that the training of this expert may start from."""
         return prior_file(self.folder, expert)
 
     def working_area_px(self, share: float) -> int:
@@ -114,34 +115,35 @@ class ModelCard(BaseModel):
 
     @property
     def recipe(self) -> Recipe:
-        """Defaults for training and sampling."""
+        """Returns the defaults for training and sampling."""
         return self.settings.recipe
 
     def fingerprint(self) -> str:
-        """The checkpoint's identity: its text files, and size and spots of each weights file.
+        """Returns the checkpoint's identity: its text files, and size and samples of each weights file.
 
-        The card file counts by what changes results by itself; the recipe's defaults and the prior do not.
+        Of the card file only the area and the prompt length count. The recipe's defaults and the prior do not, because
+        they only affect results through the settings.
         """
         parts: list[Any] = [self.settings.area_px, self.settings.text_tokens]
         for path in sorted(self.folder.rglob("*")):
             name = path.relative_to(self.folder).as_posix()
             replaced = name.split("/")[0] in self.files
             if path.suffix == ".safetensors" and not name.startswith("prior/") and not replaced:
-                parts += [name, path.stat().st_size, _spots(path)]
+                parts += [name, path.stat().st_size, _sample_bytes(path)]
             elif path.suffix in {".json", ".model", ".txt"} and path.name != CARD_FILE:
                 parts += [name, path.read_bytes()]
         for name, file in sorted(self.files.items()):
-            parts += [name, file.path.stat().st_size, _spots(file.path)]
+            parts += [name, file.path.stat().st_size, _sample_bytes(file.path)]
         return fingerprint(*parts)
 
 
 def prior_file(folder: Path, expert: str) -> Path:
-    """Where a checkpoint keeps the prior LoRA of an expert."""
+    """Returns the path of an expert's prior LoRA in a checkpoint."""
     return folder / "prior" / f"{expert}.safetensors"
 
 
-def _spots(path: Path, count: int = 64, length: int = 1 << 16) -> bytes:
-    """The head of a file and pieces spread over it up to its end; all of it if it is small."""
+def _sample_bytes(path: Path, count: int = 64, length: int = 1 << 16) -> bytes:
+    """Reads pieces spread over a file, including its head and its end; a small file is read completely."""
     size = path.stat().st_size
     with path.open("rb") as file:
         if size <= count * length:

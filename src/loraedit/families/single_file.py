@@ -1,4 +1,4 @@
-"""A transformer from one file, as ComfyUI users have it: safetensors in any precision, scaled fp8 too, or GGUF."""
+"""Loads a transformer from one file, as used in ComfyUI: safetensors in any precision, scaled fp8, or GGUF."""
 
 from __future__ import annotations
 
@@ -21,21 +21,23 @@ Rename = Callable[[str], str | None]
 
 
 def load_single_file(kind: Any, file: SingleFile, rename: Rename, scales: tuple[str, ...], dtype: torch.dtype) -> Any:
-    """A transformer whose header has been checked against its configuration.
+    """Loads a transformer whose header was checked against its configuration before.
 
-    Safetensors become ``dtype``, but for the layers that diffusers keeps in float32; scaled fp8 weights are multiplied
-    out. GGUF weights stay quantised, and each layer is dequantised as it computes.
+    Safetensors are converted to ``dtype``, except layers that diffusers keeps in float32; scaled fp8 weights are
+    multiplied by their factors. GGUF weights stay quantised, and each layer is dequantised when it computes.
 
     Args:
-        kind: the class, of diffusers.
-        rename: from the file's names to those of diffusers; None for a tensor that is no parameter.
+        kind: the class in diffusers.
+        file: the file with its configuration.
+        rename: maps the file's tensor names to those of diffusers, or to None for a tensor that is not a parameter.
         scales: endings of the names of fp8 factors, in place of ``.weight``.
+        dtype: the precision to compute in.
     """
     if file.path.suffix == ".gguf":
         return _load_gguf(kind, file, rename, dtype)
     with init_empty_weights(include_buffers=False):
         model = kind.from_config(file.config)
-    exact = set(kind._keep_in_fp32_modules or ())
+    float32_parts = set(kind._keep_in_fp32_modules or ())
     shapes = {key: value.shape for key, value in model.state_dict().items()}
     state: dict[str, Tensor] = {}
     with safe_open(file.path, "pt") as tensors:
@@ -47,13 +49,13 @@ def load_single_file(kind: Any, file: SingleFile, rename: Rename, scales: tuple[
             value = tensors.get_tensor(name)
             for factor in {name.removesuffix(".weight") + end for end in scales} & names:
                 value = value.float() * tensors.get_tensor(factor).float()
-            state[key] = value.reshape(shapes[key]).to(torch.float32 if exact & set(key.split(".")) else dtype)
+            state[key] = value.reshape(shapes[key]).to(torch.float32 if float32_parts & set(key.split(".")) else dtype)
     model.load_state_dict(state, assign=True)
     return model
 
 
 def _load_gguf(kind: Any, file: SingleFile, rename: Rename, dtype: torch.dtype) -> Any:
-    """Through diffusers' own reader and quantizer."""
+    """Loads a GGUF file with diffusers' own reader and quantizer."""
     from diffusers import GGUFQuantizationConfig
     from diffusers.models.model_loading_utils import load_gguf_checkpoint
 

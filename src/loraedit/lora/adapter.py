@@ -1,8 +1,8 @@
-"""Attach, read and write the LoRA of an edit (peft), and lay others over a model.
+"""Attaches, reads and writes the LoRA of an edit (peft), and adds further LoRAs to a model.
 
-Our file is of the one layout that ComfyUI and diffusers both read: safetensors, native layer names under
-``diffusion_model.``, ``lora_A`` and ``lora_B`` with alpha = rank, so that the scale is 1 and nothing needs folding; no
-adapter metadata, which some readers would apply a second time.
+loraedit writes the one layout that ComfyUI and diffusers both read: safetensors with the names of
+:meth:`Family.portable_lora_name`, ``lora_A`` and ``lora_B`` with alpha = rank, so that the scale is 1. The file has no
+adapter metadata, because some readers would apply its scale a second time.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from torch import Tensor, nn
 from loraedit.errors import ModelError
 from loraedit.families.base import Family
 from loraedit.families.lora_linear import LORA_LAYERS
-from loraedit.lora.files import Fit, fit, read_lora
+from loraedit.lora.matching import MatchedLora, match_lora
+from loraedit.lora.reading import read_lora
 from loraedit.storage.files import save_tensors
 
 __all__ = [
@@ -42,11 +43,11 @@ FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 
 
 def attach(transformer: nn.Module, targets: Sequence[str], rank: int, seed: int) -> None:
-    """Put fresh float32 LoRA layers (alpha = rank, B = 0) into a frozen transformer, in place.
+    """Adds fresh float32 LoRA layers (alpha = rank, B = 0) to a frozen transformer, in place.
 
     Args:
-        targets: names of the linear layers of a block, as :meth:`Family.lora_targets` gives them.
-        seed: decides the random A matrices; the global generator is left as it was.
+        targets: names of linear layers, as :meth:`Family.lora_targets` returns them.
+        seed: determines the random A matrices. The global generator keeps its state.
     """
     config = LoraConfig(r=rank, lora_alpha=rank, target_modules=list(targets))
     with torch.random.fork_rng():
@@ -58,7 +59,7 @@ def attach(transformer: nn.Module, targets: Sequence[str], rank: int, seed: int)
 
 
 def lora_parameters(transformer: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
-    """The LoRA's parameters by stable names, such as ``blocks.0.attn1.to_q.lora_A``."""
+    """Yields the LoRA's parameters with stable names, such as ``blocks.0.attn1.to_q.lora_A``."""
     for module_name, module in transformer.named_modules():
         if isinstance(module, LoraLayer) and ADAPTER in module.lora_A:
             for letter in ("lora_A", "lora_B"):
@@ -66,7 +67,7 @@ def lora_parameters(transformer: nn.Module) -> Iterator[tuple[str, nn.Parameter]
 
 
 def as_autocast(transformer: nn.Module) -> None:
-    """Turn the frozen float32 linears to bfloat16, in place: the same bytes as autocast makes of them."""
+    """Converts the frozen float32 linear layers to bfloat16, in place, with the same rounding as autocast."""
     for module in transformer.modules():
         frozen = isinstance(module, nn.Linear) and not module.weight.requires_grad
         if frozen and module.weight.dtype == torch.float32:
@@ -74,15 +75,15 @@ def as_autocast(transformer: nn.Module) -> None:
 
 
 def match_precision(transformer: nn.Module, dtype: torch.dtype) -> None:
-    """Give the LoRA the precision that the model computes in; for use without training."""
+    """Converts the LoRA to the precision of the model, for use without training."""
     for _, parameter in lora_parameters(transformer):
         parameter.data = parameter.data.to(dtype)
 
 
 def merge(transformer: nn.Module) -> None:
-    """Add all adapters to the float32 weights under them and take them off, in place; other layers stay as they are.
+    """Adds all adapters to the float32 weights under them and removes the adapters, in place.
 
-    Generation then runs plain layers. In float32 the sum loses nothing that counts; half precision would round it.
+    Generation then runs plain layers. Layers in other precisions keep their adapters, because the sum would be rounded.
 
     Raises:
         ModelError: the sum overflows.
@@ -90,9 +91,9 @@ def merge(transformer: nn.Module) -> None:
     for name, module in list(transformer.named_modules()):
         if isinstance(module, LoraLayer) and module.get_base_layer().weight.dtype == torch.float32:
             try:
-                module.merge(safe_merge=True)  # into a new tensor: see families.loading
+                module.merge(safe_merge=True)  # into a new tensor, because weights are shared: see families.loading
             except ValueError as error:
-                reason = "With the LoRAs the weights are so large that they are no longer numbers"
+                reason = "With these LoRAs the weights overflow"
                 raise ModelError(f"{reason} in {name}. Give them less weight, or leave one out.") from error
             transformer.set_submodule(name, module.get_base_layer())
 
@@ -104,10 +105,10 @@ def save_lora(
     provenance: dict[str, Any],
     dtype: torch.dtype = torch.float32,
 ) -> None:
-    """Write the LoRA for loraedit, ComfyUI and diffusers.
+    """Writes the LoRA for loraedit, ComfyUI and diffusers.
 
     Args:
-        provenance: what made it, stored as the file's metadata.
+        provenance: how the LoRA was made; stored as the file's metadata.
         dtype: precision of the file.
     """
     tensors: dict[str, Tensor] = {}
@@ -118,10 +119,10 @@ def save_lora(
 
 
 def attach_lora(path: Path, family: Family, transformer: nn.Module) -> None:
-    """Put the LoRA of a file into a frozen transformer, in place.
+    """Adds the LoRA of a file to a frozen transformer, in place.
 
     Raises:
-        ModelError: the file is damaged, or does not fit this transformer.
+        ModelError: the file is damaged, or for another transformer.
     """
     tensors = _read(path)
     ends = family.lora_targets("all")
@@ -132,53 +133,53 @@ def attach_lora(path: Path, family: Family, transformer: nn.Module) -> None:
 
 
 def load_lora(path: Path, family: Family, transformer: nn.Module) -> None:
-    """Load a file into the LoRA that is attached; a higher rank than the file's is filled up without changing it.
+    """Loads a file into the attached LoRA. If that has a higher rank, the added directions change nothing.
 
     Raises:
-        ModelError: the file is damaged, does not fit this transformer, or has a higher rank.
+        ModelError: the file is damaged, for another transformer, or of a higher rank than the attached LoRA.
     """
     _copy(_read(path), path, family, transformer)
 
 
 def stack(transformer: nn.Module, extras: Sequence[tuple[Path, float]]) -> None:
-    """Lay LoRA files of any public kind over a bare frozen transformer, in place and in this order.
+    """Adds LoRA files of any public kind to a bare frozen transformer, in place and in this order.
 
-    Each layer becomes W + sum of weight_i alpha_i / rank_i B_i A_i. The weights themselves stay as they are, so that
-    nothing is rounded; only whole differences (of norms and biases, as distilled LoRAs have them) are added.
+    Each layer becomes W + sum of weight_i alpha_i / rank_i B_i A_i. The weights W stay unchanged, so nothing is
+    rounded; only whole differences, which distilled LoRAs have for norms and biases, are added to parameters.
 
     Args:
-        extras: file and weight of each.
+        extras: file and weight of each LoRA.
 
     Raises:
-        ModelError: a file is damaged, or does not fit this transformer.
+        ModelError: a file is damaged, or for another transformer.
     """
     shapes = {name: tuple(parameter.shape) for name, parameter in transformer.named_parameters()}
     for index, (path, weight) in enumerate(extras):
-        fitting = fit(read_lora(path), shapes)
-        _add_whole(transformer, fitting, weight, path)
-        _add_low_rank(transformer, fitting, weight, f"extra{index}", path)
+        lora = match_lora(read_lora(path), shapes)
+        _add_differences(transformer, lora, weight, path)
+        _add_low_rank(transformer, lora, weight, f"extra{index}", path)
     _use_all_adapters(transformer)
 
 
 @torch.no_grad()
-def _add_whole(transformer: nn.Module, fitting: Fit, weight: float, path: Path) -> None:
-    for name, value in fitting.whole.items():
-        layer, _, own = name.rpartition(".")
+def _add_differences(transformer: nn.Module, lora: MatchedLora, weight: float, path: Path) -> None:
+    for name, value in lora.differences.items():
+        layer, _, parameter_name = name.rpartition(".")
         module = transformer.get_submodule(layer)
         module = module.get_base_layer() if isinstance(module, LoraLayer) else module
-        parameter = module.get_parameter(own)
-        parameter.data = parameter.add(_finite(value, name, path).to(parameter), alpha=weight)  # see families.loading
+        parameter = module.get_parameter(parameter_name)
+        parameter.data = parameter.add(_finite(value, name, path).to(parameter), alpha=weight)  # a new tensor
 
 
-def _add_low_rank(transformer: nn.Module, fitting: Fit, weight: float, adapter: str, path: Path) -> None:
-    """An adapter of its own, in the precision of each layer.
+def _add_low_rank(transformer: nn.Module, lora: MatchedLora, weight: float, adapter: str, path: Path) -> None:
+    """Adds a LoRA as an adapter of its own, in the precision of each layer.
 
-    Rank and alpha are set layer by layer: peft's patterns for them would be searched once for each pair of layers.
+    Rank and alpha are set layer by layer, because peft would search its patterns for them once per pair of layers.
     """
-    config = LoraConfig(r=1, target_modules=list(fitting.layers))
-    keys = {f"{name}.lora_A.weight": layer.down for name, layer in fitting.layers.items()}
+    config = LoraConfig(r=1, target_modules=list(lora.layers))
+    keys = {f"{name}.lora_A.weight": layer.down for name, layer in lora.layers.items()}
     _inject(config, transformer, adapter, low_cpu_mem_usage=True, state_dict=keys)
-    for name, layer in fitting.layers.items():
+    for name, layer in lora.layers.items():
         module = transformer.get_submodule(name)
         assert isinstance(module, LoraLayer)
         base = module.get_base_layer().get_parameter("weight")
@@ -192,19 +193,19 @@ def _add_low_rank(transformer: nn.Module, fitting: Fit, weight: float, adapter: 
 
 def _inject(config: LoraConfig, transformer: nn.Module, adapter: str, **options: Any) -> None:
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Already found a `peft_config`")  # several adapters are meant
+        warnings.filterwarnings("ignore", message="Already found a `peft_config`")  # several adapters are intended
         config._register_custom_module(LORA_LAYERS)
         inject_adapter_in_model(config, transformer, adapter, **options)
 
 
 def _finite(value: Tensor, name: str, path: Path) -> Tensor:
     if not bool(torch.isfinite(value.float()).all()):
-        raise ModelError(f"LoRA '{path}' has values in {name} that are no numbers. Fetch it again.")
+        raise ModelError(f"LoRA '{path}' has values in {name} that are not finite. Fetch it again.")
     return value
 
 
 def _use_all_adapters(transformer: nn.Module) -> None:
-    """Each layer adds all its adapters in the order they came; the one of this edit alone can be trained."""
+    """Lets each layer add all its adapters in the order of attaching; only the LoRA of the edit can be trained."""
     for module in transformer.modules():
         if isinstance(module, LoraLayer):
             module.set_adapter(list(module.lora_A), inference_mode=True)
@@ -218,20 +219,24 @@ def _copy(tensors: dict[str, Tensor], path: Path, family: Family, transformer: n
         module, letter = name.rsplit(".", 1)
         expected[f"{family.portable_lora_name(module)}.{letter}.weight"] = parameter
     if expected.keys() != tensors.keys():
-        raise ModelError(f"LoRA '{path}' was made for another model: its layers differ.")
+        raise ModelError(f"LoRA '{path}' was made for another model: its layers differ. Give another file.")
     for key, parameter in expected.items():
         _fill(parameter, tensors[key], key.endswith("lora_B.weight"), path)
 
 
 @torch.no_grad()
 def _fill(parameter: nn.Parameter, value: Tensor, up: bool, path: Path) -> None:
-    """Copy a matrix into one of at least its rank. What the added rank reads stays random, what it writes is 0."""
+    """Copies a matrix into one of at least its rank. In the added directions A stays random and B is 0."""
     rank = value.shape[1 if up else 0]
-    room = parameter.shape[1 if up else 0]
+    capacity = parameter.shape[1 if up else 0]
     inner = (parameter[:, :rank] if up else parameter[:rank]).shape
     if inner != value.shape:
-        what = f"rank {rank}, more than {room}" if rank > room else "layers of other sizes: it is of another model"
-        raise ModelError(f"LoRA '{path}' has {what}.")
+        problem = (
+            f"rank {rank}, more than {capacity}"
+            if rank > capacity
+            else "layers of other sizes: it is for another model"
+        )
+        raise ModelError(f"LoRA '{path}' has {problem}.")
     if up:
         parameter.zero_()
         parameter[:, :rank] = value

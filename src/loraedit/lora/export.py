@@ -1,4 +1,4 @@
-"""The workflow of ``loraedit lora``: show a LoRA file, turn it into another public form, export that of a run."""
+"""The workflow of ``loraedit lora``: shows a LoRA file, converts it to another public form, exports that of a run."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ import torch
 from loraedit.errors import InputError
 from loraedit.families.layer_names import native_name
 from loraedit.lora.extra import NOISES
-from loraedit.lora.files import ADAPTER_METADATA, LoraFormat, read_lora, write_lora
+from loraedit.lora.files import ADAPTER_METADATA, LoraFormat
+from loraedit.lora.reading import read_lora
+from loraedit.lora.writing import write_lora
 from loraedit.runs.folder import lora_files
 from loraedit.storage.files import METADATA_KEY
 from loraedit.storage.paths import check_apart, unusable_paths_refused
@@ -25,23 +27,23 @@ Precision = Literal["keep", "fp32", "bf16", "fp16"]
 
 DTYPES = {"keep": None, "fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 EXPERTS = dict(zip(("transformer", "transformer_2"), NOISES, strict=True))
-"""For which noise the transformers of a model with two are; of these a run may have needed the second alone."""
+"""The noise that each transformer of a model with two is for. A run may have trained only the second one."""
 
 
 @unusable_paths_refused()
 def convert(source: Path, out: Path, form: str, precision: str = "keep") -> Path:
-    """Write a LoRA file of any public kind in one of them; the same file gives the same bytes.
+    """Converts a LoRA file of any public kind to another; the same file gives the same bytes.
 
     Args:
         form: one of :data:`~loraedit.lora.files.LoraFormat`.
-        precision: one of :data:`Precision`; ``keep`` stores what the file holds, to the bit.
+        precision: one of :data:`Precision`; ``keep`` stores the values of the file unchanged.
 
     Returns:
         The file written.
 
     Raises:
         InputError: the form or the precision is unknown, or the output cannot be used.
-        ModelError: the file is no LoRA, or the form cannot hold it.
+        ModelError: the file is not a LoRA, or the form cannot store it.
     """
     wanted = _check_out(out, form, precision, source)
     write_lora(out, read_lora(source), wanted, DTYPES[precision])
@@ -50,12 +52,12 @@ def convert(source: Path, out: Path, form: str, precision: str = "keep") -> Path
 
 @unusable_paths_refused()
 def export(source: Path, out: Path, form: str, precision: str = "keep") -> list[Path]:
-    """Write the LoRA of a finished run, or of a file, for another program.
+    """Writes the LoRA of a finished run, or of a file, for another program.
 
     Args:
         source: a run folder or a LoRA file.
-        out: where to; for a model with two experts ``-high`` and ``-low`` are added to the name, and before it for a
-            run of several objects ``-0`` and so on.
+        out: the file to write. For a run of several objects, ``-0`` and so on is added to the name; for a model with
+            two experts, ``-high`` or ``-low``.
         form: see :func:`convert`.
         precision: see :func:`convert`.
 
@@ -63,20 +65,24 @@ def export(source: Path, out: Path, form: str, precision: str = "keep") -> list[
         The files written.
 
     Raises:
-        InputError: the run is not finished or trained no LoRA, or as in :func:`convert`.
-        ModelError: as in :func:`convert`.
+        InputError: the run is not finished or trained no LoRA; or see :func:`convert`.
+        ModelError: see :func:`convert`.
     """
     if not source.is_dir():
         return [convert(source, out, form, precision)]
     files = lora_files(source)
-    places = [out.with_name(f"{out.stem}{which}{out.suffix}") for which in _told_apart(files)]
+    places = [out.with_name(f"{out.stem}{suffix}{out.suffix}") for suffix in _name_suffixes(files)]
     for file, place in zip(files, places, strict=True):
         _check_out(place, form, precision, file)
     return [convert(file, place, form, precision) for file, place in zip(files, places, strict=True)]
 
 
-def _told_apart(files: Sequence[Path]) -> list[str]:
-    """What tells the LoRA files of a run apart, which are named ``COURSE-EXPERT-KEY``, each object's together."""
+def _name_suffixes(files: Sequence[Path]) -> list[str]:
+    """Returns a distinct suffix for each LoRA file of a run.
+
+    Args:
+        files: named ``COURSE-EXPERT-KEY``, the files of each object next to each other.
+    """
     experts = sorted({file.stem.split("-")[1] for file in files})
     noises = [""] if experts == ["transformer"] else [f"-{EXPERTS[expert]}" for expert in experts]
     objects = len(files) // len(noises)
@@ -89,7 +95,7 @@ def _check_out(out: Path, form: str, precision: str, source: Path) -> LoraFormat
     if precision not in DTYPES:
         raise InputError(f"There is no precision '{precision}'. Expected {', '.join(DTYPES)}.")
     if out.suffix != ".safetensors" or out.is_dir():
-        raise InputError(f"The output '{out}' is no .safetensors file. Give --out a name such as lora.safetensors.")
+        raise InputError(f"The output '{out}' is not a .safetensors file. Give --out a name such as lora.safetensors.")
     check_apart(source, out, exactly=True)
     wanted: LoraFormat = form  # type: ignore[assignment]
     return wanted
@@ -97,10 +103,10 @@ def _check_out(out: Path, form: str, precision: str, source: Path) -> LoraFormat
 
 @unusable_paths_refused()
 def describe(path: Path) -> dict[str, Any]:
-    """What a LoRA file is, from its header alone, as JSON values.
+    """Describes a LoRA file as JSON values, from its header alone.
 
     Raises:
-        ModelError: the file is no LoRA.
+        ModelError: the file is not a LoRA.
     """
     lora = read_lora(path, header_only=True)
     ranks = Counter(layer.rank for layer in lora.layers.values())
@@ -109,19 +115,19 @@ def describe(path: Path) -> dict[str, Any]:
     return {
         "file": str(path),
         "bytes": path.stat().st_size,
-        "first_key": next(iter(sorted(lora.keys))),
-        "precisions": sorted(set(lora.keys.values())),
+        "first_key": next(iter(sorted(lora.key_types))),
+        "precisions": sorted(set(lora.key_types.values())),
         "base": _base(metadata),
         "ranks": sorted(ranks),
         "scales": sorted(scales),
         "layers": _counted(list(lora.layers)),
-        "whole_differences": _counted(list(lora.whole)),
+        "whole_differences": _counted(list(lora.differences)),
         "metadata": metadata,
     }
 
 
 def _counted(names: list[str]) -> dict[str, int]:
-    """How often each layer occurs, over all blocks, by its native name."""
+    """Counts how many blocks have each layer, by its native name."""
     return dict(Counter(re.sub(r"blocks\.\d+\.", "blocks.*.", native_name(name)) for name in names))
 
 
@@ -133,8 +139,8 @@ def _parsed(text: str) -> Any:
 
 
 def _base(metadata: dict[str, Any]) -> str | None:
-    """The model it was made for, as far as the file says."""
-    ours = metadata.get(METADATA_KEY)
-    names = [ours.get("base") if isinstance(ours, dict) else None]
+    """Returns the model that the LoRA was made for, or None if the file does not state it."""
+    own = metadata.get(METADATA_KEY)
+    names = [own.get("base") if isinstance(own, dict) else None]
     names += [metadata.get(key) for key in ("modelspec.architecture", "ss_base_model_version", "ss_sd_model_name")]
     return next((str(name) for name in names if name), None)

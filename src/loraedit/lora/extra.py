@@ -1,6 +1,6 @@
-"""The LoRAs that a user brings along: what was asked for, whether it fits the model, and what it asks of sampling.
+"""Extra LoRAs that the user supplies: parsing the option, checks against the model, and effects on sampling.
 
-Only headers are read here: a LoRA that cannot be used is refused before any weights load.
+Only headers are read here, so an unusable LoRA is refused before any weights load.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ SPEC = re.compile(rf"(?P<path>.+?)(?::(?P<weight>{NUMBER}))?(?::(?P<noise>high|l
 DISTILLED = re.compile(r"distil|lightning|lightx2v|turbo|hyper|causvid|accvid|dmd", re.IGNORECASE)
 STEPS = re.compile(r"(?<!\d)(\d{1,2})[-_ ]?steps?(?![a-z])", re.IGNORECASE)
 FOUR_STEPS = re.compile(r"step[-_ ]?distil|lightx2v|lightning", re.IGNORECASE)
-"""Names that say that a LoRA is distilled, to how many steps, and those that stand for four without saying so."""
+"""In names: that a LoRA is distilled, its number of steps, and names that stand for four steps without stating it."""
 TITLES = ("modelspec.title", "ss_output_name")
-"""Metadata in which training tools keep the file's first name."""
+"""Metadata keys in which training tools keep the file's original name."""
 
 
 @dataclass(frozen=True)
@@ -49,8 +49,8 @@ class ExtraLora:
 
     Attributes:
         path: the file.
-        weight: how much it counts.
-        noise: with two experts, the one that it is for, ``high`` or ``low``; None for all.
+        weight: factor of the LoRA.
+        noise: for models with two experts, the one that uses the LoRA, ``high`` or ``low``; None means all.
     """
 
     path: Path
@@ -59,21 +59,21 @@ class ExtraLora:
 
     @cached_property
     def key(self) -> list[str | float | None]:
-        """Its identity: the hash of its contents, weight and noise."""
+        """Returns the LoRA's identity: hash of the contents, weight and noise."""
         return [hash_file(self.path)[:12], self.weight, self.noise]
 
 
 def for_expert(extras: Sequence[ExtraLora], expert: str, experts: Sequence[str]) -> list[tuple[Path, float]]:
-    """File and weight of those that are for one of the card's experts."""
+    """Returns file and weight of the LoRAs that one of the model's experts uses."""
     noise = dict(zip(experts, NOISES, strict=False))[expert]
     return [(extra.path, extra.weight) for extra in extras if extra.noise in (None, noise)]
 
 
 def parse_extra(text: str) -> ExtraLora:
-    """``FILE``, ``FILE:WEIGHT``, ``FILE:high`` or ``FILE:WEIGHT:low``.
+    """Parses ``FILE``, ``FILE:WEIGHT``, ``FILE:high`` or ``FILE:WEIGHT:low``.
 
     Raises:
-        InputError: it is not of that form.
+        InputError: the text has another form.
     """
     match = SPEC.fullmatch(text)
     weight = float(match["weight"] or 1) if match else math.nan
@@ -86,49 +86,50 @@ def parse_extra(text: str) -> ExtraLora:
 
 
 def check_extras(extras: Sequence[ExtraLora], card: ModelCard) -> list[str]:
-    """Each is a LoRA for this model.
+    """Checks that each file is a LoRA for this model.
 
     Returns:
-        A sentence for each that has layers beyond those of the model.
+        A message for each LoRA with layers that the model lacks.
 
     Raises:
-        InputError: one is for an expert that the model does not have.
-        ModelError: one cannot be read, or is of another model.
+        InputError: a LoRA is for an expert that the model does not have.
+        ModelError: a LoRA cannot be read, or is for another model.
     """
     if not extras:
         return []
-    from loraedit.lora.files import fit, read_lora  # needs torch
+    from loraedit.lora.matching import match_lora  # loads torch
+    from loraedit.lora.reading import read_lora
 
     notes = []
     for extra in extras:
         if extra.noise is not None and len(card.experts) != len(NOISES):
             raise InputError(
-                f"Extra LoRA '{extra.path}' is for {extra.noise} noise, but the model has one transformer for all. "
-                f"Leave ':{extra.noise}' out."
+                f"Extra LoRA '{extra.path}' is for {extra.noise} noise, but the model has one transformer for all "
+                f"noise levels. Remove ':{extra.noise}'."
             )
         lora = read_lora(extra.path, header_only=True)
         left_out: set[str] = set()
         for expert in card.experts:
             if for_expert([extra], expert, card.experts):
-                left_out.update(fit(lora, _shapes(card.folder / expert)).left_out)
+                left_out.update(match_lora(lora, _shapes(card.folder / expert)).left_out)
         if left_out:
-            notes.append(f"{len(left_out)} layers of '{extra.path.name}' are not in this model and do nothing in it.")
+            notes.append(f"{len(left_out)} layers of '{extra.path.name}' are not in this model and have no effect.")
     return notes
 
 
 def unused_extras(extras: Sequence[ExtraLora], settings: ResolvedSettings, card: ModelCard) -> list[str]:
-    """A sentence on each that is for higher noise than sampling starts from."""
+    """Returns a message for each LoRA that is only for higher noise than sampling starts from."""
     strength = settings.strength
     return [
-        f"'{each.path.name}' is for high noise, above {card.boundary:g}, but sampling starts at {strength:g}: it does "
-        "nothing. Give --strength 1 to use it."
-        for each in extras
-        if each.noise == NOISES[0] and strength < card.boundary
+        f"'{extra.path.name}' has no effect: it is for noise above {card.boundary:g}, but sampling starts at "
+        f"{strength:g}. Give --strength 1 to use it."
+        for extra in extras
+        if extra.noise == NOISES[0] and strength < card.boundary
     ]
 
 
 def _shapes(folder: Path) -> dict[str, tuple[int, ...]]:
-    """The shapes of a transformer's parameters by name, from the headers of its files."""
+    """Returns the shapes of a transformer's parameters by name, from the headers of its files."""
     shapes = {}
     for path in sorted(folder.glob("*.safetensors")):
         try:
@@ -140,7 +141,7 @@ def _shapes(folder: Path) -> dict[str, tuple[int, ...]]:
 
 
 def distilled_steps(extra: ExtraLora) -> int | None:
-    """To how many sampling steps a LoRA is distilled, as its file's name or title says; None if they say nothing."""
+    """Returns the sampling steps that a LoRA is distilled to, by its file name or title; None if neither says so."""
     with safe_open(extra.path, "np") as file:
         metadata = file.metadata() or {}
     for name in (extra.path.stem, *(metadata.get(title, "") for title in TITLES)):
@@ -156,21 +157,20 @@ def settle_distilled(settings: EditSettings, extras: Sequence[ExtraLora]) -> tup
     """Fills in ``distilled_steps`` from the names of the extra LoRAs if the user left it open, with a note about it."""
     notes = []
     if settings.extra_in_training and not (extras and settings.lora != "none"):
-        raise InputError("--extra-in-training needs an --extra-lora, and a LoRA to train. Leave it out.")
+        raise InputError("--extra-in-training needs an --extra-lora and a LoRA to train. Remove it.")
     if settings.distilled_steps is None:
         steps, name = max(((distilled_steps(extra) or 0, extra.path.name) for extra in extras), default=(0, ""))
         settings = settings.model_copy(update={"distilled_steps": steps})
         if steps and (settings.sampling_steps is None or settings.guidance is None):
-            given = {"--sampling-steps": settings.sampling_steps, "--guidance": settings.guidance}
-            kept = " and ".join(name for name, value in given.items() if value is not None)
+            options = {"--sampling-steps": settings.sampling_steps, "--guidance": settings.guidance}
+            kept = " and ".join(name for name, value in options.items() if value is not None)
             notes.append(
-                f"'{name}' is by its name distilled to {steps} steps, so that is how the clip is sampled: in {steps} "
-                f"steps without guidance{f', but for your {kept}' if kept else ''}. If it is not, add "
-                "--distilled-steps 0."
+                f"By its name, '{name}' is distilled to {steps} steps, so sampling takes {steps} steps without guidance"
+                f"{f', except for your {kept}' if kept else ''}. If it is not distilled, add --distilled-steps 0."
             )
     if settings.distilled_steps and settings.extra_in_training:
         raise InputError(
-            "A distilled LoRA must not lie under the training: it has unlearnt the noise levels between its few steps. "
-            "Leave --extra-in-training out; or, if none is distilled, add --distilled-steps 0."
+            "A distilled LoRA cannot be used in training, because it has unlearnt the noise levels between its few "
+            "steps. Remove --extra-in-training; if no LoRA is distilled, add --distilled-steps 0."
         )
     return settings, notes

@@ -1,13 +1,13 @@
-"""What an edit will cost, before anything loads: measured on the true architecture with tensors that hold nothing."""
+"""Predicts what an edit costs before any weights load, by running the true architecture on tensors without contents."""
 
 from __future__ import annotations
 
 from loraedit.planning.cost import Cost, Shape, measure_cost
-from loraedit.planning.fitting import MARGIN_BYTES, fit, fits, parse_vram, spare
-from loraedit.planning.here import card_here
-from loraedit.planning.job import lengths, named, resources_for, seen, told
+from loraedit.planning.fitting import MARGIN_BYTES, choose_resources, fits, parse_vram, save_more
+from loraedit.planning.job import describe_resources, fitting_notes, largest_window, resources_for, segment_lengths
 from loraedit.planning.plan import Plan, Work, make_plan, reference_flops, work_of
 from loraedit.planning.skeleton import known_names, open_skeleton
+from loraedit.planning.this_device import measure_device
 
 __all__ = [
     "MARGIN_BYTES",
@@ -15,20 +15,20 @@ __all__ = [
     "Plan",
     "Shape",
     "Work",
-    "card_here",
-    "fit",
+    "choose_resources",
+    "describe_resources",
     "fits",
+    "fitting_notes",
     "known_names",
-    "lengths",
+    "largest_window",
     "make_plan",
     "measure_cost",
-    "named",
+    "measure_device",
     "open_skeleton",
     "parse_vram",
     "reference_flops",
     "resources_for",
-    "seen",
-    "spare",
-    "told",
+    "save_more",
+    "segment_lengths",
     "work_of",
 ]

@@ -1,4 +1,4 @@
-"""A deep transformer's figures from shallow ones of its true width: of each kind of block, one adds what all add."""
+"""Derives a deep transformer's figures from shallow ones of the same width: blocks of a kind all cost the same."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from loraedit.families.registry import record_of
 __all__ = ["from_few_blocks"]
 
 FEW = 2
-"""Blocks of each kind that run, so that one of them is neither the first nor the last when another is added."""
+"""Blocks of each kind to run: when another is added, one of them is neither the first nor the last."""
 
 
 def from_few_blocks(card: ModelCard, measure: Callable[[ModelCard], dict[str, int]]) -> dict[str, int]:
-    """What ``measure`` gives for the whole transformer, run with few blocks of each kind, and with one more.
+    """Returns the figures of the whole transformer from runs with few blocks of each kind, and with one more.
 
-    Running all of them says the same, and takes minutes.
+    Running all blocks gives the same figures and takes minutes.
 
     Args:
-        measure: figures by name, of a card whose first transformer may be shallower.
+        measure: returns figures by name, for a model card whose first transformer may have fewer blocks.
     """
     config = card.config(card.experts[0])
     depths = {name: int(config[name]) for name in record_of(card.pipeline).block_counts}
@@ -35,7 +35,7 @@ def from_few_blocks(card: ModelCard, measure: Callable[[ModelCard], dict[str, in
 
 
 def _shallow(card: ModelCard, depths: dict[str, int]) -> ModelCard:
-    """The same with other numbers of blocks; there are no weights for it."""
+    """Returns the model card with other numbers of blocks; no weights exist for it."""
     expert = card.experts[0]
     config = SingleFile(path=card.folder / expert, config={**card.config(expert), **depths})
     return card.model_copy(update={"files": {**card.files, expert: config}})

@@ -1,4 +1,4 @@
-"""Choose how an edit fits into a card's memory: the first of a ladder of means whose measured need is low enough."""
+"""Chooses how an edit fits into a device's memory: the first of a ladder of measures whose need is low enough."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from loraedit.errors import InputError
 from loraedit.planning.cost import Cost
 from loraedit.settings import Resources
 
-__all__ = ["MARGIN_BYTES", "fit", "fits", "parse_vram", "spare"]
+__all__ = ["MARGIN_BYTES", "choose_resources", "fits", "parse_vram", "save_more"]
 
 GB = 10**9
 MARGIN_BYTES = 2 * GB
-"""Left free on a card for what no plan sees: the driver, the kernels' scratch space, gaps between blocks."""
+"""Memory that stays free for what no plan sees: the driver, the kernels' scratch space, gaps between blocks."""
 
 LADDER = (
     Resources(),
@@ -24,20 +24,20 @@ LADDER = (
     Resources(checkpointing=True, offload_blocks=True),
     Resources(checkpointing=True, offload_blocks=True, offload_checkpoints=True),
 )
-"""For the transformer, fastest first. None of them changes a result, so fp8 is taken only by who asks for it."""
+"""Measures for the transformer, fastest first. None changes a result; fp8 would, so only the user can choose it."""
 
 _OF_TRANSFORMER = ("checkpointing", "offload_checkpoints", "offload_blocks")
 _ENCODERS = {"offload_encoders": True, "tile_vae": True}
 
 Measure = Callable[[Resources], dict[str, Cost]]
-"""The cost of some or all phases under such resources."""
+"""Returns the cost of some or all phases under given resources."""
 
 
 def parse_vram(text: str, device: torch.device | None) -> int | None:
-    """Bytes of ``24GB`` or ``24``; of ``auto`` the memory of the device, or None where there is no limit to know.
+    """Parses ``24GB`` or ``24`` into bytes; ``auto`` means the memory of the device, or None where it has no limit.
 
     Raises:
-        InputError: it is neither.
+        InputError: the text has another form.
     """
     if text == "auto":
         if device is None or device.type != "cuda":
@@ -45,56 +45,60 @@ def parse_vram(text: str, device: torch.device | None) -> int | None:
         return int(torch.cuda.get_device_properties(device).total_memory)
     match = re.fullmatch(r"(\d{1,4}(?:\.\d+)?)\s*(?:GB|G)?", text, re.IGNORECASE)
     if match is None or float(match[1]) <= 0:
-        raise InputError(f"Video memory '{text}' is not understood. Give it in GB, such as 24GB, or auto.")
+        raise InputError(f"Video memory '{text}' is not a size. Give gigabytes, such as 24GB, or auto.")
     return int(float(match[1]) * GB)
 
 
 def fits(costs: dict[str, Cost], budget: int) -> bool:
-    """Whether every phase leaves the margin free."""
+    """Returns whether every phase leaves the margin free."""
     return all(cost.peak_bytes + MARGIN_BYTES <= budget for cost in costs.values())
 
 
-def fit(measure: Measure, budget: int, asked: Callable[[Resources], Resources]) -> Resources:
-    """The resources to use.
+def choose_resources(measure: Measure, budget: int, apply_user: Callable[[Resources], Resources]) -> Resources:
+    """Chooses the resources of a run.
 
     Args:
-        measure: the cost of a phase or of all of them under given resources; called on as few rungs as it takes.
+        measure: returns the costs under given resources; called for as few rungs of the ladder as possible.
         budget: bytes of the device.
-        asked: puts what the user set himself into what was chosen.
+        apply_user: overrides chosen resources by the user's own settings.
 
     Returns:
         The first rung whose transformer fits, or the last one; with encoders offloaded and the VAE in tiles if these
-        do not fit as they are. Whether all of it fits is for :func:`fits` to say.
+        do not fit otherwise. The result may still not fit; see :func:`fits`.
     """
 
     def need(resources: Resources, *phases: str) -> bool:
         costs = measure(resources)
         return fits({name: costs[name] for name in phases if name in costs}, budget)
 
-    plain, *rungs = (asked(rung) for rung in LADDER)
+    plain, *rungs = (apply_user(rung) for rung in LADDER)
     chosen = next((rung for rung in rungs if need(rung, "train", "sample")), rungs[-1])
-    if chosen == rungs[0] and need(plain, "train", "sample"):  # measured last: it takes long, and seldom fits
+    if chosen == rungs[0] and need(plain, "train", "sample"):  # measured last, because it takes long and rarely fits
         chosen = plain
     if not need(chosen, "text_encode", "image_encode"):
-        chosen = asked(chosen.model_copy(update={"offload_encoders": True}))
+        chosen = apply_user(chosen.model_copy(update={"offload_encoders": True}))
     if not need(chosen, "vae_encode", "vae_decode"):
-        chosen = asked(chosen.model_copy(update={"tile_vae": True}))
+        chosen = apply_user(chosen.model_copy(update={"tile_vae": True}))
     return chosen
 
 
-def spare(used: Resources, encoding: bool, asked: Callable[[Resources], Resources]) -> Resources | None:
-    """One level lower, when memory has run out although it was to suffice.
+def save_more(used: Resources, encoding: bool, apply_user: Callable[[Resources], Resources]) -> Resources | None:
+    """Chooses the next measure after memory ran out against the plan.
 
     Args:
-        encoding: it ran out while encoding or decoding, not in the transformer.
-        asked: as in :func:`fit`.
+        used: the resources under which it ran out.
+        encoding: True if it ran out while encoding or decoding, False if in the transformer.
+        apply_user: see :func:`choose_resources`.
 
     Returns:
-        The next means that save memory where it ran out, or else elsewhere; None if all are in use.
+        The next measure that saves memory where it ran out, or else elsewhere; None if all are in use.
     """
-    means = [{name: getattr(rung, name) for name in _OF_TRANSFORMER} for rung in LADDER]
-    rungs = [asked(used.model_copy(update=each)) for each in means]
+    measures = [{name: getattr(rung, name) for name in _OF_TRANSFORMER} for rung in LADDER]
+    rungs = [apply_user(used.model_copy(update=measure)) for measure in measures]
     place = max((index for index, rung in enumerate(rungs) if rung == used), default=-1)
-    others = [asked(used.model_copy(update={"offload_encoders": True})), asked(used.model_copy(update=_ENCODERS))]
+    others = [
+        apply_user(used.model_copy(update={"offload_encoders": True})),
+        apply_user(used.model_copy(update=_ENCODERS)),
+    ]
     candidates = [*others, *rungs[place + 1 :]] if encoding else [*rungs[place + 1 :], *others]
-    return next((each for each in candidates if each != used), None)
+    return next((resources for resources in candidates if resources != used), None)

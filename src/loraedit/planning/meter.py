@@ -1,4 +1,4 @@
-"""Counts what runs under it: floating-point operations, and the bytes that live at the same time."""
+"""Counts the floating-point operations of the code that runs under it, and the bytes that live at the same time."""
 
 from __future__ import annotations
 
@@ -16,24 +16,25 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 from torch.utils.weak import WeakIdKeyDictionary
 
-__all__ = ["Meter", "card_attention"]
+__all__ = ["Meter", "gpu_attention"]
 
 aten = torch.ops.aten
 
 
 class Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """A context that counts, for real tensors and for fake ones alike.
+    """A context that counts, for real and for fake tensors.
 
-    Operations are those of matrix products, convolutions and attention, forwards, backwards and again where blocks are
-    recomputed; a multiplication and its addition are two. Torch's own counter says the same, but it keeps gradients
-    alive, so that the peak would be wrong under it. The tensors of ``module`` do not count as memory.
+    It counts the operations of matrix products, convolutions and attention: forwards, backwards, and again where blocks
+    are recomputed. A multiplication and its addition are two operations. Torch's own counter gives the same number, but
+    it keeps gradients alive, so the peak would be wrong under it. The tensors of ``module`` do not count as memory.
 
-    Where a model asks a fake tensor for its values, a number is 0, a mask holds everywhere, and its complement nowhere.
+    Where a model reads the values of a fake tensor, a number is 0, a mask is True everywhere, and its complement is
+    False everywhere.
 
     Attributes:
         flops: operations so far.
-        live: bytes that are there now.
-        peak: the most there have been.
+        live: bytes that exist now.
+        peak: the most bytes that existed at one time.
     """
 
     def __init__(self, module: nn.Module) -> None:
@@ -45,9 +46,11 @@ class Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._complements = WeakIdKeyDictionary()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Run an operation and count it."""
+        """Runs an operation and counts it."""
         formula = flop_registry.get(func._overloadpacket)
-        if formula is None and torch.is_inference_mode_enabled():  # there, what is made of other operations comes whole
+        if (
+            formula is None and torch.is_inference_mode_enabled()
+        ):  # in this mode composite operations arrive undecomposed
             with self:
                 result = func.decompose(*args, **(kwargs or {}))
             if result is not NotImplemented:
@@ -61,11 +64,11 @@ class Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self.flops += formula(*args, **(kwargs or {}), out_val=result)
         for value in tree_leaves(result):
             if isinstance(value, Tensor):
-                self._see(value)
+                self._count_memory(value)
         return result
 
     def _without_values(self, func: Any, args: Any) -> Any:
-        """What an operation gives that goes by a fake tensor's values; None for all others."""
+        """Returns the result of an operation that reads a fake tensor's values; None for all other operations."""
         if func is aten._local_scalar_dense.default and isinstance(args[0], FakeTensor) and args[0].constant is None:
             return 0
         if func is aten.index.Tensor and isinstance(args[0], FakeTensor) and args[1][0] is not None:
@@ -76,7 +79,7 @@ class Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     @contextmanager
     def checkpoints_on_host(self) -> Iterator[None]:
-        """Within it what is saved for gradients lies in the host's memory, and is copied back when it is needed."""
+        """Counts tensors saved for gradients as if they lay in the host's memory until they are needed."""
 
         def pack(tensor: Tensor) -> Tensor:
             self._on_host = True
@@ -88,7 +91,7 @@ class Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         with torch.autograd.graph.saved_tensors_hooks(pack, Tensor.clone):
             yield
 
-    def _see(self, tensor: Tensor) -> None:
+    def _count_memory(self, tensor: Tensor) -> None:
         storage = tensor.untyped_storage()
         key = storage._cdata
         if key in self._sizes:
@@ -104,8 +107,8 @@ class Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 @contextmanager
-def card_attention() -> Iterator[None]:
-    """Within it attention runs the kernels of a graphics card, which keep no table of scores; on fake tensors only."""
+def gpu_attention() -> Iterator[None]:
+    """Lets attention on fake tensors run the kernels of a GPU, which never store the matrix of scores."""
     usual = functional.scaled_dot_product_attention
 
     def fused(

@@ -1,4 +1,4 @@
-"""The plan of an edit: what it costs, where it fits, how long it takes."""
+"""The plan of an edit: its cost, the GPUs that it fits, and the time it takes there."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any
 from loraedit.families import open_family
 from loraedit.families.card import ModelCard
 from loraedit.job.segments import TAUGHT_SEGMENTS
-from loraedit.planning.cards import CARDS, EFFICIENCY, HOST_BANDWIDTH, GraphicsCard
 from loraedit.planning.cost import Cost, Shape, lora_bytes, measure_cost
-from loraedit.planning.fitting import MARGIN_BYTES, fit, fits
+from loraedit.planning.fitting import MARGIN_BYTES, choose_resources, fits
+from loraedit.planning.gpus import EFFICIENCY, GPUS, HOST_BANDWIDTH, Gpu
 from loraedit.sampling.sampler import experts_trained
 from loraedit.settings import PAPER, ResolvedSettings, Resources, SamplingSettings, TrainSettings
 from loraedit.types import OnStep, Size, no_step
@@ -30,17 +30,17 @@ FLOAT = 4
 
 @dataclass(frozen=True)
 class Work:
-    """What an edit does, all samples of one shape.
+    """The work of an edit, with all samples of one shape.
 
     Attributes:
-        shape: what the model sees.
-        train: settings of the training; its steps count for one expert, references included.
+        shape: the shape that the model sees.
+        train: settings of the training; its steps are those of one expert, including the steps for references.
         sampling: settings of the sampling.
         experts: transformers that are trained.
         samples: clips to encode.
         reference_samples: edited frames to train on.
-        segments: how many times a clip of this length is generated.
-        clip_frames: of the whole clip, or a few more.
+        segments: number of clips of this length to generate.
+        clip_frames: frames of the whole clip, or a few more.
         guided: whether a sampling step takes a second forward pass, without the prompt.
     """
 
@@ -56,7 +56,7 @@ class Work:
 
     @property
     def passes(self) -> int:
-        """Forward passes of the sampling."""
+        """Returns the number of forward passes in sampling."""
         return self.segments * self.sampling.sampling_steps * (2 if self.guided else 1)
 
 
@@ -76,7 +76,7 @@ class Plan:
 
     @property
     def total_flops(self) -> int:
-        """Of the whole edit; references, being single frames, are counted as whole clips."""
+        """Returns the operations of the whole edit; a reference, a single frame, counts as a whole clip."""
         one = {name: cost.flops for name, cost in self.costs.items()}
         encodings = self.work.samples + self.work.reference_samples + self.work.segments
         encode = encodings * sum(one.get(name, 0) for name in ("text_encode", "image_encode"))
@@ -86,37 +86,37 @@ class Plan:
 
     @property
     def fits(self) -> bool:
-        """Whether all phases leave the margin free; True without a budget."""
+        """Returns whether all phases leave the margin free; True without a budget."""
         return self.budget is None or fits(self.costs, self.budget)
 
-    def seconds(self, card: GraphicsCard) -> float:
-        """Estimated time on a card; what is brought in from the host comes on top of computing."""
-        brought = 2 * self.work.train.steps * self.work.experts + self.work.passes  # blocks run twice in training
-        transfer = self.costs["train"].host_bytes * brought / HOST_BANDWIDTH
-        return self.total_flops / (card.tflops * 1e12 * self.efficiency) + transfer
+    def seconds(self, gpu: Gpu) -> float:
+        """Estimates the time on a GPU; transfers from the host add to computing."""
+        transfers = 2 * self.work.train.steps * self.work.experts + self.work.passes  # blocks run twice in training
+        transfer = self.costs["train"].host_bytes * transfers / HOST_BANDWIDTH
+        return self.total_flops / (gpu.tflops * 1e12 * self.efficiency) + transfer
 
-    def holds(self, card: GraphicsCard) -> bool:
-        """Whether the plan, as it is, fits a card."""
+    def fits_on(self, gpu: Gpu) -> bool:
+        """Returns whether the plan fits a GPU without further measures."""
         costs = self.costs
-        if card.is_host:
+        if gpu.is_host:
             costs = {
                 name: replace(cost, weights_bytes=cost.weights_bytes + cost.host_bytes) for name, cost in costs.items()
             }
-        return fits(costs, card.memory_gb * 10**9)
+        return fits(costs, gpu.memory_gb * 10**9)
 
     def remedy(self) -> str:
-        """What would make it fit, in a sentence; empty if it fits."""
+        """Returns a sentence that says what would make the edit fit; empty if it fits."""
         if self.budget is None or self.fits:
             return ""
-        name, cost = max(self.costs.items(), key=lambda each: each[1].peak_bytes)
+        name, cost = max(self.costs.items(), key=lambda item: item[1].peak_bytes)
         over = (cost.peak_bytes + MARGIN_BYTES - self.budget) / 1e9
         return (
-            f"The phase {name} needs {over:.2f} GB more than there is. "
-            "Take fewer frames, a smaller --area such as 0.5, or a card with more memory."
+            f"The phase {name} needs {over:.2f} GB more memory than the device has. "
+            "Use fewer frames, a smaller --area such as 0.5, or a GPU with more memory."
         )
 
     def as_json(self) -> dict[str, Any]:
-        """One JSON object."""
+        """Returns the plan as a JSON object."""
         return {
             "model": self.model,
             "frame": str(self.frame),
@@ -139,12 +139,12 @@ class Plan:
             "resources": self.resources.model_dump(),
             "disk_bytes": self.disk_bytes,
             "efficiency": self.efficiency,
-            "cards": [self.on(each) for each in CARDS],
+            "gpus": [self.on(gpu) for gpu in GPUS],
         }
 
-    def on(self, card: GraphicsCard) -> dict[str, Any]:
-        """What a card has, whether the plan fits it, and how long it takes there."""
-        return {**asdict(card), "fits": self.holds(card), "seconds": self.seconds(card)}
+    def on(self, gpu: Gpu) -> dict[str, Any]:
+        """Returns a GPU's figures, whether the plan fits it, and the time it takes there, as JSON values."""
+        return {**asdict(gpu), "fits": self.fits_on(gpu), "seconds": self.seconds(gpu)}
 
 
 def make_plan(
@@ -153,19 +153,20 @@ def make_plan(
     frame: Size,
     work: Work,
     budget: int | None,
-    asked: Callable[[Resources], Resources],
+    apply_user: Callable[[Resources], Resources],
     efficiency: float = EFFICIENCY,
     on_step: OnStep = no_step,
 ) -> Plan:
-    """Measure an edit, and choose how it fits.
+    """Measures an edit and chooses its memory measures.
 
     Args:
-        model: what the user calls it.
+        model: the user's name for the model.
         frame: the clip's size.
         budget: bytes of the device, or None for no limit.
-        asked: puts what the user set himself into what was chosen, as :meth:`ResolvedSettings.resources` does.
-        efficiency: share of a card's published speed that is reached.
-        on_step: told (phases done, phases in all), again for each way that is tried.
+        apply_user: overrides chosen resources by the user's own settings, such as
+            :meth:`ResolvedSettings.resources`.
+        efficiency: share of a GPU's published speed that is reached.
+        on_step: called with (phases done, phases in all), anew for each choice that is measured.
 
     Returns:
         The plan; it may not fit.
@@ -174,8 +175,8 @@ def make_plan(
     def measure(resources: Resources) -> dict[str, Cost]:
         return measure_cost(card, work.shape, work.train, resources, on_step)
 
-    usual = Resources(checkpointing=True)  # nobody trains a large model without
-    resources = asked(usual) if budget is None else fit(measure, budget, asked)
+    usual = Resources(checkpointing=True)  # nobody trains a large model without it
+    resources = apply_user(usual) if budget is None else choose_resources(measure, budget, apply_user)
     costs = measure(resources)
     disk = _disk_bytes(card, frame, work)
     return Plan(model, frame, work, work.shape.tokens(card), costs, resources, budget, disk, efficiency)
@@ -185,14 +186,14 @@ def work_of(
     card: ModelCard, settings: ResolvedSettings, window: Size, frames: list[int], area_px: int, references: int,
     clip_frames: int | None = None,
 ) -> Work:  # fmt: skip
-    """What an edit does.
+    """Returns the work of an edit.
 
     Args:
-        window: what the model sees of a frame, in pixels of the clip.
-        frames: of each segment that is generated.
-        area_px: to work at.
-        references: edited frames besides the first.
-        clip_frames: of the whole clip; those of the segments together if not given.
+        window: size of the crop that the model sees, in pixels of the clip.
+        frames: the number of frames of each segment to generate.
+        area_px: frame area to work at, in pixels.
+        references: number of edited frames besides the first.
+        clip_frames: frames of the whole clip; None means those of all segments together.
     """
     shape = Shape(padded_length(max(frames), card.frame_step), working_size(window, area_px, card.multiple_px))
     training = settings.training()
@@ -200,8 +201,8 @@ def work_of(
     if settings.lora != "none":
         steps = training.steps + sum(settings.reference_courses(references))
         experts = len(experts_trained(open_family(card), settings))
-        taught = min(len(frames), TAUGHT_SEGMENTS) * (1 + settings.carries)  # carried from one end and from both
-        samples = taught + training.colour_variants - 1
+        trained = min(len(frames), TAUGHT_SEGMENTS) * (1 + settings.carries)  # carried from one end and from both
+        samples = trained + training.colour_variants - 1
     training = training.model_copy(update={"steps": steps})
     return Work(
         shape, training, sampling, experts, samples, references, len(frames),
@@ -210,9 +211,9 @@ def work_of(
 
 
 def reference_flops(card: ModelCard, whole: Shape, on_step: OnStep = no_step) -> int:
-    """Of training and sampling by LoRA-Edit's own recipe: the whole frame, with guidance, blocks computed again.
+    """Returns the operations of LoRA-Edit's own recipe: the whole frame, with guidance and recomputed blocks.
 
-    Guidance takes two forward passes a sampling step, but one where the model reads it.
+    Guidance takes two forward passes a sampling step, or one if the model reads the guidance scale as an input.
     """
     settings = TrainSettings(steps=PAPER.steps, rank=PAPER.rank, lr=PAPER.lr)
     costs = measure_cost(card, whole, settings, Resources(checkpointing=True), on_step)
@@ -221,9 +222,10 @@ def reference_flops(card: ModelCard, whole: Shape, on_step: OnStep = no_step) ->
 
 
 def _disk_bytes(card: ModelCard, frame: Size, work: Work) -> int:
-    """The most that a run folder holds.
+    """Returns the largest size of a run folder in bytes.
 
-    That is pictures as raw pixels, and in float32 latents, the velocities of one segment, LoRA and moments.
+    It holds pictures, counted as raw pixels, and in float32 latents, the velocities of one segment, LoRAs and the
+    optimiser's moments.
     """
     f, h, w = work.shape.latent(card)
     cells = f * h * w * FLOAT

@@ -1,4 +1,4 @@
-"""A model without its weights: configurations, and modules of the true size whose tensors hold nothing."""
+"""Models without their weights: configurations, and modules of the true size whose tensors have no contents."""
 
 from __future__ import annotations
 
@@ -27,25 +27,27 @@ HALF = torch.bfloat16
 
 
 def known_names() -> list[str]:
-    """The short names of the published models, such as ``wan2.1-i2v-14b-480p``."""
-    return [_short(model) for model in known_models()]
+    """Returns the short names of the published models, such as ``wan2.1-i2v-14b-480p``."""
+    return [_short_name(model) for model in known_models()]
 
 
 @contextmanager
 def open_skeleton(model: str) -> Iterator[ModelCard]:
-    """The card of a model whose weights need not be there.
+    """Returns the model card of a model whose weights may be absent.
 
     Args:
         model: ``nano``, a checkpoint folder, or a published model by its Hub id or short name.
 
     Raises:
-        ModelError: it is none of these, or no family can run it.
+        ModelError: the name is none of these, or no family can run the model.
     """
     folder = NANO if model == "nano" else Path(model)
-    known = next((each for each in known_models() if model.lower() in (each.id.lower(), _short(each))), None)
+    known = next((row for row in known_models() if model.lower() in (row.id.lower(), _short_name(row))), None)
     if known is None and not folder.is_dir():
         names = ", ".join(["nano", *known_names()])
-        raise ModelError(f"Model '{model}' is neither a folder nor known. Give a checkpoint folder, or one of {names}.")
+        raise ModelError(
+            f"Model '{model}' is neither a folder nor a known model. Give a checkpoint folder, or one of {names}."
+        )
     if known is None:
         yield read_configuration(folder)
         return
@@ -55,7 +57,7 @@ def open_skeleton(model: str) -> Iterator[ModelCard]:
 
 
 def component_config(card: ModelCard, name: str) -> tuple[Any, dict[str, Any]]:
-    """Class and configuration of a component, as its folder says, or the file in its place."""
+    """Returns class and configuration of a component, from its folder or the single file in its place."""
     library, kind = read_json(card.folder / "model_index.json")[name]
     return _find_class(record_of(card.pipeline), library, kind), card.config(name)
 
@@ -65,10 +67,10 @@ def _find_class(record: FamilyRecord, library: str, kind: str) -> Any:
 
 
 def build(card: ModelCard, name: str, dtype: torch.dtype = HALF) -> Any:
-    """A frozen component of the true architecture on the meta device.
+    """Builds a frozen component of the true architecture on the meta device.
 
     Args:
-        dtype: of its parameters, but for those that the library keeps in float32.
+        dtype: precision of the parameters, except those that the library keeps in float32.
     """
     kind, config = component_config(card, name)
     with torch.device("meta"):
@@ -83,27 +85,27 @@ def build(card: ModelCard, name: str, dtype: torch.dtype = HALF) -> Any:
 
 
 def without_contents(module: nn.Module, mode: FakeTensorMode) -> None:
-    """Turn a module's meta tensors into fake ones of the CPU, in place; tied ones stay tied."""
+    """Replaces a module's meta tensors by fake CPU tensors, in place; tied parameters stay tied."""
     with mode:
-        made = {
+        fakes = {
             parameter: nn.Parameter(torch.empty(parameter.shape, dtype=parameter.dtype), parameter.requires_grad)
             for parameter in module.parameters()
         }
         for part in module.modules():
             for name, parameter in part._parameters.items():
                 if parameter is not None:
-                    part._parameters[name] = made[parameter]
+                    part._parameters[name] = fakes[parameter]
             for name, buffer in part._buffers.items():
                 if buffer is not None:
                     part._buffers[name] = torch.empty(buffer.shape, dtype=buffer.dtype)
 
 
-def _short(model: KnownModel) -> str:
+def _short_name(model: KnownModel) -> str:
     return model.id.split("/")[1].lower().removesuffix("-diffusers")
 
 
 def _write(model: KnownModel, folder: Path) -> None:
-    """The small JSON files of a checkpoint."""
+    """Writes the small JSON files of a checkpoint."""
     modules = record_of(model.pipeline).modules
     index: dict[str, Any] = {"_class_name": model.index_class or model.pipeline, **model.options}
     for name, component in model.components.items():

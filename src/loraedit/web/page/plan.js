@@ -22,7 +22,7 @@ function linesOf(plan) {
   const { here } = found;
   const memory = `Peak memory: ${peak} of ${here.memory_gb} GB on ${here.name}: ${here.fits && found.fits ? "it fits" : "it does not fit"}. `;
   const time = here.fits && found.fits ? `Time on this machine: about ${seconds(here.seconds)} with training. ` : "";
-  const rows = found.cards.map((gpu) => make("tr", {}, make("th", { scope: "row" }, gpu.name), make("td", {}, gpu.fits ? `about ${seconds(gpu.seconds)}` : "too small")));
+  const rows = found.gpus.map((gpu) => make("tr", {}, make("th", { scope: "row" }, gpu.name), make("td", {}, gpu.fits ? `about ${seconds(gpu.seconds)}` : "too small")));
   return [
     make("p", {}, `${memory}${time}${found.remedy || ""} Disk space: at most ${gigabytes(found.disk_bytes)}.`),
     make("details", {}, make("summary", {}, "Estimated time on common GPUs"), make("table", {}, make("tbody", {}, ...rows))),
