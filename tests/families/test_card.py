@@ -185,8 +185,8 @@ def test_spoilt_weights_are_refused_before_any_load(spoilt: Path, component: str
     file = next((spoilt / component).glob("*.safetensors"))
     whole = file.read_bytes()
     for spoil, words in (
-        (cut_short, "is damaged or no safetensors file"),
-        (lying, "is damaged or no safetensors file"),
+        (cut_short, "is damaged or not a safetensors file"),
+        (lying, "is damaged or not a safetensors file"),
         (pickled, "is a pickle under another name"),
     ):
         assert spoil(whole) != whole
