@@ -270,7 +270,7 @@ PRESETS: dict[str, Preset] = {
     preset.name: preset
     for preset in (
         NANO,
-        replace(NANO, name="nano-long", transformer_plan=_LONG),
+        replace(NANO, name="nano-long", transformer_plan=_LONG, evaluations=200),
         replace(
             NANO, name="nano2-8m", vae=_WIDE_VAE, vae_plan=VaePlan(8000, _NEW_PHASES), transformer_plan=_LONG,
             transformer=TransformerModel(heads=8, layers=8, ffn=1024),
