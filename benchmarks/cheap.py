@@ -25,7 +25,7 @@ from benchmarks.propagation.cases import KINDS, make_case
 from benchmarks.propagation.page import span, table
 from benchmarks.propagation.run import start_worker
 from benchmarks.propagation.scoring import score
-from loraedit.evaluate.metrics import Interval, paired_bootstrap
+from benchmarks.truth_metrics import Interval, paired_bootstrap
 from loraedit.planning import Shape, make_plan, open_skeleton, reference_flops, work_of
 from loraedit.settings import PAPER, Recipe, make_settings
 from loraedit.storage.files import write_json

@@ -21,6 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 import loraedit
+from benchmarks import truth_metrics
 from benchmarks.keeping import code_of, kept, parse_settings, result_key
 from benchmarks.propagation.cases import KINDS, Case, make_case, scenes
 from benchmarks.propagation.render import Scene, render
@@ -72,8 +73,8 @@ def carry_out(case: Case, settings: dict[str, Any]) -> dict[str, float]:
     seconds = time.process_time() - start
     later = slice(1, None)
     return {
-        "psnr": metrics.psnr(frames[later], case.truth[later], case.region[later]),
-        "border": metrics.psnr(frames[later], case.truth[later], metrics.border(case.mask, 3)[later]),
+        "psnr": truth_metrics.psnr(frames[later], case.truth[later], case.region[later]),
+        "border": truth_metrics.psnr(frames[later], case.truth[later], truth_metrics.border(case.mask, 3)[later]),
         "outside": float(metrics.outside_difference(frames, case.source, case.mask)),
         "seconds": seconds,
     }

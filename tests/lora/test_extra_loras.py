@@ -16,6 +16,7 @@ import loraedit
 from loraedit.editing import EditResult
 from loraedit.families.wan.family import WanFamily
 from loraedit.job.prepare import prepare
+from loraedit.job.request import EditRequest
 from loraedit.settings import make_settings
 
 
@@ -95,7 +96,7 @@ def test_a_distilled_lora_decides_the_sampling_unless_the_user_does(
 
     def asked(**values: Any) -> tuple[int | None, float | None, tuple[str, ...]]:
         settings = make_settings({"model": str(checkpoint), **values})
-        job = prepare(scene.source, scene.edited_first, scene.mask, {}, settings, None, None)
+        job = prepare(EditRequest(scene.source, scene.edited_first, scene.mask, settings=settings))
         return job.settings.sampling_steps, job.settings.guidance, job.notes
 
     model = json.loads((checkpoint / "loraedit.json").read_text())["recipe"]
@@ -116,7 +117,7 @@ def test_each_expert_takes_its_own_loras(
     def remember(_transformer: Any, extras: list[tuple[Path, float]]) -> None:
         stacked[len(stacked)] = extras
 
-    monkeypatch.setattr("loraedit.sampling.sampler.stack", remember)
+    monkeypatch.setattr("loraedit.sampling.transformers.stack", remember)
     extras = [f"{style}:0.5:high", f"{style}:0.25:low", f"{style}:2"]
     edit(scene, checkpoints["wan22"], lora="none", extra_lora=extras, sampling_steps=12)
     assert stacked == {0: [(style, 0.5), (style, 2.0)], 1: [(style, 0.25), (style, 2.0)]}
