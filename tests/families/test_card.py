@@ -15,7 +15,8 @@ from safetensors.torch import load_file, save_file
 
 from loraedit.errors import ModelError
 from loraedit.families import open_family
-from loraedit.families.card import NANO, read_card, resolve_model
+from loraedit.families.card import NANO, read_card
+from loraedit.families.hub import resolve_model
 
 
 def test_nano_is_a_wan_checkpoint_of_at_most_25_mb() -> None:
@@ -184,8 +185,8 @@ def test_spoilt_weights_are_refused_before_any_load(spoilt: Path, component: str
     file = next((spoilt / component).glob("*.safetensors"))
     whole = file.read_bytes()
     for spoil, words in (
-        (cut_short, "is damaged or no safetensors file"),
-        (lying, "is damaged or no safetensors file"),
+        (cut_short, "is damaged or not a safetensors file"),
+        (lying, "is damaged or not a safetensors file"),
         (pickled, "is a pickle under another name"),
     ):
         assert spoil(whole) != whole
