@@ -25,7 +25,7 @@ from benchmarks.propagation.cases import KINDS, make_case
 from benchmarks.propagation.page import span, table
 from benchmarks.propagation.run import start_worker
 from benchmarks.propagation.scoring import score
-from loraedit.evaluate.metrics import Interval, paired_bootstrap
+from benchmarks.truth_metrics import Interval, paired_bootstrap
 from loraedit.planning import Shape, make_plan, open_skeleton, reference_flops, work_of
 from loraedit.settings import PAPER, Recipe, make_settings
 from loraedit.storage.files import write_json
@@ -204,9 +204,9 @@ def argument_parser() -> argparse.ArgumentParser:
     """Returns the parser of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cases", type=int, default=1, help="cases of each kind")
-    parser.add_argument("--workers", type=int, default=2, help="processes; 0 reads what is there")
+    parser.add_argument("--workers", type=int, default=2, help="processes; 0 only reads existing results")
     parser.add_argument("--work", type=Path, default=Path(".cache/cheap"))
-    parser.add_argument("--page", type=Path, default=None, help="write tables here")
+    parser.add_argument("--page", type=Path, default=None, help="write the tables to this page")
     return parser
 
 

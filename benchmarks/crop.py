@@ -21,6 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 import loraedit
+from benchmarks import truth_metrics
 from benchmarks.keeping import code_of, kept, parse_settings, result_key
 from benchmarks.propagation.cases import KINDS, Case, make_case, scenes
 from benchmarks.propagation.render import Scene, render
@@ -72,8 +73,8 @@ def carry_out(case: Case, settings: dict[str, Any]) -> dict[str, float]:
     seconds = time.process_time() - start
     later = slice(1, None)
     return {
-        "psnr": metrics.psnr(frames[later], case.truth[later], case.region[later]),
-        "border": metrics.psnr(frames[later], case.truth[later], metrics.border(case.mask, 3)[later]),
+        "psnr": truth_metrics.psnr(frames[later], case.truth[later], case.region[later]),
+        "border": truth_metrics.psnr(frames[later], case.truth[later], truth_metrics.border(case.mask, 3)[later]),
         "outside": float(metrics.outside_difference(frames, case.source, case.mask)),
         "seconds": seconds,
     }
@@ -120,7 +121,7 @@ def by_case(rows: dict[str, list[dict[str, float]]]) -> Iterator[list[str]]:
 def argument_parser() -> argparse.ArgumentParser:
     """Returns the parser of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cases", type=int, default=8, help="how many, a kind after the other")
+    parser.add_argument("--cases", type=int, default=8, help="number of cases, taken from the kinds in turn")
     parser.add_argument("--work", type=Path, default=Path(".cache/crop"))
     parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="settings for every edit")
     parser.add_argument("--page", type=Path, help="put the tables into this page")

@@ -236,7 +236,7 @@ def segment_borders(frames: int) -> tuple[list[range], int]:
 
 def measures(kind: str, frames: int, steps: int, work: Path) -> dict[str, str]:
     """Returns drift, seams and quality of a finished edit."""
-    from loraedit.evaluate.metrics import psnr
+    from benchmarks.truth_metrics import psnr
 
     folder = work / f"{kind}-{frames}"
     result, truth = (

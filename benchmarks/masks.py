@@ -22,11 +22,11 @@ from rich.console import Console
 from rich.table import Table
 
 import loraedit
+from benchmarks import truth_metrics
 from benchmarks.keeping import code_of, kept, result_key
 from benchmarks.propagation.cases import KINDS, PER_KIND, Case, make_case
 from benchmarks.tables import put_table
 from loraedit.cli.progress import quiet_libraries
-from loraedit.evaluate import metrics
 from loraedit.tracking import mask_from_edit
 from loraedit.types import Clip, Frames, Mask
 
@@ -74,7 +74,7 @@ def cover_line(name: str, figures: list[tuple[float, float]]) -> list[str]:
 def quality(case: Case, frames: Frames) -> dict[str, float]:
     """Returns the PSNR of an edit to the truth in dB, by where it is measured."""
     places = {"thing": case.region, "box": case.mask}
-    return {name: metrics.psnr(frames[1:], case.truth[1:], place[1:]) for name, place in places.items()}
+    return {name: truth_metrics.psnr(frames[1:], case.truth[1:], place[1:]) for name, place in places.items()}
 
 
 def edited(case: Case, mask: Mask, made: bool, work: Path) -> dict[str, float]:
@@ -120,8 +120,8 @@ def _compared(value: float, usual: float) -> str:
 def argument_parser() -> argparse.ArgumentParser:
     """Returns the parser of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--edit", action="store_true", help="edit with both masks, and compare")
-    parser.add_argument("--kinds", nargs="*", default=list(KINDS), choices=KINDS, help="of cases")
+    parser.add_argument("--edit", action="store_true", help="edit with both masks and compare the results")
+    parser.add_argument("--kinds", nargs="*", default=list(KINDS), choices=KINDS, help="kinds of cases")
     parser.add_argument("--work", type=Path, default=Path(".cache/masks"))
     parser.add_argument("--page", type=Path, help="put the table into this page")
     return parser

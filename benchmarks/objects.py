@@ -23,6 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 import loraedit
+from benchmarks import truth_metrics
 from benchmarks.keeping import code_of, kept, parse_settings, result_key
 from benchmarks.propagation.cases import PER_KIND, edited, make_case, scenes
 from benchmarks.propagation.render import render
@@ -98,7 +99,7 @@ def rows_of(number: int, settings: dict[str, Any]) -> list[dict[str, Any]]:
         later, own = slice(1, None), thing.region & ~other.mask
         row: dict[str, Any] = {"case": f"two-{number}", "thing": thing.name, "outside": outside}
         for name, frames in (("together", together), ("alone", alone)):
-            row[name] = metrics.psnr(frames[later], truth[later], own[later])
+            row[name] = truth_metrics.psnr(frames[later], truth[later], own[later])
             row[f"bleed_{name}"] = likeness(frames[later], own[later], other.truth[other.region])
         rows.append(row)
     return rows

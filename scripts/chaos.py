@@ -132,7 +132,7 @@ def left_alone(folder: Path) -> Counter[str]:
 def argument_parser() -> argparse.ArgumentParser:
     """Returns the parser of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--count", type=int, default=200, help="kills in all (default: 200)")
+    parser.add_argument("--count", type=int, default=200, help="number of kills (default: 200)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--folder", type=Path, default=Path("outputs/chaos"))
     return parser
@@ -168,8 +168,8 @@ def tell(events: Counter[str], runs: list[dict[str, Any]]) -> int:
     for phase in events:
         print(f"{phase:12}{events[phase]:>8}{kills[phase]:>8}")
     anew = sum(run["anew"] for run in runs)
-    print(f"{len(runs)} runs, {anew} of them from the store alone after the last kill, {kills.total()} kills,")
-    print(f"{len(wrong)} files that differ from the run that was left alone")
+    print(f"{len(runs)} runs, {kills.total()} kills; after the last kill {anew} runs continued from the store alone.")
+    print(f"{len(wrong)} files differ from the undisturbed run.")
     print("\n".join(wrong))
     return 1 if wrong else 0
 

@@ -159,11 +159,11 @@ def carry_out(number: int, options: argparse.Namespace, kit: Path) -> Outcome:
 def argument_parser() -> argparse.ArgumentParser:
     """Returns the parser of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--count", type=int, default=5000, help="cases in all (default: 5000)")
+    parser.add_argument("--count", type=int, default=5000, help="number of cases (default: 5000)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--folder", type=Path, default=Path("outputs/fuzz"))
-    parser.add_argument("--only", type=int, nargs="*", help="these cases, even if they are done")
+    parser.add_argument("--only", type=int, nargs="*", help="run these cases, even if they are finished")
     return parser
 
 

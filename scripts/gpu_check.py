@@ -84,7 +84,7 @@ def check(models: Mapping[str, Path], device: torch.device) -> int:
     """Runs all levels on each checkpoint folder, given by name, and prints the table."""
     console, bad = Console(), 0
     console.width = max(console.width, WIDTH)
-    table = Table("Model", "Means", "Loss", "Gradient", "Velocity", "Peak GB", "s", "", box=None)
+    table = Table("Model", "Memory level", "Loss", "Gradient", "Velocity", "Peak GB", "s", "", box=None)
     for model, folder in models.items():
         card = read_card(folder)
         reference = run(card, Resources(), torch.device("cpu"), precise=True)
@@ -105,8 +105,8 @@ def check(models: Mapping[str, Path], device: torch.device) -> int:
                 "ok" if ok else f"below {least}",
             )  # fmt: skip
     console.print(
-        f"Device {device}, torch {torch.__version__}. Cosine similarities are with plain float32 on the CPU. nano and "
-        "your own models are whole; all others are small, with random weights."
+        f"Device {device}, torch {torch.__version__}. Gradient and velocity are compared with plain float32 on the "
+        "CPU (cosine similarity). nano and your own models are complete; all others are small, with random weights."
     )
     console.print(table)
     return 1 if bad else 0

@@ -40,7 +40,7 @@ def argument_parser() -> argparse.ArgumentParser:
     """Returns the parser of the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--frames", type=int, nargs="+", default=[49, 81])
-    parser.add_argument("--models", nargs="+", help="short names; by default all")
+    parser.add_argument("--models", nargs="+", help="short names (default: all)")
     parser.add_argument("--page", type=Path, default=Path("docs/models-and-memory.md"))
     return parser
 

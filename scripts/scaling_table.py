@@ -61,10 +61,10 @@ def duration(gpus: int, edit: float, training: float) -> float:
 def table() -> str:
     edit, training = plan()
     lines = [
-        f"{CLIPS} clips of {FRAMES} frames, {SIZE}, {LOOKS} looks each, {MODEL} on {CARD}s: {edit / 60:.0f} minutes",
-        f"for the first edit of a clip, of which {training / 60:.0f} are training that the other looks do without.",
+        f"{CLIPS} clips of {FRAMES} frames ({SIZE}) with {LOOKS} looks each, {MODEL} on {CARD}s. The first edit of a",
+        f"clip takes {edit / 60:.0f} minutes, of which {training / 60:.0f} are training. Its other looks need no training.",
         "",
-        "| GPUs | time | times faster | GPU hours paid |",
+        "| GPUs | time | speed-up | GPU hours |",
         "|---:|---:|---:|---:|",
     ]
     alone = duration(1, edit, training)

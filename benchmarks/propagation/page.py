@@ -18,7 +18,7 @@ from benchmarks.propagation.cases import KINDS, PER_KIND, make_case
 from benchmarks.propagation.methods import OURS
 from benchmarks.propagation.rows import CARRIED, CHOICES, METHODS, ONE, PAPER
 from benchmarks.tables import sections
-from loraedit.evaluate.metrics import Interval, paired_bootstrap
+from benchmarks.truth_metrics import Interval, paired_bootstrap
 from loraedit.families.card import NANO, read_card
 from loraedit.video import read_image
 

@@ -115,12 +115,10 @@ def argument_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cases", type=int, default=PER_KIND, help="cases of each kind")
     parser.add_argument("--methods", nargs="*", default=list(METHODS), choices=[*METHODS, *CHOICES])
-    parser.add_argument(
-        "--choices", type=int, default=1, help="cases of each kind for the choices one by one; 0 is off"
-    )
+    parser.add_argument("--choices", type=int, default=1, help="cases of each kind for the choices; 0 skips them")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--work", type=Path, default=Path(".cache/propagation"))
-    parser.add_argument("--page", type=Path, default=None, help="write tables, plots and pictures here")
+    parser.add_argument("--page", type=Path, default=None, help="write tables, plots and pictures to this page")
     return parser
 
 

@@ -155,7 +155,12 @@ def argument_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="nano")
     parser.add_argument(
-        "--latents", type=int, nargs=2, action="append", metavar=("FRAMES", "SIDE"), help="latent frames, cells a side"
+        "--latents",
+        type=int,
+        nargs=2,
+        action="append",
+        metavar=("FRAMES", "SIDE"),
+        help="latent frames and cells per side",
     )
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--threads", type=int, default=1)

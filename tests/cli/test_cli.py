@@ -208,6 +208,7 @@ def test_a_frame_of_another_size_is_fitted_when_asked(files: Path, checkpoint: P
     assert Path(files / summary["out"]).exists()
     named = {"out", "frames", "sheet", "loras", "loss_curve", "run", "wall_seconds", "loss_first", "loss_last"}
     assert named <= set(summary)
+    assert summary["wall_seconds"] >= sum(summary["phase_seconds"].values()) - 0.1
 
 
 def test_without_a_mask_one_is_made_from_the_edit(files: Path, checkpoint: Path, scene: Scene) -> None:

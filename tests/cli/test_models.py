@@ -30,7 +30,7 @@ from loraedit.families.known import Component, KnownModel, known_model, known_mo
 from loraedit.families.wan.tensors import check_shapes
 from loraedit.masks.packing import pack_token_mask
 from loraedit.planning import known_names, open_skeleton
-from loraedit.sampling import sampler as generate
+from loraedit.sampling.schedule import make_schedule
 from loraedit.settings import SamplingSettings
 from loraedit.types import Pixels
 
@@ -165,11 +165,11 @@ def test_so_many_sampling_steps_are_taken_at_or_below_the_strength(name: str, st
         family = open_family(card)
         for steps in (1, 3, 20):
             sampling = SamplingSettings(sampling_steps=steps, guidance=1.0, strength=strength)
-            schedule = generate._schedule(family, sampling, (card.latent_channels, 3, 8, 8), CPU)
+            schedule = make_schedule(family, sampling, (card.latent_channels, 3, 8, 8), CPU)
             *levels, last = schedule.levels
             assert len(levels) == len(schedule.timesteps) == steps and last == 0.0
-            assert schedule.whole == (strength == 1.0 or steps == 1)
-            assert levels[0] > 0.99 if schedule.whole else strength >= levels[0] > 0.7 * strength
+            assert schedule.from_noise == (strength == 1.0 or steps == 1)
+            assert levels[0] > 0.99 if schedule.from_noise else strength >= levels[0] > 0.7 * strength
             assert all(one > other > 0.0 for one, other in pairwise(levels))
 
 

@@ -57,14 +57,14 @@ def florence(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_a_picture_gets_words_and_the_same_ones_again(florence: Path, scene: Scene) -> None:
+def test_a_picture_always_gets_the_same_caption(florence: Path, scene: Scene) -> None:
     words = caption(scene.edited_first, str(florence), CPU)
     assert set(words.split()) <= set(WORDS)
     assert words == caption(scene.edited_first, str(florence), CPU)
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_an_auto_prompt_becomes_a_caption_that_is_kept(
+def test_an_auto_prompt_becomes_a_cached_caption(
     florence: Path, scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = make_settings({"prompt": "auto", "captioner": str(florence)})
@@ -80,7 +80,7 @@ def test_an_auto_prompt_without_a_captioner_is_refused(scene: Scene) -> None:
         prepare(scene.source, scene.edited_first, scene.mask, {}, make_settings({"prompt": "auto"}), None, None)
 
 
-def test_what_is_no_captioner_is_refused(checkpoint: Path, tmp_path: Path) -> None:
+def test_other_models_are_refused_as_captioners(checkpoint: Path, tmp_path: Path) -> None:
     picture = np.zeros((8, 8, 3), np.uint8)
     with pytest.raises(ModelError, match="Florence-2 or a Qwen-VL"):
         caption(picture, str(checkpoint / "text_encoder"), CPU)

@@ -1,4 +1,4 @@
-"""Claims about the whole workflow."""
+"""Claims about a whole edit."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
-import forked
 import numpy as np
 import pytest
 from scenes import EXAMPLE, Scene, make_scene
@@ -18,11 +17,11 @@ import loraedit
 from loraedit.editing import EditResult
 from loraedit.lora.export import export
 from loraedit.types import Clip
-from loraedit.video import read_clip, read_image, write_clip, write_footage, write_image
+from loraedit.video import read_clip, read_image, write_clip, write_footage
 
 
 def edit(scene: Scene, model: Path | str, **settings: object) -> EditResult:
-    """An edit in few steps of sampling, unless the settings say otherwise."""
+    """Edits with few sampling steps, unless the settings say otherwise."""
     return loraedit.edit(
         scene.source, scene.edited_first, scene.mask, model=str(model), **{"sampling_steps": 6, **settings}
     )
@@ -66,10 +65,10 @@ def test_same_seed_same_bytes_and_another_seed_another_result(checkpoint: Path, 
 
 
 def test_a_reference_adds_as_many_steps_and_changes_the_result(checkpoint: Path, scene: Scene) -> None:
-    look = scene.source[-1].copy()
-    look[scene.mask[-1]] = 255
+    reference = scene.source[-1].copy()
+    reference[scene.mask[-1]] = 255
     without = edit(scene, checkpoint, steps=3)
-    with_it = edit(scene, checkpoint, steps=3, references={4: look})
+    with_it = edit(scene, checkpoint, steps=3, references={4: reference})
     assert (len(without.losses), len(with_it.losses)) == (3, 6)
     assert not np.array_equal(without.clip.frames, with_it.clip.frames)
 
@@ -78,20 +77,20 @@ def test_a_reference_adds_as_many_steps_and_changes_the_result(checkpoint: Path,
 def test_an_expert_for_noise_above_the_start_is_not_trained(
     checkpoints: dict[str, Path], scene: Scene, tmp_path: Path
 ) -> None:
-    """What large models do by default; a start from noise alone later trains the one that is missing."""
-    place, asked = tmp_path / "run", {"steps": 1, "store": "none"}
-    low = edit(scene, checkpoints["wan22"], run=place, **{**OWN_METHOD, **asked})
+    """Large models do this by default. A later start from noise alone trains the missing expert."""
+    run, settings = tmp_path / "run", {"steps": 1, "store": "none"}
+    low = edit(scene, checkpoints["wan22"], run=run, **{**OWN_METHOD, **settings})
     assert low.outside_exact and len(low.losses) == 1
-    assert [path.name for path in export(place, tmp_path / "x.safetensors", "comfyui")] == ["x-low.safetensors"]
-    whole = edit(scene, checkpoints["wan22"], run=place, **{**OWN_METHOD, **asked, "strength": 1.0})
+    assert [path.name for path in export(run, tmp_path / "x.safetensors", "comfyui")] == ["x-low.safetensors"]
+    whole = edit(scene, checkpoints["wan22"], run=run, **{**OWN_METHOD, **settings, "strength": 1.0})
     assert (low.lora_files[0], whole.lora_files[0].stem[:18]) == (
         whole.lora_files[1], "motion-transformer",
     )  # fmt: skip
-    assert [path.name for path in export(place, tmp_path / "y.safetensors", "comfyui")] == [
+    assert [path.name for path in export(run, tmp_path / "y.safetensors", "comfyui")] == [
         "y-high.safetensors", "y-low.safetensors",
     ]  # fmt: skip
-    log = [json.loads(line) for line in (place / "log.jsonl").read_text().splitlines()]
-    assert [each["lora"].split("-")[1] for each in log if each["event"] == "trained"] == [
+    log = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    assert [event["lora"].split("-")[1] for event in log if event["event"] == "trained"] == [
         "transformer_2", "transformer",
     ]  # fmt: skip
 
@@ -126,10 +125,10 @@ def test_carried_frames_change_what_is_generated_and_naive_ignores_them(checkpoi
 
 
 def test_every_choice_of_sampling_and_references_changes_the_result(checkpoint: Path, scene: Scene) -> None:
-    look = scene.source[-1].copy()
-    look[scene.mask[-1]] = 255
+    reference = scene.source[-1].copy()
+    reference[scene.mask[-1]] = 255
     plain, *others = (
-        edit(scene, checkpoint, steps=2, references={4: look}, **{"reference_steps": 0, **settings}).clip.frames
+        edit(scene, checkpoint, steps=2, references={4: reference}, **{"reference_steps": 0, **settings}).clip.frames
         for settings in (
             {},
             {"strength": 0.7},
@@ -142,7 +141,7 @@ def test_every_choice_of_sampling_and_references_changes_the_result(checkpoint: 
 
 
 def test_a_low_strength_stays_near_what_is_shown(checkpoint: Path, scene: Scene) -> None:
-    """At strength 1 nothing but noise is started from; near 0 the steps hardly move the condition."""
+    """At strength 1 sampling starts from noise alone; near 0 the steps hardly move the condition."""
     shown, noise = (
         edit(scene, checkpoint, lora="none", sampling_steps=8, strength=strength, seed=1).clip.frames
         for strength in (0.05, 1.0)
@@ -161,10 +160,10 @@ def test_every_window_gives_the_whole_frame_back(checkpoint: Path, crop: str) ->
 
 
 def test_a_prior_is_where_the_motion_lora_starts(checkpoint: Path, scene: Scene, tmp_path: Path) -> None:
-    made = edit(scene, checkpoint, steps=4, lr=0.1, rank=2, run=str(tmp_path / "run")).lora_files[0]
+    prior = edit(scene, checkpoint, steps=4, lr=0.1, rank=2, run=str(tmp_path / "run")).lora_files[0]
     model = shutil.copytree(checkpoint, tmp_path / "model")
     (model / "prior").mkdir()
-    shutil.copy(made, model / "prior/transformer.safetensors")
+    shutil.copy(prior, model / "prior/transformer.safetensors")
     at_once = edit(scene, model, steps=0, prior=True)
     assert at_once.losses == []
     assert np.array_equal(at_once.clip.frames, edit(scene, model, steps=0, prior=True, rank=5).clip.frames)
@@ -227,7 +226,7 @@ def test_another_first_frame_prompt_seed_or_sampling_reuses_the_motion_lora(
 
 
 @pytest.mark.parametrize("kind", ["cache/latents-*", "cache/sample-*", "lora/*", "checkpoints/*"])
-def test_a_damaged_file_of_a_run_is_made_again(checkpoint: Path, scene: Scene, tmp_path: Path, kind: str) -> None:
+def test_a_damaged_file_of_a_run_is_replaced(checkpoint: Path, scene: Scene, tmp_path: Path, kind: str) -> None:
     call = {"run": tmp_path / "run", "steps": 2}
     first = edit(scene, checkpoint, **call).clip.frames
     for path in (tmp_path / "run").glob(kind):
@@ -246,11 +245,11 @@ def test_a_damaged_file_of_a_run_is_made_again(checkpoint: Path, scene: Scene, t
     ],
 )
 @pytest.mark.usefixtures("coarse_flow")
-def test_a_long_clip_is_made_in_segments(checkpoint: Path, tmp_path: Path, settings: dict[str, object]) -> None:
-    """Every frame is made, the outside stays, and a second run finds everything that was made segment by segment."""
+def test_a_long_clip_is_generated_in_segments(checkpoint: Path, tmp_path: Path, settings: dict[str, object]) -> None:
+    """Every frame is generated, the outside stays, and a second run reuses the latents of all segments."""
     scene, run = make_scene(frames=22, height=64, width=72), tmp_path / "run"
-    look = scene.source[12] // 2
-    references = {} if "lora" in settings else {12: look}
+    reference = scene.source[12] // 2
+    references = {} if "lora" in settings else {12: reference}
     call = {"steps": 1, "segment_frames": 9, "references": references, "run": run, "crop": "off", **settings}
     call["sampling_steps"] = 3
     first = edit(scene, checkpoint, **call)
@@ -265,8 +264,8 @@ def test_a_long_clip_is_made_in_segments(checkpoint: Path, tmp_path: Path, setti
 
 
 @pytest.mark.usefixtures("coarse_flow")
-def test_segments_in_which_nothing_is_edited_are_neither_learnt_nor_made(checkpoint: Path, tmp_path: Path) -> None:
-    """The thing leaves after five frames, and comes back in the last one."""
+def test_unedited_segments_are_neither_trained_on_nor_generated(checkpoint: Path, tmp_path: Path) -> None:
+    """The edited object leaves after five frames and returns in the last one."""
     scene, run = make_scene(frames=24, height=64, width=72), tmp_path / "run"
     mask = scene.mask.copy()
     mask[5:23] = False
@@ -282,7 +281,7 @@ def test_a_segment_that_is_longer_than_the_clip_changes_nothing(checkpoint: Path
     assert np.array_equal(short, long)
 
 
-def test_an_edited_file_is_read_on_demand_and_an_array_is_given_back(
+def test_the_edit_of_a_file_is_read_on_demand_and_that_of_an_array_is_an_array(
     checkpoint: Path, scene: Scene, tmp_path: Path
 ) -> None:
     write_clip(tmp_path / "clip.mkv", Clip(scene.source, Fraction(10)))
@@ -303,11 +302,11 @@ def test_all_bits_and_the_opacity_are_kept_outside_and_the_opacity_inside(
     result = loraedit.edit(
         tmp_path / "source", scene.edited_first, scene.mask, model=str(checkpoint), steps=1, run=tmp_path / "run"
     )
-    made = np.stack(list(result.clip.exact()))
-    assert made.dtype == np.uint16 and made.shape == stored.shape and result.outside_exact
-    assert np.array_equal(made[~scene.mask], stored[~scene.mask])
-    assert np.array_equal(made[..., 3], stored[..., 3])
-    assert (made[scene.mask] != stored[scene.mask]).any()
+    frames = np.stack(list(result.clip.exact()))
+    assert frames.dtype == np.uint16 and frames.shape == stored.shape and result.outside_exact
+    assert np.array_equal(frames[~scene.mask], stored[~scene.mask])
+    assert np.array_equal(frames[..., 3], stored[..., 3])
+    assert (frames[scene.mask] != stored[scene.mask]).any()
 
 
 def test_the_outside_of_a_real_clip_is_kept_to_the_bit(checkpoint: Path, tmp_path: Path) -> None:
@@ -320,38 +319,3 @@ def test_the_outside_of_a_real_clip_is_kept_to_the_bit(checkpoint: Path, tmp_pat
     assert result.outside_exact
     assert np.array_equal(written[~mask], source[~mask])
     assert (written[mask] != source[mask]).any()
-
-
-def command(folder: Path, model: Path, name: str) -> list[str]:
-    return [
-        "edit", str(folder / "source.mkv"),
-        "--first-frame", str(folder / "edited.png"), "--mask", str(folder / "mask.mkv"), "--model", str(model),
-        "--reference", f"4={folder / 'last.png'}", "--steps", "60", "--sampling-steps", "40",
-        "--out", str(folder / f"{name}.mkv"), "--run", str(folder / name), "--segment-frames", "5", "--json",
-    ]  # fmt: skip
-
-
-def test_killed_at_any_moment_and_started_again_it_ends_with_the_same_bytes(
-    checkpoints: dict[str, Path], tmp_path: Path
-) -> None:
-    """With two experts, two segments and a reference, so that every kind of state is there to be lost."""
-    scene = make_scene(frames=9)
-    write_clip(tmp_path / "source.mkv", Clip(scene.source, Fraction(10)))
-    write_clip(tmp_path / "mask.mkv", Clip(np.repeat(scene.mask[..., None] * np.uint8(255), 3, -1), Fraction(10)))
-    write_image(tmp_path / "edited.png", scene.edited_first)
-    write_image(tmp_path / "last.png", scene.source[-1] // 2)
-    model = checkpoints["wan22"]
-    done = forked.run(command(tmp_path, model, "whole"))
-    assert json.loads(done.stdout)["outside_exact"] is True
-    moments = [
-        "cache/sample-*",
-        "checkpoints/motion-*",
-        "checkpoints/appearance-*",
-        "cache/latents-*/0007*",
-        ".frames*",
-    ]
-    killed = [forked.kill_when(command(tmp_path, model, "parts"), tmp_path / "parts", moment) for moment in moments]
-    assert all(killed[:4])
-    assert forked.run(command(tmp_path, model, "parts")).returncode == 0
-    assert (tmp_path / "parts.mkv").read_bytes() == (tmp_path / "whole.mkv").read_bytes()
-    assert forked.contents(tmp_path / "parts") == forked.contents(tmp_path / "whole")

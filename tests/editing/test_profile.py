@@ -1,4 +1,4 @@
-"""A profile accounts for the time of a run, once."""
+"""A profile accounts for the time of a run, and counts nothing twice."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_a_phase_within_another_is_counted_once() -> None:
     assert 0.01 <= profile.phases["outer"] < profile.phases["inner"] + 0.01
 
 
-def test_a_run_says_where_its_time_went(scene: Scene, checkpoint: Path, tmp_path: Path) -> None:
+def test_the_profile_of_a_run_adds_up_to_its_phases(scene: Scene, checkpoint: Path, tmp_path: Path) -> None:
     clip = Clip(scene.source, Fraction(5))
     settings = {"model": str(checkpoint), "steps": 2, "sampling_steps": 3, "profile": True}
     result = loraedit.edit(clip, scene.edited_first, scene.mask, run=tmp_path / "run", **settings)

@@ -64,7 +64,7 @@ def test_a_folder_is_held_by_one_process_and_a_killed_one_leaves_it(tmp_path: Pa
     assert (tmp_path / LOCK_FILE).read_bytes() == b""
 
 
-def test_an_edit_in_a_held_folder_is_refused_and_changes_nothing(
+def test_an_edit_in_a_locked_folder_is_refused_and_changes_nothing(
     checkpoint: Path, scene: Scene, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
@@ -92,8 +92,8 @@ def test_a_run_is_repeated_to_the_byte_and_what_changed_is_said(finished: Path, 
     (older / SETTINGS_FILE).write_text(json.dumps(record))
     result = json.loads((older / "result.json").read_text())
     (older / "result.json").write_text(json.dumps({**result, "settings": loraedit.storage.files.fingerprint(record)}))
-    told = " ".join(plan_repetition(older, None, tmp_path / "new").differences)
-    assert "but was 0.1 in the run" in told and "fingerprint differs" in told
+    differences = " ".join(plan_repetition(older, None, tmp_path / "new").differences)
+    assert "but was 0.1 in the run" in differences and "fingerprint differs" in differences
     with pytest.raises(InputError, match="lies in the run folder"):
         plan_repetition(finished, None, finished / "again")
 
@@ -148,7 +148,7 @@ def test_a_folder_of_another_format_is_refused(
 # ---- numbers ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("factor", "word"), [(float("nan"), "loss is no longer a number"), (1e6, "exploded")])
+@pytest.mark.parametrize(("factor", "word"), [(float("nan"), "loss is not a finite number"), (1e6, "exploded")])
 def test_a_training_that_comes_apart_stops_at_its_last_good_state(
     checkpoint: Path, scene: Scene, tmp_path: Path, factor: float, word: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -161,9 +161,9 @@ def test_a_training_that_comes_apart_stops_at_its_last_good_state(
     call = {"source": scene.source, "first_frame": scene.edited_first, "mask": scene.mask, "model": str(checkpoint)}
     with monkeypatch.context() as patched:
         patched.setattr(loop, "_loss", spoilt)
-        with pytest.raises(InputError, match=word) as told:
+        with pytest.raises(InputError, match=word) as error:
             loraedit.edit(**call, steps=9, run=tmp_path / "run")  # type: ignore[arg-type]
-    assert "Lower --lr" in str(told.value)
+    assert "Lower --lr" in str(error.value)
     (state,) = (tmp_path / "run/checkpoints").glob("*.safetensors")
     kept = try_load_tensors(state, ("losses",))
     assert kept is not None and len(kept["losses"]) == 6

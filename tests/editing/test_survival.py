@@ -36,7 +36,7 @@ def edit(scene: Scene, model: Path, run: Path, **settings: object) -> loraedit.E
 
 
 def results(run: Path) -> dict[str, bytes]:
-    """Frames and LoRAs."""
+    """Reads the frames and LoRAs of a run."""
     return {path.name: path.read_bytes() for name in ("frames", "lora") for path in sorted((run / name).iterdir())}
 
 
@@ -67,7 +67,7 @@ def test_out_of_memory_goes_on_one_level_lower_with_a_note(
     assert results(tmp_path / "run") == results(tmp_path / "whole")
 
 
-def test_out_of_memory_at_the_lowest_level_is_told(
+def test_out_of_memory_at_the_lowest_level_is_raised(
     checkpoint: Path, scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[Resources] = []
@@ -102,7 +102,7 @@ def test_what_is_refused_before_work_leaves_no_run_folder(checkpoint: Path, scen
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of its own, of 3 MB."""
+    """A separate file system of 3 MB."""
     libc, place = ctypes.CDLL(None, use_errno=True), tmp_path / "disk"
     place.mkdir()
     if not hasattr(libc, "mount") or libc.mount(b"tmpfs", os.fsencode(place), b"tmpfs", 0, b"size=3m") != 0:
@@ -112,7 +112,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def ended(arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
-    """Exit code and standard error of a command line."""
+    """Runs a command line and returns its exit code and standard error."""
     monkeypatch.setattr("sys.argv", ["loraedit", *arguments])
     with pytest.raises(SystemExit) as end:
         cli.main()
@@ -121,7 +121,7 @@ def ended(arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.
 
 @pytest.fixture(scope="module")
 def command(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """An edit from files, but for its places."""
+    """The arguments of an edit from files, without its outputs."""
     scene, folder = make_scene(), tmp_path_factory.mktemp("inputs")
     write_clip(folder / "clip.mkv", Clip(scene.source, DEFAULT_FPS))
     write_image(folder / "edited.png", scene.edited_first)
@@ -133,7 +133,7 @@ def command(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> list[
 
 @pytest.fixture(scope="module")
 def whole(command: list[str], tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    """The results of the command where nothing goes wrong."""
+    """The results of the command without any disturbance."""
     folder = tmp_path_factory.mktemp("whole")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("sys.argv", ["loraedit", *command, f"--out={folder / 'out.mkv'}", "--json"])
@@ -142,7 +142,7 @@ def whole(command: list[str], tmp_path_factory: pytest.TempPathFactory) -> dict[
     return results(folder / "out-run")
 
 
-def test_a_full_disk_is_told_and_once_there_is_room_the_run_goes_on(
+def test_a_full_disk_is_reported_and_the_run_continues_once_there_is_room(
     command: list[str], whole: dict[str, bytes], small_disk: Path, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
@@ -167,16 +167,16 @@ def test_a_folder_that_can_only_be_read_is_refused_before_any_work(
 
 
 @pytest.mark.parametrize("stage", ["keep_pieces", "_decode"])
-def test_a_run_folder_that_is_deleted_under_way_is_told_and_made_again(
+def test_a_run_folder_that_is_deleted_during_the_run_is_reported_and_created_again(
     command: list[str], whole: dict[str, bytes], stage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     honest = getattr(scenes, stage)
 
     def deleted_then(*arguments: object) -> object:
-        made = honest(*arguments)
+        result = honest(*arguments)
         shutil.rmtree(tmp_path / "out-run")
-        return made
+        return result
 
     line = [*command, f"--out={tmp_path / 'out.mkv'}"]
     with monkeypatch.context() as patched:

@@ -1,4 +1,4 @@
-"""A finished run is measured and reported; anything else is refused in a sentence."""
+"""A finished run is measured and reported; any other folder is refused with one sentence."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_the_command_measures_with_an_image_encoder(run: Path, encoder: Path) ->
     assert (record["image_encoder"], record["metrics"]) == (encoder.name, summary["metrics"])
 
 
-def test_the_command_tells_the_measures_and_where_to_look(run: Path) -> None:
+def test_the_command_prints_the_metrics_and_the_path_of_the_report(run: Path) -> None:
     done = command(run)
     assert (done.returncode, done.stdout) == (0, "")
     lines = done.stderr.splitlines()
@@ -162,7 +162,7 @@ REFUSED: dict[str, tuple[Callable[[Path], None], str]] = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_is_no_finished_run_is_refused_and_nothing_is_written(run: Path, name: str) -> None:
+def test_an_unfinished_or_damaged_run_is_refused_and_nothing_is_written(run: Path, name: str) -> None:
     spoil, words = REFUSED[name]
     spoil(run)
     with pytest.raises(loraedit.InputError, match=re.escape(words)) as caught:
@@ -201,12 +201,12 @@ def other_weights(folder: Path) -> None:
 BAD_ENCODERS: dict[str, tuple[Callable[[Path], None], str]] = {
     "no folder": (shutil.rmtree, "config.json cannot be read"),
     "no JSON": (write("config.json", "{"), "config.json cannot be read"),
-    "no kind": (write("config.json", "{}"), "names no model_type"),
+    "no kind": (write("config.json", "{}"), "has no model_type"),
     "unknown kind": (write("config.json", '{"model_type": "toaster"}'), "cannot be loaded"),
     "no weights": (remove("model.safetensors"), "no .safetensors weights"),
     "damaged weights": (write("model.safetensors", "no weights"), "cannot be loaded"),
     "weights that are not all there": (other_weights, "lack visual_projection.weight"),
-    "no image processor": (remove("preprocessor_config.json"), "does not say how images are prepared"),
+    "no image processor": (remove("preprocessor_config.json"), "it has no preprocessor_config.json"),
 }
 
 
@@ -224,7 +224,7 @@ def test_what_is_no_image_encoder_is_refused(run: Path, encoder: Path, tmp_path:
 
 
 class Addresses(HTMLParser):
-    """Everything that a page points to, and its elements."""
+    """Collects the links of a page, and its elements."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -237,7 +237,7 @@ class Addresses(HTMLParser):
         self.found += [value or "" for name, value in attrs if name in {"src", "href", "srcset", "action", "poster"}]
 
 
-def test_the_page_points_to_nothing_outside_itself(run: Path) -> None:
+def test_the_page_links_to_nothing_outside_itself(run: Path) -> None:
     text = evaluate_run(run).report.read_text()
     page = Addresses(text)
     assert len(page.found) == 4  # icon, video, sheet, loss
@@ -254,7 +254,7 @@ def test_texts_from_outside_are_shown_as_texts() -> None:
     assert text.count("&lt;script&gt;alert(1)&lt;/script&gt;&quot;&amp;") == 6
 
 
-def test_the_page_opens_in_a_browser_plays_its_video_and_asks_for_nothing(run: Path, tmp_path: Path) -> None:
+def test_the_page_opens_in_a_browser_plays_its_video_and_requests_nothing(run: Path, tmp_path: Path) -> None:
     chromium = find_chromium()
     if chromium is None:
         pytest.skip("there is no Chromium on this machine; install one to test the report in a browser")

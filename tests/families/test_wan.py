@@ -20,7 +20,8 @@ from loraedit.families import open_family
 from loraedit.families.base import Encoded, Family, batch
 from loraedit.families.card import NANO, read_card
 from loraedit.lora.adapter import attach, lora_parameters
-from loraedit.sampling.sampler import experts_trained, initial_noise, sample
+from loraedit.sampling.sampler import initial_noise, sample
+from loraedit.sampling.schedule import experts_trained
 from loraedit.settings import PAPER, SamplingSettings, make_settings
 from loraedit.types import Frames
 from loraedit.video.scaling import to_float, to_uint8
@@ -117,7 +118,7 @@ def test_the_experts_that_are_trained_are_those_that_sampling_asks(checkpoints: 
     assert trained(min_noise_level=0.95) == ["transformer"]
     assert trained(strength=0.8) == trained(strength=0.91, sampling_steps=4) == ["transformer_2"]
     assert trained(sampling_steps=1) == ["transformer"]
-    with pytest.raises(InputError, match=r"No noise level above 0\.9 is sampled"):
+    with pytest.raises(InputError, match=r"no noise level above 0\.9"):
         trained(min_noise_level=0.9, strength=0.91, sampling_steps=4)
 
 

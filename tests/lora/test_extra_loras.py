@@ -116,7 +116,7 @@ def test_each_expert_takes_its_own_loras(
     def remember(_transformer: Any, extras: list[tuple[Path, float]]) -> None:
         stacked[len(stacked)] = extras
 
-    monkeypatch.setattr("loraedit.sampling.sampler.stack", remember)
+    monkeypatch.setattr("loraedit.sampling.transformers.stack", remember)
     extras = [f"{style}:0.5:high", f"{style}:0.25:low", f"{style}:2"]
     edit(scene, checkpoints["wan22"], lora="none", extra_lora=extras, sampling_steps=12)
     assert stacked == {0: [(style, 0.5), (style, 2.0)], 1: [(style, 0.25), (style, 2.0)]}

@@ -79,25 +79,25 @@ def test_two_processes_give_the_lora_and_the_clip_of_one(
     checkpoints: dict[str, Path], scene: Scene, tmp_path: Path
 ) -> None:
     common = arguments_for(scene, tmp_path, checkpoints["wan21"])
-    made = {}
+    results = {}
     for of in (1, 2):
         out = tmp_path / f"out-{of}"
         run(of, [*common, "--out", str(out), "--run", str(tmp_path / f"run-{of}")], tmp_path)
         (lora,) = (tmp_path / f"run-{of}/lora").glob("*.safetensors")
         frames = [cv2.imread(str(path)).astype(int) for path in sorted(out.glob("*.png"))]
-        made[of] = load_file(lora), np.stack(frames)
-    assert made[1][0].keys() == made[2][0].keys()
-    assert max(float(value.abs().max()) for name, value in made[1][0].items() if "lora_B" in name) > 1e-2
-    for name, value in made[1][0].items():
-        torch.testing.assert_close(made[2][0][name], value, rtol=0, atol=1e-4)
-    assert np.abs(made[1][1] - made[2][1]).max() <= 1
+        results[of] = load_file(lora), np.stack(frames)
+    assert results[1][0].keys() == results[2][0].keys()
+    assert max(float(value.abs().max()) for name, value in results[1][0].items() if "lora_B" in name) > 1e-2
+    for name, value in results[1][0].items():
+        torch.testing.assert_close(results[2][0][name], value, rtol=0, atol=1e-4)
+    assert np.abs(results[1][1] - results[2][1]).max() <= 1
 
 
-def test_what_does_not_go_with_several_cards_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_options_that_several_gpus_exclude_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
-    for asked in ({"offload_blocks": True}, {"weights": "fp8"}):
-        job = SimpleNamespace(settings=make_settings(asked))
+    for settings in ({"offload_blocks": True}, {"weights": "fp8"}):
+        job = SimpleNamespace(settings=make_settings(settings))
         with pytest.raises(InputError, match="cannot be combined with several GPUs"):
             resources_for(job, torch.device("cpu"))  # type: ignore[arg-type]
-    with pytest.raises(InputError, match="a device of its own"):
+    with pytest.raises(InputError, match="uses its own device"):
         find_device("cuda:1")

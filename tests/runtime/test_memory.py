@@ -48,7 +48,7 @@ def sample_of(family: Family) -> Encoded:
 
 
 def gradients(resources: Resources, metered: bool = True) -> tuple[dict[str, Tensor], Meter, nn.Module]:
-    """One backward pass of nano with a LoRA that does something, its gradients, and what it took."""
+    """Runs one backward pass of nano with a LoRA that is not zero; returns its gradients and what it took."""
     family = family_with(resources)
     transformer = with_lora(family, CPU)
     place(transformer, resources, CPU)
@@ -82,7 +82,7 @@ def test_gradients_are_those_of_the_plain_run(name: str, plain: tuple[dict[str, 
         torch.testing.assert_close(found[key], gradient, rtol=1e-4, atol=1e-7)
 
 
-@pytest.mark.filterwarnings("ignore")  # torch's tracing warns, and hides it from all but those who raise
+@pytest.mark.filterwarnings("ignore")  # torch's tracing warns, and only raising shows it
 def test_compiled_blocks_give_the_gradients_of_the_plain_run(
     plain: tuple[dict[str, Tensor], Meter, nn.Module], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -95,7 +95,7 @@ def test_compiled_blocks_give_the_gradients_of_the_plain_run(
 
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=count))
     found, _, _ = gradients(Resources(compile_blocks=True), metered=False)
-    assert 1 <= len(graphs) < 6  # fewer than blocks: what is compiled once serves all
+    assert 1 <= len(graphs) < 6  # fewer than there are blocks: one compiled block serves all
     assert found.keys() == plain[0].keys()
     for key, gradient in plain[0].items():
         torch.testing.assert_close(found[key], gradient, rtol=1e-4, atol=1e-7)

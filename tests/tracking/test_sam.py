@@ -192,5 +192,5 @@ def test_what_does_not_go_together_is_refused(folder: Path, frames: Frames, tmp_
         open_tracker("sam3", folder)
     (tmp_path / "config.json").write_text('{"model_type": "sam2_video"}')
     (tmp_path / "pytorch_model.bin").write_bytes(b"")
-    with pytest.raises(ModelError, match="never loaded"):
+    with pytest.raises(ModelError, match="no other format is loaded"):
         open_tracker("sam2", tmp_path)

@@ -15,7 +15,7 @@ import loraedit
 from loraedit.errors import InputError
 from loraedit.families.card import NANO, read_card
 from loraedit.settings import TrainSettings, make_settings, parse_budget
-from loraedit.training import loop
+from loraedit.training import loop, state
 from loraedit.training.state import TrainState
 from loraedit.training.stopping import last_step, rate, settles
 
@@ -27,7 +27,7 @@ def after(steps: int, held_out: list[float]) -> TrainState:
     return TrainState([0.1] * steps, held_out)
 
 
-def test_training_settles_once_nothing_is_gained_and_cools_down() -> None:
+def test_training_settles_when_the_loss_stops_improving_and_cools_down() -> None:
     assert not settles(after(10, [1.0, 0.8]), CHECKED)
     assert not settles(after(20, [1.0, 0.8, 0.79, 0.71]), CHECKED)  # the last one is a gain
     assert settles(after(20, [1.0, 0.8, 0.79, 0.75]), CHECKED)
@@ -39,12 +39,12 @@ def test_training_settles_once_nothing_is_gained_and_cools_down() -> None:
     assert rates[0] == 1e-3 and rates == sorted(rates, reverse=True) and rates[-1] < 3e-4
 
 
-def test_a_training_that_is_not_stopped_has_the_schedule_of_its_steps() -> None:
+def test_an_unstopped_training_has_the_learning_rates_of_its_steps() -> None:
     rates = [rate(after(step, []), PLAIN) / PLAIN.lr for step in (0, 4, 50, 66, 99)]
     assert rates == pytest.approx([0.2, 1.0, 1.0, 1.0, 0.127])
 
 
-def test_time_is_a_budget_too() -> None:
+def test_a_budget_may_be_a_time() -> None:
     timed = PLAIN.model_copy(update={"budget_s": 10.0})
     assert not settles(replace(after(20, []), seconds=7.9), timed)
     assert settles(replace(after(20, []), seconds=8.1), timed)
@@ -70,10 +70,10 @@ def test_a_budget_of_steps_caps_each_course() -> None:
     assert (settled.steps, settled.reference_steps) == (12, 12)
 
 
-def test_a_run_that_stops_when_it_has_learnt_ends_alike_after_an_interruption(
+def test_a_run_that_stops_early_ends_equally_after_an_interruption(
     checkpoint: Path, scene: Scene, tmp_path: Path
 ) -> None:
-    """The held-out loss of this checkpoint is never better by half: it settles after three checks."""
+    """The held-out loss of this checkpoint never improves by half, so training settles after three checks."""
     call = {"first_frame": scene.edited_first, "mask": scene.mask, "model": str(checkpoint), "sampling_steps": 1}
     call |= {"steps": 40, "check_every": 3, "patience": 2, "min_gain": 0.5}
     whole = loraedit.edit(scene.source, run=tmp_path / "whole", **call)
@@ -87,7 +87,7 @@ def test_a_run_that_stops_when_it_has_learnt_ends_alike_after_an_interruption(
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(loop, "_step", cut_short)
-        patched.setattr(loop, "_worth_saving", lambda *_: True)  # after every step
+        patched.setattr(state, "_worth_saving", lambda *_: True)  # after every step
         with pytest.raises(KeyboardInterrupt):
             loraedit.edit(scene.source, run=tmp_path / "parts", **call)
     parts = loraedit.edit(scene.source, run=tmp_path / "parts", **call)

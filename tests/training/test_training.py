@@ -137,7 +137,7 @@ def test_training_lowers_the_loss_on_its_own_clip(family: Family, scene: Scene, 
 def test_an_interrupted_training_ends_with_the_same_bytes(
     family: Family, scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("loraedit.training.loop._worth_saving", lambda *_: True)  # after every step
+    monkeypatch.setattr("loraedit.training.state._worth_saving", lambda *_: True)  # after every step
     encoded = encode_motion(family, scene)
     whole = weights(run(family, encoded, tmp_path / "whole.safetensors"))
     for stop_at in (1, 3, 5):

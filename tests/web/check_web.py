@@ -52,9 +52,7 @@ def in_training(state: dict[str, Any]) -> bool:
     return any(phase["name"] == "train" and phase["done"] > 5 for phase in state["runs"][0].get("phases", []))
 
 
-def test_two_people_at_once_both_end_and_see_nothing_of_each_other(
-    server: Server, files: Path, checkpoint: Path
-) -> None:
+def test_two_users_at_once_both_finish_and_do_not_see_each_other(server: Server, files: Path, checkpoint: Path) -> None:
     ann, bob = Visitor(server), Visitor(server)
     theirs = [(who, begin(who, files, checkpoint, {**QUICK, "seed": seed})) for who, seed in ((ann, 1), (bob, 2))]
     for (who, run), (other, _) in (theirs, theirs[::-1]):
@@ -73,22 +71,22 @@ def test_two_people_at_once_both_end_and_see_nothing_of_each_other(
 def test_a_new_edit_of_the_same_clip_uses_its_lora_again_and_says_so(
     server: Server, files: Path, checkpoint: Path
 ) -> None:
-    somebody = Visitor(server)
-    first = begin(somebody, files, checkpoint, QUICK)
-    mask = somebody.wait(is_finished)["runs"][0]["mask"]
-    state = somebody.send("POST", f"/api/runs/{first}/again")
+    user = Visitor(server)
+    first = begin(user, files, checkpoint, QUICK)
+    mask = user.wait(is_finished)["runs"][0]["mask"]
+    state = user.send("POST", f"/api/runs/{first}/again")
     assert state["mask"]["kept"] is True
     assert state["draft"]["edited"] is None
-    edited = somebody.upload("image", files / "edited.png")
+    edited = user.upload("image", files / "edited.png")
     settings = {**state["draft"]["settings"], "seed": 7}
-    somebody.send("PUT", "/api/draft", {**state["draft"], "edited": edited, "settings": settings})
-    somebody.send("POST", "/api/runs")
-    second = somebody.wait(is_finished)["runs"][0]
+    user.send("PUT", "/api/draft", {**state["draft"], "edited": edited, "settings": settings})
+    user.send("POST", "/api/runs")
+    second = user.wait(is_finished)["runs"][0]
     assert second["id"] != first
     assert second["mask"] == mask
     assert "train motion" in second["reused"]
     assert second["saved"]["train_steps"] == QUICK["steps"]
-    stranger = Visitor(server)  # who has the same clip, and is not told that somebody else had it before
+    stranger = Visitor(server)  # with the same clip; the LoRA of the first user is not reused
     begin(stranger, files, checkpoint, QUICK)
     assert stranger.wait(is_finished)["runs"][0]["reused"] == []
 
@@ -96,40 +94,40 @@ def test_a_new_edit_of_the_same_clip_uses_its_lora_again_and_says_so(
 def test_a_stopped_run_ends_its_process_and_continues_where_it_was(
     server: Server, files: Path, checkpoint: Path
 ) -> None:
-    somebody = Visitor(server)
-    run = begin(somebody, files, checkpoint, LONG)
-    somebody.wait(in_training)
+    user = Visitor(server)
+    run = begin(user, files, checkpoint, LONG)
+    user.wait(in_training)
     pid = int(next(server.folder.glob(f"*/runs/{run}/pid")).read_text())
-    somebody.send("POST", f"/api/runs/{run}/stop")
-    somebody.wait(lambda state: state["runs"][0]["state"] == "stopped")
+    user.send("POST", f"/api/runs/{run}/stop")
+    user.wait(lambda state: state["runs"][0]["state"] == "stopped")
     assert not is_alive(pid)
-    somebody.send("POST", f"/api/runs/{run}/resume")
-    assert somebody.wait(is_finished)["runs"][0]["state"] == "done"
+    user.send("POST", f"/api/runs/{run}/resume")
+    assert user.wait(is_finished)["runs"][0]["state"] == "done"
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
 def test_a_server_that_ends_finds_its_runs_again_and_continues(
     server: Server, files: Path, checkpoint: Path, how: signal.Signals
 ) -> None:
-    somebody = Visitor(server)
-    run = begin(somebody, files, checkpoint, LONG)
-    somebody.wait(in_training)
+    user = Visitor(server)
+    run = begin(user, files, checkpoint, LONG)
+    user.wait(in_training)
     pid = int(next(server.folder.glob(f"*/runs/{run}/pid")).read_text())
     server.stop(how)
     assert is_alive(pid) is (how == signal.SIGKILL)  # one that may say goodbye stops its runs
     server.start()
-    assert [shown["id"] for shown in somebody.state()["runs"]] == [run]
-    assert somebody.wait(is_finished)["runs"][0]["state"] == "done"
+    assert [shown["id"] for shown in user.state()["runs"]] == [run]
+    assert user.wait(is_finished)["runs"][0]["state"] == "done"
 
 
 def test_a_run_whose_process_was_killed_too_continues(server: Server, files: Path, checkpoint: Path) -> None:
-    somebody = Visitor(server)
-    run = begin(somebody, files, checkpoint, LONG)
-    somebody.wait(in_training)
+    user = Visitor(server)
+    run = begin(user, files, checkpoint, LONG)
+    user.wait(in_training)
     server.stop(signal.SIGKILL)
     os.killpg(int(next(server.folder.glob(f"*/runs/{run}/pid")).read_text()), signal.SIGKILL)
     server.start()
-    assert somebody.wait(is_finished)["runs"][0]["state"] == "done"
+    assert user.wait(is_finished)["runs"][0]["state"] == "done"
 
 
 def test_a_reload_finds_the_run_and_no_page_has_a_serious_fault(

@@ -1,4 +1,4 @@
-"""The page's server: what it refuses, what it keeps apart, and which command lines it runs. No run is made here."""
+"""The server of the page: what it refuses, how it separates users, which command lines it runs. No run is started."""
 
 from __future__ import annotations
 
@@ -33,6 +33,7 @@ from loraedit.web.jobs import Job
 
 PASSWORD = "correct horse"
 SECRET = "root:x:0:0"
+NO_VIDEO, NO_IMAGE = "not a supported video", "not a supported image"
 CLIP, IMAGE = "0123456789abcdef.mkv", "0123456789abcdef.png"
 
 
@@ -51,11 +52,11 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @pytest.fixture(scope="module")
 def visitor(server: Server, files: Path) -> Visitor:
-    """Somebody whose mask is made."""
-    somebody = Visitor(server)
-    state = somebody.lay_out(files)
+    """Returns a user whose mask is ready."""
+    user = Visitor(server)
+    state = user.lay_out(files)
     assert state["mask"]["state"] == "done", state["mask"]["error"]
-    return somebody
+    return user
 
 
 # ---- what it does ----------------------------------------------------------------------------------------------------
@@ -73,7 +74,7 @@ def test_the_mask_is_the_one_of_the_command_line(server: Server, visitor: Visito
     assert np.array_equal(tint[..., 3] > 0, read_clip(tmp_path / "mask").frames[2, ..., 0] > 127)
 
 
-def test_frames_are_given_out_without_loss(visitor: Visitor) -> None:
+def test_frames_are_sent_without_loss(visitor: Visitor) -> None:
     clip = visitor.state()["draft"]["clip"]
     status, content = visitor.ask("GET", f"/media/frame/{clip}/3")
     assert status == 200
@@ -81,31 +82,31 @@ def test_frames_are_given_out_without_loss(visitor: Visitor) -> None:
 
 
 def test_a_click_becomes_a_point_of_the_command_and_another_mask(server: Server, files: Path) -> None:
-    somebody = Visitor(server)
-    clip, edited = somebody.upload("clip", files / "source.mkv"), somebody.upload("image", files / "edited.png")
-    before = somebody.send("PUT", "/api/draft", {"clip": clip, "whole": clip, "edited": edited})
-    after = somebody.send("PUT", "/api/draft", {**before["draft"], "points": [[2, 20, 15, True]]})
-    assert after["mask"]["key"] != before["mask"]["key"]  # which nobody waits for any more
-    done = somebody.wait(lambda state: state["mask"]["state"] in ("done", "failed"))
+    user = Visitor(server)
+    clip, edited = user.upload("clip", files / "source.mkv"), user.upload("image", files / "edited.png")
+    before = user.send("PUT", "/api/draft", {"clip": clip, "whole": clip, "edited": edited})
+    after = user.send("PUT", "/api/draft", {**before["draft"], "points": [[2, 20, 15, True]]})
+    assert after["mask"]["key"] != before["mask"]["key"]  # the first mask is stopped
+    done = user.wait(lambda state: state["mask"]["state"] in ("done", "failed"))
     assert done["mask"]["state"] == "done", done["mask"]["error"]
     job = Job(next(server.folder.glob(f"*/masks/{after['mask']['key']}")))
     assert "--point=2:20,15" in job.commands()[0]
 
 
 def test_a_part_of_a_clip_is_cut_without_loss(server: Server, files: Path) -> None:
-    somebody = Visitor(server)
-    clip = somebody.upload("clip", files / "source.mkv")
-    somebody.send("PUT", "/api/draft", {"clip": clip, "whole": clip})
-    state = somebody.send("POST", "/api/trim", {"first": 1, "end": 4})
+    user = Visitor(server)
+    clip = user.upload("clip", files / "source.mkv")
+    user.send("PUT", "/api/draft", {"clip": clip, "whole": clip})
+    state = user.send("POST", "/api/trim", {"first": 1, "end": 4})
     assert state["clip"]["frames"] == 3
     assert state["whole"]["frames"] == 5
     assert state["draft"]["edited"] is None
     part = next(server.folder.glob(f"*/clips/{state['draft']['clip']}"))
     assert np.array_equal(read_clip(part).frames, make_scene().source[1:4])
-    assert "Expected 0 to 4" in somebody.refused("POST", "/api/trim", {"first": 2, "end": 9})
+    assert "Expected 0 to 4" in user.refused("POST", "/api/trim", {"first": 2, "end": 9})
 
 
-def test_a_draft_is_there_after_a_reload_and_nobody_else_sees_it(server: Server, visitor: Visitor) -> None:
+def test_a_draft_survives_a_reload_and_other_users_do_not_see_it(server: Server, visitor: Visitor) -> None:
     mine, other = visitor.state(), Visitor(server)
     again = Visitor(server)
     again.cookies = visitor.cookies
@@ -207,21 +208,21 @@ def picture_bomb(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("kind", "make", "words"),
     [
-        ("clip", playlist, "not a supported video"), ("clip", concat, "not a supported video"),
-        ("clip", page, "not a supported video"), ("clip", half_a_film, ""), ("clip", film_by_its_first_bytes, ""), ("clip", too_large, "too large"),
-        ("image", svg, "not a supported image"), ("image", page, "not a supported image"),
-        ("image", picture_bomb, "too large"), ("image", too_large, "too large"),
+        ("clip", playlist, NO_VIDEO), ("clip", concat, NO_VIDEO), ("clip", page, NO_VIDEO),
+        ("clip", half_a_film, ""), ("clip", film_by_its_first_bytes, ""), ("clip", too_large, "too large"),
+        ("image", svg, NO_IMAGE), ("image", page, NO_IMAGE), ("image", picture_bomb, "too large"),
+        ("image", too_large, "too large"),
     ],
 )  # fmt: skip
-def test_lying_and_oversized_uploads_leave_nothing(
+def test_mislabelled_and_oversized_uploads_leave_nothing(
     server: Server, files: Path, tmp_path: Path, kind: str, make: Any, words: str
 ) -> None:
     shutil.copy(files / "source.mkv", tmp_path)
     make(tmp_path)
-    somebody = Visitor(server)
-    somebody.state()
+    user = Visitor(server)
+    user.state()
     before = sorted(server.folder.rglob("*"))
-    status, content = somebody.ask("POST", f"/upload/{kind}", (tmp_path / "lie").read_bytes())
+    status, content = user.ask("POST", f"/upload/{kind}", (tmp_path / "lie").read_bytes())
     assert status == 422
     error = json.loads(content)["error"]
     assert words in error
@@ -230,17 +231,15 @@ def test_lying_and_oversized_uploads_leave_nothing(
 
 
 def test_a_file_is_named_by_its_content_and_its_own_name_is_only_shown(server: Server, files: Path) -> None:
-    somebody = Visitor(server)
-    name = somebody.upload("image", files / "edited.png")
+    user = Visitor(server)
+    name = user.upload("image", files / "edited.png")
     assert name == hashlib.sha256((files / "edited.png").read_bytes()).hexdigest()[:16] + ".png"
-    clip = somebody.upload("clip", files / "source.mkv")
+    clip = user.upload("clip", files / "source.mkv")
     hostile = '../<script>document.title="owned"</script>.mkv'
-    assert (
-        somebody.send("PUT", "/api/draft", {"clip": clip, "whole": clip, "name": hostile})["draft"]["name"] == hostile
-    )
+    assert user.send("PUT", "/api/draft", {"clip": clip, "whole": clip, "name": hostile})["draft"]["name"] == hostile
     assert not [path for path in server.folder.rglob("*") if "script" in path.name]
-    assert "script-src" not in somebody.headers["content-security-policy"]
-    assert "default-src 'self'" in somebody.headers["content-security-policy"]
+    assert "script-src" not in user.headers["content-security-policy"]
+    assert "default-src 'self'" in user.headers["content-security-policy"]
 
 
 def test_settings_out_of_range_and_unknown_fields_are_refused(visitor: Visitor) -> None:

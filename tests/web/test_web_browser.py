@@ -51,7 +51,7 @@ def test_from_clip_to_edited_clip_as_on_the_command_line(tmp_path: Path) -> None
 
 
 def correct_by_click(page: WebPage) -> None:
-    """A point on the thing, in frame 2."""
+    """Sets a point on the object in frame 2."""
     page.evaluate(
         "const s = document.querySelector('#mask-player input'); s.value = 2; s.dispatchEvent(new Event('input'));"
         "document.querySelector('[name=tool][value=on]').click(); 1"
@@ -63,7 +63,7 @@ def correct_by_click(page: WebPage) -> None:
 
 
 def run_and_watch(page: WebPage) -> str:
-    """Start, see the progress, wait for the result, and see it play; the run."""
+    """Starts a run, waits for its progress and its result, and plays it; returns the run."""
     for name, value in QUICK.items():
         page.set_value(name, value)
     page.press("start")
@@ -77,7 +77,7 @@ def run_and_watch(page: WebPage) -> str:
 
 
 def by_command_line(shown: str, home: Path, folder: Path) -> Path:
-    """What the shown commands make elsewhere, from the same uploads; the run's folder."""
+    """Runs the shown commands on the same uploads in another folder; returns the run's folder."""
     for name in ("clips", "images"):
         shutil.copytree(home / name, folder / name)
     first, *commands = shown.splitlines()

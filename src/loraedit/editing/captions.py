@@ -1,7 +1,7 @@
-"""Prompts from pictures: ``--prompt auto`` with a captioning model that the user names.
+"""Prompts from images: ``--prompt auto`` with the captioning model of ``--captioner``.
 
-Florence-2 and the Qwen-VL models, by transformers' own classes. The weights are safetensors, and no code of the
-checkpoint is run.
+Florence-2 and the Qwen-VL models are supported through transformers' own classes. Weights are read from safetensors
+files only, and no code of the checkpoint is run.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image as Pictures
+from PIL import Image as PilImage
 
 from loraedit.errors import ModelError
 from loraedit.job.prepare import Job
@@ -29,36 +29,43 @@ MAX_TOKENS = 96
 
 
 def captioned(job: Job, folder: Path, device: torch.device) -> Job:
-    """The job with captions in place of prompts that are ``auto``: of the edited first frame, and of the source's.
+    """Returns the job with a caption in place of each ``auto`` prompt.
 
-    Captions are kept in ``folder``, so that the same command again finds them.
+    The prompt is a caption of the edited first frame, the source prompt one of the source's. Captions are cached in
+    ``folder``, so the same command again does not need the captioner.
 
     Raises:
-        ModelError: the captioner cannot be loaded, or is of another kind.
+        ModelError: the captioner cannot be loaded, or its model type is not supported.
     """
-    settings, found = job.settings, {}
-    pictures = {"prompt": job.edited_first, "source_prompt": next(job.source.rgb(0, 1))}
-    for name, picture in pictures.items():
+    settings, captions = job.settings, dict[str, str]()
+    images = {"prompt": job.edited_first, "source_prompt": next(job.source.rgb(0, 1))}
+    for name, image in images.items():
         if getattr(settings, name) == AUTO:
             assert settings.captioner is not None
-            path = folder / f"caption-{fingerprint(settings.captioner, picture)}.json"
-            if path.exists():
-                found[name] = str(read_json(path)["caption"])
-            else:
-                found[name] = caption(picture, settings.captioner, device)
-                write_json(path, {"caption": found[name], "captioner": settings.captioner})
-    return replace(job, settings=settings.model_copy(update=found)) if found else job
+            captions[name] = _cached_caption(image, settings.captioner, folder, device)
+    return replace(job, settings=settings.model_copy(update=captions)) if captions else job
 
 
-def caption(picture: Image, captioner: str, device: torch.device) -> str:
-    """What a picture shows, in words.
+def _cached_caption(image: Image, captioner: str, folder: Path, device: torch.device) -> str:
+    """Reads the caption of an image from the folder, or makes it and writes it there."""
+    path = folder / f"caption-{fingerprint(captioner, image)}.json"
+    if path.exists():
+        return str(read_json(path)["caption"])
+    text = caption(image, captioner, device)
+    write_json(path, {"caption": text, "captioner": captioner})
+    return text
+
+
+def caption(image: Image, captioner: str, device: torch.device) -> str:
+    """Returns a caption of an image.
 
     Args:
-        picture: uint8 ``[H, W, 3]``.
-        captioner: a folder as transformers saves it, or a Hub id.
+        image: uint8 ``[H, W, 3]``.
+        captioner: a folder in transformers layout, or a Hub id.
+        device: where to run the captioner.
 
     Raises:
-        ModelError: it cannot be loaded, or is of another kind.
+        ModelError: the captioner cannot be loaded, or its model type is not supported.
     """
     from transformers import AutoConfig, AutoProcessor
 
@@ -72,8 +79,8 @@ def caption(picture: Image, captioner: str, device: torch.device) -> str:
         raise ModelError(f"The captioner '{captioner}' cannot be loaded: {reason}.") from error
     model = model.eval().to(device)
     with torch.inference_mode():
-        speak = _florence if kind == "florence2" else _chat
-        text = speak(model, processor, Pictures.fromarray(picture), device)
+        describe = _describe_by_florence if kind == "florence2" else _describe_by_chat
+        text = describe(model, processor, PilImage.fromarray(image), device)
     return " ".join(text.split())
 
 
@@ -84,21 +91,21 @@ def _class_of(kind: str, captioner: str) -> Any:
         return Florence2ForConditionalGeneration
     if kind.startswith("qwen") and "_vl" in kind:
         return AutoModelForImageTextToText
-    raise ModelError(f"'{captioner}' is a {kind} model. Give --captioner a Florence-2 or a Qwen-VL model.")
+    raise ModelError(f"'{captioner}' is a {kind} model. Use a Florence-2 or a Qwen-VL model with --captioner.")
 
 
-def _florence(model: Any, processor: Any, picture: Any, device: torch.device) -> str:
-    inputs = processor(text=FLORENCE_TASK, images=picture, return_tensors="pt").to(device)
-    words = model.generate(**inputs, max_new_tokens=MAX_TOKENS, num_beams=3, do_sample=False)
-    text = processor.batch_decode(words, skip_special_tokens=True)[0]
+def _describe_by_florence(model: Any, processor: Any, image: Any, device: torch.device) -> str:
+    inputs = processor(text=FLORENCE_TASK, images=image, return_tensors="pt").to(device)
+    tokens = model.generate(**inputs, max_new_tokens=MAX_TOKENS, num_beams=3, do_sample=False)
+    text = processor.batch_decode(tokens, skip_special_tokens=True)[0]
     return str(text)
 
 
-def _chat(model: Any, processor: Any, picture: Any, device: torch.device) -> str:
-    content = [{"type": "image", "image": picture}, {"type": "text", "text": QUESTION}]
+def _describe_by_chat(model: Any, processor: Any, image: Any, device: torch.device) -> str:
+    content = [{"type": "image", "image": image}, {"type": "text", "text": QUESTION}]
     inputs = processor.apply_chat_template(
         [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=True, return_dict=True,
         return_tensors="pt",
     ).to(device)  # fmt: skip
-    words = model.generate(**inputs, max_new_tokens=MAX_TOKENS, do_sample=False)
-    return str(processor.batch_decode(words[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)[0])
+    tokens = model.generate(**inputs, max_new_tokens=MAX_TOKENS, do_sample=False)
+    return str(processor.batch_decode(tokens[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)[0])

@@ -31,7 +31,9 @@ from loraedit.masks.shaping import feather
 from loraedit.masks.tube import MaskTube
 from loraedit.runs.pictures import contact_sheet
 from loraedit.runtime.ranks import processes
-from loraedit.sampling.sampler import Held, experts_asked, sample
+from loraedit.sampling.sampler import sample
+from loraedit.sampling.schedule import experts_used
+from loraedit.sampling.transformers import Held
 from loraedit.settings import SamplingSettings
 from loraedit.storage.files import write_bytes
 from loraedit.types import Clip, no_step
@@ -82,7 +84,7 @@ class Previews:
     ) -> None:
         self.latest: Path | None = None
         self._context, self._cache, self._reporter, self._priors = context, cache, reporter, priors
-        self._first_expert = experts_asked(context.family, self._sampling())[0]
+        self._first_expert = experts_used(context.family, self._sampling())[0]
         segment = context.job.segments[0]
         self._mask = clip.mask(segment.start, segment.stop)
         self._source = Clip(clip.below.span(segment.start, segment.stop), context.job.source.fps)

@@ -24,7 +24,7 @@ from loraedit.lora.adapter import save_lora, stack
 from loraedit.lora.extra import for_expert
 from loraedit.runtime.distributed import together
 from loraedit.runtime.ranks import leads
-from loraedit.sampling.sampler import experts_trained
+from loraedit.sampling.schedule import experts_trained
 from loraedit.settings import TrainSettings
 from loraedit.storage.files import fingerprint, save_tensors, try_load_tensors
 from loraedit.storage.lora_store import Learnt

@@ -1,7 +1,6 @@
-"""How good an edit is: metrics, and a report page of a finished run.
+"""Evaluates finished edits: metrics that need no true edit, and a report page.
 
-``metrics`` holds the measures as pure functions, for benchmarks where the true edit is known too. ``evaluate_run``
-measures a run folder, where it is not.
+:mod:`loraedit.evaluate.metrics` has the metrics as pure functions. :func:`evaluate_run` applies them to a run folder.
 """
 
 from loraedit.evaluate.run import Evaluation, evaluate_run

@@ -1,4 +1,4 @@
-"""An image encoder from a folder in transformers layout, such as CLIP: frames to vectors of length 1."""
+"""An image encoder in transformers layout, such as CLIP, which turns frames into vectors of length 1."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ _EXPECTED = "Expected a CLIP, SigLIP or DINOv2 folder as transformers saves it, 
 
 
 def check_image_encoder(folder: Path) -> str:
-    """Refuse what cannot be an image encoder, before anything heavy loads.
+    """Checks that a folder can be an image encoder, before anything heavy loads.
 
     Returns:
-        The kind of model that its ``config.json`` names, such as ``clip``.
+        The model type in its ``config.json``, such as ``clip``.
 
     Raises:
         ModelError: the folder or one of its files is missing or cannot be read.
@@ -36,24 +36,24 @@ def check_image_encoder(folder: Path) -> str:
         config = read_json(folder / "config.json")
         weights = list(folder.glob("*.safetensors"))
     except (OSError, ValueError) as error:
-        raise ModelError(f"'{folder}' is no image encoder: its config.json cannot be read. {_EXPECTED}") from error
+        raise ModelError(f"'{folder}' is not an image encoder: its config.json cannot be read. {_EXPECTED}") from error
     if not isinstance(config, dict) or not isinstance(config.get("model_type"), str):
-        raise ModelError(f"'{folder}' is no image encoder: its config.json names no model_type. {_EXPECTED}")
+        raise ModelError(f"'{folder}' is not an image encoder: its config.json has no model_type. {_EXPECTED}")
     if not weights:
         raise ModelError(f"'{folder}' has no .safetensors weights. {_EXPECTED}")
     if not any((folder / name).is_file() for name in PROCESSOR_FILES):
-        raise ModelError(f"'{folder}' does not say how images are prepared: it has no {PROCESSOR_FILES[0]}.")
+        raise ModelError(f"'{folder}' is not an image encoder: it has no {PROCESSOR_FILES[0]}. {_EXPECTED}")
     return str(config["model_type"])
 
 
 class ImageEncoder:
-    """A loaded image encoder; call it with frames. No file is fetched, and no code of the folder is run.
+    """A loaded image encoder; call it with frames. It downloads nothing and runs no code of the folder.
 
     CLIP gives its projected image embedding, other models their image features or pooled output.
     """
 
     def __init__(self, folder: Path, device: torch.device) -> None:
-        """Load it.
+        """Loads the encoder.
 
         Raises:
             ModelError: the folder is not an image encoder, or its weights are incomplete.
@@ -64,7 +64,7 @@ class ImageEncoder:
         self._device = device
 
     def __call__(self, frames: Frames) -> NDArray[np.float32]:
-        """One vector of length 1 a frame, float32 ``[F, D]``, of uint8 ``[F, H, W, 3]``."""
+        """Returns one vector of length 1 per frame, float32 ``[F, D]``, for frames uint8 ``[F, H, W, 3]``."""
         import torch
 
         batches = [self._features(frames[start : start + BATCH]) for start in range(0, len(frames), BATCH)]
@@ -81,11 +81,11 @@ class ImageEncoder:
                 return _vectors(run(pixel_values=pixels.to(self._device)))
         except (TypeError, ValueError, KeyError, AttributeError) as error:
             reason = f"{type(self._model).__name__} does not take images alone"
-            raise ModelError(f"This model is no image encoder: {reason}. {_EXPECTED}") from error
+            raise ModelError(f"This model is not an image encoder: {reason}. {_EXPECTED}") from error
 
 
 def _load(folder: Path, kind: str) -> tuple[Any, Any]:
-    """Image processor and model."""
+    """Loads image processor and model."""
     from safetensors import SafetensorError
     from transformers import AutoImageProcessor, AutoModel, CLIPVisionModelWithProjection
 
@@ -99,12 +99,14 @@ def _load(folder: Path, kind: str) -> tuple[Any, Any]:
         reason = " ".join(str(error).split())[:200]
         raise ModelError(f"'{folder}' cannot be loaded as an image encoder ({reason}). {_EXPECTED}") from error
     if found["missing_keys"]:
-        raise ModelError(f"The weights in '{folder}' lack {sorted(found['missing_keys'])[0]}. Fetch the folder again.")
+        raise ModelError(
+            f"The weights in '{folder}' lack {sorted(found['missing_keys'])[0]}. Download it again."
+        )
     return processor, model
 
 
 def _vectors(output: Any) -> torch.Tensor:
-    """``[F, D]`` of what an image model returns."""
+    """Extracts the vectors ``[F, D]`` from the output of an image model."""
     import torch
 
     if isinstance(output, torch.Tensor):

@@ -1,4 +1,4 @@
-"""A report as one HTML file: it opens offline, asks nothing of a network, and runs no script."""
+"""The report page: one HTML file that opens offline, loads nothing from a network and runs no script."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import NamedTuple
 __all__ = ["Row", "report_page"]
 
 POLICY = "default-src 'none'; img-src data:; media-src data:; style-src 'unsafe-inline'"
-"""Content-Security-Policy: a browser loads nothing but what the file itself holds, whatever a text in it says."""
+"""Content-Security-Policy: a browser loads only what the file itself contains, whatever a text in it says."""
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #23262b; --soft: #646b75; --line: #e2e5ea; --paper: #fff; --ground: #f5f6f8; }
@@ -49,7 +49,7 @@ details table { margin-top: .75rem; font-size: .9rem; }
 
 
 class Row(NamedTuple):
-    """A line of a table."""
+    """A row of a table."""
 
     name: str
     value: str
@@ -57,14 +57,14 @@ class Row(NamedTuple):
 
 
 def report_page(prompt: str, pictures: Mapping[str, bytes], measured: Sequence[Row], settings: Sequence[Row]) -> str:
-    """The page; the same arguments give the same text.
+    """Returns the page; the same arguments give the same text.
 
     Args:
-        prompt: what the edited clip shows; may be empty.
-        pictures: contents of ``side_by_side.mp4``, ``sheet.png`` and, if there is one, ``loss.png``. They are carried
-            inside the page in base64, so it is a third larger than they are.
-        measured: the metrics.
-        settings: the settings.
+        prompt: the prompt of the edit; may be empty.
+        pictures: contents of ``side_by_side.mp4``, ``sheet.png`` and, if there is one, ``loss.png``. The page embeds
+            them in base64, so it is a third larger than they are.
+        measured: rows of the metrics.
+        settings: rows of the settings.
     """
     return f"""<!DOCTYPE html>
 <html lang="en">

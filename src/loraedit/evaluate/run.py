@@ -1,4 +1,4 @@
-"""Measure a finished run, and write its report: RUN/metrics.json and RUN/report.html."""
+"""Measures a finished run and writes RUN/metrics.json and RUN/report.html."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ __all__ = ["MEASURES", "Evaluation", "Measure", "evaluate_run"]
 
 @dataclass(frozen=True)
 class Measure:
-    """How a metric is shown.
+    """The presentation of a metric.
 
     Attributes:
-        label: its name for people.
-        form: a format for its value, with the unit.
-        meaning: how to read it, in a sentence.
+        label: the name that users see.
+        form: the format of the value, with its unit.
+        meaning: one sentence on how to read it.
     """
 
     label: str
@@ -36,7 +36,7 @@ MEASURES = {
     "outside_difference": Measure(
         "Worst difference outside the mask",
         "{:.0f} grey levels",
-        "Between result and source; 0 is the same, bit for bit.",
+        "Between result and source; 0 means equal, bit for bit.",
     ),
     "changed_first": Measure(
         "Changed in the first frame",
@@ -46,20 +46,20 @@ MEASURES = {
     "changed_later": Measure(
         "Changed in the later frames",
         "{:.1%}",
-        "The same after the first frame: far less, and the edit was lost on the way; far more, and it spread.",
+        "The same after the first frame. Far less means that the edit was lost, far more that it spread.",
     ),
     "flow_similarity": Measure(
         "Motion as in the source",
         "{:.3f}",
-        "Likeness of the optical flow inside the mask, 0 to 1; 1 is the same dance.",
+        "Similarity of the optical flow inside the mask, 0 to 1; 1 is equal motion.",
     ),
     "flicker": Measure(
         "Flicker",
         "{:.2f} grey levels",
-        "How far a pixel inside the mask is from the mean of its neighbours in time; lower is steadier.",
+        "Difference of a pixel inside the mask from the mean of its neighbours in time; lower is steadier.",
     ),
     "source_flicker": Measure(
-        "Flicker of the source", "{:.2f} grey levels", "The same of the source, to compare with."
+        "Flicker of the source", "{:.2f} grey levels", "The flicker of the source, for comparison."
     ),
     "input_similarity": Measure(
         "Similarity to the source",
@@ -69,20 +69,20 @@ MEASURES = {
     "first_frame_similarity": Measure(
         "Similarity to the edited first frame",
         "{:.4f}",
-        "Mean cosine of image embeddings of your edit and each later frame; up to 1.",
+        "Mean cosine of image embeddings of your first frame and each later frame; up to 1.",
     ),
 }
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What was measured.
+    """The metrics of a run.
 
     Attributes:
-        metrics: by name, as in :data:`MEASURES`; what cannot be measured (motion in one frame, similarities without
-            an image encoder) is not there.
-        report: the page, ``RUN/report.html``.
-        file: the numbers, ``RUN/metrics.json``.
+        metrics: values by the names of :data:`MEASURES`. Those that cannot be measured are missing, such as motion in
+            one frame, or similarities without an image encoder.
+        report: the report page, ``RUN/report.html``.
+        file: the values, ``RUN/metrics.json``.
     """
 
     metrics: dict[str, float]
@@ -90,7 +90,7 @@ class Evaluation:
     file: Path
 
     def rows(self) -> list[Row]:
-        """Label, value and meaning of each metric."""
+        """Returns label, value and meaning of each metric."""
         return [
             Row(MEASURES[name].label, MEASURES[name].form.format(value), MEASURES[name].meaning)
             for name, value in self.metrics.items()
@@ -98,14 +98,14 @@ class Evaluation:
 
 
 def evaluate_run(run: Path, image_encoder: Path | None = None) -> Evaluation:
-    """Measure a finished run, and write ``metrics.json`` and ``report.html`` into it.
+    """Measures a finished run and writes ``metrics.json`` and ``report.html`` into its folder.
 
     Args:
         run: the run folder of an edit.
-        image_encoder: a folder with a CLIP or like model, for the similarities; it runs on the best device.
+        image_encoder: folder of CLIP or a similar model, for the similarities. It runs on the best device.
 
     Raises:
-        InputError: it is no run folder, the run is not finished, it is damaged, or another process works in it.
+        InputError: the folder is not a run folder, not finished, damaged, or in use by another process.
         ModelError: the image encoder cannot be used.
     """
     if image_encoder is not None:
@@ -132,7 +132,7 @@ def _evaluate(run: Path, image_encoder: Path | None) -> Evaluation:
 
 
 def _without_encoder(finished: Finished) -> Iterator[tuple[str, float]]:
-    """What frames, source and mask alone tell."""
+    """Yields the metrics that need frames, source and mask alone."""
     result, source, mask = finished.result, finished.source, finished.edit_mask
     masked = [mask.box(index) is not None for index in range(len(mask))]
     later = (mask[index] for index in range(1, len(mask)))
@@ -149,7 +149,7 @@ def _without_encoder(finished: Finished) -> Iterator[tuple[str, float]]:
 
 
 def _with_encoder(finished: Finished, folder: Path | None) -> dict[str, float]:
-    """The similarities, if there is an image encoder."""
+    """Returns the similarities, or nothing without an image encoder."""
     if folder is None:
         return {}
     from loraedit.runtime.devices import find_device
@@ -162,10 +162,10 @@ def _with_encoder(finished: Finished, folder: Path | None) -> dict[str, float]:
 
 
 def _pictures(run: Path, trained: bool) -> dict[str, bytes]:
-    """The run's pictures by file name.
+    """Reads the run's pictures by file name.
 
     Raises:
-        InputError: one is missing.
+        InputError: a picture is missing.
     """
     names = ["side_by_side.mp4", "sheet.png", *(["loss.png"] if trained else [])]
     found = {name: (run / name).read_bytes() for name in names if (run / name).is_file()}
@@ -176,14 +176,14 @@ def _pictures(run: Path, trained: bool) -> dict[str, bytes]:
 
 
 def _settings_rows(finished: Finished) -> list[Row]:
-    """Everything in ``settings.json``, and the clip's size."""
+    """Returns rows for the clip and everything in ``settings.json``."""
     clip = finished.source
     about = {"frames": len(clip), "size": str(clip.size), "frames per second": str(clip.fps)}
     return [Row(name, _text(value)) for name, value in {**about, **_flat(finished.provenance)}.items()]
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested JSON objects as one, names joined by dots."""
+    """Flattens nested JSON objects, with names joined by dots."""
     flat: dict[str, Any] = {}
     for name, value in values.items():
         flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}

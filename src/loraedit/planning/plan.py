@@ -12,7 +12,7 @@ from loraedit.job.segments import TAUGHT_SEGMENTS
 from loraedit.planning.cost import Cost, Shape, lora_bytes, measure_cost
 from loraedit.planning.fitting import MARGIN_BYTES, choose_resources, fits
 from loraedit.planning.gpus import EFFICIENCY, GPUS, HOST_BANDWIDTH, Gpu
-from loraedit.sampling.sampler import experts_trained
+from loraedit.sampling.schedule import experts_trained
 from loraedit.settings import PAPER, ResolvedSettings, Resources, SamplingSettings, TrainSettings
 from loraedit.types import OnStep, Size, no_step
 from loraedit.video.scaling import padded_length, working_size

@@ -1,7 +1,7 @@
-"""Several cards at one edit, each with a process of its own, as ``accelerate launch`` starts them.
+"""One edit on several GPUs, each with its own process, as ``accelerate launch`` starts them.
 
-The first process does the edit. The others wait, and join it in training and sampling: all then run the same function
-with the same values. What they share is said in :func:`share_blocks` (memory) and :func:`split_tokens` (time).
+The first process carries out the edit. The others wait, and join it in training and sampling, where all call the same
+function with the same values. They share memory (:func:`share_blocks`) and time (:func:`split_tokens`).
 """
 
 from __future__ import annotations
@@ -28,53 +28,54 @@ __all__ = ["add_up", "agreed", "assist", "dismiss", "share_blocks", "split_token
 Result = TypeVar("Result")
 
 PATIENCE = timedelta(days=30)
-"""How long a process waits for work."""
+"""The longest time that a process waits for work."""
 
 
 # ---- work ------------------------------------------------------------------------------------------------------------
 
 
 def together(work: Callable[..., Result], *values: Any, **own: Any) -> Result:
-    """Call a function in all processes; gives the result of this one.
+    """Calls a function in all processes, and returns the result of this one.
 
     Args:
-        values: for all; the others get copies.
-        own: for this process alone; the others go by the function's defaults.
+        work: the function; it must be picklable.
+        values: its arguments in all processes; the others get copies.
+        own: its arguments in this process alone; the others use the function's defaults.
     """
     if processes() > 1:
-        dist.broadcast_object_list([(work, values)], src=0, group=_orders())
+        dist.broadcast_object_list([(work, values)], src=0, group=_work_group())
     return work(*values, **own)
 
 
 def assist() -> None:
-    """Join in whatever the first process does together with this one, until it dismisses it."""
+    """Joins the first process in everything that it calls with :func:`together`, until it calls :func:`dismiss`."""
     while True:
-        order: list[Any] = [None]
-        dist.broadcast_object_list(order, src=0, group=_orders())
-        if order[0] is None:
+        message: list[Any] = [None]
+        dist.broadcast_object_list(message, src=0, group=_work_group())
+        if message[0] is None:
             return
-        work, values = order[0]
-        with suppress(LoraEditError):  # the first process has met it too, and says so
+        work, values = message[0]
+        with suppress(LoraEditError):  # the first process has the same error and reports it
             work(*values)
 
 
 def dismiss() -> None:
-    """Let the others go."""
-    dist.broadcast_object_list([None], src=0, group=_orders())
+    """Ends :func:`assist` in the other processes."""
+    dist.broadcast_object_list([None], src=0, group=_work_group())
 
 
 def agreed(value: float) -> float:
-    """The first process's value, in all of them."""
+    """Returns the first process's value in all processes."""
     if processes() == 1:
         return value
     shared = torch.tensor([value], dtype=torch.float64)
-    dist.broadcast(shared, src=0, group=_orders())
+    dist.broadcast(shared, src=0, group=_work_group())
     return float(shared)
 
 
 @cache
-def _orders() -> Any:
-    """The processes, as they are told what to do; joins them to each other."""
+def _work_group() -> Any:
+    """Connects the processes, and returns the group through which the first sends work to the others."""
     PartialState(cpu=not torch.accelerator.is_available())
     return dist.new_group(backend="gloo", timeout=PATIENCE)
 
@@ -83,13 +84,14 @@ def _orders() -> Any:
 
 
 def share_blocks(transformer: nn.Module, blocks: Iterable[nn.Module], device: torch.device) -> None:
-    """Leave each process a part of the frozen weights of every block (FSDP2), in place; all else is whole, on a device.
+    """Leaves each process a part of the frozen weights of every block (FSDP2), in place.
 
-    A block's weights come together while it computes. The LoRA is small, and is the same everywhere.
+    A block's weights are gathered while it computes. Everything else is whole on the device. The LoRA is small, and
+    the same in every process.
     """
     for block in blocks:
-        kind = _main_kind(block)
-        whole = {each for each in block.parameters() if each.requires_grad or each.ndim < 2 or each.dtype != kind}
+        dtype = _main_dtype(block)
+        whole = {p for p in block.parameters() if p.requires_grad or p.ndim < 2 or p.dtype != dtype}
         fully_shard(block, mesh=_mesh(device.type), ignored_params=whole)
     for tensor in (*transformer.parameters(), *transformer.buffers()):
         if not isinstance(tensor, dist.tensor.DTensor):
@@ -97,26 +99,27 @@ def share_blocks(transformer: nn.Module, blocks: Iterable[nn.Module], device: to
 
 
 def split_tokens(transformer: Any, lengths: Iterable[int]) -> None:
-    """Let each process compute a part of the tokens (diffusers' context parallel, by Ulysses), in place.
+    """Makes each process compute a part of the tokens (diffusers' context parallelism, by Ulysses), in place.
 
-    Nothing is done if heads, or the tokens of any sequence, do not come out even, or without an accelerator, of which
-    diffusers' own code makes sure: then all compute everything.
+    If the number of heads or the length of any sequence is not divisible by the number of processes, every process
+    computes all tokens. So it does without an accelerator, which diffusers' code requires.
 
     Args:
-        transformer: one with diffusers' plan of how to split it.
-        lengths: of the sequences that it will see.
+        transformer: a transformer with diffusers' plan of how to split it.
+        lengths: the lengths of its future sequences.
     """
-    count, even = processes(), (transformer.config.num_attention_heads, *lengths)
-    if count == 1 or not torch.accelerator.device_count() or any(length % count for length in even):
+    count, divisible = processes(), (transformer.config.num_attention_heads, *lengths)
+    if count == 1 or not torch.accelerator.device_count() or any(number % count for number in divisible):
         return
     transformer.enable_parallelism(config=ContextParallelConfig(ulysses_degree=count))
 
 
 def add_up(parameters: Iterable[nn.Parameter], transformer: Any) -> None:
-    """Give the parameters the gradient of all tokens, in all processes alike."""
+    """Sets the gradients of the parameters to those of all tokens, equal in all processes."""
     if processes() == 1:
         return
-    share = 1 if transformer._parallel_config is not None else processes()  # all have the whole of it, up to rounding
+    # With context parallelism each process has the gradient of its tokens, otherwise the whole one.
+    share = 1 if transformer._parallel_config is not None else processes()
     for gradient in _gradients(parameters):
         dist.all_reduce(gradient)
         gradient /= share
@@ -126,16 +129,16 @@ def _gradients(parameters: Iterable[nn.Parameter]) -> Iterator[Tensor]:
     yield from (parameter.grad for parameter in parameters if parameter.grad is not None)
 
 
-def _main_kind(block: nn.Module) -> torch.dtype:
-    """The precision of most of a block's matrices; of floats, as FSDP takes no others."""
+def _main_dtype(block: nn.Module) -> torch.dtype:
+    """Returns the dtype of most of a block's matrices. Only floats count, because FSDP takes no others."""
     sizes: dict[torch.dtype, int] = {}
-    for each in block.parameters():
-        if each.ndim >= 2 and not each.requires_grad and each.is_floating_point():
-            sizes[each.dtype] = sizes.get(each.dtype, 0) + each.numel()
-    return max(sizes, key=lambda kind: sizes[kind], default=torch.float32)
+    for parameter in block.parameters():
+        if parameter.ndim >= 2 and not parameter.requires_grad and parameter.is_floating_point():
+            sizes[parameter.dtype] = sizes.get(parameter.dtype, 0) + parameter.numel()
+    return max(sizes, key=lambda dtype: sizes[dtype], default=torch.float32)
 
 
 @cache
 def _mesh(device: str) -> DeviceMesh:
-    _orders()
+    _work_group()
     return init_device_mesh(device, (processes(),))

@@ -1,7 +1,7 @@
-"""Fit a model to a device: the libraries' own means, switched by :class:`loraedit.settings.Resources`.
+"""Fits models into a device's memory with the libraries' own means, chosen by :class:`loraedit.settings.Resources`.
 
-A transformer is loaded on the CPU, gets its LoRA, and is then placed. The LoRA always stays on the device: it is small,
-and its gradients and moments live where it does.
+A transformer is loaded on the CPU, gets its LoRA, and is then placed on the device. The LoRA always stays on the
+device: it is small, and its gradients and optimiser moments live where it does.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ __all__ = ["FP8", "blocks", "checkpoints_kept", "place", "place_encoder", "tile"
 
 FP8 = torch.float8_e4m3fn
 STREAMING = ("cuda", "xpu")
-"""Devices that copy while they compute."""
+"""Kinds of devices that can copy while they compute."""
 
 
 def place(transformer: Any, resources: Resources, device: torch.device) -> None:
-    """Bring a frozen transformer, with its LoRA if it has one, to the device, in place.
+    """Brings a frozen transformer, with its LoRA if it has one, to the device, in place.
 
     Raises:
-        InputError: the attention backend is not there.
+        InputError: the attention backend is not available.
     """
     if resources.weights == "fp8":
         transformer.enable_layerwise_casting(storage_dtype=FP8, compute_dtype=transformer.dtype)
@@ -56,7 +56,7 @@ def place(transformer: Any, resources: Resources, device: torch.device) -> None:
 
 
 def place_encoder(encoder: nn.Module, resources: Resources, device: torch.device) -> None:
-    """Bring a text or image encoder to the device, in place; offloaded, one layer at a time is there."""
+    """Brings a text or image encoder to the device, in place. If offloaded, one layer at a time is there."""
     if resources.offload_encoders and device.type != "cpu":
         apply_group_offloading(encoder, device, offload_type="leaf_level", use_stream=device.type in STREAMING)
     else:
@@ -64,10 +64,15 @@ def place_encoder(encoder: nn.Module, resources: Resources, device: torch.device
 
 
 def tile(vae: Any, resources: Resources, height: int, width: int) -> None:
-    """If that is asked, let a VAE work in tiles of its own size on frames of so many pixels.
+    """Makes a VAE work in tiles of its own size, if the resources ask for it.
 
-    No tile is less than two latent cells wide: some VAEs mirror what lies beside an edge, which a single row of cells
-    does not have.
+    No tile is narrower than two latent cells: some VAEs pad by reflection, which a single row of cells does not allow.
+
+    Args:
+        vae: a VAE of diffusers, changed in place.
+        resources: whether to use tiles.
+        height: height of the frames, in pixels.
+        width: width of the frames, in pixels.
     """
     if not resources.tile_vae:
         return
@@ -80,47 +85,46 @@ def tile(vae: Any, resources: Resources, height: int, width: int) -> None:
 
 
 def _without_slivers(stride: int, cells: int) -> int:
-    """The longest stride up to ``stride`` whose last tile holds more than one of so many cells."""
-    return next((each for each in range(stride, 1, -1) if cells == 1 or (cells - 1) % each), stride)
+    """Returns the longest stride up to ``stride`` whose last tile has more than one of the ``cells`` cells."""
+    candidates = range(stride, 1, -1)
+    return next((length for length in candidates if cells == 1 or (cells - 1) % length), stride)
 
 
 def checkpoints_kept(resources: Resources, device: torch.device) -> AbstractContextManager[Any]:
-    """Within it a forward pass keeps what its gradients need where the resources say."""
+    """Returns a context in which a forward pass keeps the inputs of its gradients in host memory, if offloaded."""
     if not resources.offload_checkpoints:
         return nullcontext()
     return torch.autograd.graph.save_on_cpu(pin_memory=device.type == "cuda", device_type=device.type)
 
 
 def blocks(transformer: nn.Module) -> Iterator[nn.Module]:
-    """The repeated blocks of a transformer, in order."""
+    """Yields the repeated blocks of a transformer, in order."""
     for child in transformer.children():
         if isinstance(child, nn.ModuleList):
             yield from child
 
 
 def _set_attention(transformer: Any, backend: str) -> None:
-    """For the layers of this model alone; diffusers' own switch also sets the process's default."""
+    """Sets the attention backend of this model alone; diffusers' method also changes the default of the process."""
     from diffusers.models.attention_dispatch import _AttentionBackendRegistry
 
     if backend.endswith("_hub"):
-        raise InputError(f"The attention backend '{backend}' would fetch code to run. Choose one that is installed.")
-    usual, _ = _AttentionBackendRegistry.get_active_backend()
+        raise InputError(f"The attention backend '{backend}' would download and run code. Choose an installed one.")
+    default, _ = _AttentionBackendRegistry.get_active_backend()
     try:
         transformer.set_attention_backend(backend)
     except (ValueError, RuntimeError, ImportError) as error:
         reason = str(error).strip().splitlines()[0].rstrip(".")
-        raise InputError(
-            f"The attention backend '{backend}' cannot be used: {reason}. Leave --attention out."
-        ) from error
+        raise InputError(f"The attention backend '{backend}' cannot be used: {reason}. Remove --attention.") from error
     finally:
-        _AttentionBackendRegistry.set_active_backend(usual)
+        _AttentionBackendRegistry.set_active_backend(default)
 
 
 def _offload_blocks(transformer: nn.Module, device: torch.device) -> None:
-    """Diffusers' group offloading, one group for the frozen weights of each block; all else goes to the device.
+    """Applies diffusers' group offloading to the frozen weights of each block; the rest goes to the device.
 
-    A group of its own making leaves the LoRA where it is: offloaded too, it would be on the CPU when its gradients
-    arrive. Nothing is prefetched, because gradients run through the blocks backwards.
+    The groups are built here to leave out the LoRA. If it were offloaded too, it would be on the CPU when its
+    gradients arrive. Nothing is prefetched, because gradients run through the blocks backwards.
     """
     host = torch.device("cpu")
     stream = getattr(torch, device.type).Stream(device) if device.type in STREAMING else None
@@ -128,7 +132,7 @@ def _offload_blocks(transformer: nn.Module, device: torch.device) -> None:
         onload_device=device, offload_device=host, offload_type=GroupOffloadingType.BLOCK_LEVEL, non_blocking=False,
         record_stream=False, low_cpu_mem_usage=False, stream=stream,
     )  # fmt: skip
-    held: set[int] = set()
+    offloaded: set[int] = set()
     for block in blocks(transformer):
         frozen = [parameter for parameter in block.parameters() if not parameter.requires_grad]
         group = ModuleGroup(
@@ -139,7 +143,7 @@ def _offload_blocks(transformer: nn.Module, device: torch.device) -> None:
         HookRegistry.check_if_exists_or_initialize(block).register_hook(
             GroupOffloadingHook(group, config=config), "group_offloading"
         )
-        held |= {id(tensor) for tensor in (*group.parameters, *group.buffers)}
+        offloaded |= {id(tensor) for tensor in (*group.parameters, *group.buffers)}
     for tensor in (*transformer.parameters(), *transformer.buffers()):
-        if id(tensor) not in held:
+        if id(tensor) not in offloaded:
             tensor.data = tensor.data.to(device)

@@ -1,4 +1,4 @@
-"""Which of several processes this is, as ``accelerate launch`` tells each; see :mod:`loraedit.runtime.distributed`."""
+"""The rank of this process, as ``accelerate launch`` sets it; see :mod:`loraedit.runtime.distributed`."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ __all__ = ["leads", "processes"]
 
 
 def processes() -> int:
-    """How many processes are at this edit, each with a device of its own."""
+    """Returns the number of processes of this edit, each with its own device."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def leads() -> bool:
-    """Whether this process does the edit, and writes its files."""
+    """Returns True if this process carries out the edit and writes its files."""
     return processes() == 1 or int(os.environ.get("RANK", "0")) == 0

@@ -1,0 +1,1 @@
+"""Sampling latents from noise."""

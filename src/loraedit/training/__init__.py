@@ -1,4 +1,4 @@
-"""Training the LoRA: one loop that eats samples."""
+"""Training a LoRA on encoded samples."""
 
 from loraedit.training.loop import Stage, train
 

@@ -1,7 +1,7 @@
-"""The training loop: draw a sample, noise its target, predict the velocity, step the LoRA.
+"""The training loop: draw samples, add noise to their targets, predict the velocity, step the LoRA.
 
-Everything random in a step is drawn from ``(seed, step)`` alone, so a run that was killed and continues from its last
-checkpoint ends with the same bytes as one that was not.
+All randomness of a step comes from ``(seed, step)``. A run that was killed and continues from its last checkpoint
+therefore ends with the same bytes as one that was not.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from loraedit.runtime.devices import autocasts, training_attention, training_pre
 from loraedit.runtime.distributed import add_up, split_tokens
 from loraedit.runtime.memory import checkpoints_kept, place
 from loraedit.settings import TrainSettings
-from loraedit.training.state import load_state, save_state
-from loraedit.training.stopping import after_step, held_out_loss, last_step, rate
+from loraedit.training.state import StateFile
+from loraedit.training.stopping import after_step, held_out_loss, last_step, noise_range, rate
 
-__all__ = ["OnLoss", "Stage", "train"]
+__all__ = ["OnLoss", "Stage", "make_optimizer", "train"]
 
 OnLoss = Callable[[int, int, float], None]
 """Called after each step with (steps done, steps in all, loss)."""
@@ -36,25 +36,21 @@ OnLoss = Callable[[int, int, float], None]
 BETAS = (0.9, 0.99)
 WEIGHT_DECAY = 0.01
 CLIP_NORM = 1.0
-SAVE_COST = 0.05
-"""Share of the time that may go into saving checkpoints."""
-SAVE_GAP_S = 5.0
-"""Work of fewer seconds is done again rather than saved."""
 EXPLODED = 1000.0
-"""A loss of so many times the median of all before is that of a training that has come apart."""
+"""A loss above this multiple of the median of all before means that the training has diverged."""
 SETTLED_STEPS = 5
-"""So many losses have to be known before their median says something."""
+"""The number of losses from which on their median is meaningful."""
 
 
 @dataclass(frozen=True)
 class Stage:
-    """A stretch of training.
+    """The samples of a stretch of training.
 
     Attributes:
-        samples: what it draws from; every one has a target.
-        weights: how often each is drawn, relative to the others.
-        start: LoRA file to go on from; None starts a fresh one.
-        judged: index of the sample whose held-out loss says when to stop.
+        samples: encoded samples; each has a target.
+        weights: how often each sample is drawn, relative to the others.
+        start: LoRA file to continue from; None starts a fresh LoRA.
+        judged: index of the sample whose held-out loss decides when to stop.
     """
 
     samples: Sequence[Encoded]
@@ -73,74 +69,79 @@ def train(
     on_loss: OnLoss = lambda *_: None,
     device: torch.device | None = None,
 ) -> list[float]:
-    """Attach a LoRA to a frozen transformer, place it on a device and train it through a stage.
+    """Attaches a LoRA to a frozen transformer, places both on a device, and trains the LoRA on a stage.
 
-    It goes on from the checkpoint if there is one. It ends after ``settings.steps``, or sooner: once the held-out loss
-    gains nothing any more, or the time is over (:mod:`loraedit.training.stopping`).
+    Continues from the checkpoint if there is one. Training ends after ``settings.steps``, or earlier when the held-out
+    loss stops improving or the time is over (:mod:`loraedit.training.stopping`).
 
     Args:
-        expert: which transformer it is; the noise levels trained on are the expert's own, above ``min_noise_level``.
-        stage: what to learn.
-        checkpoint: where the state is kept; the file stays after the last step, for whoever calls again.
+        family: the model.
+        expert: which of its transformers is trained. It is trained on its own noise levels above ``min_noise_level``.
+        transformer: that transformer.
+        stage: the samples to train on.
+        settings: how to train.
+        checkpoint: file of the training state. It stays after the last step, and a later call continues from it.
+        on_loss: called after every step.
         device: where to train; None is where the transformer is.
-        on_loss: told the loss after every step.
 
     Returns:
         The loss of every step.
 
     Raises:
-        InputError: loss or gradient are no longer numbers, or the loss has exploded. The checkpoint is then of the
-            last good step.
+        InputError: loss or gradient are not finite, or the loss has exploded. The checkpoint then has the last good
+            step.
     """
-    attach(transformer, family.lora_targets(settings.lora_targets), settings.rank, settings.train_seed)
-    if stage.start is not None:
-        load_lora(stage.start, family, transformer)
     device = device or next(transformer.parameters()).device
-    if device.type == "cpu" and autocasts(device):
-        as_autocast(transformer)
-    place(transformer, family.resources, device)
-    if family.splits_tokens:
-        split_tokens(transformer, (tokens_of(family.card, sample.condition.shape[1:]) for sample in stage.samples))
-    parameters = dict(lora_parameters(transformer))
+    _attach_and_place(family, transformer, stage, settings, device)
     optimizer = make_optimizer(transformer, settings)
-    state = load_state(checkpoint, parameters, optimizer)
-    judged = partial(held_out_loss, family, expert, transformer, stage.samples[stage.judged], settings, device)
+    state_file = StateFile(checkpoint, dict(lora_parameters(transformer)), optimizer)
+    judge = partial(held_out_loss, family, expert, transformer, stage.samples[stage.judged], settings, device)
+
+    state = state_file.load()
     transformer.train()
-    unsaved, cost = 0.0, 0.0
     while state.step < last_step(state, settings):
         began = time.monotonic()
-        for group in optimizer.param_groups:
-            group["lr"] = rate(state, settings)
+        _set_rate(optimizer, rate(state, settings))
         samples = [sample.to(device) for sample in _draw(stage, settings, state.step)]
         try:
             loss = _step(family, expert, transformer, samples, optimizer, settings, state.losses)
         except InputError:
             if state.losses:
-                save_state(checkpoint, state, parameters, optimizer)
+                state_file.save(state)
             raise
-        state = after_step(state, settings, loss, judged, began)
-        unsaved += time.monotonic() - began
-        end = last_step(state, settings)
+        state = after_step(state, settings, loss, judge, began)
+        seconds, end = time.monotonic() - began, last_step(state, settings)
         on_loss(state.step, end, loss)
-        if _worth_saving(unsaved, cost) or state.step >= end:
-            start = time.monotonic()
-            save_state(checkpoint, state, parameters, optimizer)
-            unsaved, cost = 0.0, time.monotonic() - start
+        state_file.save_if_due(state, seconds, last=state.step >= end)
     if settings.steps == 0:
-        save_state(checkpoint, state, {}, optimizer)
+        state_file.save(state)
     transformer.eval()
     return state.losses
 
 
-def _worth_saving(seconds: float, cost: float) -> bool:
-    """Whether the work of so many seconds is, if saving takes ``cost`` seconds."""
-    return seconds > max(SAVE_GAP_S, cost / SAVE_COST)
-
-
 def make_optimizer(transformer: nn.Module, settings: TrainSettings) -> torch.optim.Optimizer:
-    """AdamW for the LoRA of a transformer."""
+    """Returns AdamW for the LoRA of a transformer."""
     parameters = [parameter for _, parameter in lora_parameters(transformer)]
     return torch.optim.AdamW(parameters, settings.lr, BETAS, weight_decay=WEIGHT_DECAY, fused=True)
+
+
+def _attach_and_place(
+    family: Family, transformer: nn.Module, stage: Stage, settings: TrainSettings, device: torch.device
+) -> None:
+    """Attaches the stage's LoRA, or a fresh one, and brings the transformer to the device."""
+    attach(transformer, family.lora_targets(settings.lora_targets), settings.rank, settings.train_seed)
+    if stage.start is not None:
+        load_lora(stage.start, family, transformer)
+    if device.type == "cpu" and autocasts(device):
+        as_autocast(transformer)
+    place(transformer, family.resources, device)
+    if family.splits_tokens:
+        split_tokens(transformer, (tokens_of(family.card, sample.condition.shape[1:]) for sample in stage.samples))
+
+
+def _set_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate
 
 
 def _step(
@@ -152,10 +153,19 @@ def _step(
     settings: TrainSettings,
     losses: Sequence[float],
 ) -> float:
-    """One optimiser step after those of the losses; samples of one shape go through the model together.
+    """Takes one optimiser step and returns its loss. Samples of one shape go through the model together.
+
+    Args:
+        family: the model.
+        expert: which of its transformers is trained.
+        transformer: that transformer.
+        samples: the samples of this step, on the device.
+        optimizer: the optimiser of the LoRA.
+        settings: how to train.
+        losses: the losses of all steps before.
 
     Raises:
-        InputError: it would spoil the LoRA; nothing has been changed.
+        InputError: the step would spoil the LoRA. Nothing has been changed.
     """
     step = len(losses)
     generator = torch.Generator().manual_seed(_seed(settings.train_seed, step))
@@ -175,15 +185,15 @@ def _step(
 
 
 def _check_sound(loss: float, gradient: float, losses: Sequence[float], rate: float) -> None:
-    """A step may be taken with this loss and norm of the gradient, after those losses."""
-    advice = f"Lower --lr (it is {rate:g}; try {rate / 3:.0e}) and run again."
+    """Raises InputError if this loss and gradient norm, after the losses before, mean that the training diverges."""
+    advice = f"Lower --lr from {rate:g} to {rate / 3:.0e} and run the command again."
     if not (math.isfinite(loss) and math.isfinite(gradient)):
-        what = "gradient" if math.isfinite(loss) else "loss"
-        raise InputError(f"The training {what} is no longer a number after {len(losses)} steps. {advice}")
+        name = "gradient" if math.isfinite(loss) else "loss"
+        raise InputError(f"The training {name} is not a finite number after {len(losses)} steps. {advice}")
     if len(losses) >= SETTLED_STEPS and loss > EXPLODED * float(np.median(losses)) > 0:
+        usual = np.median(losses)
         raise InputError(
-            f"The training loss has exploded after {len(losses)} steps: {loss:.3g}, {np.median(losses):.3g} being "
-            f"usual. {advice}"
+            f"The training loss exploded after {len(losses)} steps: {loss:.3g} after {usual:.3g}. {advice}"
         )
 
 
@@ -195,25 +205,25 @@ def _loss(
     settings: TrainSettings,
     generator: torch.Generator,
 ) -> Tensor:
-    """The flow-matching loss of samples of one shape, each at a noise level of its own."""
-    together = batch(samples)
-    data = together.target
+    """Returns the flow-matching loss of samples of one shape, each at its own random noise level."""
+    batched = batch(samples)
+    data = batched.target
     assert data is not None
-    low, high = max(expert.low, settings.min_noise_level), expert.high
+    low, high = noise_range(expert, settings)
     levels = (low + (high - low) * torch.rand(len(samples), generator=generator)).to(data.device)
     noise = torch.randn(data.shape, generator=generator).to(data.device)
     noisy = add_noise(data, noise, levels.view(-1, 1, 1, 1, 1))
     with training_precision(data.device), checkpoints_kept(family.resources, data.device):
-        velocity = family.velocity(transformer, noisy, levels * TIMESTEPS, together)
+        velocity = family.velocity(transformer, noisy, levels * TIMESTEPS, batched)
     keep = torch.stack([sample.keep(family.card.latent_channels) for sample in samples])
     weight = 1 + (settings.edit_weight - 1) * (1 - keep)
-    if family.card.mask == "tokens":  # a kept token sees no noise, so there is none to learn from it
+    if family.card.mask == "tokens":  # kept tokens get no noise, so they teach nothing
         weight = 1 - keep
     return flow_matching_loss(velocity, data, noise, weight)
 
 
 def _by_shape(samples: Sequence[Encoded]) -> Iterator[list[Encoded]]:
-    """The samples in groups that can be stacked."""
+    """Yields the samples in groups of equal shapes, which can be stacked."""
     groups: dict[tuple[torch.Size, ...], list[Encoded]] = {}
     for sample in samples:
         shapes = tuple(value.shape for value in sample.tensors().values())
@@ -222,12 +232,12 @@ def _by_shape(samples: Sequence[Encoded]) -> Iterator[list[Encoded]]:
 
 
 def _draw(stage: Stage, settings: TrainSettings, step: int) -> list[Encoded]:
-    """The samples of this step, by their weights."""
+    """Draws the samples of a step by their weights."""
     shares = np.asarray(stage.weights, float)
     rng = np.random.default_rng((settings.train_seed, step))
     return [stage.samples[index] for index in rng.choice(len(shares), settings.batch_size, p=shares / shares.sum())]
 
 
 def _seed(seed: int, step: int) -> int:
-    """A 63-bit seed of its own for every step."""
+    """Returns a separate 63-bit seed for every step."""
     return int(np.random.SeedSequence((seed, step, 1)).generate_state(1, np.uint64)[0] >> 1)

@@ -1,4 +1,4 @@
-"""When a LoRA has learnt what it can: a loss that no step trains on says so, or the time that it was given."""
+"""Early stopping of a training: by a held-out loss that stops improving, or by a time limit."""
 
 from __future__ import annotations
 
@@ -17,15 +17,20 @@ from loraedit.runtime.distributed import agreed
 from loraedit.settings import TrainSettings
 from loraedit.training.state import TrainState
 
-__all__ = ["after_step", "held_out_loss", "last_step", "rate", "settles"]
+__all__ = ["after_step", "held_out_loss", "last_step", "noise_range", "rate", "settles"]
 
 LEVELS = 4
-"""Noise levels at which the held-out loss is measured, spread evenly over those trained on."""
+"""The number of noise levels at which the held-out loss is measured, spread evenly over those trained on."""
 WARMUP_STEPS = 5
 COOL_DOWN = 0.25
-"""Once it has learnt, training goes on for this share of the steps done, while the learning rate falls."""
+"""Once the loss stops improving, training continues for this share of the steps done, with a falling learning rate."""
 FALL = 2 / 3
-"""The share of all steps after which the learning rate falls anyway; from there on nothing is stopped."""
+"""The share of all steps after which the learning rate falls anyway. From there on, training is not stopped early."""
+
+
+def noise_range(expert: Expert, settings: TrainSettings) -> tuple[float, float]:
+    """Returns the lowest and the highest noise level that an expert is trained on."""
+    return max(expert.low, settings.min_noise_level), expert.high
 
 
 @torch.no_grad()
@@ -37,17 +42,21 @@ def held_out_loss(
     settings: TrainSettings,
     device: torch.device,
 ) -> float:
-    """The loss in a sample's edit zone alone, at fixed noise levels with fixed noise.
+    """Measures the loss in a sample's edit zone alone, at fixed noise levels with fixed noise.
 
     Args:
-        sample: with a target.
-        device: of the transformer.
+        family: the model.
+        expert: which of its transformers is measured.
+        transformer: that transformer, on the device.
+        sample: a sample with a target.
+        settings: how the LoRA is trained.
+        device: the device of the transformer.
     """
     sample = sample.to(device)
-    together, generator = batch([sample]), torch.Generator().manual_seed(settings.train_seed)
-    data = together.target
+    batched, generator = batch([sample]), torch.Generator().manual_seed(settings.train_seed)
+    data = batched.target
     assert data is not None
-    low, high = max(expert.low, settings.min_noise_level), expert.high
+    low, high = noise_range(expert, settings)
     edited = 1 - sample.keep(family.card.latent_channels)[None]
     losses: list[Tensor] = []
     for order in range(LEVELS):
@@ -55,31 +64,33 @@ def held_out_loss(
         noise = torch.randn(data.shape, generator=generator).to(data.device)
         with training_precision(data.device):
             noisy = add_noise(data, noise, level.view(-1, 1, 1, 1, 1))
-            velocity = family.velocity(transformer, noisy, level * TIMESTEPS, together)
+            velocity = family.velocity(transformer, noisy, level * TIMESTEPS, batched)
         losses.append(flow_matching_loss(velocity, data, noise, edited))
     return float(torch.stack(losses).mean())
 
 
 def after_step(
-    state: TrainState, settings: TrainSettings, loss: float, judged: Callable[[], float], began: float
+    state: TrainState, settings: TrainSettings, loss: float, judge: Callable[[], float], began: float
 ) -> TrainState:
-    """The state once a step is done.
+    """Returns the state after a step.
 
     Args:
-        loss: of the step.
-        judged: measures the held-out loss, where it is time to.
-        began: when the step did, by ``time.monotonic``.
+        state: the state before the step.
+        settings: how the LoRA is trained.
+        loss: the loss of the step.
+        judge: measures the held-out loss; called only when a measurement is due.
+        began: when the step began, by ``time.monotonic``.
     """
     state = replace(state, losses=[*state.losses, loss])
     if settings.check_every and state.step % settings.check_every == 0:
-        state = replace(state, held_out=[*state.held_out, judged()])
+        state = replace(state, held_out=[*state.held_out, judge()])
     if settings.budget_s:
         state = replace(state, seconds=agreed(state.seconds + time.monotonic() - began))
     return replace(state, settled=state.step) if settles(state, settings) else state
 
 
 def settles(state: TrainState, settings: TrainSettings) -> bool:
-    """Whether it is time to cool down: nothing more is gained, or four fifths of the time are over."""
+    """Returns True if it is time to cool down: the loss stopped improving, or four fifths of the time are over."""
     if state.settled or state.step >= settings.steps * FALL:
         return False
     if settings.budget_s and state.seconds * (1 + COOL_DOWN) >= settings.budget_s:
@@ -88,21 +99,21 @@ def settles(state: TrainState, settings: TrainSettings) -> bool:
 
 
 def _gains_nothing(held_out: Sequence[float], patience: int, min_gain: float) -> bool:
-    """Whether the last values, as many as there is patience for, all fail to be better by a share than the best."""
+    """Returns True if none of the last ``patience`` values improves on the best before by the share ``min_gain``."""
     if len(held_out) <= patience:
         return False
     return min(held_out[-patience:]) > (1 - min_gain) * min(held_out[:-patience])
 
 
 def last_step(state: TrainState, settings: TrainSettings) -> int:
-    """The steps after which training ends, as far as is known by now."""
+    """Returns the number of steps after which training ends, as far as the state tells."""
     if settings.budget_s and state.seconds >= settings.budget_s:
         return state.step
     return min(settings.steps, state.settled + ceil(COOL_DOWN * state.settled)) if state.settled else settings.steps
 
 
 def rate(state: TrainState, settings: TrainSettings) -> float:
-    """The learning rate of the next step: a short warm-up, the peak, and a linear fall to a tenth at the end."""
+    """Returns the learning rate of the next step: a short warm-up, the peak, then a linear fall to a tenth of it."""
     begins, end = settings.steps * FALL, settings.steps
     if state.settled:
         begins, end = state.settled, last_step(state, settings)
