@@ -31,7 +31,8 @@ from loraedit.diffusion.flow_matching import flow_matching_loss
 from loraedit.errors import LoraEditError
 from loraedit.families import open_family
 from loraedit.families.base import TIMESTEPS, Encoded, Family, batch
-from loraedit.families.card import NANO, ModelCard, read_card, resolve_model
+from loraedit.families.card import NANO, ModelCard, read_card
+from loraedit.families.hub import resolve_model
 from loraedit.lora.adapter import attach, lora_parameters
 from loraedit.planning.cost import Shape
 from loraedit.planning.fitting import LADDER

@@ -81,7 +81,9 @@ def _figures(model: KnownModel, size: Size, frames: int) -> tuple[str, ...]:
         plain = planned(None)
         peak = max(cost.peak_bytes for cost in plain.costs.values())
         least = next(((gb, plan) for gb in BUDGETS if (plan := planned(gb * GB)).fits), None)
-        fits, means = (f"{least[0]} GB", describe_resources(least[1].resources) or "none") if least else ("none of these", "")
+        fits, means = (
+            (f"{least[0]} GB", describe_resources(least[1].resources) or "none") if least else ("none of these", "")
+        )
         return (
             str(work.shape.size), str(work.shape.frames), f"{plain.tokens:,}", f"{plain.costs['train'].flops:.2e}",
             f"{plain.costs['sample'].flops:.2e}", f"{peak / GB:.1f} GB", fits, means,

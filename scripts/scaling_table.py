@@ -62,7 +62,7 @@ def table() -> str:
     edit, training = plan()
     lines = [
         f"{CLIPS} clips of {FRAMES} frames ({SIZE}) with {LOOKS} looks each, {MODEL} on {CARD}s. The first edit of a",
-        f"clip takes {edit / 60:.0f} minutes, of which {training / 60:.0f} are training. Its other looks need no training.",
+        f"clip takes {edit / 60:.0f} minutes, of which {training / 60:.0f} are training. Its other looks need none.",
         "",
         "| GPUs | time | speed-up | GPU hours |",
         "|---:|---:|---:|---:|",

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from loraedit.families import open_family
 from loraedit.families.base import Encoded, Family
-from loraedit.families.card import read_card, resolve_model
+from loraedit.families.card import read_card
+from loraedit.families.hub import resolve_model
 from loraedit.settings import SamplingSettings, TrainSettings
 
 RANK = 16

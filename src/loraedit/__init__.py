@@ -19,7 +19,7 @@ from loraedit.version import __version__
 if TYPE_CHECKING:
     from loraedit.editing import EditResult, Progress
     from loraedit.job.edits import ImageLike
-    from loraedit.job.prepare import ClipLike
+    from loraedit.job.request import ClipLike
     from loraedit.masks.reading import MaskSpec
 
 __all__ = [
@@ -76,20 +76,16 @@ def edit(
     """
     from loraedit.job.edits import object_of
     from loraedit.job.prepare import prepare
+    from loraedit.job.request import EditRequest
     from loraedit.settings import make_settings
+    from loraedit.types import no_progress
 
-    job = prepare(
-        source,
-        first_frame,
-        mask,
-        dict(references or {}),
-        make_settings(settings),
-        None if out is None else Path(out),
-        None if run is None else Path(run),
-        lambda done, total: progress("mask", done, total, "") if progress else None,
-        lambda done, total: progress("read", done, total, "") if progress else None,
-        objects=[object_of(mapping) for mapping in objects],
-    )
-    from loraedit.editing import run_edit
+    request = EditRequest(
+        source, first_frame, mask, dict(references or {}), [object_of(mapping) for mapping in objects],
+        make_settings(settings), None if out is None else Path(out), None if run is None else Path(run),
+    )  # fmt: skip
+    on_progress = progress or no_progress
+    job = prepare(request, on_progress)
+    from loraedit.editing import run_edit  # imports torch, so only after the request has been checked
 
-    return run_edit(job, progress) if progress else run_edit(job)
+    return run_edit(job, on_progress)

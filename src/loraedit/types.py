@@ -30,12 +30,15 @@ __all__ = [
     "Origin",
     "Pixels",
     "Plane",
+    "Progress",
     "Size",
     "Stored",
     "Weights",
     "frame_hash",
     "joint_hash",
+    "no_progress",
     "no_step",
+    "steps_of",
 ]
 
 Frames = NDArray[np.uint8]  # [F, H, W, 3] RGB, 0 to 255
@@ -55,6 +58,19 @@ Codec = Literal["h264", "h265", "av1", "prores", "ffv1", "png"]
 
 def no_step(_done: int, _total: int) -> None:
     """Ignores progress."""
+
+
+Progress = Callable[[str, int, int, str], None]
+"""Called with (phase, done, total, note); done equals total when a phase ends."""
+
+
+def no_progress(_phase: str, _done: int, _total: int, _note: str) -> None:
+    """Ignores progress."""
+
+
+def steps_of(progress: Progress, phase: str) -> OnStep:
+    """Returns a callback for the steps of one phase."""
+    return lambda done, total: progress(phase, done, total, "")
 
 
 @dataclass(frozen=True)

@@ -182,7 +182,7 @@ def test_ten_thousand_queued_jobs_cost_little_time_and_no_memory(
 
     def tell(event: Event | None) -> None:
         if event is not None:
-            board.heed(event)
+            board.update(event)
             if event.kind == "done":
                 marks.append(time.monotonic())
                 if len(marks) in (QUEUED // 10, QUEUED):

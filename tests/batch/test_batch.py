@@ -139,7 +139,7 @@ def test_a_job_that_failed_comes_again_before_others_of_its_clip_and_then_makes_
 def test_ten_thousand_jobs_cost_the_scheduler_next_to_nothing() -> None:
     jobs = [Plain(f"job-{index:05d}", f"clip-{index // 40}") for index in range(10_000)]
     board, before, began = Board(Line(job.name, {}) for job in jobs), resident_bytes(), time.process_time()
-    work_through(Queue(jobs, 0), Inline(nothing), lambda event: event and board.heed(event))
+    work_through(Queue(jobs, 0), Inline(nothing), lambda event: event and board.update(event))
     assert board.counts["done"] == 10_000
     assert (time.process_time() - began) / 10_000 < 5e-3
     assert resident_bytes() - before < 50 * 2**20
@@ -151,7 +151,7 @@ def test_a_worker_that_dies_is_replaced_and_its_job_done_and_a_job_that_always_f
     pool = LocalPool(Fragile(tmp_path), 1, tmp_path / "logs")
     heard: list[Event] = []
     try:
-        work_through(Queue(jobs, 1), pool, lambda event: event and (heard.append(event), board.heed(event)))
+        work_through(Queue(jobs, 1), pool, lambda event: event and (heard.append(event), board.update(event)))
     finally:
         pool.close()
     assert {name: line.state for name, line in board.lines.items()} == {

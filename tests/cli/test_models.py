@@ -25,7 +25,8 @@ from loraedit.diffusion.samples import inference_condition, motion_sample
 from loraedit.errors import InputError, ModelError
 from loraedit.families import known, open_family
 from loraedit.families.base import batch
-from loraedit.families.card import read_card, resolve_model
+from loraedit.families.card import read_card
+from loraedit.families.hub import resolve_model
 from loraedit.families.known import Component, KnownModel, known_model, known_models, usual_settings
 from loraedit.families.wan.tensors import check_shapes
 from loraedit.masks.packing import pack_token_mask

@@ -21,6 +21,7 @@ from transformers import (
 from loraedit.editing.captions import caption, captioned
 from loraedit.errors import InputError, ModelError
 from loraedit.job.prepare import prepare
+from loraedit.job.request import EditRequest
 from loraedit.settings import make_settings
 
 CPU = torch.device("cpu")
@@ -68,7 +69,7 @@ def test_an_auto_prompt_becomes_a_cached_caption(
     florence: Path, scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = make_settings({"prompt": "auto", "captioner": str(florence)})
-    job = prepare(scene.source, scene.edited_first, scene.mask, {}, settings, None, None)
+    job = prepare(EditRequest(scene.source, scene.edited_first, scene.mask, settings=settings))
     found = captioned(job, tmp_path, CPU)
     assert found.settings.prompt != "auto" and found.settings.source_prompt == ""
     monkeypatch.setattr("loraedit.editing.captions.caption", None)
@@ -77,7 +78,7 @@ def test_an_auto_prompt_becomes_a_cached_caption(
 
 def test_an_auto_prompt_without_a_captioner_is_refused(scene: Scene) -> None:
     with pytest.raises(InputError, match="--captioner"):
-        prepare(scene.source, scene.edited_first, scene.mask, {}, make_settings({"prompt": "auto"}), None, None)
+        prepare(EditRequest(scene.source, scene.edited_first, scene.mask, settings=make_settings({"prompt": "auto"})))
 
 
 def test_other_models_are_refused_as_captioners(checkpoint: Path, tmp_path: Path) -> None:

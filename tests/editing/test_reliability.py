@@ -17,7 +17,8 @@ from scenes import Scene
 
 import loraedit
 from loraedit.errors import InputError
-from loraedit.runs.folder import SETTINGS_FILE, read_finished
+from loraedit.runs.finished import read_finished
+from loraedit.runs.folder import SETTINGS_FILE
 from loraedit.storage.files import save_tensors, try_load_tensors
 from loraedit.storage.locks import LOCK_FILE, sole_user
 from loraedit.training import loop

@@ -23,7 +23,7 @@ import loraedit
 from loraedit.evaluate import evaluate_run
 from loraedit.evaluate.page import Row, report_page
 from loraedit.evaluate.run import MEASURES
-from loraedit.runs.folder import read_finished
+from loraedit.runs.finished import read_finished
 from loraedit.video import write_image
 
 WITHOUT_ENCODER = {name for name in MEASURES if "similarity" not in name} | {"flow_similarity"}
@@ -144,7 +144,7 @@ REFUSED: dict[str, tuple[Callable[[Path], None], str]] = {
     "no folder": (shutil.rmtree, "no folder"),
     "no run folder": (remove("settings.json"), "not a run folder"),
     "unfinished": (remove("result.json"), "not finished"),
-    "begun again": (begin_again, "begun again"),
+    "started again": (begin_again, "started again"),
     "settings that are no JSON": (write("settings.json", "{"), "settings.json is not JSON"),
     "settings that are no object": (write("settings.json", "[]"), "settings.json holds no JSON object"),
     "result that is no JSON": (write("result.json", ""), "result.json is not JSON"),

@@ -15,7 +15,8 @@ from safetensors.torch import load_file, save_file
 
 from loraedit.errors import ModelError
 from loraedit.families import open_family
-from loraedit.families.card import NANO, read_card, resolve_model
+from loraedit.families.card import NANO, read_card
+from loraedit.families.hub import resolve_model
 
 
 def test_nano_is_a_wan_checkpoint_of_at_most_25_mb() -> None:

@@ -17,11 +17,12 @@ from loraedit.editing.segment_inputs import training_input
 from loraedit.editing.target_clip import open_target_clip
 from loraedit.job.edits import object_of
 from loraedit.job.prepare import Job, prepare
+from loraedit.job.request import EditRequest
 from loraedit.job.targets import EditTarget, edit_targets
 from loraedit.job.window import Window, choose_window
 from loraedit.lora.export import export
 from loraedit.masks.tube import MaskTube
-from loraedit.runs.folder import KeptObject
+from loraedit.runs.kept import KeptObject
 from loraedit.settings import make_settings
 from loraedit.types import Clip, Image, Plane
 from loraedit.video import read_clip
@@ -52,7 +53,7 @@ def job_of(
 ) -> Job:  # fmt: skip
     given = [object_of(each) for each in objects]
     chosen = make_settings({"model": str(model), "crop": "off", "fill": "carry", **settings})
-    return prepare(scene.source, scene.edited_first, None, references or {}, chosen, None, None, objects=given)
+    return prepare(EditRequest(scene.source, scene.edited_first, None, references or {}, given, chosen))
 
 
 def squares(*lefts: int, side: int = 12) -> list[Plane]:

@@ -16,6 +16,7 @@ import loraedit
 from loraedit.editing import EditResult
 from loraedit.families.wan.family import WanFamily
 from loraedit.job.prepare import prepare
+from loraedit.job.request import EditRequest
 from loraedit.settings import make_settings
 
 
@@ -95,7 +96,7 @@ def test_a_distilled_lora_decides_the_sampling_unless_the_user_does(
 
     def asked(**values: Any) -> tuple[int | None, float | None, tuple[str, ...]]:
         settings = make_settings({"model": str(checkpoint), **values})
-        job = prepare(scene.source, scene.edited_first, scene.mask, {}, settings, None, None)
+        job = prepare(EditRequest(scene.source, scene.edited_first, scene.mask, settings=settings))
         return job.settings.sampling_steps, job.settings.guidance, job.notes
 
     model = json.loads((checkpoint / "loraedit.json").read_text())["recipe"]

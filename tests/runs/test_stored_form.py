@@ -16,6 +16,7 @@ from scenes import Scene
 import loraedit
 from loraedit import video
 from loraedit.job.prepare import prepare
+from loraedit.job.request import EditRequest
 from loraedit.types import Size
 
 RAW = ("-fps_mode", "passthrough", "-f", "rawvideo", "-pix_fmt", "rgb24", "-")
@@ -91,7 +92,7 @@ def test_interlaced_film_stays_so_with_the_same_field_first(
 def test_who_edits_interlaced_film_is_told_before_the_work_begins(tmp_path: Path, scene: Scene) -> None:
     ffmpeg("-f", "lavfi", "-i", "color=s=44x36:r=25:d=0.2,setfield=tff", "-c:v", "ffv1", tmp_path / "a.mkv")
     settings = loraedit.settings.make_settings({})
-    job = prepare(tmp_path / "a.mkv", scene.edited_first, scene.mask, {}, settings, None, None)
+    job = prepare(EditRequest(tmp_path / "a.mkv", scene.edited_first, scene.mask, settings=settings))
     assert "a.mkv is interlaced" in job.notes[0]
 
 

@@ -83,7 +83,7 @@ def test_resolved_settings_are_none_only_where_the_field_says_what_that_stands_f
     fields = ResolvedSettings.model_fields
     nullable = {name for name, field in fields.items() if type(None) in get_args(field.annotation)}
     assert nullable == NULLABLE
-    assert all("By default" in (fields[name].description or "") for name in nullable)
+    assert all("[default: " in (fields[name].description or "") for name in nullable)
     assert EditSettings.model_fields.keys() == fields.keys()
 
 

@@ -21,6 +21,7 @@ from loraedit.editing.target_clip import open_target_clip
 from loraedit.editing.train import WAITING
 from loraedit.errors import InputError
 from loraedit.job.prepare import prepare
+from loraedit.job.request import EditRequest
 from loraedit.settings import make_settings
 from loraedit.storage.files import save_tensors
 from loraedit.storage.lora_store import Learnt, Store, open_store
@@ -108,7 +109,7 @@ def test_the_motion_of_a_long_clip_is_taught_alike_whatever_is_edited(checkpoint
     scene, taught = make_scene(frames=9), []
     settings = make_settings({"model": str(checkpoint), "segment_frames": 5, "crop": "off", "fill": "carry"})
     for references in ({}, {6: scene.source[6] // 2}):
-        job = prepare(scene.source, scene.edited_first, scene.mask, references, settings, None, None)
+        job = prepare(EditRequest(scene.source, scene.edited_first, scene.mask, references, settings=settings))
         clip = open_target_clip(job, job.targets[0])
         inputs = [training_input(clip, segment) for segment in job.segments]
         taught.append([(each.source, guide.pixels, guide.trust) for each in inputs for guide in each.source_guides])

@@ -195,7 +195,7 @@ def test_a_mask_is_written_with_a_preview(folder: Path, name: str) -> None:
 
 
 REFUSED = {
-    "nothing asked": ([], "Nothing says what to mask"),
+    "nothing asked": ([], "nothing to make a mask from"),
     "no edit": (["--from-edit", "same.png"], "identical to the source"),
     "restyled": (["--from-edit", "restyled.png"], "differs from the source nearly everywhere"),
     "shifted": (["--from-edit", "shifted.png"], "only by noise"),

@@ -20,6 +20,7 @@ import loraedit
 from loraedit import video
 from loraedit.errors import InputError
 from loraedit.job.prepare import prepare
+from loraedit.job.request import EditRequest
 from loraedit.types import Clip, Size
 from loraedit.video import formats
 
@@ -232,7 +233,7 @@ def test_a_codec_that_the_container_cannot_hold_is_refused_before_any_work(
 ) -> None:
     settings = loraedit.settings.make_settings({"codec": codec, "model": "nowhere"})
     with pytest.raises(InputError, match=advice) as caught:
-        prepare(scene.source, scene.edited_first, scene.mask, {}, settings, tmp_path / name, None)
+        prepare(EditRequest(scene.source, scene.edited_first, scene.mask, settings=settings, out=tmp_path / name))
     assert codec in str(caught.value) and not any(tmp_path.iterdir())
 
 

@@ -1,12 +1,13 @@
-"""Many edits: on one machine a job a device, or on a Ray cluster.
+"""Many edits: on one machine with one job per device, or on a Ray cluster.
 
-    jobs      jobs.toml -> jobs, checked               places   inputs and results in folders or behind URLs
-    schedule  which job next; what was lost comes back work     one job: fetch, edit, measure, put back
+    entries   the contents of jobs.toml                jobs     jobs with absolute paths, groups and keys
+    check     checks every job before any runs         places   inputs and results in folders or behind URLs
+    schedule  order of jobs; lost jobs come back       work     one job: fetch, edit, measure, upload
     local     worker processes of this machine         cluster  workers of a Ray cluster
-    board     how it stands, and the tables of it      page     the index with pictures
+    board     state of the batch, and its tables       page     the index with pictures
     run       from the file to the results
 
-All that is known of a batch is in its folder, so the same command again goes on from there.
+A batch keeps its whole state in its folder, so the same command continues it.
 """
 
 from loraedit.batch.run import BatchResult, run_batch

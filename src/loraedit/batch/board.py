@@ -1,4 +1,4 @@
-"""How a batch stands, and what came of it: for the terminal, and as tables."""
+"""The state of a batch and its results: for the terminal, and as tables."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ State = Literal["waiting", "running", "done", "failed"]
 
 @dataclass
 class Line:
-    """A job as it stands.
+    """The state of one job.
 
     Attributes:
-        name: the job's.
+        name: the job's name.
         place: clip, look and seed in the grid.
-        state: how it stands.
-        worker: who has it.
-        tries: how often it was begun.
-        phase: what is done just now, with steps ``done`` of ``total``.
-        since: when it was begun, on the monotonic clock.
-        why: why it failed, or was begun again.
-        record: what it left; see :mod:`loraedit.batch.work`.
+        state: waiting, running, done or failed.
+        worker: the worker that has it.
+        tries: how often it was started.
+        phase: the current phase, at step ``done`` of ``total``.
+        since: when it was started, on the monotonic clock.
+        why: why it failed or was started again.
+        record: its outcome; see :mod:`loraedit.batch.work`.
     """
 
     name: str
@@ -46,7 +46,7 @@ class Line:
     record: dict[str, Any] = field(default_factory=dict)
 
     def row(self) -> dict[str, Any]:
-        """What the tables show, the metrics last."""
+        """Returns its row in the tables, the metrics last."""
         record = self.record
         return {
             "name": self.name,
@@ -60,7 +60,7 @@ class Line:
 
 
 class Board:
-    """All jobs of a batch by name, in their order; ``ended`` of them have ended since it was made."""
+    """All jobs of a batch by name, in their order; ``ended`` counts those that have ended since the board was made."""
 
     def __init__(self, lines: Iterable[Line]) -> None:
         self.lines = {line.name: line for line in lines}
@@ -70,8 +70,8 @@ class Board:
         for line in self.lines.values():
             self.counts[line.state] += 1
 
-    def heed(self, event: Event) -> None:
-        """Take note of news."""
+    def update(self, event: Event) -> None:
+        """Updates the board with an event."""
         line = self.lines[event.job]
         if event.kind == "started":
             self._turn(line, "running")
@@ -96,16 +96,16 @@ class Board:
             self.running.pop(line.name, None)
 
     def rows(self) -> list[dict[str, Any]]:
-        """A row for each job."""
+        """Returns a row for each job."""
         return [line.row() for line in self.lines.values()]
 
     def failures(self) -> list[Line]:
-        """The jobs that failed."""
+        """Returns the jobs that failed."""
         return [line for line in self.lines.values() if line.state == "failed"]
 
 
 def as_csv(rows: Sequence[dict[str, Any]]) -> str:
-    """A table for spreadsheets; no text of it is taken for a formula there."""
+    """Returns a table for spreadsheets, in which no text is read as a formula."""
     names = list(dict.fromkeys(name for row in rows for name in row))
     text = io.StringIO()
     writer = csv.DictWriter(text, names, restval="", lineterminator="\n")
@@ -119,6 +119,6 @@ def _plain(value: Any) -> Any:
 
 
 def as_json(board: Board) -> str:
-    """All that is known of each job."""
+    """Returns everything known about each job, as JSON."""
     jobs = [{**line.row(), "place": line.place, "record": line.record} for line in board.lines.values()]
     return json.dumps({"counts": board.counts, "jobs": jobs}, indent=2, allow_nan=False) + "\n"

@@ -1,17 +1,17 @@
-"""Every job read and checked as an edit is before it begins, but nothing made: no mask, no folder."""
+"""Checks every job of a batch as an edit is checked, without making a mask or a folder."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 from loraedit.batch.jobs import BatchJob, folder_of
 from loraedit.errors import LoraEditError
 from loraedit.job.edits import read_edit
 from loraedit.job.prepare import prepare
-from loraedit.runs.folder import Kept
+from loraedit.job.request import EditRequest
+from loraedit.runs.kept import Kept
 from loraedit.settings import EditSettings, make_settings
 from loraedit.tracking.changes import changed_region, name_of_frame
 from loraedit.tracking.trackers import open_tracker
@@ -22,15 +22,15 @@ __all__ = ["check_jobs"]
 
 
 def check_jobs(file: str, jobs: Sequence[BatchJob], folder: Path, on_step: OnStep) -> None:
-    """Read all that the jobs need, each clip once.
+    """Reads everything that the jobs need, each clip once.
 
     Args:
-        file: what messages call the jobs file.
-        folder: the batch's.
-        on_step: told (jobs checked, jobs in all).
+        file: the name of the jobs file, for messages.
+        folder: the batch's folder.
+        on_step: called with (jobs checked, jobs in all).
 
     Raises:
-        LoraEditError: the first job that cannot be done; its own kind.
+        LoraEditError: the error of the first job that cannot be done.
     """
     for done, job in enumerate(jobs):
         on_step(done, len(jobs))
@@ -48,20 +48,20 @@ def _footage(path: Path) -> Footage:
 
 
 def _check(job: BatchJob, folder: Path) -> None:
-    """As an edit does; an automatic mask is only begun: what the edited first frame changes."""
+    """Checks one job; in place of an automatic mask, the change in the first frame stands for all frames."""
     inputs, settings = job.inputs(), make_settings(job.settings)
     clip = _footage(inputs["source"])
-    source = Kept(clip, clip.fps, clip.origin)
+    inputs["source"] = Kept(clip, clip.fps, clip.origin)
     if not inputs["objects"] and inputs["mask"] in (None, "auto"):
         edited = read_edit(inputs["first_frame"], clip.size, settings.fit, name_of_frame(0))
         inputs["mask"] = changed_region(next(clip.rgb(0, 1)), edited)
-        settings = _with_mask(settings)
-    prepare(**{**inputs, "source": source}, settings=settings, out=folder / job.out, run=folder / "run")
+        settings = _without_tracking(settings)
+    prepare(EditRequest(**inputs, settings=settings, out=folder / job.out, run=folder / "run"))
 
 
-def _with_mask(settings: EditSettings) -> EditSettings:
-    """The settings without what says how a mask is made; that is checked."""
+def _without_tracking(settings: EditSettings) -> EditSettings:
+    """Checks the tracker, and removes the settings that only an automatic mask may have."""
     folder = None if settings.tracker_model is None else Path(settings.tracker_model)
     open_tracker(settings.tracker, folder, None, settings.device)
-    plain: dict[str, Any] = {"margin": None, "tracker": "embedded", "tracker_model": None}
+    plain = {name: EditSettings.model_fields[name].default for name in ("margin", "tracker", "tracker_model")}
     return settings.model_copy(update=plain)

@@ -1,7 +1,7 @@
-"""Workers of a Ray cluster: one actor a GPU, which keeps what it has read between jobs.
+"""Workers of a Ray cluster: one actor per GPU, which keeps loaded weights between jobs.
 
-Ray places the workers and says when one is gone, with its node or alone. What is to be done next, and how often again,
-is decided here as on one machine; nothing of a batch is kept in Ray, so a head that goes away takes nothing along.
+Ray places the workers and reports when one is lost, with its node or alone. Order and retries of jobs are decided here
+as on one machine. Ray keeps no state of a batch, so nothing is lost with the cluster's head.
 """
 
 from __future__ import annotations
@@ -27,23 +27,23 @@ __all__ = ["RayPool", "check_ray"]
 QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
 NEWS_EVERY_S = 1.0
 LOOK_EVERY_S = 2.0
-"""How often the cluster is asked how large it is."""
+"""How often the size of the cluster is queried."""
 MOST_BROKEN = 20
-"""So many workers in a row that cannot even begin are no accident."""
+"""The batch ends after more than this number of workers in a row fail to start."""
 
 
 def check_ray() -> None:
-    """Ray is installed.
+    """Checks that Ray is installed.
 
     Raises:
         InputError: it is not.
     """
     if importlib.util.find_spec("ray") is None:
-        raise InputError("--ray needs Ray: pip install 'loraedit[ray]'. Without --ray this machine's devices are used.")
+        raise InputError("--ray needs Ray: pip install 'loraedit[ray]'. Without --ray, this machine works alone.")
 
 
 class _Actor:
-    """Runs in a process of the cluster."""
+    """A worker in a process of the cluster."""
 
     def __init__(self, task: Task, threads: int) -> None:
         self._task, self._threads, self._settled = task, threads, False
@@ -51,7 +51,7 @@ class _Actor:
         self._trained = False
 
     def ready(self, mark: str | None, word: str) -> str | None:
-        """What is wrong here, if anything is: the batch's folder has to be the one of whoever started it."""
+        """Checks that the batch's folder is the same here as where the batch was started; returns a message if not."""
         with suppress(OSError):
             if mark is None or Path(mark).read_text() == word:
                 return None
@@ -64,19 +64,19 @@ class _Actor:
         )
 
     def run(self, job: Any) -> dict[str, Any]:
-        """Do a job; see :func:`loraedit.batch.local.attempt`."""
+        """Runs a job; see :func:`loraedit.batch.local.attempt`."""
         self._news, self._trained = ("", 0, 0), False
         if not self._settled:
             settle(0, self._threads)
             self._settled = True
-        return attempt(self._task, job, self._heed)
+        return attempt(self._task, job, self._take_note)
 
-    def _heed(self, kind: str, phase: str, done: int, total: int) -> None:
+    def _take_note(self, kind: str, phase: str, done: int, total: int) -> None:
         self._news = phase, done, total
         self._trained |= kind == "trained"
 
     def news(self) -> tuple[tuple[str, int, int], bool]:
-        """How far the job is, and whether its LoRA is there; answered while it runs."""
+        """Returns the job's progress, and True if its LoRA exists; answered while the job runs."""
         return self._news, self._trained
 
 
@@ -93,10 +93,10 @@ class RayPool:
     """See :class:`loraedit.batch.schedule.Pool`.
 
     Args:
-        task: what the workers do.
+        task: what the workers run.
         depot: the batch's folder.
-        gpus: of a worker.
-        most: workers that there is any use for.
+        gpus: share of a GPU per worker.
+        most: maximum number of useful workers.
     """
 
     def __init__(self, task: Task, depot: Depot, gpus: float, most: int) -> None:
@@ -113,10 +113,10 @@ class RayPool:
 
     @classmethod
     def connect(cls, address: str, task: Task, depot: Depot, gpus: float, most: int) -> RayPool:
-        """Workers of the cluster at an address.
+        """Connects to the cluster at an address.
 
         Raises:
-            InputError: there is none, or it has no GPU where one is asked for.
+            InputError: there is no cluster, or it has no GPU where one is needed.
         """
         os.environ.update({name: value for name, value in QUIET.items() if name not in os.environ})
         import ray
@@ -138,7 +138,7 @@ class RayPool:
         return pool
 
     def _capacity(self) -> int:
-        """How many workers the cluster has room for, as it is now."""
+        """Returns how many workers the cluster has room for at present."""
         import ray
 
         if time.monotonic() - self._looked >= LOOK_EVERY_S:
@@ -149,7 +149,7 @@ class RayPool:
         return self._room
 
     def idle(self, wanted: int) -> Sequence[str]:
-        """Those without a job; new ones are asked for, and are idle once they have begun."""
+        """Returns workers without a job; requests new ones, which are idle once they have started."""
         with _connected():
             busy = sum(worker.job is not None for worker in self._workers.values())
             for _ in range(min(self._capacity(), self._most, busy + wanted) - len(self._workers)):
@@ -168,13 +168,13 @@ class RayPool:
         self._refs[actor.ready.remote(None if self._mark is None else str(self._mark), self._word)] = name, "ready"
 
     def start(self, worker: str, job: Any) -> None:
-        """Send it; should the worker be dead, that is heard of soon."""
+        """Sends a job to a worker; if the worker is dead, :meth:`wait` reports it."""
         held = self._workers[worker]
         held.job, held.trained, held.asked = job, False, time.monotonic()
         self._refs[held.actor.run.remote(job)] = worker, "run"
 
     def wait(self, seconds: float) -> list[Event]:
-        """What the workers answer, and who has died."""
+        """Returns the workers' answers and deaths as events."""
         import ray
 
         with _connected():
@@ -188,7 +188,7 @@ class RayPool:
             return [event for ref in ready for event in self._answered(ref)]
 
     def _ask(self) -> None:
-        """Ask those at work how far they are, one question at a time."""
+        """Asks busy workers for their progress, one question at a time."""
         for name, worker in self._workers.items():
             if worker.job is not None and time.monotonic() - worker.asked >= NEWS_EVERY_S:
                 worker.asked = float("inf")
@@ -229,18 +229,18 @@ class RayPool:
         import ray
 
         worker = self._workers.pop(name)
-        with suppress(Exception):  # it is gone, or has to be
+        with suppress(Exception):  # it may be gone already
             ray.kill(worker.actor)
         self._looked = -LOOK_EVERY_S
         if worker.job is not None:
-            yield Event(name, worker.job.name, "lost", "Its worker ended, or the node that it ran on.")
+            yield Event(name, worker.job.name, "lost", "Its worker or the node of its worker ended.")
             return
         self._broken += 1
         if self._broken > MOST_BROKEN:
-            raise InputError(f"Workers cannot begin on the cluster: {str(error).strip().splitlines()[0]}")
+            raise InputError(f"Workers cannot start on the cluster: {str(error).strip().splitlines()[0]}")
 
     def close(self) -> None:
-        """End the workers, and let go of the cluster."""
+        """Ends the workers, and disconnects from the cluster."""
         import ray
 
         for worker in self._workers.values():
@@ -256,10 +256,10 @@ class RayPool:
 
 @contextmanager
 def _connected() -> Iterator[None]:
-    """Say in one sentence that the cluster is gone."""
+    """Turns the loss of the cluster into one sentence."""
     import ray
 
     try:
         yield
     except (ray.exceptions.RaySystemError, ConnectionError) as error:
-        raise ConnectionError("The Ray cluster's head cannot be reached any more") from error
+        raise ConnectionError("The head of the Ray cluster can no longer be reached") from error

@@ -1,4 +1,4 @@
-"""Workers on this machine: one process a device, which keeps what it has read between jobs."""
+"""Workers on this machine: one process per device, which keeps loaded weights between jobs."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from loraedit.errors import ended_by_signal, explain
 __all__ = ["LocalPool", "Report", "Task", "attempt", "settle"]
 
 Report = Callable[[str, str, int, int], None]
-"""Told (``progress`` or ``trained``, phase, done, total)."""
+"""Called with (``progress`` or ``trained``, phase, done, total)."""
 
 Task = Callable[[Any, Report], dict[str, Any]]
-"""What a worker does with a job; what it returns is JSON. It is pickled once for each worker."""
+"""Runs a job in a worker and returns a JSON object. It is pickled once for each worker."""
 
 STOP_S = 5.0
 
@@ -40,9 +40,9 @@ class LocalPool:
     """See :class:`loraedit.batch.schedule.Pool`.
 
     Attributes:
-        task: what the workers do.
-        size: how many there may be.
-        log: a folder for what they print.
+        task: what the workers run.
+        size: maximum number of workers.
+        log: folder for their output.
     """
 
     task: Task
@@ -51,7 +51,7 @@ class LocalPool:
     _workers: dict[str, _Worker] = field(default_factory=dict)
 
     def idle(self, wanted: int) -> Sequence[str]:
-        """Those without a job, and up to ``wanted`` in all, newly started ones."""
+        """Returns up to ``wanted`` workers without a job, starting new ones if need be."""
         found = [name for name, worker in self._workers.items() if worker.job is None]
         for index in range(self.size):
             if len(found) >= wanted:
@@ -73,7 +73,7 @@ class LocalPool:
         return _Worker(process, ours)
 
     def start(self, worker: str, job: Any) -> None:
-        """Send it; should the worker be dead, that is heard of soon."""
+        """Sends a job to a worker; if the worker is dead, :meth:`wait` reports it."""
         self._workers[worker].job = job
         try:
             self._workers[worker].pipe.send(job)
@@ -81,7 +81,7 @@ class LocalPool:
             return
 
     def wait(self, seconds: float) -> list[Event]:
-        """What the pipes bring, and who has died."""
+        """Returns the workers' messages and deaths as events."""
         by_pipe = {worker.pipe: name for name, worker in self._workers.items()}
         events = []
         for pipe in wait(list(by_pipe), seconds):
@@ -109,7 +109,7 @@ class LocalPool:
         return events
 
     def close(self) -> None:
-        """Let the idle ones go, and kill the others; every file that counts is written whole or not at all."""
+        """Ends idle workers and kills the others; every file that counts is written whole or not at all."""
         for worker in self._workers.values():
             worker.pipe.close()
             if worker.job is not None:
@@ -122,16 +122,16 @@ class LocalPool:
 
 
 def attempt(task: Task, job: Any, report: Report) -> dict[str, Any]:
-    """Do a job; what came of it as the fields of an :class:`Event`."""
+    """Runs a job; returns the outcome as fields of an :class:`Event`."""
     try:
         return {"kind": "done", "record": task(job, report)}
-    except Exception as error:  # whatever it is, the other jobs go on
+    except Exception as error:  # the other jobs go on
         return {"kind": "failed", "text": explain(error) or f"{type(error).__name__}: {error}"}
 
 
 def _serve(task: Task, pipe: Connection, log: Path, index: int, threads: int) -> None:
-    """A worker's life: jobs from a pipe until it is closed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the one who started us ends us
+    """Runs jobs from a pipe until the pipe is closed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent process ends this one
     threading.Thread(target=_end_with_parent, daemon=True).start()
     sys.stdout = sys.stderr = log.open("a", buffering=1)
     os.dup2(sys.stderr.fileno(), 1)
@@ -155,11 +155,11 @@ def _end_with_parent() -> None:
 
 
 def settle(index: int, threads: int) -> None:
-    """Give this process its device, and its share of the processors.
+    """Assigns this process its device, and its share of the processors.
 
     Args:
-        index: of the device, counted on beyond the last.
-        threads: of computing; 0 leaves torch's choice.
+        index: the device's index, modulo the number of devices.
+        threads: number of threads; 0 keeps torch's choice.
     """
     import torch
 

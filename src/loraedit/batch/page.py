@@ -1,4 +1,4 @@
-"""The index of a batch: one HTML file with small pictures; it asks nothing of a network, and runs no script."""
+"""The index of a batch: one HTML file with small pictures, without network requests or scripts."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ HEADS = ("Job", "Source and result", "State", "Tries", "Time", "Memory")
 
 
 def index_page(title: str, board: Board, thumbs: Mapping[str, bytes]) -> str:
-    """The page; links lead to the reports in the batch's own folder.
+    """Returns the page; links lead to the reports in the batch's folder.
 
     Args:
         title: the batch's name.
-        board: how it stands.
-        thumbs: a JPEG by job, of those that have one; carried inside the page.
+        board: the state of the batch.
+        thumbs: JPEGs by job name, embedded in the page.
     """
     measures = [name for name in MEASURES if any(name in line.record.get("metrics", {}) for line in _all(board))]
     heads = [*HEADS, *(MEASURES[name].label for name in measures)]

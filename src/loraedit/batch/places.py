@@ -1,4 +1,4 @@
-"""Where inputs and results lie: paths, or URLs of any file system that fsspec knows (``s3://``, ``gs://``, ...)."""
+"""Places of inputs and results: paths, or URLs of any file system that fsspec knows (``s3://``, ``gs://``, ...)."""
 
 from __future__ import annotations
 
@@ -18,32 +18,32 @@ __all__ = ["Depot", "fetch", "is_url", "stamp"]
 
 PUSH_EVERY_S = 30.0
 _LOCAL_ONLY = ("cache/pieces/",)
-"""What is quickly made again, and as large as the clip."""
+"""Not uploaded: as large as the clip, and quickly made again."""
 
 
 def is_url(place: str) -> bool:
-    """Whether it is a URL, and no path."""
+    """True if the place is a URL rather than a path."""
     return "://" in place
 
 
 def _open(url: str) -> tuple[Any, str]:
-    """The file system of a URL, and the path there.
+    """Returns the file system of a URL, and the path there.
 
     Raises:
-        InputError: no package for it is installed, or there is none.
+        InputError: no package for it is installed, or none exists.
     """
     import fsspec
 
     try:
         system, path = fsspec.url_to_fs(url)
     except (ImportError, ValueError) as error:
-        raise InputError(f"'{url}' cannot be reached: {error}. Install what it needs, or give a path.") from error
+        raise InputError(f"'{url}' cannot be reached: {error}. Install its package, or give a path.") from error
     return system, str(path).rstrip("/")
 
 
 @lru_cache(maxsize=65536)
 def stamp(place: str) -> str:
-    """What tells one content from another: the hash of a file or of all files of a folder, or what a URL's host says.
+    """Returns a text that identifies the content: a hash of a file or of a folder's files, or what a URL's host states.
 
     Raises:
         InputError: there is nothing there.
@@ -61,12 +61,12 @@ def stamp(place: str) -> str:
         return hash_file(found)[:12]
     except OSError as error:
         raise InputError(
-            f"There is no '{place}'. Check the path; it counts from the folder of the jobs file."
+            f"There is no '{place}'. Check the path; it is relative to the folder of the jobs file."
         ) from error
 
 
 def fetch(place: str) -> Path:
-    """A path as it is; of a URL this machine's copy, which is named by its content and made once.
+    """Returns a path as it is, and for a URL this machine's copy, which is named by its content and made once.
 
     Raises:
         InputError: there is nothing there.
@@ -93,7 +93,7 @@ def fetch(place: str) -> Path:
 
 
 class Depot:
-    """The folder of a batch: one that everybody sees, or this machine's copy of what lies behind a URL.
+    """The folder of a batch: one that all workers see, or this machine's copy of the content of a URL.
 
     Args:
         place: a path, or a URL.
@@ -105,10 +105,10 @@ class Depot:
         self._pushed: dict[str, tuple[int, int]] = {}
 
     def pull(self, *names: str, again: bool = False) -> None:
-        """Bring files or folders that are not here; nothing to do in a shared folder.
+        """Downloads files or folders that are not here; does nothing in a shared folder.
 
         Args:
-            again: forget files of these names that are here.
+            again: replace files of these names that are here.
         """
         if self.url is None:
             return
@@ -126,10 +126,10 @@ class Depot:
                     self._pushed[path] = _mark(ours)
 
     def push(self, *names: str, mirror: bool = False) -> None:
-        """Put what has changed in files or folders where everybody sees it.
+        """Uploads what has changed in files or folders.
 
         Args:
-            mirror: what is no longer here goes there too.
+            mirror: also delete there what is no longer here.
         """
         if self.url is None:
             return
@@ -152,16 +152,16 @@ class Depot:
                 system.put_file(str(ours), path)
                 self._pushed[path] = mark
         except FileNotFoundError:
-            return  # it has passed meanwhile
+            return  # deleted meanwhile
 
     @contextmanager
     def kept_up(self, name: str) -> Iterator[Path]:
-        """A folder as it is there, put back there again and again while it is worked in, and at the end."""
+        """Downloads a folder, and uploads it repeatedly while it is in use, and at the end."""
         folder = self.local / name
         if self.url is None:
             yield folder
             return
-        shutil.rmtree(folder, ignore_errors=True)  # what is there is newer, or as new
+        shutil.rmtree(folder, ignore_errors=True)  # the uploaded folder is at least as new
         self.pull(name)
         ended = threading.Event()
         keeper = threading.Thread(target=self._keep_up, args=(name, ended), daemon=True)
@@ -179,7 +179,7 @@ class Depot:
             try:
                 self.push(name)
             except OSError:
-                continue  # the next time, or at the end, which fails aloud
+                continue  # tried again later; a failure of the last upload is raised
 
 
 def _mark(path: Path) -> tuple[int, int]:
@@ -188,7 +188,7 @@ def _mark(path: Path) -> tuple[int, int]:
 
 
 def _files(place: Path) -> list[Path]:
-    """The files of a folder that others are to see, those that say that something is finished last; or the file."""
+    """Returns the files of a folder to upload, those that mark something as finished last; or the file itself."""
     if place.is_file():
         return [place]
     found = [each for each in place.rglob("*") if each.is_file() and not each.name.startswith(".")]

@@ -1,4 +1,4 @@
-"""A batch from its file to its results; what is in its folder is not done again."""
+"""Runs a batch from its file to its results; jobs that are done in its folder are not done again."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ __all__ = ["BatchResult", "run_batch"]
 
 RESULTS = ("results.csv", "results.json", "index.html")
 WRITE_EVERY_S = 30.0
-"""How often the tables are written while the batch is under way."""
+"""How often the tables are written while the batch runs."""
 
 
 @dataclass(frozen=True)
 class BatchResult:
-    """What came of a batch.
+    """The outcome of a batch.
 
     Attributes:
         board: every job.
@@ -49,15 +49,15 @@ def run_batch(
     on_check: OnStep = no_step,
     on_news: Callable[[Board], None] = lambda _: None,
 ) -> BatchResult:
-    """Do all jobs of a file that are not done yet.
+    """Runs all jobs of a file that are not done yet.
 
     Args:
-        file: ``jobs.toml``; see :class:`loraedit.batch.jobs.BatchFile`.
-        ray: a Ray cluster's address, ``auto``, or ``local`` for one of this machine; None works without Ray.
-        gpus_per_job: the share of a GPU that a job has for itself; 0 works on CPUs.
-        retries: how often a job is tried again that fails, or whose worker dies.
-        on_check: told (jobs checked, jobs in all) before anything runs.
-        on_news: told how the batch stands, several times a second.
+        file: ``jobs.toml``; see :class:`loraedit.batch.entries.BatchFile`.
+        ray: address of a Ray cluster, ``auto``, or ``local`` for one on this machine; None works without Ray.
+        gpus_per_job: share of a GPU per job; 0 works on CPUs.
+        retries: how often a job is tried again after it fails or its worker dies.
+        on_check: called with (jobs checked, jobs in all) before anything runs.
+        on_news: called with the state of the batch, several times a second.
 
     Raises:
         InputError: something given cannot be used; nothing has been done.
@@ -87,7 +87,7 @@ def run_batch(
 
 
 def _lines(depot: Depot, jobs: Sequence[BatchJob]) -> list[Line]:
-    """The jobs as their folders say."""
+    """Returns the state of the jobs as their folders record it."""
     lines = []
     for job in jobs:
         depot.pull(f"{folder_of(job.name)}/{OUTCOME_FILE}", again=True)
@@ -102,7 +102,7 @@ def _lines(depot: Depot, jobs: Sequence[BatchJob]) -> list[Line]:
 def _teller(board: Board, tables: _Tables, on_news: Callable[[Board], None]) -> Callable[[Event | None], None]:
     def tell(event: Event | None) -> None:
         if event is not None:
-            board.heed(event)
+            board.update(event)
             return
         on_news(board)
         tables.write_if_due()
@@ -111,7 +111,7 @@ def _teller(board: Board, tables: _Tables, on_news: Callable[[Board], None]) -> 
 
 
 class _Tables:
-    """The results, written now and then, and at the end."""
+    """Writes the results from time to time, and at the end."""
 
     def __init__(self, title: str, depot: Depot, board: Board) -> None:
         self._title, self._depot, self._board, self._written = title, depot, board, time.monotonic()
@@ -130,7 +130,7 @@ class _Tables:
         for name, text in zip(RESULTS, contents, strict=True):
             write_text(self._depot.local / name, text)
         self._depot.push(*RESULTS)
-        self._written = time.monotonic() + 9 * (time.monotonic() - began)  # at most a tenth of the time goes into it
+        self._written = time.monotonic() + 9 * (time.monotonic() - began)  # writing takes at most a tenth of the time
 
     def _thumbs(self) -> dict[str, bytes]:
         found = {}
@@ -149,13 +149,13 @@ class _Tables:
 
 
 def _pool_maker(ray: str | None, gpus_per_job: float) -> Callable[[EditTask, Depot, int], Pool]:
-    """How the workers are had.
+    """Returns a function that starts the workers.
 
     Raises:
-        InputError: Ray is asked for, but not installed; or the share of a GPU is none.
+        InputError: Ray is wanted but not installed, or the share of a GPU is out of range.
     """
     if not 0 <= gpus_per_job <= 1:
-        raise InputError(f"--gpus-per-job is {gpus_per_job:g}. Expected 0 to 1: an edit uses one GPU, or a part of it.")
+        raise InputError(f"--gpus-per-job is {gpus_per_job:g}. Expected 0 to 1: an edit uses at most one GPU.")
     if ray is not None:
         from loraedit.batch.cluster import RayPool, check_ray
 
@@ -165,7 +165,7 @@ def _pool_maker(ray: str | None, gpus_per_job: float) -> Callable[[EditTask, Dep
 
 
 def _slots(gpus_per_job: float) -> int:
-    """How many jobs this machine does at once."""
+    """Returns how many jobs this machine runs at once."""
     import torch
 
     devices: Any = torch.accelerator

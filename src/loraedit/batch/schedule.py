@@ -1,7 +1,7 @@
-"""Which job comes next, and what becomes of those that fail or are lost.
+"""Decides which job runs next, and what happens to jobs that fail or are lost.
 
-Jobs of one group learn the same motion. The first of a group trains; the others wait until it has, for they would only
-wait for the same LoRA on a device of their own. Groups that nobody works on come first.
+Jobs of one group train the same motion LoRA. The first of a group trains it; the others wait, because on a device of
+their own they would only wait for the same LoRA. Groups that no worker is busy with come first.
 """
 
 from __future__ import annotations
@@ -14,36 +14,37 @@ from typing import Any, Literal, Protocol
 __all__ = ["Event", "Pool", "Queue", "Schedulable", "work_through"]
 
 WAIT_S = 0.25
-"""How long to wait for news before the terminal is brought up to date."""
+"""How long to wait for events before the terminal is updated."""
 
 
 class Schedulable(Protocol):
-    """What the queue has to know of a job."""
+    """The part of a job that the queue needs."""
 
     @property
     def name(self) -> str:
-        """Its own alone."""
+        """Unique in the batch."""
         ...
 
     @property
     def group(self) -> str:
-        """The same for jobs that learn the same motion."""
+        """Equal for jobs that train the same motion LoRA."""
         ...
 
 
 @dataclass(frozen=True)
 class Event:
-    """News of a job.
+    """Something that happened to a job.
 
     Attributes:
-        worker: who has it.
-        kind: ``started``; ``progress`` of a phase; ``trained``: its LoRA is there for others; ``done``; ``failed``,
-            with why; ``lost`` with its worker, with why.
-        text: the phase, or why.
-        done: steps of the phase.
-        total: of so many.
-        record: what a job that is done has to say.
-        again: whether a job that failed or was lost is tried again.
+        worker: the worker that has the job.
+        job: the job's name.
+        kind: ``started``; ``progress`` of a phase; ``trained``: others can use its LoRA; ``done``; ``failed``; ``lost``
+            together with its worker.
+        text: the phase, or the reason of a failure or loss.
+        done: steps done in the phase.
+        total: steps of the phase.
+        record: the outcome of a job that is done.
+        again: True if a failed or lost job is tried again.
     """
 
     worker: str
@@ -57,22 +58,22 @@ class Event:
 
 
 class Pool(Protocol):
-    """Workers, each of which has one job at a time."""
+    """Workers, each with at most one job at a time."""
 
     def idle(self, wanted: int) -> Sequence[str]:
-        """Workers that wait for a job; up to ``wanted`` more are started where there is room."""
+        """Returns idle workers; starts up to ``wanted`` new ones where there is room."""
         ...
 
     def start(self, worker: str, job: Any) -> None:
-        """Give a job to an idle worker."""
+        """Gives a job to an idle worker."""
         ...
 
     def wait(self, seconds: float) -> list[Event]:
-        """News, at the latest after so many seconds."""
+        """Returns events, after ``seconds`` at the latest."""
         ...
 
     def close(self) -> None:
-        """End all workers at once; what they leave can be continued."""
+        """Ends all workers at once; their jobs can be continued later."""
         ...
 
 
@@ -80,9 +81,9 @@ class Queue:
     """The jobs that have not ended.
 
     Args:
-        jobs: in their order.
-        retries: how often a job is tried again that has failed or was lost.
-        trained: groups whose motion LoRA is there.
+        jobs: the jobs, in their order.
+        retries: how often a failed or lost job is tried again.
+        trained: groups whose motion LoRA exists.
     """
 
     def __init__(self, jobs: Sequence[Schedulable], retries: int, trained: Collection[str] = ()) -> None:
@@ -100,7 +101,7 @@ class Queue:
         self._fresh = deque(self._waiting)
 
     def next(self) -> Schedulable | None:
-        """A job that can begin, taken out of the queue; None if there is none just now."""
+        """Takes a job that can start out of the queue; returns None if there is none at present."""
         if self._fresh:
             job = self._waiting[self._fresh.popleft()].popleft()
         elif self._open:
@@ -112,22 +113,22 @@ class Queue:
 
     @property
     def ready(self) -> int:
-        """How many jobs can begin."""
+        """Number of jobs that can start."""
         return len(self._fresh) + len(self._open)
 
     def trained(self, job: Schedulable) -> None:
-        """The others of its group can begin."""
+        """Releases the other jobs of its group."""
         if job.group not in self._trained:
             self._trained.add(job.group)
             self._open.extend(self._waiting.pop(job.group, ()))
 
     def done(self, job: Schedulable) -> None:
-        """It has ended well."""
+        """Counts a job as done."""
         self.trained(job)
         self.left -= 1
 
     def failed(self, job: Schedulable) -> bool:
-        """It has failed, or was lost; whether it comes again."""
+        """Handles a failed or lost job; returns True if it is tried again."""
         again = self.tries[job.name] <= self._retries
         if job.group in self._trained:
             if again:
@@ -143,32 +144,32 @@ class Queue:
 
 
 def work_through(queue: Queue, pool: Pool, tell: Callable[[Event | None], None]) -> None:
-    """Give the jobs to the workers until none is left.
+    """Gives the jobs to the workers until none is left.
 
     Args:
-        tell: told all news, and None from time to time.
+        tell: called with every event, and with None from time to time.
     """
-    given: dict[str, Schedulable] = {}
+    held: dict[str, Schedulable] = {}
     while queue.left:
         for worker in pool.idle(queue.ready) if queue.ready else ():
             job = queue.next()
             if job is None:
                 break
-            given[worker] = job
+            held[worker] = job
             pool.start(worker, job)
             tell(Event(worker, job.name, "started", done=queue.tries[job.name]))
         for event in pool.wait(WAIT_S):
-            again = _heed(queue, given, event)
+            again = _handle(queue, held, event)
             tell(Event(**{**vars(event), "again": again}))
         tell(None)
 
 
-def _heed(queue: Queue, given: dict[str, Schedulable], event: Event) -> bool:
-    """What news mean for the queue; whether the job comes again."""
+def _handle(queue: Queue, held: dict[str, Schedulable], event: Event) -> bool:
+    """Updates the queue with an event; returns True if the job is tried again."""
     if event.kind == "trained":
-        queue.trained(given[event.worker])
+        queue.trained(held[event.worker])
     elif event.kind == "done":
-        queue.done(given.pop(event.worker))
+        queue.done(held.pop(event.worker))
     elif event.kind in ("failed", "lost"):
-        return queue.failed(given.pop(event.worker))
+        return queue.failed(held.pop(event.worker))
     return False

@@ -1,4 +1,4 @@
-"""One job of a batch: fetch what it needs, edit, measure, keep what it has learnt for others."""
+"""Runs one job of a batch: fetches its inputs, edits, measures, and shares its LoRA with other jobs."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from loraedit.batch.jobs import BatchJob, folder_of
 from loraedit.batch.local import Report
 from loraedit.batch.places import Depot
 from loraedit.job.prepare import prepare
+from loraedit.job.request import EditRequest
 from loraedit.settings import make_settings
 from loraedit.storage.files import read_json, write_bytes, write_json
 from loraedit.types import Footage
@@ -26,15 +27,15 @@ from loraedit.types import Footage
 __all__ = ["OUTCOME_FILE", "EditTask", "read_outcome"]
 
 OUTCOME_FILE = "outcome.json"
-"""In a job's folder, written last: it is done."""
+"""File in a job's folder, written last: the job is done."""
 STORE = "store"
-"""The folder of the LoRAs that jobs have from each other."""
+"""Folder of the LoRAs that jobs share."""
 REPORT_EVERY_S = 0.5
 THUMB_PX = 160
 
 
 def read_outcome(folder: Path, key: str) -> dict[str, Any] | None:
-    """What a job has left in its folder, if it is done, and still the same job."""
+    """Returns the outcome in a job's folder, or None if the job is not done or has changed since."""
     try:
         record = read_json(folder / OUTCOME_FILE)
     except (OSError, ValueError):
@@ -44,12 +45,12 @@ def read_outcome(folder: Path, key: str) -> dict[str, Any] | None:
 
 @dataclass(frozen=True)
 class EditTask:
-    """What a worker does with an edit; a :data:`loraedit.batch.local.Task`.
+    """Runs edits in a worker; a :data:`loraedit.batch.local.Task`.
 
     Attributes:
         place: the batch's folder, a path or a URL.
         device: ``cpu``, or None for the best there is.
-        image_encoder: of the measures, or None.
+        image_encoder: folder of the metrics' model, or None.
     """
 
     place: str
@@ -57,35 +58,32 @@ class EditTask:
     image_encoder: str | None = None
 
     def __call__(self, job: BatchJob, report: Report) -> dict[str, Any]:
-        """Do it, or go on with it; what there is to say of it in the tables."""
+        """Runs or continues a job; returns its record for the tables."""
         from loraedit.families.loading import keep_weights
 
         keep_weights()
         depot = Depot(self.place)
         with depot.kept_up(folder_of(job.name)) as folder:
             known = read_outcome(folder, job.key)
-            if known is not None:  # it was done, and the news of it were lost
+            if known is not None:  # the job was done, but its event was lost
                 return known
             folder.mkdir(parents=True, exist_ok=True)
             (folder / OUTCOME_FILE).unlink(missing_ok=True)
             depot.pull(STORE)
-            record = self._edit(job, folder, _Told(report, depot), str(depot.local / STORE))
+            record = self._edit(job, folder, _Reporter(report, depot), str(depot.local / STORE))
             write_json(folder / OUTCOME_FILE, record)
         return record
 
-    def _edit(self, job: BatchJob, folder: Path, told: _Told, store: str) -> dict[str, Any]:
+    def _edit(self, job: BatchJob, folder: Path, reporter: _Reporter, store: str) -> dict[str, Any]:
         from loraedit.editing import run_edit
         from loraedit.evaluate import evaluate_run
 
         began, memory = time.monotonic(), _Memory()
         settings = make_settings({**job.settings, "store": store, "device": self.device})
-        prepared = prepare(
-            **job.inputs(), settings=settings, out=folder / job.out, run=folder / "run",
-            on_mask=lambda done, total: told("mask", done, total, ""),
-            on_read=lambda done, total: told("read", done, total, ""),
-        )  # fmt: skip
-        result = run_edit(prepared, told)
-        told("evaluate", 0, 1, "")
+        request = EditRequest(**job.inputs(), settings=settings, out=folder / job.out, run=folder / "run")
+        prepared = prepare(request, reporter)
+        result = run_edit(prepared, reporter)
+        reporter("evaluate", 0, 1, "")
         measured = evaluate_run(folder / "run", None if self.image_encoder is None else Path(self.image_encoder))
         _write_thumb(folder / "thumb.jpg", prepared.source, result.clip)
         return {
@@ -104,8 +102,8 @@ class EditTask:
         }
 
 
-class _Told:
-    """Progress on its way to whoever started the worker, not too often; and when others can have the LoRA."""
+class _Reporter:
+    """Reports progress at a limited rate, and reports when others can use the LoRA."""
 
     def __init__(self, report: Report, depot: Depot) -> None:
         self._report, self._depot = report, depot
@@ -123,10 +121,10 @@ class _Told:
 
 
 class _Memory:
-    """The most memory that a job takes, of the host and of the device.
+    """Measures the peak memory of a job, on the host and on the device.
 
-    The host's is the process's own: with what it keeps between jobs, and on systems other than Linux the most since
-    the process began.
+    The host's figure is the process's own. It includes what the process keeps between jobs, and on systems other than
+    Linux it is the peak since the process started.
     """
 
     def __init__(self) -> None:
@@ -140,7 +138,7 @@ class _Memory:
                 Path("/proc/self/clear_refs").write_text("5")
 
     def peaks(self) -> dict[str, int]:
-        """In MiB; without an accelerator the host's alone."""
+        """Returns the peaks in MiB; without an accelerator, the host's alone."""
         found = {"host_mib": _host_peak() >> 20}
         if self._device is not None:
             found["device_mib"] = int(self._device.max_memory_allocated()) >> 20
@@ -148,7 +146,7 @@ class _Memory:
 
 
 def _host_peak() -> int:
-    """Bytes."""
+    """Returns the peak of this process in bytes."""
     if sys.platform == "linux":
         lines = Path("/proc/self/status").read_text().splitlines()
         return next((int(line.split()[1]) << 10 for line in lines if line.startswith("VmHWM")), 0)
@@ -160,7 +158,7 @@ def _host_peak() -> int:
 
 
 def _write_thumb(path: Path, source: Footage, result: Footage) -> None:
-    """The middle frame of source and result beside each other."""
+    """Writes the middle frames of source and result beside each other."""
     at = len(source) // 2
     frames = [next(footage.rgb(at, at + 1)) for footage in (source, result)]
     small = (THUMB_PX, max(1, round(THUMB_PX * source.size.height / source.size.width)))

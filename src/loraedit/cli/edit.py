@@ -59,14 +59,14 @@ def edit(
     """Edit a clip: apply your edit of the first frame to all frames. Nothing outside the mask changes."""
     from loraedit.job.edits import parse_object, parse_references
     from loraedit.job.prepare import prepare
+    from loraedit.job.request import EditRequest
     from loraedit.settings import make_settings
 
     began, console = time.monotonic(), Console(stderr=True)
     references, objects = parse_references(reference or []), [parse_object(text) for text in object_ or []]
     chosen = make_settings(settings)
     with interruptible(), show_progress(console, progress_json) as progress:
-        on_mask, on_read = progress.steps("mask"), progress.steps("read")
-        job = prepare(source, first_frame, mask, references, chosen, out, run, on_mask, on_read, objects=objects)
+        job = prepare(EditRequest(source, first_frame, mask, references, objects, chosen, out, run), progress)
         for note in job.notes:
             progress.message(note)
         load_libraries(progress)  # torch among them, so only after the request has been checked

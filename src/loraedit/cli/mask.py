@@ -14,7 +14,7 @@ from loraedit.cli.progress import quiet_libraries, show_progress
 from loraedit.errors import InputError
 
 if TYPE_CHECKING:
-    from loraedit.mask_maker.make import MaskHints
+    from loraedit.mask_maker.hints import MaskHints
 
 __all__ = ["mask"]
 
@@ -80,7 +80,8 @@ def mask(
 ) -> None:
     """Make a mask from your edit, or from points, boxes or words."""
     from loraedit.job.edits import parse_references
-    from loraedit.mask_maker.make import Finish, make_mask
+    from loraedit.mask_maker.finish import Finish
+    from loraedit.mask_maker.make import make_mask
 
     hints = _hints(from_edit, reference or [], point or [], box or [], stroke or [], seed_mask or [], text)
     finish = Finish(tight, shape, margin, dilate_px, smooth, fill_holes, feather_px, parse_references(override or []))
@@ -105,7 +106,7 @@ def _hints(
         InputError: a hint has the wrong form, or frame 0 has two edits.
     """
     from loraedit.job.edits import parse_references
-    from loraedit.mask_maker.make import MaskHints, parse_box, parse_point, parse_stroke
+    from loraedit.mask_maker.hints import MaskHints, parse_box, parse_point, parse_stroke
 
     edits = parse_references(references)
     if from_edit is not None and edits.setdefault(0, from_edit) != from_edit:

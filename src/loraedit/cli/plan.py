@@ -91,11 +91,11 @@ def _of_clip(
     efficiency: float | None, progress: Progress,
 ) -> dict[str, Any]:  # fmt: skip
     from loraedit.job.prepare import prepare
+    from loraedit.job.request import EditRequest
     from loraedit.planning import largest_window, open_skeleton, segment_lengths
 
     with open_skeleton(wanted.model) as card:
-        on_mask, on_read = progress.steps("mask"), progress.steps("read")
-        job = prepare(source, first_frame, mask, references, wanted, None, None, on_mask, on_read, card=card)
+        job = prepare(EditRequest(source, first_frame, mask, references, settings=wanted), progress, card)
         return _measure(card, job.settings, job.source.size, largest_window(job), segment_lengths(job), job.area_px,
                         len(references), efficiency, progress, len(job.source))  # fmt: skip
 
@@ -103,7 +103,7 @@ def _of_clip(
 def _of_size(
     size: Size, frames: int, wanted: EditSettings, efficiency: float | None, progress: Progress
 ) -> dict[str, Any]:
-    from loraedit.job.prepare import cut_in_time
+    from loraedit.job.segments import cut_in_time
     from loraedit.planning import open_skeleton
     from loraedit.video.decoding import MAX_FRAMES
 

@@ -11,7 +11,8 @@ import torch
 from loraedit.families import open_family
 from loraedit.families.base import Family
 from loraedit.job.prepare import Job
-from loraedit.runs.folder import RUN_FORMAT, input_hashes
+from loraedit.runs.finished import input_hashes
+from loraedit.runs.folder import RUN_FORMAT
 from loraedit.settings import ResolvedSettings, Resources
 from loraedit.storage.files import fingerprint
 from loraedit.storage.lora_store import Store

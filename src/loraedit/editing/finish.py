@@ -10,7 +10,8 @@ import numpy as np
 
 from loraedit.editing.context import EditContext
 from loraedit.editing.pieces import composited, discard_pieces
-from loraedit.runs.folder import Finished, Kept, keep_frames, write_finished
+from loraedit.runs.finished import Finished, keep_frames, write_finished
+from loraedit.runs.kept import Kept
 from loraedit.runs.pictures import contact_sheet, side_by_side
 from loraedit.types import Footage, OnStep, Stored
 from loraedit.video import to_rgb, write_footage

@@ -37,7 +37,8 @@ from loraedit.editing.train import TargetTraining, TrainedCourse, prior_file
 from loraedit.families.loading import free
 from loraedit.job.prepare import Job
 from loraedit.planning import describe_resources, fitting_notes, resources_for, save_more
-from loraedit.runs.folder import SETTINGS_FILE, check_format, in_memory
+from loraedit.runs.folder import SETTINGS_FILE, check_format
+from loraedit.runs.kept import in_memory
 from loraedit.runs.pictures import loss_curve
 from loraedit.runtime.devices import find_device
 from loraedit.storage.files import write_json

@@ -1,4 +1,4 @@
-"""The workflow of ``loraedit repeat``: the edit of a run folder once more, from what the folder keeps alone."""
+"""The workflow of ``loraedit repeat``: carries out the edit of a run folder again, from the folder's contents alone."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from loraedit.editing import EditResult, Progress, run_edit
 from loraedit.errors import InputError
 from loraedit.job.edits import EditObject
 from loraedit.job.prepare import Job, prepare
-from loraedit.runs.folder import Finished, Kept, object_folder, read_finished
+from loraedit.job.request import EditRequest
+from loraedit.runs.finished import Finished, read_finished
+from loraedit.runs.folder import object_folder
+from loraedit.runs.kept import Kept
 from loraedit.runtime.devices import find_device
 from loraedit.settings import EditSettings, make_settings, shapes_mask
 from loraedit.storage.files import real
@@ -18,17 +21,14 @@ from loraedit.version import versions
 
 __all__ = ["Repetition", "plan_repetition"]
 
-_ABOUT_MASK = tuple(filter(shapes_mask, EditSettings.model_fields))
-"""Settings that have done their part in the mask that a run keeps."""
-
 
 @dataclass(frozen=True)
 class Repetition:
     """An edit that can be carried out again.
 
     Attributes:
-        job: what to do.
-        differences: a sentence for each thing that is no longer as it was, so that other bytes may come out.
+        job: the edit.
+        differences: a sentence for each thing that has changed since, so that other bytes may come out.
     """
 
     job: Job
@@ -37,7 +37,10 @@ class Repetition:
     _finished: Finished
 
     def carry_out(self, progress: Progress) -> tuple[EditResult, bool]:
-        """Edit again; the result, and whether frames and LoRAs equal those of the run to the byte.
+        """Carries out the edit again.
+
+        Returns:
+            The result, and True if frames and LoRAs equal those of the run byte for byte.
 
         Raises:
             InputError, ModelError, CacheError: as :func:`loraedit.editing.run_edit`.
@@ -49,7 +52,7 @@ class Repetition:
 
 
 def plan_repetition(run: Path, out: Path | None, target: Path | None) -> Repetition:
-    """Read a finished run and make a job of it.
+    """Reads a finished run and makes a job of it.
 
     Args:
         run: the run folder to repeat; it is only read.
@@ -58,7 +61,7 @@ def plan_repetition(run: Path, out: Path | None, target: Path | None) -> Repetit
 
     Raises:
         InputError: the run is not finished, damaged, or of another format; or the new folder lies in it.
-        ModelError: its model is not there any more.
+        ModelError: its model no longer exists.
     """
     finished = read_finished(run)
     before = finished.provenance
@@ -67,42 +70,49 @@ def plan_repetition(run: Path, out: Path | None, target: Path | None) -> Repetit
         if real(place).is_relative_to(real(run)):
             raise InputError(f"'{place}' lies in the run folder that is to be repeated. Choose a place outside of it.")
     settings = make_settings(before.get("settings", {}))
-    plain = {name: EditSettings.model_fields[name].default for name in _ABOUT_MASK}
-    objects = [
-        EditObject(each.name, object_folder(run, number) / "mask", each.keyframes)
-        for number, each in enumerate(finished.objects)
-    ]
-    assert isinstance(finished.source, Kept)
-    job = prepare(
-        finished.source,
-        finished.edited_first,
-        None if objects else run / "mask",
-        finished.references,
-        settings.model_copy(update=plain | {"store": "none"}),
-        out,
-        target,
-        objects=objects,
-    )
-    job = replace(job, objects=finished.objects)  # what was said of them stands in the prompt already
-    job = replace(job, settings=job.settings.model_copy(update={name: getattr(settings, name) for name in _ABOUT_MASK}))
+    job = prepare(_request(finished, run, settings, out, target))
+    used = {name: getattr(settings, name) for name in EditSettings.model_fields if shapes_mask(name)}
+    job = replace(job, settings=job.settings.model_copy(update=used), objects=finished.objects)
     return Repetition(job, _differences(before, job), run, finished)
 
 
+def _request(finished: Finished, run: Path, settings: EditSettings, out: Path | None, target: Path) -> EditRequest:
+    """Returns the request of a finished run, with masks as they were kept.
+
+    The settings that shaped the masks have had their effect, and the prompt contains those of the objects already.
+    """
+    assert isinstance(finished.source, Kept)
+    plain = {name: field.default for name, field in EditSettings.model_fields.items() if shapes_mask(name)}
+    return EditRequest(
+        finished.source,
+        finished.edited_first,
+        mask=None if finished.objects else run / "mask",
+        references=finished.references,
+        objects=[
+            EditObject(each.name, object_folder(run, number) / "mask", each.keyframes)
+            for number, each in enumerate(finished.objects)
+        ],
+        settings=settings.model_copy(update={**plain, "store": "none"}),
+        out=out,
+        run=target,
+    )
+
+
 def _differences(before: dict[str, Any], job: Job) -> list[str]:
-    """What decides the bytes of a result and is not as it was; the clip, mask and edits are, as their hashes say."""
+    """Returns what decides the bytes of a result and has changed; hashes prove that clip, mask and edits have not."""
     extras = [extra.key for extra in job.extras]
     old = {**before.get("versions", {}), "device": before.get("device")}
     new = {**versions(), "device": str(find_device(job.settings.device))}
-    told = [
+    differences = [
         f"{name} is {new.get(name)}, but was {old.get(name)} in the run."
         for name in sorted({*old, *new})
         if old.get(name) != new.get(name)
     ]
     if before["inputs"].get("model") != job.card.fingerprint():
-        told.append("The model is not the one of the run: its fingerprint differs.")
+        differences.append("The model is not the one of the run: its fingerprint differs.")
     if before["inputs"].get("extra_loras") != extras:
-        told.append("The extra LoRAs are not those of the run: their contents differ.")
-    return told
+        differences.append("The extra LoRAs are not those of the run: their contents differ.")
+    return differences
 
 
 def _content(path: Path) -> bytes | None:

@@ -10,7 +10,8 @@ from typing import Any
 from loraedit.evaluate import metrics
 from loraedit.evaluate.encoder import ImageEncoder, check_image_encoder
 from loraedit.evaluate.page import Row, report_page
-from loraedit.runs.folder import Finished, check_run, damaged, read_finished
+from loraedit.runs.finished import Finished, read_finished
+from loraedit.runs.folder import check_run, damaged
 from loraedit.storage.files import write_json, write_text
 from loraedit.storage.locks import sole_user
 

@@ -109,6 +109,10 @@ class ModelCard(BaseModel):
         """Returns the LoRA file that the training of this expert may start from."""
         return prior_file(self.folder, expert)
 
+    def working_area_px(self, share: float) -> int:
+        """Returns the frame area to work at, in pixels, for a share of the area that the model was trained at."""
+        return round(self.settings.area_px * share)
+
     @property
     def recipe(self) -> Recipe:
         """Returns the defaults for training and sampling."""

@@ -1,4 +1,4 @@
-"""What an edit is made of besides the first frame: edited frames, and objects with masks and edited frames."""
+"""References and objects of an edit: parsed from text, read, and checked against the clip."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from loraedit.errors import InputError, ShapeError
 from loraedit.masks.reading import MaskSpec, read_mask
 from loraedit.masks.shaping import loosen
 from loraedit.masks.tube import MaskTube
-from loraedit.runs.folder import KeptObject
+from loraedit.runs.kept import KeptObject
 from loraedit.types import Footage, Image, Plane, Size
 from loraedit.video import read_image
 from loraedit.video.scaling import resize_frames, to_float, to_uint8
@@ -42,13 +42,13 @@ OBJECT_FIELDS = ("name", "mask", "references", "prompt")
 
 @dataclass(frozen=True)
 class EditObject:
-    """One of several things that are edited at once, as the user gave it.
+    """One of several objects that are edited at once, as the user gave it.
 
     Attributes:
-        name: what messages call it; each has another one.
+        name: unique; used in messages.
         mask: where it is edited, as :func:`loraedit.masks.reading.read_mask` takes it.
-        references: edited frames by frame index, of which this object alone is learnt.
-        prompt: what is said of it, joined to the prompt of the edit.
+        references: edited frames by frame index, from which this object alone is learnt.
+        prompt: joined to the prompt of the edit.
     """
 
     name: str
@@ -61,7 +61,7 @@ class EditObject:
 
 
 def parse_references(texts: Sequence[str]) -> dict[int, Path]:
-    """Texts ``K=PATH`` as paths by frame index.
+    """Parses texts ``K=PATH`` to paths by frame index.
 
     Raises:
         InputError: a text is not of that form, or an index is given twice.
@@ -79,9 +79,9 @@ def parse_references(texts: Sequence[str]) -> dict[int, Path]:
 
 
 def parse_object(text: str) -> EditObject:
-    """``NAME:mask=PATH,reference=K=PNG,prompt=TEXT``, the keys in any order, ``reference`` several times.
+    """Parses ``NAME:mask=PATH,reference=K=PNG,prompt=TEXT``, keys in any order, ``reference`` several times.
 
-    A comma parts two keys only where ``KEY=`` follows it at once, so boxes and prompts may hold commas.
+    A comma separates two keys only if ``KEY=`` follows directly, so boxes and prompts may contain commas.
 
     Raises:
         InputError: it is not of that form, a key is unknown or given twice, or there is no mask.
@@ -90,33 +90,33 @@ def parse_object(text: str) -> EditObject:
     pairs = [part.partition("=") for part in re.split(r",(?=[A-Za-z_-]+=)", rest)]
     if not colon or not all(between for _, between, _ in pairs):
         raise InputError(f"Object '{text}' is not of the form {OBJECT_FORM}.")
-    given: dict[str, list[str]] = {"mask": [], "reference": [], "prompt": []}
+    values: dict[str, list[str]] = {"mask": [], "reference": [], "prompt": []}
     for key, _, value in pairs:
-        if key not in given:
+        if key not in values:
             raise InputError(f"Object '{name}' has the unknown key '{key}'. Known are mask, reference and prompt.")
-        if key != "reference" and given[key]:
+        if key != "reference" and values[key]:
             raise InputError(f"Object '{name}' has two values for {key}. Give one.")
-        given[key].append(value)
-    if not any(given["mask"]):
+        values[key].append(value)
+    if not any(values["mask"]):
         raise InputError(f"Object '{name}' has no mask. Expected {OBJECT_FORM}.")
-    return EditObject(name, given["mask"][0], parse_references(given["reference"]), "".join(given["prompt"]))
+    return EditObject(name, values["mask"][0], parse_references(values["reference"]), "".join(values["prompt"]))
 
 
-def object_of(given: Mapping[str, Any]) -> EditObject:
-    """An object from values by name: ``name``, ``mask`` and, if there are any, ``references`` and ``prompt``.
+def object_of(values: Mapping[str, Any]) -> EditObject:
+    """Makes an object from values by name: ``name``, ``mask``, and optionally ``references`` and ``prompt``.
 
     Raises:
         InputError: a name is unknown, or the name or mask is missing.
     """
-    unknown = [key for key in given if key not in OBJECT_FIELDS]
+    unknown = [key for key in values if key not in OBJECT_FIELDS]
     if unknown:
         raise InputError(f"An object has no '{unknown[0]}'. Known are {', '.join(OBJECT_FIELDS)}.")
-    missing = [key for key in ("name", "mask") if given.get(key) is None]
+    missing = [key for key in ("name", "mask") if values.get(key) is None]
     if missing:
-        named = f" '{given['name']}'" if given.get("name") else ""
+        named = f" '{values['name']}'" if values.get("name") else ""
         raise InputError(f"An object{named} has no {missing[0]}. Give each a name and a mask.")
     return EditObject(
-        str(given["name"]), given["mask"], dict(given.get("references") or {}), str(given.get("prompt", ""))
+        str(values["name"]), values["mask"], dict(values.get("references") or {}), str(values.get("prompt", ""))
     )
 
 
@@ -124,12 +124,16 @@ def object_of(given: Mapping[str, Any]) -> EditObject:
 
 
 def read_edit(image: ImageLike, size: Size, fit: bool, what: str) -> Image:
-    """An edited frame, uint8 ``[H, W, 3]``, read if need be.
+    """Reads an edited frame, and checks its size.
 
     Args:
-        size: the clip's.
+        image: a path, or uint8 ``[H, W, 3]``.
+        size: the clip's size.
         fit: resize a frame of another size.
-        what: how to name it in a message.
+        what: name of the frame in messages.
+
+    Returns:
+        uint8 ``[H, W, 3]``.
 
     Raises:
         InputError: it cannot be read, or has another size.
@@ -137,25 +141,28 @@ def read_edit(image: ImageLike, size: Size, fit: bool, what: str) -> Image:
     pixels: Image = read_image(Path(image)) if isinstance(image, str | Path) else np.asarray(image)
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[-1] != 3 or 0 in pixels.shape:
         raise InputError(f"{what} is {pixels.dtype} {list(pixels.shape)}. Expected uint8 [H, W, 3].")
-    given = Size(pixels.shape[0], pixels.shape[1])
-    if given == size:
+    found = Size(pixels.shape[0], pixels.shape[1])
+    if found == size:
         return pixels
     if not fit:
         raise ShapeError(
-            f"{what} is {given}, but the clip is {size}. Give it the clip's size, or add --fit to resize it."
+            f"{what} is {found}, but the clip is {size}. Give it the clip's size, or add --fit to resize it."
         )
     fitted: Image = to_uint8(resize_frames(to_float(pixels[None]), size))[0]
     return fitted
 
 
 def check_objects(objects: Sequence[EditObject], mask: MaskSpec | None, references: Mapping[int, ImageLike]) -> None:
-    """What can be said of objects before anything is read.
+    """Checks objects before anything is read.
+
+    Args:
+        mask: a mask of everything, or None.
+        references: edited frames of everything by frame index.
 
     Raises:
-        InputError: they cannot be told apart, have no masks of their own, or something is given twice.
+        InputError: two have the same name, one has no mask of its own, or something is given twice.
     """
-    automatic = mask is None or (isinstance(mask, str) and mask == "auto")
-    if objects and not automatic:
+    if objects and mask is not None:
         raise InputError("With --object every object has a mask of its own. Leave --mask out.")
     names = [each.name for each in objects]
     for each in objects:
@@ -175,72 +182,73 @@ def check_objects(objects: Sequence[EditObject], mask: MaskSpec | None, referenc
 
 
 def read_object(
-    given: EditObject, source: Footage, edited_first: Image, fit: bool, box: bool, dilate_px: int
+    asked: EditObject, source: Footage, edited_first: Image, fit: bool, box: bool, dilate_px: int
 ) -> KeptObject:
-    """An object's mask and edited frames, checked against the clip; their indices are the clip's.
+    """Reads an object's mask and references, and checks them against the clip.
 
     Args:
-        edited_first: the edited first frame, in which the object is edited if it has no references.
+        source: the clip.
+        edited_first: the edited first frame, in which an object without references must be edited.
         fit: resize edited frames of another size.
         box: turn each region of the mask into its box.
-        dilate_px: grow the mask by so many pixels.
+        dilate_px: number of pixels to grow the mask by.
 
     Raises:
         InputError: something cannot be read, or changes nothing inside the mask.
     """
     try:
-        mask = loosen(read_mask(given.mask, len(source), source.size), box, dilate_px)
+        mask = loosen(read_mask(asked.mask, len(source), source.size), box, dilate_px)
     except InputError as error:
-        raise type(error)(f"Object '{given.name}': {error}") from error
+        raise type(error)(f"Object '{asked.name}': {error}") from error
     keyframes = {
-        index: read_edit(image, source.size, fit, f"The reference of object '{given.name}' for frame {index}")
-        for index, image in given.references.items()
+        index: read_edit(image, source.size, fit, f"The reference of object '{asked.name}' for frame {index}")
+        for index, image in asked.references.items()
     }
     for index, image in keyframes.items():
         if mask.box(index) is None:
             raise InputError(
-                f"The mask of object '{given.name}' is black in frame {index}, so its reference there cannot be used. "
+                f"The mask of object '{asked.name}' is black in frame {index}, so its reference there cannot be used. "
                 "Choose another frame."
             )
         if not (changed(image, source, index) & mask[index]).any():
             raise InputError(
-                f"The reference of object '{given.name}' for frame {index} changes nothing inside that object's mask. "
-                "Give it to the object that it is of."
+                f"The reference of object '{asked.name}' for frame {index} changes nothing inside that object's mask. "
+                "Give it to the object that it shows."
             )
     if not keyframes and not (changed(edited_first, source, 0) & mask[0]).any():
         raise InputError(
-            f"Object '{given.name}' is not edited: inside its mask the edited first frame equals the source's, and it "
-            "has no reference. Edit it, or leave it out."
+            f"Object '{asked.name}' is not edited: inside its mask the edited first frame equals the source, and "
+            "it has no reference. Edit it, or leave it out."
         )
-    return KeptObject(given.name, mask, keyframes, given.prompt)
+    return KeptObject(asked.name, mask, keyframes, asked.prompt)
 
 
-def joint_prompt(prompt: str, objects: Sequence[KeptObject]) -> str:
-    """A prompt, and after it what is said of the objects.
+def joint_prompt(prompt: str, of_objects: Sequence[str]) -> str:
+    """Joins the prompts of the objects to the prompt of the edit.
 
     Raises:
-        InputError: it is to be found by looking at the frame, which shows the objects too.
+        InputError: the prompt is "auto": a caption of the frame describes the objects too.
     """
-    words = [each.prompt for each in objects if each.prompt]
+    words = [each for each in of_objects if each]
     if words and prompt == "auto":
         raise InputError("With --prompt auto the objects are described too. Leave out their prompts, or the auto.")
     return ", ".join([prompt, *words] if prompt else words)
 
 
 def union(objects: Sequence[KeptObject]) -> MaskTube:
-    """Where any of the objects is edited.
+    """Returns the union of the objects' masks.
 
     Raises:
-        InputError: that is everywhere.
+        InputError: it covers everything.
     """
     planes = (np.logical_or.reduce(planes) for planes in zip(*(each.mask for each in objects), strict=True))
     mask = MaskTube(planes)
     if mask.all():
-        raise InputError("The masks of the objects leave nothing to keep. Give smaller ones.")
+        raise InputError("The masks of the objects leave nothing to preserve. Give smaller masks.")
     return mask
 
 
 def changed(image: Image, source: Footage, index: int) -> Plane:
-    """Where an edited frame differs from the clip's, bool ``[H, W]``."""
+    """Returns where an edited frame differs from the clip's frame, bool ``[H, W]``."""
     plane: Plane = (next(source.rgb(index, index + 1)) != image).any(-1)
     return plane

@@ -1,7 +1,7 @@
-"""A clip cut in time: stretches as long as the model likes them, each of which overlaps the one before.
+"""Cuts a clip in time into segments of the model's preferred length, each of which overlaps the one before.
 
-All but the first begin with frames that are given: they are taken as the stretch before has made them. The rest of the
-overlap is made by both, and one fades into the other.
+All but the first segment start with fixed frames, taken from the result of the segment before. Both segments generate
+the rest of the overlap, and one fades into the other.
 """
 
 from __future__ import annotations
@@ -10,19 +10,23 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from loraedit.video.scaling import padded_length
+from loraedit.errors import InputError
+from loraedit.families.card import ModelCard
+from loraedit.settings import ResolvedSettings
+from loraedit.types import Size
+from loraedit.video.scaling import padded_length, working_size
 
-__all__ = ["Segment", "split", "spread"]
+__all__ = ["Segment", "cut_in_time", "split", "spread"]
 
 
 @dataclass(frozen=True)
 class Segment:
-    """Frames that the model makes at once.
+    """Frames that the model generates at once.
 
     Attributes:
         start: its first frame.
         stop: one past its last frame.
-        given: how many frames at its start are known from the segment before; 0 in the first segment.
+        given: number of fixed frames at its start, known from the segment before; 0 in the first segment.
     """
 
     start: int
@@ -37,32 +41,58 @@ class Segment:
 
 
 TAUGHT_SEGMENTS = 4
-"""The most segments of a clip that are learnt from; each costs as much memory and encoding as a short clip."""
+"""Maximum number of segments to train on; each costs as much memory and encoding as a short clip."""
 
 
 def split(frames: int, longest: int, step: int, temporal: int) -> list[Segment]:
-    """Segments of one length that cover a clip, evenly spread.
+    """Covers a clip with evenly spread segments of one length.
 
-    At least a quarter of the frames of a segment overlap those of the one before, and about half of these are given.
+    At least a quarter of the frames of a segment overlap those of the one before, and about half of these are fixed.
 
     Args:
-        frames: of the clip, at least 1.
-        longest: the most frames of a segment, at least ``step + 1``.
+        frames: number of frames of the clip, at least 1.
+        longest: maximum number of frames of a segment, at least ``step + 1``.
         step: clips of the model have ``step * n + 1`` frames.
-        temporal: frames per latent frame; given frames fill whole latent frames.
+        temporal: frames per latent frame; fixed frames fill whole latent frames.
     """
     if padded_length(frames, step) <= longest:
         return [Segment(0, frames, 0)]
     most = (longest - 1) // step * step + 1
     overlap = (most - 1) // (4 * step) * step + 1
-    given = (overlap - 1) // 2 // temporal * temporal + 1
+    fixed = (overlap - 1) // 2 // temporal * temporal + 1
     count = math.ceil((frames - overlap) / (most - overlap))
     length = padded_length(math.ceil((frames + (count - 1) * overlap) / count), step)
     starts = [round(index * (frames - length) / (count - 1)) for index in range(count)]
-    return [Segment(start, start + length, given if start else 0) for start in starts]
+    return [Segment(start, start + length, fixed if start else 0) for start in starts]
+
+
+def cut_in_time(
+    frames: int, windows: Sequence[Size], area_px: int, settings: ResolvedSettings, card: ModelCard
+) -> list[Segment]:
+    """Cuts a clip into segments; neither they nor a frame exceed the reach of the model's position codes.
+
+    Args:
+        frames: number of frames of the clip.
+        windows: sizes of what the model sees, in pixels of the clip.
+        area_px: frame area to work at.
+
+    Raises:
+        InputError: the model cannot take frames of that shape or area.
+    """
+    longest_px = card.max_positions * card.multiple_px
+    for window in windows:
+        size = working_size(window, area_px, card.multiple_px)
+        if max(size.height, size.width) > longest_px:
+            raise InputError(
+                f"A frame of {window} is too narrow or too large: at the model's size a side would have "
+                f"{max(size.height, size.width)} pixels, and the maximum is {longest_px}. Crop or pad the clip."
+            )
+    reach = (card.max_positions - 1) * card.temporal + 1
+    longest = max(min(settings.segment_frames, reach), card.frame_step + 1)
+    return split(frames, longest, card.frame_step, card.temporal)
 
 
 def spread(segments: Sequence[Segment], most: int) -> list[Segment]:
-    """Up to so many of the segments, evenly spread over the clip, the first and the last among them."""
+    """Returns up to ``most`` of the segments, evenly spread over the clip, the first and the last among them."""
     count = min(most, len(segments))
     return [segments[round(index * (len(segments) - 1) / max(count - 1, 1))] for index in range(count)]

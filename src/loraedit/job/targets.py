@@ -1,7 +1,7 @@
-"""What is edited in one go: all of the clip's edit, or one of several things, each in a window of its own.
+"""Edit targets: the whole edit of a clip, or one of several objects, each in a window of its own.
 
-Layers are made one after the other and laid over each other in their order: where two overlap, the later one is seen,
-and it is made on top of those before it.
+Targets are generated one after the other and laid over each other in their order: where two overlap, the later one is
+seen, and it is generated on top of those before it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from loraedit.job.edits import changed
 from loraedit.job.segments import Segment
 from loraedit.job.window import Window
 from loraedit.masks.tube import MaskTube
-from loraedit.runs.folder import KeptObject
+from loraedit.runs.kept import KeptObject
 from loraedit.types import Footage, Image, Plane
 
 __all__ = ["EditTarget", "edit_targets"]
@@ -23,14 +23,14 @@ __all__ = ["EditTarget", "edit_targets"]
 
 @dataclass(frozen=True)
 class EditTarget:
-    """One thing that is edited.
+    """What is edited in one go.
 
     Attributes:
         mask: one plane for each frame, True = edit.
-        window: the part of the frame that the model sees; it holds the mask.
-        keyframes: the user's edited frames by frame index, uint8 ``[H, W, 3]``, the first frame among them.
-        parts: where those of them count that are not of this target alone, bool ``[H, W]``; elsewhere the frame is as
-            it lies below.
+        window: the part of the frame that the model sees; it contains the mask.
+        keyframes: the edited frames by frame index, uint8 ``[H, W, 3]``, the first frame among them.
+        parts: where a keyframe counts that shows more than this target, by frame index, bool ``[H, W]``; elsewhere the
+            pixels below are used.
     """
 
     mask: MaskTube
@@ -39,19 +39,20 @@ class EditTarget:
     parts: dict[int, Plane] = field(default_factory=dict)
 
     def edits(self, segment: Segment) -> bool:
-        """Whether anything is edited in a segment."""
+        """Returns True if anything is edited in a segment."""
         return any(self.mask.box(index) for index in range(segment.start, segment.stop))
 
     @property
     def references(self) -> list[int]:
-        """The edited frames after the first, in the order in which they are learnt."""
+        """Frame indices of the keyframes after the first, in the order in which they are learnt."""
         return [index for index in self.keyframes if index]
 
     def keyframe(self, index: int, below: Image) -> Image:
-        """The window's part of an edited frame, uint8 ``[h, w, 3]``: what is of this target, over what lies below.
+        """Returns the window's part of a keyframe, uint8 ``[h, w, 3]``: this target's pixels over those below.
 
         Args:
-            below: the window's part of what lies below, uint8 ``[h, w, 3]``.
+            index: frame index of the keyframe.
+            below: the window's part of the frame below, uint8 ``[h, w, 3]``.
         """
         where, part = self.window.at(index), self.parts.get(index)
         image: Image = self.keyframes[index][where]
@@ -65,11 +66,11 @@ def edit_targets(
     source: Footage,
     window: Callable[[MaskTube], Window],
 ) -> tuple[EditTarget, ...]:
-    """The targets of an edit: one for each object; without objects, one.
+    """Returns the targets of an edit: one for each object; without objects, one.
 
     Args:
         edited: edited frames of everything by frame index, the first frame among them.
-        objects: with edited frames of their own, none of them in a frame that ``edited`` has.
+        objects: the objects; none has a reference for a frame in ``edited``.
         edit_mask: the mask of everything.
         source: the clip.
         window: chooses the window for a mask.
@@ -82,10 +83,11 @@ def edit_targets(
 def _target_of(
     edited: Mapping[int, Image], each: KeptObject, edit_mask: MaskTube, source: Footage, window: Window
 ) -> EditTarget:
-    """An object's target.
+    """Returns an object's target.
 
-    Of a frame of everything all counts but what lies in the others' masks alone; of a frame of its own, where nothing
-    else need be edited, what is changed within its mask, so that it does not undo what lies below.
+    A keyframe of everything counts except where only other objects' masks are. A reference of the object's own need not
+    show the other edits, so it counts only where it changes pixels inside the object's mask; elsewhere it would undo
+    the targets below.
     """
     shared = {index: image for index, image in edited.items() if not index or each.mask.box(index)}
     parts = {index: each.mask[index] | ~edit_mask[index] for index in shared}

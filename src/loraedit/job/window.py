@@ -1,6 +1,6 @@
-"""The part of the frame that the model sees: a window round the edit zone, of one size for the whole clip.
+"""Chooses the part of the frame that the model sees: a window around the edit zone, of one size for the whole clip.
 
-A ``fixed`` window holds the zone of all frames; a ``follow`` window goes along with it on a smooth path and can be
+A ``fixed`` window contains the zone of all frames; a ``follow`` window follows the zone on a smooth path and can be
 smaller. The mask lies inside the window in every frame, so cutting and pasting back lose nothing.
 """
 
@@ -27,7 +27,7 @@ SMOOTH_FRAMES = 3.0
 LEAST_PX = 32
 """Shortest side of a window, where the frame allows it."""
 WORTH_FIXED, WORTH_FOLLOW = 0.8, 0.7
-"""A window is taken automatically if its area is under this share of the frame's, or of the fixed window's."""
+"""``auto`` takes a window if its area is below this share of the frame's, or of the fixed window's."""
 
 
 @dataclass(frozen=True)
@@ -43,22 +43,22 @@ class Window:
     corners: NDArray[np.int64]
 
     def at(self, index: int) -> tuple[slice, slice]:
-        """The window's rows and columns in a frame."""
+        """Returns the window's rows and columns in a frame."""
         y, x = self.corners[index]
         return slice(y, y + self.size.height), slice(x, x + self.size.width)
 
     def cut(self, frames: Iterable[NDArray[_Value]], start: int = 0) -> NDArray[_Value]:
-        """The window's part of frames or masks ``[H, W, ...]`` that follow each other from ``start`` on, as one."""
+        """Cuts the window out of consecutive frames or masks ``[H, W, ...]`` from ``start`` on, and stacks them."""
         return np.stack([frame[self.at(index)] for index, frame in enumerate(frames, start)])
 
 
 def choose_window(mask: MaskTube, crop: Crop, context: float) -> Window:
-    """The window for a mask.
+    """Chooses the window for a mask.
 
     Args:
-        mask: True somewhere.
-        crop: the kind of window; ``auto`` takes the one that pays, ``off`` the whole frame.
-        context: how much of the zone's height and width is added on each side.
+        mask: True in at least one pixel.
+        crop: kind of window; ``auto`` takes a smaller window where it saves enough, ``off`` the whole frame.
+        context: share of the zone's height and width to add on each side.
     """
     frame = mask.size
     whole = Window(frame, np.zeros((len(mask), 2), np.int64))
@@ -80,7 +80,7 @@ def _area(window: Window) -> int:
 
 
 def _boxes(mask: MaskTube) -> NDArray[np.float64]:
-    """``[F, 4]`` y0, x0, y1, x1 (exclusive) of each frame's mask; between the neighbours' where it is empty."""
+    """Returns ``[F, 4]``: y0, x0, y1, x1 (exclusive) of each frame's mask, interpolated where a mask is empty."""
     boxes = np.full((len(mask), 4), np.nan)
     for index in range(len(mask)):
         boxes[index] = mask.box(index) or np.nan
@@ -91,7 +91,7 @@ def _boxes(mask: MaskTube) -> NDArray[np.float64]:
 
 
 def _around(boxes: NDArray[np.float64], frame: Size, context: float) -> Window:
-    """The smallest window that holds every box with its context while its centre goes on a smooth path."""
+    """Returns the smallest window that contains every box and its context while its centre follows a smooth path."""
     centres = (boxes[:, :2] + boxes[:, 2:]) / 2
     smooth = cv2.GaussianBlur(centres, (1, 0), sigmaX=1e-6, sigmaY=SMOOTH_FRAMES, borderType=cv2.BORDER_REPLICATE)
     reach = np.maximum(smooth - boxes[:, :2], boxes[:, 2:] - smooth).max(0)

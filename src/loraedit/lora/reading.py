@@ -5,19 +5,18 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import Tensor
 
 from loraedit.errors import ModelError
 from loraedit.families.layer_names import diffusers_name, spread_flat_name
 from loraedit.lora.files import ADAPTER_METADATA, DIFFERENCES, LoraFile
 from loraedit.lora.low_rank import LowRankLayer, split_fused_layers
+from loraedit.lora.opening import unreadable_refused
 from loraedit.storage.files import read_json
 
 __all__ = ["read_lora"]
@@ -42,7 +41,7 @@ def read_lora(path: Path, header_only: bool = False) -> LoraFile:
     Raises:
         ModelError: the file is not a complete safetensors file, or holds something else than a LoRA.
     """
-    with _reading(path), safe_open(path, "pt") as file:
+    with unreadable_refused(path), safe_open(path, "pt") as file:
         metadata, tensors, types = dict(file.metadata() or {}), {}, {}
         for key in file.keys():  # noqa: SIM118 (not a dict)
             part = file.get_slice(key)
@@ -51,19 +50,6 @@ def read_lora(path: Path, header_only: bool = False) -> LoraFile:
             tensors[key] = file.get_tensor(key) if read else torch.empty(shape, device="meta")
     layers, differences = _layers_and_differences(path, tensors, metadata)
     return LoraFile(path, layers, differences, metadata, types)
-
-
-@contextmanager
-def _reading(path: Path) -> Iterator[None]:
-    if not path.is_file():
-        raise ModelError(f"There is no LoRA file '{path}'. Give a .safetensors file.")
-    try:
-        yield
-    except (OSError, SafetensorError) as error:
-        raise ModelError(
-            f"'{path}' cannot be read as safetensors: it is cut short, damaged or of another format. "
-            "Fetch or export it again; pickled files are never opened."
-        ) from error
 
 
 def _layers_and_differences(

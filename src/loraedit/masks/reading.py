@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from loraedit.errors import InputError, ShapeError
 from loraedit.masks.tube import MaskTube
 from loraedit.types import Image, Mask, Plane, Size
-from loraedit.video import IMAGE_SUFFIXES, open_footage, read_image
+from loraedit.video import IMAGE_SUFFIXES, check_footage, check_image, open_footage, read_image
 
-__all__ = ["MaskSpec", "read_mask", "to_picture"]
+__all__ = ["MaskSpec", "check_mask_file", "read_mask", "to_picture"]
 
 MaskSpec = str | Path | NDArray[Any]
 """A mask as the user gives it; ``read_mask`` documents how each kind is read."""
@@ -62,6 +62,22 @@ def read_mask(spec: MaskSpec, frames: int, size: Size) -> MaskTube:
     return tube
 
 
+def check_mask_file(spec: MaskSpec) -> None:
+    """Checks that a mask given by a path is there, from its headers alone; boxes and arrays have none.
+
+    Raises:
+        InputError: there is no such file, or it is of no kind that :func:`read_mask` reads.
+    """
+    if not isinstance(spec, str | Path) or (isinstance(spec, str) and _BOX.fullmatch(spec)):
+        return
+    path = Path(spec)
+    _check_exists(path)
+    if _is_image(path):
+        check_image(path)
+    else:
+        check_footage(path)
+
+
 def _read_any(spec: MaskSpec, size: Size) -> tuple[Iterable[Plane], int | None, Size]:
     """Returns the planes, their number (None: one plane for all frames), and their size."""
     if not isinstance(spec, str | Path):
@@ -79,15 +95,23 @@ def _spread(mask: Mask) -> tuple[Iterable[Plane], int | None, Size]:
 
 
 def _from_path(path: Path) -> tuple[Iterable[Plane], int | None, Size]:
+    _check_exists(path)
+    if _is_image(path):
+        return _spread(_from_rgb(read_image(path)))
+    footage = open_footage(path)
+    return (_from_rgb(frame) for frame in footage.rgb()), len(footage), footage.size
+
+
+def _check_exists(path: Path) -> None:
     if not path.exists():
         raise InputError(
             f'There is no mask at {path}. Give a video, a folder of frames, an image, or a box as "x0,y0,x1,y1" '
             "in whole pixels."
         )
-    if path.suffix.lower() in IMAGE_SUFFIXES and not path.is_dir():
-        return _spread(_from_rgb(read_image(path)))
-    footage = open_footage(path)
-    return (_from_rgb(frame) for frame in footage.rgb()), len(footage), footage.size
+
+
+def _is_image(path: Path) -> bool:
+    return path.suffix.lower() in IMAGE_SUFFIXES and not path.is_dir()
 
 
 def _from_rgb(pixels: Image) -> Mask:

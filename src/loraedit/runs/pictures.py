@@ -1,7 +1,6 @@
-"""Pictures for people: what went in, what was allowed to change, what came out, and how the loss fell.
+"""Pictures of an edit for people: source, edit mask, result, and the course of the loss.
 
-Nothing here feeds back into an edit. All pictures are made without global state, and the same inputs give the
-same bytes.
+Nothing here feeds back into an edit. No picture depends on global state, and the same inputs give the same bytes.
 """
 
 from __future__ import annotations
@@ -44,7 +43,7 @@ def contact_sheet(
     columns: int = 6,
     tile_width: int = 200,
 ) -> PilImage.Image:
-    """Lay a few moments of an edit out on one page.
+    """Lays a few moments of an edit out on one page.
 
     Rows: the source, the source with the edit mask laid over it, the result. Columns: evenly spaced frames, the
     first and the last among them, each with its number.
@@ -54,7 +53,7 @@ def contact_sheet(
         result: the edited clip.
         edit_mask: one plane for each frame, True = edited.
         title: one line at the top of the page.
-        columns: the most frames to show.
+        columns: maximum number of frames to show.
         tile_width: width of one picture on the page, in pixels.
 
     Raises:
@@ -73,14 +72,14 @@ def contact_sheet(
 
 
 def overlay_mask(frame: Image, edit_mask: Plane) -> Image:
-    """Tint the region that may change.
+    """Tints the region that may change.
 
     Args:
         frame: ``[H, W, 3]`` uint8.
         edit_mask: ``[H, W]`` bool, True = edited.
 
     Returns:
-        ``[H, W, 3]`` uint8; outside the mask it is as it was.
+        ``[H, W, 3]`` uint8; outside the mask it is unchanged.
 
     Raises:
         ShapeError: if frame and mask do not fit together.
@@ -96,15 +95,15 @@ def overlay_mask(frame: Image, edit_mask: Plane) -> Image:
 
 
 def _tint(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """``[N, 3]`` uint8 RGB, moved towards the overlay's colour."""
+    """Moves ``[N, 3]`` uint8 RGB pixels towards the overlay's colour."""
     below, colour = pixels.astype(np.float32), np.array(OVERLAY_RGB, np.float32)
     return np.rint(below + np.float32(OVERLAY_STRENGTH) * (colour - below)).astype(np.uint8)
 
 
 def side_by_side(source: Image, result: Image, *, gap_px: int = 8) -> Image:
-    """Join two frames, the source on the left and the result on the right of a white gap.
+    """Joins two frames, the source on the left and the result on the right of a white gap.
 
-    Large ones are reduced first, to what players show and H.264 can hold.
+    Large frames are reduced first, to a size that players show and H.264 can encode.
 
     Args:
         source: ``[H, W, 3]`` uint8.
@@ -132,19 +131,19 @@ def side_by_side(source: Image, result: Image, *, gap_px: int = 8) -> Image:
 
 
 def loss_curve(path: Path, steps: Sequence[int], losses: Sequence[float]) -> None:
-    """Write a PNG of the training loss: each step in light, its running mean on top.
+    """Writes a PNG of the training loss: each step in a light colour, its running mean on top.
 
     Args:
         path: where to write; the same numbers give the same bytes.
         steps: the optimiser steps, rising.
-        losses: one loss a step.
+        losses: one loss per step.
 
     Raises:
         InputError: if there is nothing to draw.
         ShapeError: if steps and losses differ in length.
     """
     if len(steps) != len(losses):
-        raise ShapeError(f"A loss curve needs one loss a step: got {len(steps)} steps and {len(losses)} losses.")
+        raise ShapeError(f"A loss curve needs one loss per step: got {len(steps)} steps and {len(losses)} losses.")
     if not losses:
         raise InputError("A loss curve needs at least one step: got none.")
     figure = Figure(figsize=(7, 3.5), dpi=120, layout="constrained")
@@ -160,11 +159,11 @@ def loss_curve(path: Path, steps: Sequence[int], losses: Sequence[float]) -> Non
 
 
 def running_mean(values: Sequence[float], window: int | None = None) -> npt.NDArray[np.float64]:
-    """The mean of the values around each one; at the ends, of as many as there are.
+    """Computes a centred running mean; at the ends, over the values that exist.
 
     Args:
         values: the numbers, in order.
-        window: how many to average, centred; a tenth of them all if not given.
+        window: number of values to average; a tenth of them if None.
 
     Returns:
         float64, as long as ``values``.
@@ -179,11 +178,11 @@ def running_mean(values: Sequence[float], window: int | None = None) -> npt.NDAr
 
 
 def moments(frame_count: int, columns: int) -> list[int]:
-    """Evenly spaced frame numbers, the first and the last among them, each once.
+    """Returns evenly spaced frame numbers, the first and the last among them, each once.
 
     Args:
         frame_count: frames in the clip.
-        columns: the most numbers to return.
+        columns: maximum number of frames.
     """
     return sorted({round(position) for position in np.linspace(0, frame_count - 1, columns).tolist()})
 
@@ -197,7 +196,7 @@ def _require_same_frames(source: Footage, result: Footage) -> None:
 
 
 def _tile_corner(row: int, column: int, tile: tuple[int, int]) -> tuple[int, int]:
-    """Left and top of a tile on the page; one past the last gives the page's own width and height."""
+    """Returns left and top of a tile on the page; for one past the last tile, the page's width and height."""
     left = GUTTER_PX + column * (tile[0] + GAP_PX)
     top = TITLE_PX + LABEL_PX + row * (tile[1] + GAP_PX)
     return left, top

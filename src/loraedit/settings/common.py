@@ -17,7 +17,7 @@ __all__ = ["CommonSettings"]
 class CommonSettings(Settings):
     """Settings with a default of their own. Each field says what it is.
 
-    A field that may be None says what that stands for after "By default".
+    A field may be None only where that is an answer of its own, which its description gives as "[default: ...]".
     """
 
     # ---- inputs ------------------------------------------------------------------------------------------------------
@@ -30,7 +30,7 @@ class CommonSettings(Settings):
     )
     captioner: Annotated[str | None, About("Inputs", trains="motion", path=True)] = Field(
         None,
-        description="A Florence-2 or Qwen-VL model that writes prompts: a folder, or a Hub id. By default none.",
+        description="A Florence-2 or Qwen-VL model that writes prompts: a folder, or a Hub id.  [default: none]",
     )
     fit: Annotated[bool, About("Inputs", trains="motion", plan=True)] = Field(
         False, description="Resize edited frames of another size to the clip's."
@@ -42,7 +42,7 @@ class CommonSettings(Settings):
         "embedded", description="Tracker that makes an automatic mask: embedded, sam2, edgetam or sam3."
     )
     tracker_model: Annotated[str | None, About("Mask", trains="motion", plan=True, path=True, shapes_mask=True)] = (
-        Field(None, description="Folder of that tracker's weights. By default embedded needs none.")
+        Field(None, description="Folder of that tracker's weights.  [default: none]")
     )
     mask_boxes: Annotated[bool, About("Mask", trains="motion", plan=True, shapes_mask=True)] = Field(
         False, description="Turn each region of the mask into its box, grown a little."
@@ -58,10 +58,10 @@ class CommonSettings(Settings):
         "nano", description="nano, a checkpoint folder in diffusers layout, or a Hub id."
     )
     transformer: Annotated[str | None, About("Model", trains="motion", path=True)] = Field(
-        None, description="The transformer as one .safetensors or .gguf file. By default the model's own."
+        None, description="The transformer as one .safetensors or .gguf file.  [default: the model's]"
     )
     transformer_2: Annotated[str | None, About("Model", trains="motion", path=True)] = Field(
-        None, description="The same for the low-noise expert of a model with two. By default the model's own."
+        None, description="The same for the low-noise expert of a model with two.  [default: the model's]"
     )
     download: Annotated[bool, About("Model")] = Field(
         False, description="Download from the Hub what is not on this machine."
@@ -87,7 +87,7 @@ class CommonSettings(Settings):
     budget: Annotated[str | None, About("Method", trains="motion", plan=True)] = Field(
         None,
         description="Limit each course of training, as 200steps, 90s or 10min. How many steps fit into a time depends "
-        "on the machine. By default no limit.",
+        "on the machine.  [default: no limit]",
     )
     area: Annotated[Share, About("Method", trains="motion", plan=True)] = Field(
         1.0, description="Work at this share of the model's frame area: cheaper, with less detail."
@@ -108,31 +108,31 @@ class CommonSettings(Settings):
     # ---- memory ------------------------------------------------------------------------------------------------------
 
     device: Annotated[str | None, About("Memory", trains="motion", plan=True)] = Field(
-        None, description="cpu, cuda, cuda:1, mps or xpu. By default the best there is."
+        None, description="cpu, cuda, cuda:1, mps or xpu.  [default: the best available]"
     )
     vram: Annotated[str, About("Memory", trains="motion", plan=True)] = Field(
         "auto", description="GPU memory to fit into, such as 24GB; auto asks the GPU (on a CPU: no limit)."
     )
     weights: Annotated[WeightStore | None, About("Memory", trains="motion", plan=True)] = Field(
-        None, description="Keep frozen weights full, or as fp8 (less exact). By default as --vram needs."
+        None, description="Keep frozen weights full, or as fp8 (less exact).  [default: as --vram needs]"
     )
     checkpointing: Annotated[bool | None, About("Memory", plan=True)] = Field(
-        None, description="Compute blocks again for their gradients, to save memory. By default as --vram needs."
+        None, description="Compute blocks again for their gradients, to save memory.  [default: as --vram needs]"
     )
     offload_checkpoints: Annotated[bool | None, About("Memory", plan=True)] = Field(
-        None, description="Keep the inputs of the blocks in host memory. By default as --vram needs."
+        None, description="Keep the inputs of the blocks in host memory.  [default: as --vram needs]"
     )
     offload_blocks: Annotated[bool | None, About("Memory", plan=True)] = Field(
-        None, description="Keep the weights of the blocks in host memory. By default as --vram needs."
+        None, description="Keep the weights of the blocks in host memory.  [default: as --vram needs]"
     )
     offload_encoders: Annotated[bool | None, About("Memory", plan=True)] = Field(
-        None, description="Keep the weights of the encoders in host memory. By default as --vram needs."
+        None, description="Keep the weights of the encoders in host memory.  [default: as --vram needs]"
     )
     tile_vae: Annotated[bool | None, About("Memory", trains="motion", plan=True)] = Field(
-        None, description="Encode and decode in tiles. By default as --vram needs."
+        None, description="Encode and decode in tiles.  [default: as --vram needs]"
     )
     attention: Annotated[str | None, About("Memory")] = Field(
-        None, description="Attention backend by diffusers' name, such as flash. By default torch's own choice."
+        None, description="Attention backend by diffusers' name, such as flash.  [default: torch's choice]"
     )
     compile_blocks: Annotated[bool, About("Memory")] = Field(
         False, description="Compile the model's blocks; pays on long runs."
@@ -141,7 +141,7 @@ class CommonSettings(Settings):
     # ---- output ------------------------------------------------------------------------------------------------------
 
     codec: Annotated[Codec | None, About("Output")] = Field(
-        None, description="h264, h265, av1, prores, ffv1 or png. By default as the name of --out says."
+        None, description="h264, h265, av1, prores, ffv1 or png.  [default: by the name of --out]"
     )
     preview: Annotated[bool, About("Output")] = Field(
         True, description="Show a preview, in few steps, before a run that costs far more."
@@ -154,8 +154,8 @@ class CommonSettings(Settings):
     )
     store: Annotated[str | None, About("Output", path=True)] = Field(
         None,
-        description="Folder that keeps LoRAs for other runs, or none. By default the folder that LORAEDIT_STORE "
-        "names, else one in the user's cache.",
+        description="Folder that keeps LoRAs for other runs, or none.  [default: the folder in LORAEDIT_STORE, or one "
+        "in the user's cache]",
     )
 
     def resources(self, chosen: Resources) -> Resources:

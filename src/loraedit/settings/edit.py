@@ -55,8 +55,7 @@ class EditSettings(CommonSettings):
     )
     reference_steps: Annotated[Steps | None, About("Method", trains="appearance", plan=True)] = Field(
         None,
-        description="Training steps on the first reference; each further one takes fewer. By default as many as on "
-        "the source.",
+        description="Training steps on the first reference; each further one takes fewer.  [default: as on the source]",
     )
     check_every: Annotated[Steps | None, About("Method", trains="motion")] = Field(
         None, description="Measure every N steps whether training still gains; 0 runs all steps."
@@ -118,8 +117,8 @@ class EditSettings(CommonSettings):
     )
     distilled_steps: Annotated[DistilledSteps | None, About("Generation", plan=True)] = Field(
         None,
-        description="Sample in this many steps without guidance, as a distilled LoRA needs; 0: none is distilled. "
-        "By default as the names of the extra LoRAs say.",
+        description="Sample in this many steps without guidance, as a distilled LoRA needs; 0: none is distilled.  "
+        "[default: by the names of the extra LoRAs]",
     )
     restore_detail: Annotated[bool | None, About("Generation")] = Field(
         None, description="With --fill carry, restore the detail lost to the model's size and its VAE."

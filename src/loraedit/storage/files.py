@@ -1,4 +1,4 @@
-"""Files in a run folder: written whole or not at all, named by what they hold."""
+"""Reads and writes files of a run folder: whole or not at all, and with checksums."""
 
 from __future__ import annotations
 
@@ -34,29 +34,28 @@ __all__ = [
 
 METADATA_KEY = "loraedit"
 CHECKSUM_KEY = "sha256"
-"""Of the whole file, with zeros in the place of the checksum."""
+"""Checksum of the whole file, computed with zeros in place of the checksum."""
 _NO_CHECKSUM = "0" * 64
 _MAX_HEADER = 100_000_000
-"""Bytes; as in safetensors itself."""
+"""Bytes; the limit of safetensors itself."""
 _MAX_JSON = 200_000_000
-"""Bytes; the log of losses of a very long training has a tenth of it."""
+"""Bytes; the losses of a very long training take a tenth of this."""
 
 
 def real(path: Path) -> Path:
-    """The absolute path behind any links, so that writing goes through a link and does not replace it."""
+    """Returns the absolute path behind any links, so that writing follows a link instead of replacing it."""
     return Path(os.path.realpath(path))
 
 
 def check_plain(path: Path, what: str) -> None:
-    """Something that is there is a file with something in it.
+    """Checks that an existing path is a plain file with contents.
 
     Args:
-        what: as which it is to be read, for the message.
+        what: what the file is read as, for the message.
 
     Raises:
-        OSError: it cannot be looked at.
-        InputError: it is a pipe, which would be waited for, a device, which has no end, or empty, as the system's own
-            files are that only look like plain ones.
+        OSError: the file system cannot tell.
+        InputError: it is a pipe, a device, or empty; virtual files of the system look empty too.
     """
     if not path.is_file():
         raise InputError(f"{path} cannot be read as {what}: it is not a plain file. Give another one.")
@@ -65,7 +64,7 @@ def check_plain(path: Path, what: str) -> None:
 
 
 def fingerprint(*parts: Any) -> str:
-    """Twelve hex digits of the contents: arrays by shape, type and bytes, everything else by its JSON."""
+    """Returns twelve hex digits of the contents: arrays by shape, type and bytes, everything else by its JSON."""
     digest = hashlib.sha256()
     for part in parts:
         if isinstance(part, np.ndarray):
@@ -80,13 +79,13 @@ def fingerprint(*parts: Any) -> str:
 
 
 def cache_folder(name: str) -> Path:
-    """The folder for something in the user's cache; it may not be there yet."""
+    """Returns a folder in the user's cache; it may not exist yet."""
     base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
     return Path(base) / "loraedit" / name
 
 
 def hash_file(path: Path) -> str:
-    """The SHA-256 of a file's contents in hex.
+    """Returns the SHA-256 of a file's contents in hex.
 
     Raises:
         OSError: it cannot be read.
@@ -96,10 +95,10 @@ def hash_file(path: Path) -> str:
 
 
 def write_bytes(path: Path, content: bytes, lasting: bool = True) -> None:
-    """Write a file under a temporary name, flush it to disk, and rename it into place.
+    """Writes a file under a temporary name, flushes it to disk, and renames it into place.
 
     Args:
-        lasting: False does without the flush, for what may be lost or damaged if the machine itself goes down.
+        lasting: False skips the flush, for files that may be lost or damaged if the machine crashes.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.partial")
@@ -115,11 +114,11 @@ def write_bytes(path: Path, content: bytes, lasting: bool = True) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """The JSON in a plain file.
+    """Reads the JSON in a plain file.
 
     Raises:
         OSError: it cannot be read.
-        ValueError: it is no plain file, too large to be meant, or no JSON in UTF-8.
+        ValueError: it is not a plain file, implausibly large, or not JSON in UTF-8.
     """
     size = path.stat().st_size
     try:
@@ -135,23 +134,23 @@ def read_json(path: Path) -> Any:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write pretty JSON, whole or not at all."""
+    """Writes indented JSON, whole or not at all."""
     write_text(path, json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n")
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write UTF-8, whole or not at all."""
+    """Writes UTF-8, whole or not at all."""
     write_bytes(path, text.encode())
 
 
 def save_tensors(
     path: Path, tensors: dict[str, Tensor], metadata: dict[str, Any] | None = None, lasting: bool = True
 ) -> None:
-    """Write safetensors with a checksum, whole or not at all; the same contents give the same bytes.
+    """Writes safetensors with a checksum, whole or not at all; the same contents give the same bytes.
 
     Args:
         metadata: JSON values, stored under one key.
-        lasting: as :func:`write_bytes` has it; the checksum says whether the file is whole.
+        lasting: see :func:`write_bytes`; the checksum reveals a damaged file.
     """
     own = {METADATA_KEY: json.dumps(metadata, sort_keys=True)} if metadata else {}
     content = _as_safetensors(tensors, {**own, CHECKSUM_KEY: _NO_CHECKSUM})
@@ -160,7 +159,7 @@ def save_tensors(
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    """Write safetensors with metadata as it stands in the header; the same contents give the same bytes."""
+    """Writes safetensors with the given header metadata; the same contents give the same bytes."""
     write_bytes(path, _as_safetensors(tensors, metadata))
 
 
@@ -172,7 +171,7 @@ def _as_safetensors(tensors: dict[str, Tensor], metadata: dict[str, str]) -> byt
 
 
 def is_whole(path: Path) -> bool:
-    """Whether a file that :func:`save_tensors` wrote still has its checksum.
+    """Returns True if a file that :func:`save_tensors` wrote still matches its checksum.
 
     Raises:
         OSError: it cannot be read.
@@ -192,7 +191,7 @@ def is_whole(path: Path) -> bool:
 
 
 def _with_sorted_metadata(content: bytes) -> bytes:
-    """The same file with the metadata sorted: safetensors writes several keys in no fixed order."""
+    """Sorts the metadata of a file: safetensors writes several keys in no fixed order."""
     length = int.from_bytes(content[:8], "little")
     header = json.loads(content[8 : 8 + length])
     header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
@@ -202,7 +201,7 @@ def _with_sorted_metadata(content: bytes) -> bytes:
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors and metadata of a file that :func:`save_tensors` wrote.
+    """Loads tensors and metadata of a file that :func:`save_tensors` wrote.
 
     Raises:
         CacheError: the file is damaged.
@@ -218,9 +217,10 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def try_load_tensors(path: Path, names: tuple[str, ...]) -> dict[str, Tensor] | None:
-    """The tensors of a file that :func:`save_tensors` wrote, or None if it is missing.
+    """Loads the tensors of a file that :func:`save_tensors` wrote, or returns None if it is missing.
 
-    One that is damaged, by its checksum, or that lacks one of the names, is set aside (``.damaged``): None too.
+    A file that does not match its checksum, or that lacks one of the names, is renamed to ``.damaged`` and counts as
+    missing.
     """
     if not path.exists():
         return None

@@ -1,4 +1,4 @@
-"""One process at a time, by the system's lock on a file."""
+"""Lets one process at a time work in a folder, by the system's lock on a file."""
 
 from __future__ import annotations
 
@@ -19,35 +19,36 @@ else:
 __all__ = ["LOCK_FILE", "sole_user", "take_lock"]
 
 LOCK_FILE = ".lock"
-"""Empty; it stays in the folder. What counts is the system's lock on it, which ends with the process that holds it."""
+"""An empty file that stays in the folder. The system's lock on it ends with the process that holds it."""
 
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
-"""What a file system without locks says, as some network drives; there nobody is kept out."""
+"""Errors of file systems without locks, such as some network drives; there no process is kept out."""
 
 
 @contextmanager
 def sole_user(run: Path) -> Iterator[None]:
-    """Keep everybody else out of an existing run folder meanwhile.
+    """Locks an existing run folder against other processes.
 
     Raises:
-        InputError: somebody is at work in it.
+        InputError: another process holds the lock.
     """
     descriptor = take_lock(run / LOCK_FILE, 0o666)
     if descriptor is None:
-        raise InputError(
-            f"Another loraedit is at work in '{run}'. Wait until it has ended, or give another run folder."
-        )
+        raise InputError(f"Another loraedit is at work in '{run}'. Wait until it ends, or give another run folder.")
     try:
         yield
     finally:
-        os.close(descriptor)  # gives the lock up too
+        os.close(descriptor)  # releases the lock too
 
 
 def take_lock(path: Path, mode: int) -> int | None:
-    """An exclusive lock on a file, held by its open descriptor and whoever inherits that; None if somebody has it.
+    """Takes an exclusive lock on a file.
 
     Args:
-        mode: permissions of the file, if it has to be made.
+        mode: permissions of the file, if it is created.
+
+    Returns:
+        The open descriptor, which holds the lock together with its heirs; None if another process has the lock.
     """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, mode)
     try:

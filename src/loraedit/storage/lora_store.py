@@ -1,10 +1,11 @@
-"""What was learnt once, for all run folders of a user: LoRA files by the content of all that they depend on.
+"""The store of a user's trained LoRAs, shared by all run folders and keyed by everything that a LoRA depends on.
 
     STORE/NAME.safetensors   the LoRA, with its checksum
-    STORE/NAME.json          the losses of its training, and how long that took; written last
-    STORE/NAME.lock          while it is being trained
+    STORE/NAME.json          the losses and the duration of its training; written last
+    STORE/NAME.lock          present while it is being trained
 
-A name holds the key of the training and the versions of the libraries, so what is found is what would be trained.
+A name holds the key of the training and the versions of the libraries, so a stored LoRA equals the one that
+training would give.
 """
 
 from __future__ import annotations
@@ -25,9 +26,9 @@ from loraedit.version import versions
 __all__ = ["LIMIT_BYTES", "Learnt", "Store", "open_store"]
 
 PLACE = "LORAEDIT_STORE"
-"""The environment variable that names the store, or ``none``."""
+"""Environment variable with the store's folder, or ``none``."""
 LIMIT_BYTES = 20 * 10**9
-"""What a store holds at most; what was used least recently goes first."""
+"""Maximum size of a store; the LoRAs used least recently are removed first."""
 LOOK_AGAIN_S = 0.2
 
 
@@ -36,8 +37,8 @@ class Learnt:
     """A finished training.
 
     Attributes:
-        losses: of every step.
-        seconds: how long it took where it was done.
+        losses: training loss of every step.
+        seconds: how long it took on the machine that trained it.
     """
 
     losses: list[float]
@@ -45,9 +46,9 @@ class Learnt:
 
 
 class Store:
-    """Finished trainings in a folder; without one nothing is kept, and nothing found.
+    """Finished trainings in a folder; without a folder nothing is kept or found.
 
-    A store that cannot be read or written to any more is one without what is asked for: no edit fails by it.
+    A store that can no longer be read or written behaves as if it were empty: no edit fails because of it.
     """
 
     def __init__(self, folder: Path | None, limit_bytes: int = LIMIT_BYTES) -> None:
@@ -55,7 +56,7 @@ class Store:
         self._made_by = fingerprint(versions())
 
     def known(self, stem: str) -> Learnt | None:
-        """What is known of a training whose LoRA is at hand."""
+        """Returns the record of a training, or None if the store has none."""
         if self.folder is None:
             return None
         try:
@@ -65,10 +66,13 @@ class Store:
             return None
 
     def fetch(self, file: Path) -> Learnt | None:
-        """Put a LoRA in its place in a run folder, if it is here and whole.
+        """Copies a LoRA into a run folder if the store has it undamaged.
 
         Args:
-            file: the place; its stem names the training.
+            file: the file in the run folder; its stem names the training.
+
+        Returns:
+            The training's record, or None if nothing was copied.
         """
         learnt = self.known(file.stem)
         if learnt is None:
@@ -83,7 +87,7 @@ class Store:
         return None
 
     def publish(self, file: Path, learnt: Learnt) -> None:
-        """Keep the LoRA of a run folder; what was used least recently makes room for it."""
+        """Adds the LoRA of a run folder; the LoRAs used least recently make room for it."""
         if self.folder is None:
             return
         with suppress(OSError):
@@ -93,10 +97,10 @@ class Store:
 
     @contextmanager
     def sole_maker(self, stem: str, on_wait: Callable[[], None]) -> Iterator[None]:
-        """Let one process at a time train a LoRA: whoever comes later waits here, and should look again then.
+        """Lets one process at a time train a LoRA; a later process waits here, and should look in the store again.
 
         Args:
-            on_wait: called now and then while somebody else is at it.
+            on_wait: called repeatedly while another process is training.
         """
         lock, descriptor = self._place(stem, ".lock") if self.folder is not None else None, None
         if lock is not None:
@@ -114,7 +118,7 @@ class Store:
                     lock.unlink()
 
     def entries(self) -> list[tuple[Path, int]]:
-        """The LoRA files and their sizes in bytes, the least recently used first."""
+        """Returns the LoRA files and their sizes in bytes, the least recently used first."""
         if self.folder is None or not self.folder.is_dir():
             return []
         records = sorted(self.folder.glob("*.json"), key=lambda path: path.stat().st_mtime)
@@ -122,7 +126,7 @@ class Store:
         return [(path, path.stat().st_size) for path in files if path.is_file()]
 
     def clear(self) -> int:
-        """Remove everything that is kept; how many LoRAs that were. Run folders keep theirs."""
+        """Removes all LoRAs from the store and returns their number. Run folders keep theirs."""
         found = self.entries()
         for path, _ in found:
             _remove(path)
@@ -146,13 +150,13 @@ class Store:
 
 
 def open_store(place: str | None) -> Store:
-    """The store that a user asks for.
+    """Opens the store that a user asks for.
 
     Args:
-        place: a folder or ``none``; None is what the environment says, and else a folder in the user's cache.
+        place: a folder or ``none``; None means the folder in the environment, else one in the user's cache.
 
     Raises:
-        InputError: the folder that was asked for cannot be made or written to.
+        InputError: the folder that the user named cannot be created or written to.
     """
     asked = place or os.environ.get(PLACE)
     if asked == "none":
@@ -165,25 +169,25 @@ def open_store(place: str | None) -> Store:
     except OSError:
         pass
     if asked:
-        raise InputError(f"The store '{folder}' is not a folder that can be written to. Give another --store, or none.")
+        raise InputError(f"The store '{folder}' is not a writable folder. Give another --store, or none.")
     return Store(None)
 
 
 def _remove(lora: Path) -> None:
-    """The record first, so that none is left without its LoRA."""
+    """Removes the record first, so that no record remains without its LoRA."""
     for path in (lora.with_suffix(".json"), lora):
         path.unlink(missing_ok=True)
 
 
 def _link(source: Path, target: Path) -> None:
-    """The same file at another place, by a hard link where that is possible; whole or not at all."""
+    """Hard-links a file to another place, or copies it where links are impossible; whole or not at all."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    passing = target.with_name(f".{target.name}.{os.getpid()}.partial")
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.partial")
     try:
         try:
-            os.link(source, passing)
+            os.link(source, temporary)
         except OSError:
-            shutil.copyfile(source, passing)
-        passing.replace(target)
+            shutil.copyfile(source, temporary)
+        temporary.replace(target)
     finally:
-        passing.unlink(missing_ok=True)  # two links to one file are not renamed into one another
+        temporary.unlink(missing_ok=True)  # renaming one link of a file to another link of it leaves both

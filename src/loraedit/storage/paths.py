@@ -1,4 +1,4 @@
-"""Checks of the paths that a command reads and writes."""
+"""Checks the paths that a command reads and writes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["check_apart", "unusable_paths_refused"]
 
 @contextmanager
 def unusable_paths_refused() -> Iterator[None]:
-    """Turn what the system says of a path (too long, not to be entered, a failing disk) into one sentence."""
+    """Turns an error of the system about a path (too long, no permission, a failing disk) into one sentence."""
     try:
         yield
     except OSError as error:
@@ -22,16 +22,18 @@ def unusable_paths_refused() -> Iterator[None]:
         raise InputError(f"'{what}' cannot be used: {error.strerror or error}. Check the path.") from error
 
 
-def check_apart(given: Path, written: Path, exactly: bool) -> None:
-    """Nothing that is read would be overwritten.
+def check_apart(read: Path, written: Path, exactly: bool) -> None:
+    """Checks that writing would not overwrite an input.
 
     Args:
-        exactly: what is read may lie in the folder that is written.
+        read: the input.
+        written: the output.
+        exactly: the input may lie in the folder that is written.
 
     Raises:
         InputError: it would.
     """
-    ours, theirs = real(written), real(given)
+    ours, theirs = real(written), real(read)
     if ours == theirs or (not exactly and theirs.is_relative_to(ours)):
-        what = "the input itself" if ours == theirs else f"where the input '{given}' lies"
+        what = "the input itself" if ours == theirs else f"where the input '{read}' lies"
         raise InputError(f"The result would be written to '{written}', which is {what}. Choose other names.")

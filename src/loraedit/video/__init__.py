@@ -7,15 +7,17 @@ Writing is atomic: a file or folder appears complete under its final name, or no
 """
 
 from loraedit.video.formats import check_encodable
-from loraedit.video.images import IMAGE_SUFFIXES, read_image
+from loraedit.video.images import IMAGE_SUFFIXES, check_image, read_image
 from loraedit.video.pixels import to_rgb
-from loraedit.video.reading import DEFAULT_FPS, open_footage, read_clip
+from loraedit.video.reading import DEFAULT_FPS, check_footage, open_footage, read_clip
 from loraedit.video.writing import check_writable, write_clip, write_footage, write_image, write_part
 
 __all__ = [
     "DEFAULT_FPS",
     "IMAGE_SUFFIXES",
     "check_encodable",
+    "check_footage",
+    "check_image",
     "check_writable",
     "open_footage",
     "read_clip",

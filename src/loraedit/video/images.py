@@ -21,7 +21,7 @@ from loraedit.types import Image, Stored
 from loraedit.video.facts import Turn
 from loraedit.video.pixels import Layout, layout_of, stored_pixels, to_rgb
 
-__all__ = ["IMAGE_SUFFIXES", "read_image", "read_stored", "save_png"]
+__all__ = ["IMAGE_SUFFIXES", "check_image", "read_image", "read_stored", "save_png"]
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"})
 """Suffixes, in lower case, that count as an image: a frame in a folder, a mask for all frames."""
@@ -31,6 +31,16 @@ _TURNS = {
     2: Turn(True, 0), 3: Turn(False, 2), 4: Turn(True, 2), 5: Turn(True, 1),
     6: Turn(False, 3), 7: Turn(True, 3), 8: Turn(False, 1),
 }  # fmt: skip
+
+
+def check_image(path: Path) -> None:
+    """Checks that an image is there, from its header alone.
+
+    Raises:
+        InputError: as :func:`read_image`.
+    """
+    with _opened(path):
+        pass
 
 
 def read_image(path: Path) -> Image:

@@ -34,10 +34,10 @@ from loraedit.types import (
 )
 from loraedit.video.decoding import Decoder, damaged
 from loraedit.video.facts import Shown, Turn, average_rate, origin_of, shown
-from loraedit.video.images import IMAGE_SUFFIXES, read_stored
+from loraedit.video.images import IMAGE_SUFFIXES, check_image, read_stored
 from loraedit.video.pixels import Layout, conform, to_rgb
 
-__all__ = ["DEFAULT_FPS", "open_footage", "read_clip"]
+__all__ = ["DEFAULT_FPS", "check_footage", "open_footage", "read_clip"]
 
 DEFAULT_FPS = Fraction(24)
 """Frames per second of a folder of frames, which states no rate."""
@@ -68,6 +68,22 @@ def open_footage(path: Path, on_step: OnStep = no_step) -> Footage:
     return _open(path, on_step, lambda _: None)
 
 
+def check_footage(path: Path) -> None:
+    """Checks that a video, a folder of frames or a still is there, from its headers alone; no frame is decoded.
+
+    Raises:
+        InputError: there is nothing that :func:`open_footage` could open.
+    """
+    names = _files_of(path)
+    if names is not None:
+        check_image(names[0])
+        return
+    try:
+        Decoder(path).close()
+    except av.FFmpegError as error:
+        raise damaged(path, str(error.strerror), 0) from error
+
+
 def read_clip(path: Path, on_step: OnStep = no_step) -> Clip:
     """Reads a clip that :func:`open_footage` can open into memory, as 8-bit RGB without opacity.
 
@@ -84,14 +100,22 @@ def read_clip(path: Path, on_step: OnStep = no_step) -> Clip:
 
 def _open(path: Path, on_step: OnStep, see: _See) -> Footage:
     path = Path(path)
+    names = _files_of(path)
+    return _open_video(path, on_step, see) if names is None else _open_images(path, names, on_step, see)
+
+
+def _files_of(path: Path) -> list[Path] | None:
+    """Returns the image files of a folder or a still; None for a video.
+
+    Raises:
+        InputError: there is no such file, or the folder holds no images.
+    """
     if path.is_dir():
-        return _open_images(path, _frames_in(path), on_step, see)
+        return _frames_in(path)
     if not path.is_file():
         raise InputError(f"There is no video file or folder of frames at {path}. Check the path.")
     check_plain(path, "a video")
-    if path.suffix.lower() in IMAGE_SUFFIXES:
-        return _open_images(path, [path], on_step, see)
-    return _open_video(path, on_step, see)
+    return [path] if path.suffix.lower() in IMAGE_SUFFIXES else None
 
 
 class _OnDisk(ABC):

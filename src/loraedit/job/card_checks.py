@@ -1,0 +1,60 @@
+"""Checks resolved settings against the model's card."""
+
+from __future__ import annotations
+
+from loraedit.errors import InputError
+from loraedit.families.card import ModelCard
+from loraedit.settings import ResolvedSettings
+
+__all__ = ["check_against_card"]
+
+
+def check_against_card(settings: ResolvedSettings, card: ModelCard) -> None:
+    """Checks that the model can do what the settings ask for.
+
+    Raises:
+        InputError: it cannot.
+    """
+    _check_prior(settings, card)
+    if card.mask == "tokens":
+        _check_tokens(settings, card)
+    _check_noise_levels(settings)
+
+
+def _check_prior(settings: ResolvedSettings, card: ModelCard) -> None:
+    used = settings.prior and settings.lora == "motion"
+    if used and not card.prior_rank:
+        raise InputError(f"'{card.folder}' includes no prior LoRA to start from. Leave --prior out, or train one.")
+    if used and card.prior_rank > settings.rank:
+        raise InputError(
+            f"The prior LoRA has rank {card.prior_rank}, more than --rank {settings.rank}. "
+            "Raise --rank, or add --no-prior."
+        )
+    if used and settings.lora_targets != "all":
+        raise InputError("The prior LoRA adapts all linear layers. Leave --lora-targets out, or add --no-prior.")
+    if not used and settings.lora != "none" and settings.steps == 0:
+        raise InputError("Without a prior a LoRA of 0 steps does nothing. Give --steps at least 1, or --lora none.")
+
+
+def _check_tokens(settings: ResolvedSettings, card: ModelCard) -> None:
+    """Checks what a model with one timestep a token cannot be shown."""
+    if settings.condition_on_references:
+        raise InputError(
+            f"'{card.folder}' keeps {card.temporal} frames at a time or none of them, so a single frame cannot be "
+            "fixed. Leave --condition-on-references out."
+        )
+    if settings.carries and settings.strength == 1.0:
+        raise InputError(
+            f"'{card.folder}' is shown nothing inside the mask, so carried keyframes can only be what sampling starts "
+            "from. Give --strength below 1, such as 0.8, or --fill grey."
+        )
+
+
+def _check_noise_levels(settings: ResolvedSettings) -> None:
+    """Checks that some of the noise levels trained on are sampled."""
+    low, strength = settings.min_noise_level, settings.strength
+    if settings.lora != "none" and low >= strength:
+        raise InputError(
+            f"Training on noise levels above {low:g} teaches nothing that is used: sampling starts at {strength:g}. "
+            "Lower --min-noise-level, or raise --strength."
+        )

@@ -1,0 +1,148 @@
+"""Checks a request before a frame is decoded: its texts, files and places, and its settings against the model's card.
+
+Nothing here needs torch unless an extra LoRA is given, so a mistake is refused before anything heavy loads.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from loraedit.errors import InputError
+from loraedit.families.card import ModelCard
+from loraedit.job.card_checks import check_against_card
+from loraedit.job.edits import check_objects, joint_prompt
+from loraedit.job.model import find_card, load_card
+from loraedit.job.places import check_places
+from loraedit.job.request import EditRequest
+from loraedit.lora.extra import ExtraLora, check_extras, parse_extra, settle_distilled, unused_extras
+from loraedit.lora.opening import check_header
+from loraedit.masks.reading import check_mask_file
+from loraedit.optical_flow.estimators import check_estimator
+from loraedit.settings import EditSettings, ResolvedSettings
+from loraedit.tracking import open_tracker
+from loraedit.types import Progress
+from loraedit.video import check_footage, check_image
+
+__all__ = ["CheckedRequest", "check_loras", "check_request", "check_weights"]
+
+
+@dataclass(frozen=True)
+class CheckedRequest:
+    """A request that the model can carry out, as far as can be known without decoding the clip.
+
+    Attributes:
+        request: what the user gave.
+        settings: its settings, resolved against the model's recipe.
+        card: the model.
+        extras: the extra LoRAs, in their order.
+        notes: what the user should know before the work begins, a sentence each.
+        run: the run folder, or None for a temporary one.
+    """
+
+    request: EditRequest
+    settings: ResolvedSettings
+    card: ModelCard
+    extras: tuple[ExtraLora, ...]
+    notes: tuple[str, ...]
+    run: Path | None
+
+
+def check_request(request: EditRequest, card: ModelCard | None = None) -> CheckedRequest:
+    """Checks everything that needs neither the clip's frames nor the model's weights.
+
+    Args:
+        card: the model's, if it is known already.
+
+    Raises:
+        InputError: something given cannot be used, or contradicts something else.
+        ModelError: there is no such model, or loraedit cannot edit with it.
+    """
+    asked = request.settings
+    _check_device(asked.device)
+    _check_captioner(asked)
+    check_objects(request.objects, request.given_mask, request.references)
+    _check_references(request)
+    _check_tracking(request)
+    check_estimator(asked.flow_estimator)
+    extras = tuple(parse_extra(text) for text in asked.extra_lora)
+    _check_files(request)
+    for extra in extras:
+        check_header(extra.path)
+    run = check_places(request, [extra.path for extra in extras])
+    card = card or find_card(asked)
+    settled, notes = settle_distilled(asked, extras)
+    prompt = joint_prompt(asked.prompt, [each.prompt for each in request.objects])
+    settings = settled.model_copy(update={"prompt": prompt}).resolved(card.recipe)
+    check_against_card(settings, card)
+    return CheckedRequest(request, settings, card, extras, tuple(notes), run)
+
+
+def check_weights(checked: CheckedRequest, progress: Progress) -> CheckedRequest:
+    """Downloads the model's weights if need be, and checks their headers.
+
+    Args:
+        progress: called with the phase "download" before and after a download.
+
+    Raises:
+        ModelError: the checkpoint is incomplete or damaged, or cannot be fetched.
+    """
+    return replace(checked, card=load_card(checked.request.settings, checked.card, progress))
+
+
+def check_loras(checked: CheckedRequest) -> CheckedRequest:
+    """Checks the headers of the extra LoRAs against those of the model's weights.
+
+    Raises:
+        InputError: one is for an expert that the model does not have.
+        ModelError: one is of another model.
+    """
+    fitting = check_extras(checked.extras, checked.card)
+    unused = unused_extras(checked.extras, checked.settings, checked.card)
+    return replace(checked, notes=(*fitting, *checked.notes, *unused))
+
+
+def _check_files(request: EditRequest) -> None:
+    """Checks that every file given is there and of the right kind; headers alone are read."""
+    if isinstance(request.source, str | Path):
+        check_footage(Path(request.source))
+    for image in request.images():
+        if isinstance(image, str | Path):
+            check_image(Path(image))
+    for mask in request.masks():
+        check_mask_file(mask)
+
+
+def _check_references(request: EditRequest) -> None:
+    indices = request.reference_indices()
+    for index in indices:
+        if not isinstance(index, int) or index <= 0:
+            raise InputError(
+                f"There is no frame {index} to take a reference for. Frames are counted from 0, and frame 0 is the "
+                "edited first frame."
+            )
+    if indices and request.settings.lora != "motion":
+        raise InputError(
+            f"References need the motion LoRA, but --lora is {request.settings.lora}. Leave one of them out."
+        )
+
+
+def _check_tracking(request: EditRequest) -> None:
+    asked = request.settings
+    if request.tracks:
+        open_tracker(asked.tracker, Path(asked.tracker_model) if asked.tracker_model else None, None, asked.device)
+    elif asked.margin is not None or asked.tracker != "embedded" or asked.tracker_model:
+        raise InputError("--margin and --tracker need an automatic mask. Leave them out, or give --mask auto.")
+
+
+def _check_captioner(settings: EditSettings) -> None:
+    if "auto" in (settings.prompt, settings.source_prompt) and settings.captioner is None:
+        raise InputError(
+            "A prompt of 'auto' needs --captioner: a Florence-2 or Qwen-VL model, as a folder or a Hub id."
+        )
+
+
+def _check_device(device: str | None) -> None:
+    if device is not None and not re.fullmatch(r"(cpu|cuda|mps|xpu)(:\d+)?", device):
+        raise InputError(f"Device '{device}' is not known. Expected cpu, cuda, cuda:1, mps or xpu.")
