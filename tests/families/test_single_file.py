@@ -1,4 +1,4 @@
-"""A transformer from one file: native names, every precision, GGUF, and what is refused."""
+"""Transformers from one file: native names, all precisions, GGUF, and refused files."""
 
 from __future__ import annotations
 
@@ -134,8 +134,8 @@ def test_a_gguf_stays_quantised_and_trains(published: dict[str, Path], tmp_path:
     [
         (pickle.dumps({"weights": [1.0]}), "is a pickle under another name"),
         (b"PK\x03\x04" + bytes(64), "is a pickle under another name"),
-        (b"", "damaged or no safetensors file"),
-        (b"<!DOCTYPE html>", "damaged or no safetensors file"),
+        (b"", "damaged or not a safetensors file"),
+        (b"<!DOCTYPE html>", "damaged or not a safetensors file"),
         (None, "cannot be read"),
     ],
 )
@@ -158,7 +158,7 @@ def test_a_pickle_is_refused_by_its_name(published: dict[str, Path], name: str, 
 def test_a_damaged_gguf_is_refused(published: dict[str, Path], tmp_path: Path) -> None:
     pytest.importorskip("gguf")
     (tmp_path / "model.gguf").write_bytes(b"GGUF" + bytes(3))
-    with pytest.raises(ModelError, match="damaged or no GGUF file"):
+    with pytest.raises(ModelError, match="damaged or not a GGUF file"):
         read_card(published[I2V], {"transformer": tmp_path / "model.gguf"})
 
 
