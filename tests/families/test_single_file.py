@@ -134,8 +134,8 @@ def test_a_gguf_stays_quantised_and_trains(published: dict[str, Path], tmp_path:
     [
         (pickle.dumps({"weights": [1.0]}), "is a pickle under another name"),
         (b"PK\x03\x04" + bytes(64), "is a pickle under another name"),
-        (b"", "damaged or no safetensors file"),
-        (b"<!DOCTYPE html>", "damaged or no safetensors file"),
+        (b"", "damaged or not a safetensors file"),
+        (b"<!DOCTYPE html>", "damaged or not a safetensors file"),
         (None, "cannot be read"),
     ],
 )
