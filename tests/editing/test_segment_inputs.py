@@ -19,6 +19,7 @@ from loraedit.editing.segment_inputs import (
 from loraedit.editing.target_clip import TargetClip, open_target_clip, over_lower_targets
 from loraedit.editing.windows import WindowReader
 from loraedit.job.prepare import prepare
+from loraedit.job.request import EditRequest
 from loraedit.job.window import Window
 from loraedit.settings import make_settings
 from loraedit.types import Image, Size
@@ -31,7 +32,8 @@ def open_clip(checkpoint: Path, segment_frames: int) -> TargetClip:
     """Opens the only target of an edit with a reference in frame 6."""
     settings = {"model": str(checkpoint), "segment_frames": segment_frames, "crop": "off", "fill": "carry"}
     references = {6: np.where(SCENE.mask[6][..., None], 255 - SCENE.source[6], SCENE.source[6])}
-    job = prepare(SCENE.source, SCENE.edited_first, SCENE.mask, references, make_settings(settings), None, None)
+    request = EditRequest(SCENE.source, SCENE.edited_first, SCENE.mask, references, settings=make_settings(settings))
+    job = prepare(request)
     return open_target_clip(job, job.targets[0])
 
 

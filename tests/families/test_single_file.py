@@ -158,7 +158,7 @@ def test_a_pickle_is_refused_by_its_name(published: dict[str, Path], name: str, 
 def test_a_damaged_gguf_is_refused(published: dict[str, Path], tmp_path: Path) -> None:
     pytest.importorskip("gguf")
     (tmp_path / "model.gguf").write_bytes(b"GGUF" + bytes(3))
-    with pytest.raises(ModelError, match="damaged or no GGUF file"):
+    with pytest.raises(ModelError, match="damaged or not a GGUF file"):
         read_card(published[I2V], {"transformer": tmp_path / "model.gguf"})
 
 
