@@ -35,6 +35,7 @@ def _code_key() -> str:
     package, cases = Path(loraedit.__file__).parent, Path(__file__).parent / "propagation"
     files = [path for path in sorted(package.rglob("*.py")) if path.relative_to(package).parts[0] not in UNUSED]
     files += [path for path in sorted(cases.glob("*.py")) if path.name not in TABLES]
+    files.append(Path(__file__).with_name("truth_metrics.py"))
     card, priors = read_card(NANO), sorted((NANO / "prior").glob("*.safetensors"))
     code = [code_of(path) for path in files]
     return fingerprint(card.fingerprint(), card.recipe.model_dump(), code, *(path.read_bytes() for path in priors))

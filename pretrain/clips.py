@@ -18,8 +18,8 @@ from pretrain.render.scene import Mix, Studio, draw_scene
 __all__ = ["Source", "VaeBatches", "crops_round", "grey_holes", "vae_clips"]
 
 PHOTOS_ONLY = Mix(camera=1.0, ground_photo=1.0, hero=0.0, behind=0.0, before=0.0, part=0.0)
-GROUPS = {"cpu": 8, "accelerator": 512}
-"""Clips of 64 x 64 x 17 that are drawn in one go: few enough to stay in a CPU's cache, many enough to fill a GPU."""
+GROUPS = {"cpu": 32, "accelerator": 512}
+"""Clips of 64 x 64 x 17 that are drawn in one go: many enough that the calls cost little, few enough for memory."""
 
 
 @dataclass(frozen=True)

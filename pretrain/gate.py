@@ -11,7 +11,7 @@ import numpy as np
 
 import loraedit
 from benchmarks.propagation.cases import KINDS, PER_KIND, Case, make_case
-from loraedit.evaluate.metrics import psnr
+from benchmarks.truth_metrics import psnr
 from loraedit.types import Frames
 from pretrain.checkpoints import append_log
 from pretrain.config import GatePlan

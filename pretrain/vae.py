@@ -55,23 +55,25 @@ def phase_loss(
     return loss + phase.hold * ((posterior.mean - known) / spread).square().mean()
 
 
-@torch.no_grad()
-def held_out_psnr(vae: AutoencoderKLWan, source: Source, preset: Preset) -> dict[str, float]:
-    """Returns dB on unseen scenes: of the whole frame, and of the first object alone.
+def held_out_clips(source: Source, preset: Preset) -> tuple[Tensor, Tensor]:
+    """Returns unseen clips ``[B, 3, F, H, W]`` in [-1, 1] and where their first objects are visible ``[B, F, H, W]``.
 
-    The clips are drawn on the CPU, so that they are the same on every machine.
+    They are drawn on the CPU, so that they are the same on every machine.
     """
     count, side = max(1, preset.held_out // 4), preset.vae_plan.side * 3 // 2
-    device = next(vae.parameters()).device
     clips, _ = source.on(torch.device("cpu")).clips((HELD_OUT_KEY,), count, preset.vae_plan.frames, side, side)
+    return clips.pixels.to(source.device), clips.visible.to(source.device)
+
+
+@torch.no_grad()
+def held_out_psnr(vae: AutoencoderKLWan, pixels: Tensor, visible: Tensor) -> dict[str, float]:
+    """Returns the mean dB over clips: of the whole frame, and of the first object alone."""
     full, boxed = [], []
-    for pixels, visible in zip(clips.pixels.split(1), clips.visible, strict=True):
-        seen = pixels.to(device)
-        error = (decode(vae, encode(vae, seen).mean).clamp(-1, 1) - seen).square().mean(1)[0].cpu()
-        full.append(psnr(error.mean()))
-        inside = visible > 0.5
-        if inside.any():
-            boxed.append(psnr(error[inside].mean()))
+    for seen, object_ in zip(pixels.split(4), visible.split(4), strict=True):
+        errors = (decode(vae, encode(vae, seen).mean).clamp(-1, 1) - seen).square().mean(1)
+        full += [psnr(error.mean()) for error in errors]
+        inside = [error[there > 0.5] for error, there in zip(errors, object_, strict=True)]
+        boxed += [psnr(part.mean()) for part in inside if len(part)]
     return {"psnr": round(float(np.mean(full)), 2), "psnr_object": round(float(np.mean(boxed or [0])), 2)}
 
 
@@ -116,6 +118,7 @@ def train_phase(
         part.requires_grad_(not phase.decoder_only)
     plan = preset.vae_plan
     ema, peak = Ema(vae, plan.average), plan.peak * phase.peak
+    unseen = held_out_clips(source, preset)
     batches = VaeBatches(source, (TRAINING_KEY, index), plan, phase.crops)
 
     def loss(step: int, share: float) -> Tensor:  # noqa: ARG001 (a course asks for both)
@@ -126,7 +129,7 @@ def train_phase(
         return peak * cosine_fall(share, step, WARMUP)
 
     def judge() -> dict[str, float]:
-        return held_out_psnr(vae, source, preset)
+        return held_out_psnr(vae, *unseen)
 
     optimizers, every = build_optimizers(vae, peak, 0.0), max(1, budget.steps // max(1, preset.evaluations // 2))
     state, log = work / f"vae-{phase.name}.safetensors", work / "vae.jsonl"

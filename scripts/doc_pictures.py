@@ -23,7 +23,7 @@ DOCS = ROOT / "docs"
 EXAMPLE = ROOT / "examples/pedestrian"
 SOURCE_PROMPT = "a person in a black coat over a grey background"
 PROMPT = "a person in an orange striped coat and a yellow hat over a grey background"
-DESK, PHONE = (860, 900), (390, 844)
+DESK, PHONE = (860, 900), (390, 1100)
 FADE_S = 1.0
 
 sys.path.insert(0, str(ROOT / "tests/support"))
@@ -96,9 +96,14 @@ def show_frame(page: Any, player: str, frame: int) -> None:
 
 
 def shoot(page: Any, name: str, element: str) -> None:
-    """Writes a picture of an element of the page once colours and pictures have faded in."""
+    """Writes a picture of an element of the page once it has faded in; takes it again if the element moved."""
+    page.evaluate(f"document.querySelector('{element}').scrollIntoView(); 1")
     time.sleep(FADE_S)
-    page.shoot(DOCS / f"web/{name}.png", element)
+    box = f"document.querySelector('{element}').getBoundingClientRect()"
+    place = f"(({{x, y, width}}) => [x, y + scrollY, width].join())({box})"
+    before = None
+    while before != (before := page.evaluate(place)):
+        page.shoot(DOCS / f"web/{name}.png", element)
 
 
 if __name__ == "__main__":

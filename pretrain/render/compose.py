@@ -10,9 +10,10 @@ from torch import Tensor
 
 from pretrain.render.atlas import pyramid, sample
 from pretrain.render.dice import Dice
-from pretrain.render.lighting import cast_shadow, lens, shaded
+from pretrain.render.lighting import SHADOW_BLOCK, cast_shadow, lens, shaded
 from pretrain.render.motion import View
 from pretrain.render.scene import Layer, Scene
+from pretrain.render.shape import Surface
 
 __all__ = ["Rendered", "render"]
 
@@ -56,42 +57,59 @@ class _Canvas:
 
     def draw(self, layer: Layer) -> None:
         """Draws a layer over what is there."""
-        rows = layer.rows.to(self.x.device)
-        whole = len(rows) == len(self.picture)
-        view = View(layer.pose, self.x, self.y)
+        window = self._window(layer)
+        if window is None:
+            return
+        part, rows = (..., *window), layer.rows.to(self.x.device)
+        view = View(layer.pose, self.x, self.y, window)
         surface = layer.shape.surface(view)
         cover = surface.cover
         texels = layer.textures.shape[-1] * view.pixel / 2
         colour = sample(pyramid(layer.textures), surface.u, surface.v, texels.log2())
         if surface.light is not None and not self.flat:
             colour.mul_(shaded(surface.light)[:, None])
-        below = self.picture if whole else self.picture[rows]
+        below = self.picture[part][rows]
         if not self.flat and layer.shadow is not None:
-            right, down = (round(part * self.short) for part in layer.shadow_at)
-            below = below * (1 - layer.shadow.view(-1, 1, 1, 1) * cast_shadow(cover, right, down))[:, None]
-        self._put("picture", rows, whole, torch.lerp(below, colour, cover[:, None]))
-        self._see(layer, rows, whole, cover)
+            right, down = self._shadow_px(layer)
+            below.mul_((1 - layer.shadow.view(-1, 1, 1, 1) * cast_shadow(cover, right, down))[:, None])
+        self.picture[part][rows] = below.lerp_(colour, cover[:, None])
+        rest, own = 1 - cover, cover if layer.role in ("hero", "part") else 0.0
+        self.visible[part][rows] = self.visible[part][rows] * rest + own
+        self.moving[part][rows] = self.moving[part][rows] * rest + cover
         if self.positions is not None:
-            self._place(layer, rows, view, surface)
+            self._place(layer, view, surface, self.positions[:, :, window[0], window[1]])
 
-    def _see(self, layer: Layer, rows: Tensor, whole: bool, cover: Tensor) -> None:
-        own = layer.role in ("hero", "part")
-        visible, moving = (part if whole else part[rows] for part in (self.visible, self.moving))
-        rest = 1 - cover
-        self._put("visible", rows, whole, visible * rest + cover if own else visible * rest)
-        self._put("moving", rows, whole, moving * rest + cover)
+    def _shadow_px(self, layer: Layer) -> tuple[int, int]:
+        right, down = (round(share * self.short) for share in layer.shadow_at)
+        return right, down
 
-    def _place(self, layer: Layer, rows: Tensor, view: View, surface: object) -> None:
+    def _window(self, layer: Layer) -> tuple[slice, slice] | None:
+        """Returns the rows and columns that a layer and its shadow touch in any frame, or None if there are none.
+
+        Only a CPU gains from it. An accelerator would have to wait for the numbers, and gets the whole frame.
+        """
+        tall, wide = len(self.y), len(self.x)
+        if self.x.device.type != "cpu":
+            return slice(0, tall), slice(0, wide)
+        reach, slices = layer.pose.scale * layer.shape.reach()[:, None], []
+        shadow = self._shadow_px(layer) if layer.shadow is not None else (0, 0)
+        for centre, line, shift in ((layer.pose.y, self.y, shadow[1]), (layer.pose.x, self.x, shadow[0])):
+            ends = torch.stack([(centre - reach).min(), (centre + reach).max()])
+            low, high = ((ends - line[0]) * (self.short / 2)).tolist()
+            first = max(0, math.floor(low) - 4 - max(0, -shift)) // SHADOW_BLOCK * SHADOW_BLOCK
+            last = min(len(line), -(-(math.ceil(high) + 4 + max(0, shift)) // SHADOW_BLOCK) * SHADOW_BLOCK)
+            if last - first < SHADOW_BLOCK:
+                return None
+            slices.append(slice(first, last))
+        return slices[0], slices[1]
+
+    def _place(self, layer: Layer, view: View, surface: Surface, positions: Tensor) -> None:
+        """Notes where the first object's surfaces were, and forgets what others hide."""
         x, y, seen = surface.start()
         there = torch.stack(view.screen(x, y), -1)
         there = torch.where(seen[..., None] & (layer.role == "hero"), there, math.nan)
-        self.positions[rows] = torch.where(surface.cover[..., None] > 0.5, there, self.positions[rows])
-
-    def _put(self, name: str, rows: Tensor, whole: bool, values: Tensor) -> None:
-        if whole:
-            setattr(self, name, values)
-        else:
-            getattr(self, name)[rows] = values
+        rows = layer.rows.to(positions.device)
+        positions[rows] = torch.where(surface.cover[..., None] > 0.5, there, positions[rows])
 
 
 def _ground(scene: Scene, x: Tensor, y: Tensor, short: int) -> Tensor:

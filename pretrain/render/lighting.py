@@ -12,9 +12,11 @@ from torch import Tensor
 from pretrain.render.dice import Dice
 from pretrain.render.motion import smooth
 
-__all__ = ["Light", "cast_shadow", "draw_light", "lens"]
+__all__ = ["SHADOW_BLOCK", "Light", "cast_shadow", "draw_light", "lens"]
 
 AMBIENT = 0.45
+SHADOW_BLOCK = 4
+"""Shadows are blurred over blocks of so many pixels."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ def cast_shadow(cover: Tensor, right: int, down: int) -> Tensor:
     height, width = cover.shape[-2:]
     pads = (max(right, 0), max(-right, 0), max(down, 0), max(-down, 0))
     moved = F.pad(cover, pads)[..., max(-down, 0) :, max(-right, 0) :][..., :height, :width]
-    return F.interpolate(F.avg_pool2d(moved, 4), size=(height, width), mode="bilinear", align_corners=False)
+    return F.interpolate(F.avg_pool2d(moved, SHADOW_BLOCK), size=(height, width), mode="bilinear", align_corners=False)
 
 
 def lens(dice: Dice, picture: Tensor, light: Light, x: Tensor, y: Tensor) -> Tensor:

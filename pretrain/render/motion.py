@@ -137,10 +137,11 @@ class View:
         pose: of n objects in F frames.
         x: screen x of the columns, ``[W]``.
         y: screen y of the rows, ``[H]``.
+        window: the rows and columns that are looked at.
     """
 
-    def __init__(self, pose: Pose, x: Tensor, y: Tensor) -> None:
-        self.pose, self._x, self._y = pose, x, y
+    def __init__(self, pose: Pose, x: Tensor, y: Tensor, window: tuple[slice, slice]) -> None:
+        self.pose, self._x, self._y, self._corner = pose, x[window[1]], y[window[0]], (x[0], y[0])
         self._cos, self._sin = torch.cos(pose.angle) / pose.scale, torch.sin(pose.angle) / pose.scale
         self.pixel = (x[1] - x[0]) / pose.scale
         """Size of a pixel in the object's unit, ``[n, F]``."""
@@ -168,4 +169,4 @@ class View:
         across = self.pose.x[:, :1, None, None] + scale * (cos * x - sin * y)
         down = self.pose.y[:, :1, None, None] + scale * (sin * x + cos * y)
         step = self._x[1] - self._x[0]
-        return (across - self._x[0]) / step, (down - self._y[0]) / step
+        return (across - self._corner[0]) / step, (down - self._corner[1]) / step

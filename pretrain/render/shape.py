@@ -41,6 +41,9 @@ class Shape(Protocol):
     def surface(self, view: View) -> Surface:
         """Returns what the objects show at every pixel."""
 
+    def reach(self) -> Tensor:
+        """Returns how far the objects reach from their centre at most, ``[n]`` in their own unit."""
+
     def rows(self, index: Tensor) -> Shape:
         """Returns the same of some objects."""
 

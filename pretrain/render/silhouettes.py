@@ -26,6 +26,9 @@ class Outline:
 
     radius: Tensor
 
+    def reach(self) -> Tensor:
+        return self.radius.amax((1, 2))
+
     def rows(self, index: Tensor) -> Outline:
         return Outline(self.radius[index.to(self.radius.device)])
 
@@ -124,6 +127,10 @@ class Metaballs:
         pace = dice.sign(count, 1, BALLS) * dice.uniform(0.02, 0.2, count, 1, BALLS)
         turn, far = dice.angle(count, 1, BALLS) + pace * time, dice.uniform(0.1, 0.55, count, 1, BALLS)
         return cls(far * torch.cos(turn), far * torch.sin(turn), dice.uniform(0.06, 0.16, count, BALLS))
+
+    def reach(self) -> Tensor:
+        farthest = torch.hypot(self.x, self.y).amax((1, 2))
+        return farthest + self.strength.sum(1).sqrt()
 
     def rows(self, index: Tensor) -> Metaballs:
         index = index.to(self.x.device)

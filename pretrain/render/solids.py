@@ -43,6 +43,10 @@ class Solid:
     eye: Tensor
     lamp: Tensor
 
+    def reach(self) -> Tensor:
+        far = self.axes.amax(1) if self.kind == "ball" else self.axes.norm(dim=1)
+        return far * self.eye / (self.eye - far)
+
     def rows(self, index: Tensor) -> Solid:
         index = index.to(self.axes.device)
         return Solid(self.kind, self.axes[index], self.turn[index], self.eye[index], self.lamp[index])

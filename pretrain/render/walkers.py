@@ -68,6 +68,10 @@ class Walker:
         radius[:, 8] *= dice.some(0.4, count, 1)
         return cls(ends * mirror[:, :, None], radius)
 
+    def reach(self) -> Tensor:
+        joints = self.ends.unflatten(-1, (2, 2)).norm(dim=-1).amax((1, 2, 3))
+        return joints + self.radius.amax((1, 2))
+
     def rows(self, index: Tensor) -> Walker:
         index = index.to(self.ends.device)
         return Walker(self.ends[index], self.radius[index])

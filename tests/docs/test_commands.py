@@ -6,6 +6,7 @@ import argparse
 import ast
 import importlib
 import inspect
+import json
 import re
 import shutil
 import subprocess
@@ -18,7 +19,7 @@ from typing import Any
 
 import pytest
 import typer.main
-from documents import DOCUMENTS, ROOT, Command, commands, links, options, snippets
+from documents import DOCUMENTS, ROOT, Command, blocks, commands, links, options, snippets
 
 import loraedit
 from loraedit.cli.main import app
@@ -227,6 +228,18 @@ def test_python_snippets_compile_and_call_what_exists() -> None:
             pytest.fail(f"{path.name}:{line}: {error}")
 
 
+def test_toml_and_json_blocks_are_valid() -> None:
+    readers = {"toml": tomllib.loads, "json": json.loads}
+    found = [(path, block) for path in DOCUMENTS for block in blocks(path.read_text(encoding="utf-8"))]
+    known = [(path, block) for path, block in found if block.language in readers]
+    assert known
+    for path, block in known:
+        try:
+            readers[block.language]("\n".join(block.lines))
+        except ValueError as error:
+            pytest.fail(f"{path.name}:{block.line}: {error}")
+
+
 def test_links_lead_to_files() -> None:
     missing = [
         f"{path.name}:{line}: {target}"
@@ -251,6 +264,8 @@ def test_commands_are_found_in_blocks_and_spans() -> None:
     $ loraedit edit a.mp4 \\
       --prompt "red; blue"   # a note
     OMP_NUM_THREADS=1 .venv/bin/python -m pytest -q | tail
+    srun --nodes=1 loraedit store --clear && accelerate launch -m loraedit web
+    srun --nodes=1 ls
     ls -la
 
 ```bash
@@ -260,6 +275,8 @@ pip install 'loraedit[web]' && loraedit web > log
     assert words(page) == [
         ("loraedit", "edit", "a.mp4", "--prompt", "red; blue"),
         ("python", "-m", "pytest", "-q"),
+        ("loraedit", "store", "--clear"),
+        ("loraedit", "web"),
         ("pip", "install", "loraedit[web]"),
         ("loraedit", "web"),
         ("loraedit", "store", "--clear"),

@@ -1,4 +1,4 @@
-"""What is refused before any weights load."""
+"""Damaged and unsupported checkpoints are refused before any weights load."""
 
 from __future__ import annotations
 
@@ -146,7 +146,7 @@ def cut_short(content: bytes) -> bytes:
 
 
 def lying(content: bytes) -> bytes:
-    """Every offset of the first tensor moved, the header's length unchanged."""
+    """Moves the offsets of the first tensor, without changing the header's length."""
     size = int.from_bytes(content[:8], "little")
     header = content[8 : 8 + size]
     return content[:8] + header.replace(b'"data_offsets":[0,', b'"data_offsets":[4,', 1) + content[8 + size :]
@@ -165,7 +165,7 @@ CLASSES = {"transformer": "FluxTransformer2DModel", "vae": "AutoencoderKL", "sch
 
 @pytest.fixture
 def spoilt(every: dict[str, Path], name: str, tmp_path: Path) -> Path:
-    """A copy of a family's checkpoint, to be broken."""
+    """Copies a family's checkpoint, for tests that damage it."""
     return shutil.copytree(every[name], tmp_path / "model")
 
 
@@ -242,7 +242,7 @@ def test_a_block_without_one_of_its_tensors_is_refused(spoilt: Path) -> None:
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_a_tensor_that_no_header_tells_to_be_missing_is_refused_on_loading(spoilt: Path) -> None:
-    """The libraries would go on with random values in its place."""
+    """The libraries would use random values in its place."""
     file = spoilt / "vae/diffusion_pytorch_model.safetensors"
     tensors = load_file(file)
     lost = next(key for key in tensors if "decoder" in key)

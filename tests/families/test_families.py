@@ -1,4 +1,4 @@
-"""What holds for every family beside Wan: the mask, the whole edit of a long clip, half precision, means of memory."""
+"""Claims about every family but Wan: the mask, the whole edit of a long clip, half precision, memory measures."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_a_bfloat16_transformer_gives_a_velocity_and_gradients(others: dict[str,
 def test_encoders_that_come_layer_by_layer_read_the_same(
     every: dict[str, Path], name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As on a card, but that both places are the CPU."""
+    """As on a GPU, except that both devices are the CPU."""
     card, resources, placed = read_card(every[name]), Resources(offload_encoders=True), []
     plain = open_family(card).embed_prompt(PROMPT, CPU)
 
@@ -60,7 +60,7 @@ def test_encoders_that_come_layer_by_layer_read_the_same(
 
 
 def test_no_tile_of_a_vae_is_a_single_row() -> None:
-    """LTX-2's decoder mirrors its edges, and 480 rows leave one row of cells behind its usual tiles."""
+    """LTX-2's decoder mirrors its edges, and its usual tiles would leave one row of cells of 480 pixel rows."""
     with open_skeleton("ltx-2") as card:
         vae: Any = build(card, "vae", torch.float32)
     tile(vae, Resources(tile_vae=True), 480, 832)

@@ -1,4 +1,4 @@
-"""HunyuanVideo image-to-video, both kinds: parity with diffusers' own pipeline, and what the mask does."""
+"""HunyuanVideo image-to-video, both kinds: parity with diffusers' own pipeline, and the effect of the mask."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_sampler_equals_diffusers_own_pipeline(
 
 
 def test_kept_tokens_in_another_order_give_what_the_model_gives_for_frame_1(others: dict[str, Path]) -> None:
-    """Keeping frame 1 alone, our forward pass is the model's own."""
+    """If only frame 1 is kept, the forward pass equals the model's own."""
     family = family_of(others, TOKENS)
     transformer = family.load_transformer(family.experts[0], CPU)
     condition = encode(family, plain_sample(FRAMES, HEIGHT, WIDTH))

@@ -1,4 +1,4 @@
-"""HunyuanVideo-1.5 image-to-video: parity with diffusers' own pipeline, and what the mask does."""
+"""HunyuanVideo-1.5 image-to-video: parity with diffusers' own pipeline, and the effect of the mask."""
 
 from __future__ import annotations
 

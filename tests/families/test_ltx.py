@@ -1,4 +1,4 @@
-"""LTX-Video: parity with diffusers' own condition pipeline, and what the mask does."""
+"""LTX-Video: parity with diffusers' own condition pipeline, and the effect of the mask."""
 
 from __future__ import annotations
 

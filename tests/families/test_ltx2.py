@@ -1,4 +1,4 @@
-"""LTX-2: parity with diffusers' own condition pipeline, its picture kept apart from its sound."""
+"""LTX-2: parity with diffusers' own condition pipeline, with the picture isolated from the sound."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ def folder(others: dict[str, Path]) -> Path:
 def test_sampler_equals_diffusers_own_pipeline(
     family: Family, guidance: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The pipeline makes its sound too, of another noise; isolated, its picture is ours."""
+    """The pipeline also generates sound from other noise; with the two isolated, the pictures are equal."""
     condition = encode(family, plain_sample(FRAMES, HEIGHT, WIDTH))
     latents = generate(family, condition, 4, guidance, tmp_path)
     start = LTX2ConditionPipeline._pack_latents(noise(family, condition))
 
     def draw(shape: tuple[int, ...], **_: object) -> torch.Tensor:
-        """Our noise for the picture, any for the sound."""
+        """Returns loraedit's noise for the picture, and other noise for the sound."""
         return start.clone() if tuple(shape) == tuple(start.shape) else torch.ones(shape)
 
     monkeypatch.setattr(pipeline_ltx2_condition, "randn_tensor", draw)

@@ -1,4 +1,4 @@
-"""A transformer from one file: native names, every precision, GGUF, and what is refused."""
+"""Transformers from one file: native names, all precisions, GGUF, and refused files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Parity with diffusers' own pipeline, for every published model of the Wan family, in small, and for nano."""
+"""Parity with diffusers' own pipeline, for a small copy of every published Wan model and for nano."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def picture() -> Frames:
 
 
 def plain_condition(family: Family) -> Encoded:
-    """Plain I2V: the first frame kept, all else generated; of a first-last-frame model, the last one kept too."""
+    """Returns the condition of plain I2V: the first frame is kept, and the last one for a first-last-frame model."""
     source = np.repeat(to_float(picture()), FRAMES, 0)
     everything = np.ones((FRAMES, HEIGHT, WIDTH), bool)
     last = {FRAMES - 1: to_float(negative_picture())} if family.card.image_frames == 2 else {}
@@ -60,7 +60,7 @@ def negative_picture() -> Frames:
 
 
 def own_pipeline(family: Family) -> Any:
-    """Diffusers' own pipeline of the same checkpoint."""
+    """Loads diffusers' own pipeline from the same checkpoint."""
     pipeline = getattr(diffusers, family.card.pipeline).from_pretrained(
         family.card.folder, dtype=torch.float32, **({} if family.card.image_frames else NO_IMAGES)
     )

@@ -1,4 +1,4 @@
-"""Blocks and adapted layers written out, LoRAs merged, generation in bfloat16: faster, and the same values."""
+"""Wan's CPU kernels, the LoRA layer, merged LoRAs and generation in bfloat16 give the values of the plain path."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def folder(checkpoint: Path) -> Path:
 
 
 def _drawn(family: Family) -> tuple[Encoded, Tensor]:
-    """A condition, and latents of its shape."""
+    """Draws a condition, and latents of its shape."""
     generator = torch.Generator().manual_seed(0)
     c = family.card.latent_channels
     config = family.load_transformer(family.experts[0], CPU).config

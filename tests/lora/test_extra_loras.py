@@ -1,4 +1,4 @@
-"""Claims about edits with LoRAs that the user brings along: what they change, what they leave, what is said."""
+"""Claims about edits with extra LoRAs: what they change, what they leave unchanged, and the messages."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from loraedit.settings import make_settings
 
 @pytest.fixture(scope="session")
 def style(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A LoRA that the tiny checkpoints take, strong enough to be seen."""
+    """Writes a LoRA for the tiny checkpoints that is strong enough to be visible."""
     generator, tensors = torch.Generator().manual_seed(0), {}
     for block in range(2):
         for layer in ("self_attn.q", "self_attn.v", "cross_attn.o"):

@@ -1,4 +1,4 @@
-"""Claims about LoRA files of every public kind: read alike, applied alike, written exactly, refused in time."""
+"""Claims about LoRA files: all public kinds give the same result, are written exactly, and are checked early."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def nano() -> Family:
 
 @pytest.fixture(scope="module")
 def pairs(nano: Family) -> Pairs:
-    """Random A and B for every layer of nano that a LoRA adapts, by diffusers' name."""
+    """Draws random A and B for every layer of nano that a LoRA adapts, by diffusers' name."""
     generator, made = torch.Generator().manual_seed(0), {}
     for name, parameter in transformer_of(nano).named_parameters():
         layer = name.removesuffix(".weight")
@@ -66,7 +66,7 @@ def flat(layer: str) -> str:
 
 
 def save_as(kind: str, path: Path, pairs: Pairs) -> Path:
-    """A file as the programs of this kind write it."""
+    """Writes a file as programs of this kind do."""
     tensors: dict[str, Tensor] = {}
     metadata = {"title": "of a test"}
     for layer, (down, up) in pairs.items():
@@ -106,7 +106,7 @@ def velocity(family: Family, transformer: nn.Module) -> Tensor:
 
 
 def by_hand(family: Family, pairs: Pairs, weight: float) -> Tensor:
-    """The velocity with W + weight alpha / rank B A written into the weights."""
+    """Computes the velocity with W + weight alpha / rank B A as weights."""
     transformer = transformer_of(family)
     with torch.no_grad():
         for layer, (down, up) in pairs.items():
@@ -224,7 +224,7 @@ def test_a_lower_precision_is_a_choice_that_is_checked(pairs: Pairs, tmp_path: P
 
 
 def save_distilled(path: Path, family: Family, pairs: Pairs) -> dict[str, Tensor]:
-    """As the 4-step ones are: low rank with alpha, and whole differences of norms, biases and tables."""
+    """Writes a LoRA like the 4-step ones: low rank with alpha, and whole differences of norms, biases and tables."""
     parameters = dict(transformer_of(family).named_parameters())
     whole = {
         "blocks.0.self_attn.norm_q.diff": "blocks.0.attn1.norm_q.weight",

@@ -29,7 +29,7 @@ Keys = dict[str, Tensor]
 
 
 def random_lora(family: Family, path: Path, layers: str = "") -> Path:
-    """A LoRA file by diffusers' names: every layer that an edit adapts, or those whose names hold a pattern."""
+    """Writes a LoRA file with diffusers' names for all layers that an edit adapts, or those that match a pattern."""
     transformer, generator, tensors = transformer_of(family), torch.Generator().manual_seed(0), {}
     for name in family.lora_targets("all"):
         for full, module in transformer.named_modules():
@@ -85,7 +85,7 @@ def names_of(family: Family, form: str, folder: Path) -> set[str]:
 
 
 def test_what_is_exported_has_the_names_of_the_programs_it_is_for(others: dict[str, Path], tmp_path: Path) -> None:
-    """ComfyUI holds both models with fused layers, musubi-tuner the later one with separate ones."""
+    """ComfyUI fuses the layers of both models, musubi-tuner only those of the first."""
     sides = {f"{side}_{part}" for side in ("img", "txt") for part in ("attn_qkv", "attn_proj", "mlp.fc1", "mlp.fc2")}
     double, single = {f"double_blocks.#.{part}" for part in sides}, {f"single_blocks.#.linear{n}" for n in (1, 2)}
     first, later = (open_family(read_card(others[name])) for name in (FIRST, LATER))
@@ -98,7 +98,7 @@ def test_what_is_exported_has_the_names_of_the_programs_it_is_for(others: dict[s
 
 
 def test_plain_diffusers_reads_what_comfyui_gets(others: dict[str, Path], tmp_path: Path) -> None:
-    """Of double blocks: diffusers takes single blocks apart at the true model's width alone."""
+    """Only double blocks are compared: diffusers splits single blocks only at the true model's width."""
     family = open_family(read_card(others[FIRST]))
     source = random_lora(family, tmp_path / "lora.safetensors", r"^transformer_blocks")
     velocity, ours = velocity_of(family), transformer_of(family)
@@ -140,7 +140,7 @@ def comfyui_name(layer: str) -> str:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_fused_file_acts_as_its_formula_says(others: dict[str, Path], kind: str, tmp_path: Path) -> None:
-    """W + alpha / rank B A of the fused weight, whose rows are those of queries, keys, values and the MLP in turn."""
+    """The fused weight becomes W + alpha / rank B A; its rows are those of queries, keys, values and the MLP."""
     family = open_family(read_card(others[FIRST]))
     velocity, ours, by_hand = velocity_of(family), transformer_of(family), transformer_of(family)
     double, single = "transformer_blocks.0.", "single_transformer_blocks.1."
@@ -180,7 +180,7 @@ def test_a_fused_file_acts_as_its_formula_says(others: dict[str, Path], kind: st
 
 
 def test_a_lora_of_the_attention_alone_leaves_the_mlp_alone(others: dict[str, Path], tmp_path: Path) -> None:
-    """In the fused layer its rows are 0, and they are gone again on the way back."""
+    """Its rows are 0 in the fused layer, and are left out when the layer is split again."""
     source = random_lora(open_family(read_card(others[FIRST])), tmp_path / "lora.safetensors", r"attn\.to_[qkv]")
     file = convert(source, tmp_path / "out.safetensors", "comfyui")
     up = load_file(file)["diffusion_model.single_blocks.0.linear1.lora_B.weight"]

@@ -1,4 +1,4 @@
-"""What is refused of LoRA files by their headers, and how the user names those he brings along."""
+"""LoRA files that are refused by their headers, and the option for extra LoRAs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def cut_short(path: Path) -> None:
 
 
 def lie(path: Path) -> None:
-    """A header that states a larger shape than the file has bytes for."""
+    """Writes a header with a larger shape than the file has bytes for."""
     content = path.read_bytes()
     length = int.from_bytes(content[:8], "little")
     header = content[8 : 8 + length].replace(b'"shape":[2,8]', b'"shape":[9,8]')

@@ -1,4 +1,4 @@
-"""Plans of the families beside Wan count what their models do, and few blocks tell of many."""
+"""Plans of all families count the true operations, and a few blocks suffice to know many."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_a_plan_counts_the_operations_of_a_true_pass(
 
 
 def true_operations(card: object, shape: Shape) -> int:
-    """Of a forward pass on tensors with values, in which no token is kept."""
+    """Counts the operations of a forward pass on real tensors, in which no token is kept."""
     family = open_family(card)  # type: ignore[arg-type]
     transformer = family.load_transformer(family.experts[0], CPU)
     attach(transformer, family.lora_targets("all"), SETTINGS.rank, seed=0)

@@ -1,4 +1,4 @@
-"""The plan counts what the true architecture does, and chooses means that fit."""
+"""Plans count the operations of the true architecture, and choose memory measures that fit."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def test_a_figure_is_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.parametrize("depths", [(1, 2)])
 def test_the_14b_model_takes_3e15_operations_a_step(depths: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
-    """From two depths of the true width: what a block adds is the same for each."""
+    """Measured at two depths of the true width, because all blocks cost the same."""
     monkeypatch.setattr("loraedit.planning.cost._stored", lambda _card, _part, _shape, _facts, measure: measure())
     from loraedit.planning import cost
 
@@ -246,7 +246,7 @@ def test_a_model_that_reads_the_guidance_itself_is_run_once_a_step() -> None:
 @pytest.mark.parametrize("strength", [1.0, 0.8])
 @pytest.mark.usefixtures("coarse_flow")
 def test_what_is_planned_is_what_is_done(checkpoints: dict[str, Path], scene: Scene, strength: float) -> None:
-    """With two experts, of which a start below the noise of one leaves that out."""
+    """The model has two experts, and sampling starts below the noise of one of them."""
     model, done = checkpoints["wan22"], dict[str, int]()
 
     def progress(phase: str, _done: int, total: int, _told: str) -> None:

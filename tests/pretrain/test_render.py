@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+import pretrain.render
 from pretrain.render.captions import captions
 from pretrain.render.compose import Rendered, render
 from pretrain.render.dice import Dice
@@ -112,6 +114,16 @@ def test_motion_is_exact(form: str) -> None:
     assert error.mean() < 0.35 * still.mean()
 
 
+def test_nothing_is_cut_off_at_the_window_that_a_layer_is_drawn_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    here = studio(12, height=64, width=64)
+    scene = draw_scene(here, 24)
+    cut = render(Dice(CPU, 1), scene, 64, 64)
+    monkeypatch.setattr("pretrain.render.compose._Canvas._window", lambda *_: (slice(0, 64), slice(0, 64)))
+    whole = render(Dice(CPU, 1), scene, 64, 64)
+    assert (cut.visible - whole.visible).abs().max() < 1e-3
+    assert (cut.frames.float() - whole.frames.float()).abs().max() <= 4
+
+
 def test_every_pattern_is_drawn_and_named() -> None:
     textures = draw_textures(Dice(CPU, 4), 150, 32, NO_PHOTOS, 0.5)
     assert {words.split()[-1] for words in textures.words} == set(PATTERNS)
@@ -140,3 +152,8 @@ def test_captions_name_what_is_there() -> None:
     hero = next(layer for layer in scene.layers if layer.role == "hero")
     assert hero.words[0] in said[int(hero.rows[0])]
     assert captions(draw_scene(studio(9, Mix(hero=0.0, behind=0.0, before=0.0)), 1))[0].startswith("a ")
+
+
+def test_the_renderer_shares_no_code_with_the_benchmarks() -> None:
+    for path in (Path(pretrain.render.__file__).parent).glob("*.py"):
+        assert "benchmarks" not in path.read_text(encoding="utf-8")

@@ -19,26 +19,26 @@ from loraedit.propagation.keyframes import Keyframe
 from loraedit.propagation.paths import trace_paths
 from loraedit.types import Frames, Image, Mask, Size
 
-FRAMES, SIDE, THING = 7, 96, 36
+FRAMES, SIDE, SQUARE = 7, 96, 36
 
 
 def pattern(seed: int, height: int, width: int) -> Image:
-    """Smooth noise: something for the flow to hold on to."""
+    """Draws smooth noise, which gives the flow something to match."""
     rough = np.random.default_rng(seed).integers(0, 256, (height // 4, width // 4, 3), np.uint8)
     return np.asarray(cv2.resize(rough, (width, height), interpolation=cv2.INTER_CUBIC), np.uint8)
 
 
-def moving(look: Image, ground: Image, step: int = 4) -> tuple[Frames, Mask]:
-    """Moves a square with a look to the right over a ground."""
+def moving(texture: Image, ground: Image, step: int = 4) -> tuple[Frames, Mask]:
+    """Moves a textured square to the right over a ground."""
     frames, where = np.repeat(ground[None], FRAMES, 0), np.zeros((FRAMES, SIDE, SIDE), bool)
     for index in range(FRAMES):
         left = 10 + step * index
-        frames[index, 30 : 30 + THING, left : left + THING] = look
-        where[index, 30 : 30 + THING, left : left + THING] = True
+        frames[index, 30 : 30 + SQUARE, left : left + SQUARE] = texture
+        where[index, 30 : 30 + SQUARE, left : left + SQUARE] = True
     return frames, where
 
 
-GROUND, OLD, NEW = pattern(0, SIDE, SIDE), pattern(1, THING, THING), pattern(2, THING, THING)
+GROUND, OLD, NEW = pattern(0, SIDE, SIDE), pattern(1, SQUARE, SQUARE), pattern(2, SQUARE, SQUARE)
 SOURCE, WHERE = moving(OLD, GROUND)
 TRUTH, _ = moving(NEW, GROUND)
 
@@ -56,7 +56,7 @@ def carry_one(source: Frames, *keyframes: Keyframe, mask: Mask | None = None) ->
     return carry_keyframes(source, named, [list(named)], mask)[0]
 
 
-def test_an_edit_is_carried_with_the_thing_it_sits_on() -> None:
+def test_an_edit_is_carried_with_the_object_it_sits_on() -> None:
     carried = carry_edits(SOURCE, {0: TRUTH[0]})
     still = np.repeat(TRUTH[:1], FRAMES, 0)
     assert error(carried.frames, TRUTH, WHERE) < 0.2 * error(still, TRUTH, WHERE)
@@ -97,17 +97,17 @@ def test_thin_frames_are_carried_too(shape: tuple[int, int]) -> None:
     source = np.random.default_rng(0).integers(0, 256, (3, *shape, 3), np.uint8)
     mask = np.zeros((3, *shape), np.bool_)
     mask[:, 0, 0] = True
-    look = np.where(mask[0][..., None], 255 - source[0], source[0])
-    assert np.array_equal(carry_edits(source, {0: look}, mask).frames[0], look)
-    assert max(DisEstimator(Size(*shape), FlowOptions(min_side_px=320)).prepare(look).shape) <= 4 * 320
+    edited_frame = np.where(mask[0][..., None], 255 - source[0], source[0])
+    assert np.array_equal(carry_edits(source, {0: edited_frame}, mask).frames[0], edited_frame)
+    assert max(DisEstimator(Size(*shape), FlowOptions(min_side_px=320)).prepare(edited_frame).shape) <= 4 * 320
 
 
-def test_what_an_edit_left_alone_is_the_sources_own_and_not_carried() -> None:
+def test_what_an_edit_left_unchanged_stays_the_sources_own() -> None:
     shimmer = np.random.default_rng(3).integers(-12, 13, SOURCE.shape)
     source = (np.clip(SOURCE, 20, 235) + shimmer).astype(np.uint8)
-    look = np.where(WHERE[0, ..., None], TRUTH[0], source[0])
+    edited_frame = np.where(WHERE[0, ..., None], TRUTH[0], source[0])
     keyframes = {
-        "edited": Keyframe(0, look, source[0]),
+        "edited": Keyframe(0, edited_frame, source[0]),
         "source": source_keyframe(0, source),
         "unchanged": Keyframe(0, source[0], source[0]),
         "last": Keyframe(FRAMES - 1, TRUTH[-1], source[-1]),
@@ -121,7 +121,7 @@ def test_what_an_edit_left_alone_is_the_sources_own_and_not_carried() -> None:
 
 
 def test_a_faint_change_is_carried_as_a_change() -> None:
-    """The thing is lit more and more; the edit makes it a little bluer."""
+    """The object gets brighter over time; the edit makes it a little bluer."""
     light = np.linspace(0, 40, FRAMES)[:, None, None, None].astype(np.uint8)
     source = np.clip(SOURCE, 40, 180) + light
     blue = np.where(WHERE[..., None], np.array([0, 0, 10], np.uint8), np.uint8(0))
@@ -131,7 +131,7 @@ def test_a_faint_change_is_carried_as_a_change() -> None:
     assert error(carried, source + blue, inner) < 0.5 * error(picture, source, inner)
 
 
-def test_what_comes_into_view_is_not_trusted_until_a_frame_shows_it() -> None:
+def test_newly_visible_areas_are_not_trusted_until_a_keyframe_shows_them() -> None:
     source = SOURCE.copy()
     source[4:] = pattern(9, SIDE, SIDE)  # another scene altogether
     alone = carry_one(source, source_keyframe(0, source))
@@ -187,7 +187,7 @@ def separator(source: Frames, mask: Mask) -> ForegroundSeparator:
 
 
 def with_hat(frames: Frames, step: int = 4) -> tuple[Frames, Mask]:
-    """The square with a hat on, over the ground, and where the hat is."""
+    """Returns the square with a hat on, over the ground, and a mask of the hat."""
     hatted, where = frames.copy(), np.zeros((FRAMES, SIDE, SIDE), bool)
     for index in range(FRAMES):
         left = 16 + step * index
@@ -200,7 +200,7 @@ HATTED, HAT_AT = with_hat(TRUTH)
 LOOSE = dilate(WHERE | HAT_AT, 6)
 
 
-def test_what_is_added_beside_a_thing_goes_with_it_and_leaves_no_trail() -> None:
+def test_what_is_added_beside_an_object_goes_with_it_and_leaves_no_trail() -> None:
     attached, left_behind = (carry_edits(SOURCE, {0: HATTED[0]}, mask) for mask in (LOOSE, None))
     assert error(attached.frames, HATTED, HAT_AT) < 0.3 * error(left_behind.frames, HATTED, HAT_AT)
     trail = HAT_AT[0] & ~HAT_AT[5] & ~WHERE[5]
@@ -208,7 +208,7 @@ def test_what_is_added_beside_a_thing_goes_with_it_and_leaves_no_trail() -> None
     assert error(attached.frames, HATTED, WHERE) < 1.1 * error(left_behind.frames, HATTED, WHERE)
 
 
-def test_what_was_added_goes_with_the_thing_into_a_segment_far_from_its_keyframe() -> None:
+def test_what_was_added_goes_with_the_object_into_a_segment_far_from_its_keyframe() -> None:
     path, part = trace_paths(iter(SOURCE), [3])[3], separator(SOURCE, LOOSE).find_added_part(0, HATTED[0])
     keyframe = Keyframe(-3, HATTED[0], SOURCE[0], path=path, added=part)
     segment = carry_one(SOURCE[3:6], keyframe, mask=LOOSE[3:6])
@@ -216,21 +216,21 @@ def test_what_was_added_goes_with_the_thing_into_a_segment_far_from_its_keyframe
     assert error(segment.frames, HATTED[3:6], HAT_AT[3:6]) < 0.3 * error(bare.frames, HATTED[3:6], HAT_AT[3:6])
 
 
-def test_a_part_is_only_what_lies_beside_a_thing_that_moves() -> None:
+def test_a_part_is_only_what_lies_beside_an_object_that_moves() -> None:
     moving = separator(SOURCE, LOOSE)
     part = moving.find_added_part(0, HATTED[0])
     assert part is not None
     assert (part.region & HAT_AT[0]).sum() > 0.9 * HAT_AT[0].sum()
     assert (part.object_mask & WHERE[0]).sum() > 0.9 * WHERE[0].sum()
-    assert moving.find_added_part(0, TRUTH[0]) is None, "a new look of the thing itself adds nothing"
+    assert moving.find_added_part(0, TRUTH[0]) is None, "a new texture of the object itself adds nothing"
     assert moving.find_added_part(0, SOURCE[0]) is None
     still = np.repeat(SOURCE[:1], FRAMES, 0)
     assert separator(still, np.repeat(LOOSE[:1], FRAMES, 0)).find_added_part(0, HATTED[0]) is None
     assert separator(SOURCE[:1], LOOSE[:1]).find_added_part(0, HATTED[0]) is None
 
 
-def test_a_thing_is_found_in_frames_that_are_large_and_behind_a_camera_that_pans() -> None:
-    """Looked at in a smaller size, the ground moving by 3 pixels and the thing by 4 more."""
+def test_an_object_is_found_in_frames_that_are_large_and_behind_a_camera_that_pans() -> None:
+    """Works at a smaller size; the ground moves by 3 pixels a frame, and the object by 4 more."""
     ground, factor = pattern(4, SIDE, 2 * SIDE), 4
     source, where = np.empty_like(SOURCE), WHERE
     for index in range(FRAMES):
@@ -244,26 +244,26 @@ def test_a_thing_is_found_in_frames_that_are_large_and_behind_a_camera_that_pans
     assert (found & truth[3]).sum() > 0.8 * (found | truth[3]).sum()
 
 
-def test_a_part_is_not_seen_where_its_thing_falls_apart() -> None:
-    """Of limbs, cloth and a turning back no turn, scale and shift tells where something beside them goes."""
-    thing, beside = np.zeros((2, SIDE, SIDE), np.bool_)
-    thing[40:80, 30:70], beside[28:40, 40:60] = True, True
-    look, part = pattern(9, SIDE, SIDE), AddedPart(beside, beside, thing)
-    together = pixel_grid(thing) - np.float32(3)
+def test_a_part_is_invisible_where_its_object_falls_apart() -> None:
+    """Limbs, cloth and a turning body have no common rotation, scale and shift that a part could follow."""
+    object_mask, beside = np.zeros((2, SIDE, SIDE), np.bool_)
+    object_mask[40:80, 30:70], beside[28:40, 40:60] = True, True
+    edited_frame, part = pattern(9, SIDE, SIDE), AddedPart(beside, beside, object_mask)
+    together = pixel_grid(object_mask) - np.float32(3)
     apart = together + np.random.default_rng(0).normal(0, 6, together.shape).astype(np.float32)
-    followed, lost = (attach(part, look, None, positions) for positions in (together, apart))
+    followed, lost = (attach(part, edited_frame, None, positions) for positions in (together, apart))
     assert followed is not None and lost is not None
     assert followed.alpha[33:41, 45:61].min() > 0.9 and followed.visibility == 1 and lost.visibility == 0
 
 
-def test_a_part_is_told_from_a_slow_things_trail_by_the_frames_whose_mask_lies_elsewhere() -> None:
-    """The thing comes down slowly from where its hat is now."""
+def test_frames_whose_mask_lies_elsewhere_separate_a_part_from_the_trail_of_a_slow_object() -> None:
+    """The object moves down slowly from where its hat is now."""
     ground, count = pattern(6, 2 * SIDE, SIDE), 17
     source, mask = np.repeat(ground[None], count, 0), np.zeros((count, 2 * SIDE, SIDE), np.bool_)
     for index in range(count):
         top = 30 + 3 * index
-        source[index, top : top + THING, 30 : 30 + THING] = OLD.reshape(THING, THING, 3)
-        mask[index, top - 18 : top + THING + 6, 24 : 36 + THING] = True
+        source[index, top : top + SQUARE, 30 : 30 + SQUARE] = OLD.reshape(SQUARE, SQUARE, 3)
+        mask[index, top - 18 : top + SQUARE + 6, 24 : 36 + SQUARE] = True
     hatted, top = source[8].copy(), 30 + 3 * 8
     hatted[top - 12 : top, 36:60] = HAT
     part = separator(source, mask).find_added_part(8, hatted)

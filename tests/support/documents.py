@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["DOCUMENTS", "ROOT", "Command", "commands", "links", "options", "snippets"]
+__all__ = ["DOCUMENTS", "ROOT", "Command", "blocks", "commands", "links", "options", "snippets"]
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = sorted(
@@ -17,6 +17,8 @@ DOCUMENTS = sorted(
     for path in ROOT.glob(pattern)
 )
 PROGRAMS = ("loraedit", "make", "python", "python3", "pip")
+LAUNCHERS = ("accelerate", "srun", "torchrun")
+"""Programs that start loraedit in several processes or on another machine."""
 FENCE = re.compile(r"^ *(```|~~~) *(\w*)")
 SPAN = re.compile(r"(?<!`)`([^`]+)`(?!`)")
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]*")
@@ -101,11 +103,13 @@ def spans(text: str) -> Iterator[tuple[int, str]]:
 def _commands_of(place: str, line: str, shown: bool) -> Iterator[Command]:
     line = line.strip().removeprefix("$ ")
     start = re.sub(r"^([A-Z_]+=\S+ +)+", "", line)
-    if not re.match(rf"(\S*/)?({'|'.join(PROGRAMS)}) \S", start):
+    if not re.match(rf"(\S*/)?({'|'.join((*PROGRAMS, *LAUNCHERS))}) \S", start):
         return
     lexer = shlex.shlex(start, posix=True, punctuation_chars=True)
     lexer.whitespace_split = True
     for words in _split(list(lexer)):
+        if words[0] in LAUNCHERS and "loraedit" in words:
+            words = words[words.index("loraedit") :]
         program = words[0].rpartition("/")[2]
         if program in PROGRAMS:
             arguments = [word for word in words[1:] if word not in ("...", "…")]

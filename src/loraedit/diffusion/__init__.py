@@ -1,0 +1,1 @@
+"""The samples of the method, and flow matching on latents."""

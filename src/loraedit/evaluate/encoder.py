@@ -99,9 +99,7 @@ def _load(folder: Path, kind: str) -> tuple[Any, Any]:
         reason = " ".join(str(error).split())[:200]
         raise ModelError(f"'{folder}' cannot be loaded as an image encoder ({reason}). {_EXPECTED}") from error
     if found["missing_keys"]:
-        raise ModelError(
-            f"The weights in '{folder}' lack {sorted(found['missing_keys'])[0]}. Download it again."
-        )
+        raise ModelError(f"The weights in '{folder}' lack {sorted(found['missing_keys'])[0]}. Download it again.")
     return processor, model
 
 

@@ -74,5 +74,5 @@ class FamilyRecord:
 
     @property
     def modules(self) -> dict[str, str]:
-        """Python modules by the library names that a ``model_index.json`` of this family may use."""
+        """Returns Python modules by the library names that a ``model_index.json`` of this family may use."""
         return {"diffusers": "diffusers", "transformers": "transformers", **self.libraries}

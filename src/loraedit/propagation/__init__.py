@@ -1,0 +1,1 @@
+"""Propagation of keyframes along the source's motion: keyframes -> flow paths -> carried keyframes with trust."""

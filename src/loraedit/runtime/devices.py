@@ -26,9 +26,7 @@ def find_device(name: str | None) -> torch.device:
         return best or torch.device("cpu")
     device = torch.device(name)
     if processes() > 1 and ":" in name:
-        raise InputError(
-            f"Each of several processes uses its own device. Give {device.type} instead of {name}."
-        )
+        raise InputError(f"Each of several processes uses its own device. Give {device.type} instead of {name}.")
     count = torch.accelerator.device_count() if best is not None and device.type == best.type else 0
     if device.type != "cpu" and (device.index or 0) >= count:
         available = f"cpu and {torch.accelerator.device_count()} {best.type}" if best is not None else "only cpu"

@@ -1,9 +1,9 @@
 """HunyuanVideo image-to-video, both kinds: the mask as a channel (33 channels), or by replaced tokens (16 channels).
 
-Published for whole frames alone, both take a mask inside the frame without a change of weights. The 33 channel model
-has a mask channel. The other one treats the tokens of frame 1 apart, with the modulation of timestep 0; which tokens
-these are is nothing but their order, so :func:`forward_with_kept_tokens` puts the kept ones first, with their position
-codes, and the rest after them.
+Both were published for whole frames, but accept a mask inside the frame without a change of weights. The 33 channel
+model has a mask channel. The other one treats the tokens of frame 1 separately, with the modulation of timestep 0. It
+recognises these tokens by their order alone, so :func:`forward_with_kept_tokens` puts the kept tokens first, with their
+position codes, and all others after them.
 """
 
 from __future__ import annotations
@@ -43,24 +43,24 @@ class HunyuanFamily(KeepChannelFamily):
         "single_transformer_blocks": ("num_single_layers", SINGLE_BLOCK),
     }
 
-    def _word_shapes(self) -> dict[str, tuple[int, ...]]:
-        """Llava makes a token of each patch of a picture, of which a part is taken."""
-        seen = self.card.config("text_encoder")["vision_config"]
-        picture = (seen["image_size"] // seen["patch_size"]) ** 2 // self._interleave(True)
+    def _embedding_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Llava makes a token of each patch of a picture, and the pipeline takes a part of these tokens."""
+        encoder = self.card.config("text_encoder")["vision_config"]
+        picture = (encoder["image_size"] // encoder["patch_size"]) ** 2 // self._interleave(True)
         return {
             "text": (self.card.settings.text_tokens + picture, self.config["text_embed_dim"]),
             "text_2": (self.config["pooled_projection_dim"],),
         }
 
     def _interleave(self, pictured: bool) -> int:
-        """Every so manieth token of a picture is read, as in the pipeline."""
+        """Returns n: as in the pipeline, every n-th token of a picture is read."""
         return 4 if self.card.mask == "tokens" and pictured else 2
 
-    def _describe(self, pairs: Sequence[tuple[str, Pixels | None]], device: torch.device) -> list[Fields]:
-        """Llava reads prompt and picture together (black if there is none), CLIP the prompt; padding is cut off."""
+    def _embed(self, pairs: Sequence[tuple[str, Pixels | None]], device: torch.device) -> list[Fields]:
+        """Encodes prompt and picture (black if there is none) with Llava, and the prompt with CLIP, without padding."""
         kind, absent = HunyuanVideoImageToVideoPipeline, ("transformer", "vae", "scheduler")
         pipeline = load_pipeline(self.card, kind, absent, device, self.resources)
-        described = []
+        embeddings = []
         with torch.inference_mode():
             for prompt, image in pairs:
                 size = pipeline.text_encoder.config.vision_config.image_size
@@ -72,10 +72,10 @@ class HunyuanFamily(KeepChannelFamily):
                     max_sequence_length=self.card.settings.text_tokens,
                     image_embed_interleave=self._interleave(image is not None),
                 )
-                described.append({"text": text[0, mask[0].bool()].float().cpu(), "text_2": pooled[0].float().cpu()})
+                embeddings.append({"text": text[0, mask[0].bool()].float().cpu(), "text_2": pooled[0].float().cpu()})
         del pipeline
         free()
-        return [{name: value.clone() for name, value in fields.items()} for fields in described]
+        return [{name: value.clone() for name, value in fields.items()} for fields in embeddings]
 
     def run_encoder(self, name: str, encoder: Any) -> None:
         """See :class:`loraedit.families.base.Family`."""
@@ -83,15 +83,15 @@ class HunyuanFamily(KeepChannelFamily):
         run(encoder, self.card.settings.text_tokens)
 
     def velocity(self, transformer: Any, latents: Tensor, timestep: Tensor, condition: Encoded) -> Tensor:
-        """v_theta of noisy latents ``[B, c, f, h, w]`` at timesteps ``[B]`` (1000 t), float32."""
+        """Predicts v_theta for noisy latents ``[B, c, f, h, w]`` at timesteps ``[B]`` (1000 t), in float32."""
         dtype, shown = transformer.dtype, condition.condition
-        words = self._words(condition, len(latents), dtype)
+        words = self._prompt_arguments(condition, len(latents), dtype)
         if self.card.mask == "channels":
             packed = torch.cat([latents, shown[:, 1:], shown[:, :1]], 1).to(dtype)
             output: Tensor = transformer(packed, timestep, **words, return_dict=False)[0]
             return output.float()
         keep, visible = shown_where_kept(latents, shown)
-        rows = [  # one by one, as each has its own order of tokens
+        rows = [  # one by one, because each has its own order of tokens
             forward_with_kept_tokens(
                 transformer,
                 visible[at].to(dtype),
@@ -103,8 +103,8 @@ class HunyuanFamily(KeepChannelFamily):
         ]
         return torch.cat(rows).float()
 
-    def _words(self, condition: Encoded, count: int, dtype: torch.dtype) -> dict[str, Any]:
-        """The transformer's arguments that come from prompt and guidance; no text token is padding."""
+    def _prompt_arguments(self, condition: Encoded, count: int, dtype: torch.dtype) -> dict[str, Any]:
+        """Returns the transformer's arguments from prompt and guidance; no text token is padding."""
         assert condition.text_2 is not None
         scale = torch.ones(count) if condition.guidance is None else condition.guidance
         return {
@@ -125,16 +125,17 @@ def forward_with_kept_tokens(
     pooled_projections: Tensor,
     guidance: Tensor | None = None,
 ) -> Tensor:
-    """The forward pass of HunyuanVideo with replaced tokens, for any set of tokens in place of those of frame 1.
+    """Runs HunyuanVideo with replaced tokens, for any set of kept tokens in place of those of frame 1.
 
     Args:
-        latents: of one sample, the condition's where it is kept, ``[1, c, f, h, w]``.
-        keep: bool ``[1, 1, f, h, w]``, alike in all cells of a patch.
-        timestep: ``[1]``, 1000 t, of the tokens that are not kept.
-        encoder_hidden_states: text and image tokens, no padding, ``[1, L, D]``.
+        transformer: the transformer.
+        latents: of one sample, with the condition in kept cells, ``[1, c, f, h, w]``.
+        keep: bool ``[1, 1, f, h, w]``, equal in all cells of a patch.
+        timestep: of the tokens that are not kept, 1000 t, ``[1]``.
+        encoder_hidden_states: text and image tokens without padding, ``[1, L, D]``.
         encoder_attention_mask: ones ``[1, L]``.
         pooled_projections: ``[1, P]``.
-        guidance: ``[1]``, 1000 times the scale, if the model reads it.
+        guidance: 1000 times the scale, ``[1]``, if the model reads it.
 
     Returns:
         The velocity ``[1, c, f, h, w]``.

@@ -1,4 +1,4 @@
-"""HunyuanVideo-1.5 image-to-video: noise, condition and mask as input channels; four encoders, loaded one at a time."""
+"""HunyuanVideo-1.5 image-to-video: noise, condition and mask are input channels; encoders are loaded one at a time."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ from loraedit.video.scaling import to_uint8
 __all__ = ["Hunyuan15Family"]
 
 TEXT_ONLY = ("attn.add_q_proj", "attn.to_add_out", "ff_context.net.0.proj", "ff_context.net.2")
-"""Layers of a block whose result is the text's own."""
+"""Layers of a block that only affect the text."""
 
 GLYPHS = 256
-"""Places for what a prompt has in quotation marks, as in the pipeline."""
+"""Tokens for the parts of a prompt in quotation marks, as in the pipeline."""
 
 
 class Hunyuan15Family(KeepChannelFamily):
@@ -48,22 +48,22 @@ class Hunyuan15Family(KeepChannelFamily):
     linears = {"transformer_blocks": ("num_layers", DOUBLE_BLOCK)}  # noqa: RUF012 (a ClassVar of the base)
 
     def lora_targets(self, which: LoraTargets) -> tuple[str, ...]:
-        """As in every family, but for what the last block does to the text: nothing reads it, so nothing is learnt."""
+        """Returns the usual layers without those of the last block's text: nothing reads it, so nothing is learnt."""
         last = f"transformer_blocks.{int(self.config['num_layers']) - 1}."
         unread = tuple(last + name for name in TEXT_ONLY)
         return tuple(name for name in super().lora_targets(which) if name not in unread)
 
-    def _word_shapes(self) -> dict[str, tuple[int, ...]]:
-        """As many glyphs as ByT5 is given places."""
-        seen = self.card.config("image_encoder")
+    def _embedding_shapes(self) -> dict[str, tuple[int, ...]]:
+        """ByT5 has a fixed number of glyph tokens, and SigLIP makes a token of each patch of a picture."""
+        encoder = self.card.config("image_encoder")
         return {
             "text": (self.card.settings.text_tokens, self.config["text_embed_dim"]),
             "text_2": (GLYPHS, self.config["text_embed_2_dim"]),
-            "image": ((seen["image_size"] // seen["patch_size"]) ** 2, self.config["image_embed_dim"]),
+            "image": ((encoder["image_size"] // encoder["patch_size"]) ** 2, self.config["image_embed_dim"]),
         }
 
-    def _describe(self, pairs: Sequence[tuple[str, Pixels | None]], device: torch.device) -> list[Fields]:
-        """Qwen reads the prompt, ByT5 what it has in quotation marks, SigLIP the picture; padding is cut off."""
+    def _embed(self, pairs: Sequence[tuple[str, Pixels | None]], device: torch.device) -> list[Fields]:
+        """Encodes the prompt with Qwen, its quotations with ByT5, and the picture with SigLIP; no padding."""
         prompts = list(dict.fromkeys(prompt for prompt, _ in pairs))
         texts = dict(zip(prompts, self._qwen(prompts, device), strict=True))
         glyphs = dict(zip(prompts, self._byt5(prompts, device), strict=True))
@@ -77,12 +77,12 @@ class Hunyuan15Family(KeepChannelFamily):
         encode = HunyuanVideo15ImageToVideoPipeline._get_mllm_prompt_embeds
         with self._encoder("text_encoder", Qwen2_5_VLTextModel, "tokenizer", AutoTokenizer, device) as (model, words):
             length = self.card.settings.text_tokens
-            return [_valid(*encode(model, words, prompt, device, length)) for prompt in prompts]
+            return [_without_padding(*encode(model, words, prompt, device, length)) for prompt in prompts]
 
     def _byt5(self, prompts: Sequence[str], device: torch.device) -> list[Tensor]:
         encode = HunyuanVideo15ImageToVideoPipeline._get_byt5_prompt_embeds
         with self._encoder("text_encoder_2", T5EncoderModel, "tokenizer_2", ByT5Tokenizer, device) as (model, words):
-            return [_valid(*encode(words, model, prompt, device)) for prompt in prompts]
+            return [_without_padding(*encode(words, model, prompt, device)) for prompt in prompts]
 
     def _siglip(self, images: Sequence[Pixels], device: torch.device) -> list[Tensor]:
         if not images:
@@ -97,15 +97,15 @@ class Hunyuan15Family(KeepChannelFamily):
     def _encoder(
         self, name: str, kind: Any, reader: str, reader_kind: Any, device: torch.device
     ) -> Iterator[tuple[Any, Any]]:
-        """A model and what prepares its input."""
+        """Provides an encoder and the processor that prepares its input."""
         with loading(self.card):
             prepare = reader_kind.from_pretrained(self.card.folder / reader)
-        placed = device, compute_dtype(device), self.resources
-        with load_component(self.card, kind, name, *placed) as model, torch.inference_mode():
+        placement = device, compute_dtype(device), self.resources
+        with load_component(self.card, kind, name, *placement) as model, torch.inference_mode():
             yield model, prepare
 
     def velocity(self, transformer: Any, latents: Tensor, timestep: Tensor, condition: Encoded) -> Tensor:
-        """v_theta of noisy latents ``[B, c, f, h, w]`` at timesteps ``[B]`` (1000 t), float32."""
+        """Predicts v_theta for noisy latents ``[B, c, f, h, w]`` at timesteps ``[B]`` (1000 t), in float32."""
         dtype, shown, glyphs = transformer.dtype, condition.condition, condition.text_2
         assert glyphs is not None and condition.image is not None
         output: Tensor = transformer(
@@ -121,6 +121,6 @@ class Hunyuan15Family(KeepChannelFamily):
         return output.float()
 
 
-def _valid(embeddings: Tensor, mask: Tensor) -> Tensor:
-    """``[1, L, D]`` without its padding, float32 on the CPU."""
+def _without_padding(embeddings: Tensor, mask: Tensor) -> Tensor:
+    """Returns ``[1, L, D]`` without its padding, in float32 on the CPU."""
     return embeddings[0, mask[0].bool()].float().cpu().clone()

@@ -1,4 +1,4 @@
-"""LTX-Video by its condition pipeline: one timestep for every token, and kept tokens hold the condition itself."""
+"""LTX-Video with its condition pipeline: each token has a timestep, and kept tokens hold the condition itself."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from loraedit.types import Pixels
 __all__ = ["FRAME_RATE", "LtxFamily", "positions"]
 
 FRAME_RATE = 25.0
-"""Frames per second that the position codes count in, whatever the clip's own: the pipeline's default."""
+"""Frame rate of the position codes for every clip: the pipeline's default."""
 
 DECODE_TIMESTEP = 0.05
-"""What a decoder that reads a timestep is told, as in the examples of its authors; no noise is added with it."""
+"""Timestep for decoders that read one, as in the examples of the authors; no noise is added with it."""
 
 
 class LtxFamily(KeepChannelFamily):
     """See :class:`loraedit.families.base.Family`."""
 
     pipeline_kind: ClassVar[Any] = LTXConditionPipeline
-    not_for_words: ClassVar[tuple[str, ...]] = ("transformer", "vae", "scheduler")
-    """The pipeline's components that prompts are encoded without."""
+    not_for_prompts: ClassVar[tuple[str, ...]] = ("transformer", "vae", "scheduler")
+    """Components of the pipeline that encoding a prompt does not need."""
     transformer_kind: ClassVar[Any] = LTXVideoTransformer3DModel
     vae_kind: ClassVar[Any] = AutoencoderKLLTXVideo
     linears = {  # noqa: RUF012 (a ClassVar of the base)
@@ -42,13 +42,13 @@ class LtxFamily(KeepChannelFamily):
         )
     }  # fmt: skip
 
-    def _word_shapes(self) -> dict[str, tuple[int, ...]]:
-        """The prompt alone."""
+    def _embedding_shapes(self) -> dict[str, tuple[int, ...]]:
+        """See :class:`KeepChannelFamily`."""
         return {"text": (self.card.settings.text_tokens, self.config["caption_channels"])}
 
-    def _describe(self, pairs: Sequence[tuple[str, Pixels | None]], device: torch.device) -> list[Fields]:
-        """The prompt alone is read; padding is cut off."""
-        pipeline = load_pipeline(self.card, self.pipeline_kind, self.not_for_words, device, self.resources)
+    def _embed(self, pairs: Sequence[tuple[str, Pixels | None]], device: torch.device) -> list[Fields]:
+        """Encodes the prompts without padding; pictures are not read."""
+        pipeline = load_pipeline(self.card, self.pipeline_kind, self.not_for_prompts, device, self.resources)
         by_prompt = {}
         with torch.inference_mode():
             for prompt in dict.fromkeys(prompt for prompt, _ in pairs):
@@ -58,21 +58,21 @@ class LtxFamily(KeepChannelFamily):
                     max_sequence_length=self.card.settings.text_tokens,
                     device=device,
                 )
-                text, mask = self._connected(pipeline, text, mask)
+                text, mask = self._connect(pipeline, text, mask)
                 by_prompt[prompt] = text[0, mask[0].bool()].float().cpu()
         del pipeline
         free()
         return [{"text": by_prompt[prompt].clone()} for prompt, _ in pairs]
 
-    def _connected(self, _pipeline: Any, text: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """The transformer's words, and which of them are valid, of the text encoder's: T5's are taken as they are."""
+    def _connect(self, _pipeline: Any, text: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Turns the text encoder's output and mask into the transformer's; T5's output stays unchanged."""
         return text, mask
 
     def _normalise(self, vae: Any, latents: Tensor, back: bool = False) -> Tensor:
-        """With the statistics that the VAE brings."""
-        turn = LTXConditionPipeline._denormalize_latents if back else LTXConditionPipeline._normalize_latents
-        turned: Tensor = turn(latents, vae.latents_mean, vae.latents_std, vae.config.scaling_factor)
-        return turned
+        """Normalises with the statistics in the VAE."""
+        convert = LTXConditionPipeline._denormalize_latents if back else LTXConditionPipeline._normalize_latents
+        result: Tensor = convert(latents, vae.latents_mean, vae.latents_std, vae.config.scaling_factor)
+        return result
 
     def vae_decode(self, vae: Any, latents: Tensor) -> Tensor:
         """See :class:`loraedit.families.base.Family`."""
@@ -82,7 +82,7 @@ class LtxFamily(KeepChannelFamily):
         return video
 
     def velocity(self, transformer: Any, latents: Tensor, timestep: Tensor, condition: Encoded) -> Tensor:
-        """v_theta of noisy latents ``[B, c, f, h, w]`` at timesteps ``[B]`` (1000 t), float32."""
+        """Predicts v_theta for noisy latents ``[B, c, f, h, w]`` at timesteps ``[B]`` (1000 t), in float32."""
         dtype, shown = transformer.dtype, condition.condition
         keep, visible = shown_where_kept(latents, shown)
         size = (transformer.config.patch_size, transformer.config.patch_size_t)
@@ -101,10 +101,9 @@ class LtxFamily(KeepChannelFamily):
         return cells
 
     def scheduler(self, steps: int, shape: Sequence[int], device: torch.device) -> Any:  # noqa: ARG002 (see LTX-2)
-        """The checkpoint's own scheduler on the pipeline's schedule: half the steps near pure noise.
+        """Returns the checkpoint's own scheduler with the pipeline's schedule: half the steps are near pure noise.
 
-        Distilled checkpoints ask for fresh noise in every step; here the path is the straight one, as only that gives
-        the same result again.
+        Distilled checkpoints would add fresh noise in every step. That is off, so that results are reproducible.
         """
         scheduler = load_scheduler(self.card)
         scheduler.register_to_config(stochastic_sampling=False)
@@ -113,16 +112,18 @@ class LtxFamily(KeepChannelFamily):
         return scheduler
 
     def portable_lora_name(self, module: str) -> str:
-        """LTX's own names are those of diffusers; ComfyUI and diffusers both read them with this prefix."""
+        """Returns diffusers' name, which is also the native one, with the prefix that ComfyUI and diffusers read."""
         return f"diffusion_model.{module}"
 
 
 def positions(shape: Sequence[int], patch: tuple[int, int], spatial: int, temporal: int) -> Tensor:
-    """Where each token is: seconds, and pixels down and right, float32 ``[B, 3, L]``.
+    """Returns the place of each token in seconds and in pixels down and right, float32 ``[B, 3, L]``.
 
     Args:
         shape: of the latents, ``[B, c, f, h, w]``.
         patch: cells of a patch, per side and in time.
+        spatial: pixels per latent cell, per side.
+        temporal: frames per latent frame.
     """
     count, _, frames, height, width = shape
     ids = LTXConditionPipeline._prepare_video_ids(

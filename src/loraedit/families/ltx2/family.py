@@ -1,8 +1,8 @@
-"""LTX-2, its pictures alone: one timestep for every token, and no exchange with the sound.
+"""LTX-2 without its sound: each token has a timestep, and the picture does not attend to the sound.
 
-The transformer makes picture and sound side by side and lets them attend to each other; told to isolate the two, it
-makes each by itself, as it does for its own guidance. An edit keeps the sound that it was filmed with, so the picture's
-half is all that is asked: the sound's half gets one empty token, which the picture never sees.
+The transformer generates picture and sound together, and each attends to the other. ``isolate_modalities`` separates
+them, as the model does for its own guidance. An edit keeps the sound of the source, so only the picture is generated:
+the sound gets one empty token, which the picture never sees.
 """
 
 from __future__ import annotations
@@ -25,22 +25,22 @@ from loraedit.families.ltx.family import LtxFamily
 __all__ = ["Ltx2Family"]
 
 FRAME_RATE = 24.0
-"""Frames per second that the position codes count in, whatever the clip's own: the pipeline's default."""
+"""Frame rate of the position codes for every clip: the pipeline's default."""
 
 
 class Ltx2Family(LtxFamily):
     """See :class:`loraedit.families.base.Family`."""
 
     pipeline_kind = LTX2ConditionPipeline
-    not_for_words = (
+    not_for_prompts = (
         "transformer", "vae", "audio_vae", "vocoder", "scheduler",
         "audio_scheduler", "processor", "prompt_enhancer", "duration_head",
     )  # fmt: skip
     transformer_kind = LTX2VideoTransformer3DModel
     vae_kind = AutoencoderKLLTX2Video
 
-    def _connected(self, pipeline: Any, text: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """All of Gemma's layers together, passed through the connector."""
+    def _connect(self, pipeline: Any, text: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Passes the outputs of all Gemma layers through the connector."""
         words, _, valid = pipeline.connectors(text, mask, padding_side=pipeline.tokenizer_padding_side)
         return words, valid
 
@@ -50,7 +50,7 @@ class Ltx2Family(LtxFamily):
         run(encoder, self.card.settings.text_tokens)
 
     def velocity(self, transformer: Any, latents: Tensor, timestep: Tensor, condition: Encoded) -> Tensor:
-        """v_theta of noisy latents ``[B, c, f, h, w]`` at timesteps ``[B]`` (1000 t), float32."""
+        """Predicts v_theta for noisy latents ``[B, c, f, h, w]`` at timesteps ``[B]`` (1000 t), in float32."""
         dtype, shown, config = transformer.dtype, condition.condition, transformer.config
         size = (config.patch_size, config.patch_size_t)
         keep, visible = shown_where_kept(latents, shown)
@@ -79,7 +79,7 @@ class Ltx2Family(LtxFamily):
         return cells
 
     def scheduler(self, steps: int, shape: Sequence[int], device: torch.device) -> Any:
-        """The checkpoint's own scheduler, its flow shift by the number of tokens."""
+        """Returns the checkpoint's own scheduler; its flow shift depends on the number of tokens."""
         scheduler = load_scheduler(self.card)
         config = scheduler.config
         tokens = int(np.prod(shape[1:])) // (self.config["patch_size"] ** 2 * self.config["patch_size_t"])
@@ -91,6 +91,6 @@ class Ltx2Family(LtxFamily):
             config.get("max_shift", 2.05),
         )
         if steps == 1:
-            scheduler.register_to_config(shift_terminal=None)  # one step has no last one beside the first to move
+            scheduler.register_to_config(shift_terminal=None)  # with one step there is no last step to move
         scheduler.set_timesteps(sigmas=np.linspace(1.0, 1 / steps, steps), mu=shift, device=device)
         return scheduler

@@ -1,4 +1,4 @@
-"""A Wan-type checkpoint's card: Wan2.1 and 2.2 image-to-video, first-last-frame, Fun-InP, SkyReels-V2."""
+"""Reads the model cards of Wan checkpoints: Wan2.1 and 2.2 image-to-video, first-last-frame, Fun-InP, SkyReels-V2."""
 
 from __future__ import annotations
 
@@ -16,22 +16,23 @@ __all__ = ["check_wan_transformer", "read_wan_card"]
 
 
 def read_wan_card(folder: Path, index: dict[str, Any], files: Mapping[str, Path]) -> ModelCard:
-    """Read a configuration.
+    """Reads the card of a checkpoint.
 
     Args:
+        folder: the checkpoint.
         index: the content of ``model_index.json``.
         files: single files in place of transformer folders, by expert.
 
     Raises:
-        ModelError: it is not an image-to-video checkpoint.
+        ModelError: the checkpoint is not an image-to-video model.
     """
     tokens, named = bool(index.get("expand_timesteps")), str(index["_class_name"])
-    if named == "WanPipeline" and not tokens:  # Wan2.2-TI2V-5B alone is published under its text-to-video class
+    if named == "WanPipeline" and not tokens:  # only Wan2.2-TI2V-5B is published under its text-to-video class
         raise ModelError(f"'{folder}' holds a WanPipeline, not an image-to-video model. Expected a Wan I2V checkpoint.")
     experts, boundary = _experts(folder, index)
-    strange = sorted(files.keys() - set(experts))
-    if strange:
-        raise ModelError(f"'{folder}' has no {strange[0]} that a file could replace; it has {' and '.join(experts)}.")
+    unknown = sorted(files.keys() - set(experts))
+    if unknown:
+        raise ModelError(f"'{folder}' has no {unknown[0]} that a file could replace; it has {' and '.join(experts)}.")
     vae = read_json(folder, "vae/config.json")
     configs, single = {}, {}
     for name in experts:
@@ -71,28 +72,28 @@ def read_wan_card(folder: Path, index: dict[str, Any], files: Mapping[str, Path]
 
 
 def _factors(folder: Path, vae: Mapping[str, Any]) -> tuple[int, int]:
-    """By how much the VAE reduces frames and sides: as it is stated, which is what its levels do."""
+    """Returns the factors by which the VAE reduces frames and sides, after comparing them with its levels."""
     temporal, spatial = int(vae.get("scale_factor_temporal", 4)), int(vae.get("scale_factor_spatial", 8))
     patch, levels = vae.get("patch_size"), vae.get("dim_mult", [1, 2, 4, 4])
     halved = vae.get("temperal_downsample", [False, True, True])
-    made = 2 ** sum(map(bool, halved)), (1 if patch is None else int(patch)) * 2 ** (len(levels) - 1)
-    if made != (temporal, spatial):
-        said = f"{made[0]} and {made[1]}, but says {temporal} and {spatial}"
-        raise ModelError(f"'{folder / 'vae'}' reduces frames and sides by {said}. {AGAIN}")
+    computed = 2 ** sum(map(bool, halved)), (1 if patch is None else int(patch)) * 2 ** (len(levels) - 1)
+    if computed != (temporal, spatial):
+        factors = f"{computed[0]} and {computed[1]}, but says {temporal} and {spatial}"
+        raise ModelError(f"'{folder / 'vae'}' reduces frames and sides by {factors}. {AGAIN}")
     return temporal, spatial
 
 
 def check_wan_transformer(card: ModelCard, expert: str, shapes: Shapes) -> None:
-    """The tensors in an expert's folder are those of its configuration.
+    """Checks that the tensors in an expert's folder are those of its configuration.
 
     Raises:
-        ModelError: they are not.
+        ModelError: a tensor is missing, left over, or of another shape.
     """
     check_shapes(_renamed(shapes), read_json(card.folder, f"{expert}/config.json"), str(card.folder / expert))
 
 
 def _experts(folder: Path, index: Mapping[str, Any]) -> tuple[tuple[str, ...], float]:
-    """The transformers, and where they meet."""
+    """Returns the transformers, and the noise level at which the second takes over; 0 with one transformer."""
     boundary = float(index.get("boundary_ratio") or 0.0)
     names = ("transformer", "transformer_2") if boundary else ("transformer",)  # as diffusers does
     experts = tuple(name for name in names if index.get(name, [None])[0])
@@ -102,26 +103,26 @@ def _experts(folder: Path, index: Mapping[str, Any]) -> tuple[tuple[str, ...], f
 
 
 def _base_config(folder: Path, name: str, replaced: bool) -> dict[str, Any]:
-    """The configuration of a transformer; with a file in its place none is needed."""
+    """Returns the configuration of a transformer; a transformer that a file replaces needs none."""
     if replaced and not (folder / name / "config.json").exists():
         return {}
     config = read_json(folder, f"{name}/config.json")
     if config.get("inject_sample_info") or config.get("num_frame_per_block", 1) != 1:
-        raise ModelError(f"'{folder / name}' is a diffusion-forcing model. Use the I2V one of the same series.")
+        raise ModelError(f"'{folder / name}' is a diffusion-forcing model. Use the I2V model of the same series.")
     return config
 
 
 def _check_channels(where: Path, config: Mapping[str, Any], latents: int, temporal: int, tokens: bool) -> None:
-    """The transformer takes what this kind of model is given."""
-    given, expected = config.get("in_channels"), latents if tokens else 2 * latents + temporal
-    if given != expected:
+    """Checks the number of the transformer's input channels."""
+    channels, expected = config.get("in_channels"), latents if tokens else 2 * latents + temporal
+    if channels != expected:
         parts = "noise alone" if tokens else f"noise {latents}, mask {temporal}, condition {latents}"
         raise ModelError(
-            f"'{where}' takes {given} channels, not {expected} ({parts}): "
+            f"'{where}' takes {channels} channels, not {expected} ({parts}): "
             "it is not an image-to-video transformer for this folder."
         )
 
 
 def _renamed(shapes: Shapes) -> Shapes:
-    """By diffusers' names, without the helpers of fp8."""
+    """Returns the shapes by diffusers' names, without the factors of fp8 weights."""
     return {new: shape for name, shape in shapes.items() if (new := tensor_name(name)) is not None}

@@ -1,8 +1,8 @@
 """The Wan family: Wan2.1 I2V and FLF2V, Fun-InP, SkyReels-V2 I2V, Wan2.2 A14B (two experts) and TI2V-5B.
 
-The transformer's input is ``noise c | keep mask m | condition c`` on the channel axis. TI2V-5B takes ``c`` channels
-alone: tokens that are kept hold the clean condition at timestep 0, all others noise. Loading, prompt and image encoding
-are diffusers' own; nano is one such checkpoint, and nothing here knows that it is small.
+The transformer's input is ``noise c | keep mask m | condition c`` on the channel axis. TI2V-5B takes only ``c``
+channels: kept tokens hold the clean condition at timestep 0, all others noise. Loading and the encoding of prompts and
+images are diffusers' own. nano is an ordinary checkpoint of this family.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ TRANSFORMERS = {
     "WanImageToVideoPipeline": diffusers.WanTransformer3DModel,
     "SkyReelsV2ImageToVideoPipeline": diffusers.SkyReelsV2Transformer3DModel,
 }
-"""By diffusers' pipeline class."""
+"""Transformer classes by pipeline class."""
 
 PREFIX = "diffusion_model."
 
@@ -64,14 +64,14 @@ class WanFamily:
 
     @property
     def experts(self) -> tuple[Expert, ...]:
-        """One transformer for all noise, or two that meet at the boundary."""
+        """Returns one transformer for all noise levels, or two that meet at the boundary."""
         if len(self.card.experts) == 1:
             return (Expert(self.card.experts[0], 0.0, 1.0),)
         high, low = self.card.experts
         return (Expert(high, self.card.boundary, 1.0), Expert(low, 0.0, self.card.boundary))
 
     def encoded_shapes(self, latent: tuple[int, int, int]) -> dict[str, tuple[int, ...]]:
-        """The prompt is padded; the image encoder makes a token of each patch, and one of the whole picture."""
+        """See :class:`loraedit.families.base.Family`."""
         config, mask = self.card.config(self.experts[0].name), self.card.temporal if self.card.mask == "channels" else 1
         shapes: dict[str, tuple[int, ...]] = {
             "condition": (mask + self.card.latent_channels, *latent),
@@ -79,19 +79,19 @@ class WanFamily:
             "target": (self.card.latent_channels, *latent),
         }
         if self.card.image_frames:
-            seen = self.card.config("image_encoder")
-            patches = (seen["image_size"] // seen["patch_size"]) ** 2 + 1
+            encoder = self.card.config("image_encoder")
+            patches = (encoder["image_size"] // encoder["patch_size"]) ** 2 + 1  # and one token for the whole picture
             shapes["image"] = (self.card.image_frames * patches, config["image_dim"])
         return shapes
 
     def lora_targets(self, which: LoraTargets) -> tuple[str, ...]:
-        """Every linear of the blocks, or of their attention, but the image key and value projections."""
+        """Returns the linear layers of the blocks or their attention, without image key and value projections."""
         return tuple(name for name in WAN_LINEARS if which == "all" or name.startswith("attn"))
 
     # ---- encoding ------------------------------------------------------------------------------------------------
 
     def encode(self, samples: Sequence[Sample], device: torch.device, on_step: OnStep) -> list[Encoded]:
-        """Text first, then images, then latents; each encoder is freed before the next loads."""
+        """Encodes texts first, then images, then latents; each encoder is freed before the next loads."""
         total = 3 * len(samples)
         prompts = self._texts([sample.prompt for sample in samples], device)
         on_step(len(samples), total)
@@ -108,11 +108,11 @@ class WanFamily:
         return encoded
 
     def embed_prompt(self, prompt: str, device: torch.device) -> dict[str, Tensor]:
-        """Embedding of one prompt, float32 ``[L, D]``, zero-padded to the card's length."""
+        """Returns the embedding of a prompt, float32 ``[L, D]``, zero-padded to the length in the model card."""
         return {"text": self._texts([prompt], device)[0]}
 
     def _texts(self, prompts: Sequence[str], device: torch.device) -> list[Tensor]:
-        """One at a time, so that an embedding does not depend on its neighbours, and each once."""
+        """Encodes each prompt once and alone, so that its embedding does not depend on others."""
         missing = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._known_texts]
         if missing:
             self._known_texts |= self._read_texts(missing, device)
@@ -133,22 +133,22 @@ class WanFamily:
         return by_prompt
 
     def _packed(self, edit_mask: Mask, height: int, width: int) -> NDArray[np.float32]:
-        """The mask as the model is told it: 4 channels a latent frame, or one that is constant in each token."""
+        """Packs the mask as the model reads it: 4 channels per latent frame, or one that is constant in each token."""
         if self.card.mask == "channels":
             return pack_keep_mask(edit_mask, height, width, self.card.temporal)
         return pack_token_mask(edit_mask, height, width, self.card.temporal, self._patch)
 
     @property
     def _patch(self) -> int:
-        """Latent cells of a token, per side."""
+        """Returns the latent cells of a token, per side."""
         return self.card.multiple_px // self.card.spatial
 
     def _pictures(self, sample: Sample) -> list[Pixels]:
-        """What the image encoder reads; a first-last-frame model sees the last frame as the condition shows it."""
+        """Returns the frames for the image encoder. A first-last-frame model sees the last frame of the condition."""
         return [sample.image, sample.condition[-1:]][: self.card.image_frames]
 
     def _images(self, pictures: Sequence[Sequence[Pixels]], device: torch.device) -> list[Tensor | None]:
-        """One embedding ``[N, D]`` for each list of frames, those of several frames one after the other."""
+        """Returns an embedding ``[N, D]`` for each list of frames; those of several frames are concatenated."""
         if not self.card.image_frames:
             return [None] * len(pictures)
         pipeline = self._pipeline("image_encoder", "image_processor", device=device)
@@ -169,7 +169,7 @@ class WanFamily:
             read_prompt(encoder, self.card.settings.text_tokens)
 
     def _pipeline(self, *wanted: str, device: torch.device) -> Any:
-        """Diffusers' own pipeline with these components only, on the device."""
+        """Loads diffusers' own pipeline with only these components, on the device."""
         kind = getattr(diffusers, self.card.pipeline)
         names = ["tokenizer", "text_encoder", "vae", "scheduler", "transformer", "image_encoder", "image_processor"]
         if kind is diffusers.WanImageToVideoPipeline:
@@ -180,11 +180,11 @@ class WanFamily:
     # ---- latents -------------------------------------------------------------------------------------------------
 
     def _vae(self, device: torch.device) -> AbstractContextManager[Any]:
-        """The VAE, float32 as diffusers keeps it, freed at the end."""
+        """Provides the VAE in float32, as diffusers keeps it, and frees it at the end."""
         return load_component(self.card, AutoencoderKLWan, "vae", device, torch.float32)
 
     def _latents(self, vae: Any, pixels: Pixels) -> Tensor:
-        """E(V): the posterior's mode, normalised, float32 ``[c, f, h, w]`` on the CPU."""
+        """Returns the normalised mode of the posterior, float32 ``[c, f, h, w]`` on the CPU."""
         video = torch.from_numpy(pixels).permute(3, 0, 1, 2)[None].to(vae.device)
         tile(vae, self.resources, *pixels.shape[1:3])
         with torch.inference_mode():
@@ -192,7 +192,7 @@ class WanFamily:
         return latents.clone()
 
     def decode(self, latents: Tensor, device: torch.device) -> Pixels:
-        """Pixels ``[F, H, W, 3]`` in [-1, 1] of latents ``[c, f, h, w]``."""
+        """Decodes latents ``[c, f, h, w]`` into pixels ``[F, H, W, 3]`` in [-1, 1]."""
         with self._vae(device) as vae, torch.inference_mode():
             tile(vae, self.resources, *(self.card.spatial * side for side in latents.shape[2:]))
             video = self.vae_decode(vae, latents[None].to(device, torch.float32))
@@ -215,7 +215,7 @@ class WanFamily:
     # ---- the transformer -----------------------------------------------------------------------------------------
 
     def load_transformer(self, expert: Expert, device: torch.device) -> nn.Module:
-        """One transformer, frozen: float32 on a CPU, bfloat16 elsewhere; what is left of a GGUF stays quantised."""
+        """Loads one transformer, frozen: float32 on a CPU, bfloat16 elsewhere; GGUF weights stay quantised."""
         kind, dtype = TRANSFORMERS[self.card.pipeline], compute_dtype(device)
         file = self.card.files.get(expert.name)
         with loading(self.card):
@@ -229,10 +229,10 @@ class WanFamily:
         return module
 
     def velocity(self, transformer: Any, latents: Tensor, timestep: Tensor, condition: Encoded) -> Tensor:
-        """v_theta of noisy latents ``[B, c, f, h, w]`` at timesteps ``[B]`` (1000 t), float32."""
-        dtype = transformer.dtype  # of the layers; some modulation tables stay float32
+        """Predicts v_theta for noisy latents ``[B, c, f, h, w]`` at timesteps ``[B]`` (1000 t), in float32."""
+        dtype = transformer.dtype  # the precision of the layers; some modulation tables stay float32
         hidden, timestep = self._input(latents, timestep, condition.condition)
-        hidden = hidden.to(computed_in(hidden.device.type, dtype))  # as autocast would; what was before is let go of
+        hidden = hidden.to(computed_in(hidden.device.type, dtype))  # as autocast would; the old tensor is released
         image = condition.image
         if image is not None and self.card.image_frames > 1:  # the embedder takes the frames as rows of the batch
             image = image.reshape(len(image) * self.card.image_frames, -1, image.shape[2])
@@ -246,15 +246,15 @@ class WanFamily:
         return output.float()
 
     def _input(self, latents: Tensor, timestep: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
-        """What the transformer reads, and its timesteps ``[B]`` or, one a token, ``[B, L]``."""
+        """Returns the transformer's input and timesteps, ``[B]`` or, with one per token, ``[B, L]``."""
         if self.card.mask == "channels":
             return torch.cat([latents, condition], 1), timestep
         keep, shown = condition[:, :1], condition[:, 1:]
-        of_tokens = (1 - keep)[:, 0, :, :: self._patch, :: self._patch] * timestep.view(-1, 1, 1, 1)
-        return keep * shown + (1 - keep) * latents, of_tokens.flatten(1)
+        token_timesteps = (1 - keep)[:, 0, :, :: self._patch, :: self._patch] * timestep.view(-1, 1, 1, 1)
+        return keep * shown + (1 - keep) * latents, token_timesteps.flatten(1)
 
     def scheduler(self, steps: int, shape: Sequence[int], device: torch.device) -> Any:  # noqa: ARG002 (see LTX-2)
-        """The checkpoint's own scheduler (UniPC, FlowMatchEuler, ...) with its own flow shift."""
+        """Returns the checkpoint's own scheduler (UniPC, FlowMatchEuler, ...) with its own flow shift."""
         scheduler = load_scheduler(self.card)
         scheduler.set_timesteps(steps, device=device)
         return scheduler
@@ -267,7 +267,7 @@ class WanFamily:
 
 
 def _statistics(vae: Any, latents: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean, and one over the standard deviation, per latent channel (as diffusers computes them, to the bit)."""
+    """Returns mean and 1 / standard deviation per latent channel, bit for bit as diffusers computes them."""
     shape = (1, vae.config.z_dim, 1, 1, 1)
     mean = torch.tensor(vae.config.latents_mean).view(shape).to(latents)
     return mean, 1.0 / torch.tensor(vae.config.latents_std).view(shape).to(latents)

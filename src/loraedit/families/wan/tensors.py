@@ -1,4 +1,4 @@
-"""The tensors of a Wan transformer: Wan's own names and diffusers', and their shapes. Works on headers alone."""
+"""The tensors of a Wan transformer: native names, diffusers' names and shapes. Only headers are needed."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ WAN_LINEARS = {
     "attn1.to_out.0": "self_attn.o", "attn2.to_q": "cross_attn.q", "attn2.to_k": "cross_attn.k",
     "attn2.to_v": "cross_attn.v", "attn2.to_out.0": "cross_attn.o", "ffn.net.0.proj": "ffn.0", "ffn.net.2": "ffn.2",
 }  # fmt: skip
-"""Linear layers of a Wan block that every relative has: diffusers' name and Wan's own."""
+"""Linear layers that the blocks of all Wan models have: native name by diffusers' name."""
 
 WAN_BLOCK = {
     **WAN_LINEARS,
@@ -37,7 +37,7 @@ WAN_BLOCK = {
     "attn2.norm_q": "cross_attn.norm_q", "attn2.norm_k": "cross_attn.norm_k",
     "attn2.norm_added_k": "cross_attn.norm_k_img", "norm2": "norm3",
 }  # fmt: skip
-"""Every layer of a Wan block, in the same way."""
+"""All layers of a Wan block, in the same form."""
 
 WAN_REST = {
     "patch_embedding": "patch_embedding", "proj_out": "head.head",
@@ -51,7 +51,7 @@ WAN_REST = {
     "condition_embedder.image_embedder.ff.net.2": "img_emb.proj.3",
     "condition_embedder.image_embedder.norm2": "img_emb.proj.4",
 }  # fmt: skip
-"""And those outside the blocks."""
+"""All layers outside the blocks, in the same form."""
 BLOCK_NAMES = {**WAN_BLOCK, "scale_shift_table": "modulation"}
 TOP_NAMES = {
     **WAN_REST,
@@ -62,7 +62,7 @@ TO_DIFFUSERS = {native: name for name, native in TOP_NAMES.items()}
 BLOCK_TO_DIFFUSERS = {native: name for name, native in BLOCK_NAMES.items()}
 
 SCALES = (".scale_weight", ".weight_scale")
-"""How ComfyUI names the factor of a scaled fp8 weight."""
+"""Endings of ComfyUI's names for the factor of a scaled fp8 weight."""
 
 IGNORED = ("scaled_fp8", ".scale_input", ".input_scale", ".comfy_quant", *SCALES)
 
@@ -77,7 +77,11 @@ def native_name(layer: str) -> str:
 
 
 def tensor_name(name: str) -> str | None:
-    """Diffusers' name of a tensor under either name, with or without ComfyUI's prefix; None for a helper of fp8."""
+    """Returns diffusers' name of a tensor, or None for a factor of an fp8 weight.
+
+    Args:
+        name: the native name or diffusers' name, with or without ComfyUI's prefix.
+    """
     name = re.sub(r"^(model\.)?diffusion_model\.", "", name)
     if name.endswith(IGNORED) or ".norm_added_q." in name:
         return None
@@ -91,15 +95,15 @@ def tensor_name(name: str) -> str | None:
 
 
 def config_of(shapes: Shapes, base: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """The configuration of diffusers' class that makes these tensors.
+    """Derives the configuration of diffusers' class from the tensors of a transformer.
 
     Args:
         shapes: by diffusers' names.
-        base: a configuration for what no shape tells: size of a head, epsilon, length of the position codes.
-        where: the file, for a message.
+        base: a configuration for values that no shape determines: size of a head, epsilon, length of position codes.
+        where: the file, for messages.
 
     Raises:
-        ModelError: they are not those of a Wan transformer.
+        ModelError: the tensors are not those of a Wan transformer.
     """
     try:
         dim, in_channels, *patch = shapes["patch_embedding.weight"]
@@ -127,16 +131,16 @@ def config_of(shapes: Shapes, base: Mapping[str, Any], where: str) -> dict[str, 
             "pos_embed_seq_len": positions[1] if positions else None,
         }
     except (KeyError, IndexError, ValueError) as error:
-        raise ModelError(f"'{where}' holds no Wan transformer (it has no {error!s}). Give another file.") from error
+        raise ModelError(f"'{where}' holds no Wan transformer: it lacks {error!s}. Give another file.") from error
     check_shapes(shapes, config, where)
     return config
 
 
 def check_shapes(shapes: Shapes, config: Mapping[str, Any], where: str) -> None:
-    """The tensors are exactly those that a configuration asks for.
+    """Checks that the tensors are exactly those of a configuration.
 
     Raises:
-        ModelError: one is missing, left over, or of another shape.
+        ModelError: a tensor is missing, left over, or of another shape.
     """
     expected = dict(_expected(config))
     for name, shape in expected.items():
@@ -147,13 +151,13 @@ def check_shapes(shapes: Shapes, config: Mapping[str, Any], where: str) -> None:
                 f"'{where}' is not what its configuration says: {name} is {list(shapes[name])}, not {list(shape)}. "
                 "Give the model that the configuration belongs to."
             )
-    left = sorted(shapes.keys() - expected.keys())
-    if left:
-        raise ModelError(f"'{where}' is not a plain Wan I2V transformer: it has {left[0]}. Give another one.")
+    unexpected = sorted(shapes.keys() - expected.keys())
+    if unexpected:
+        raise ModelError(f"'{where}' is not a plain Wan I2V transformer: it has {unexpected[0]}. Give another one.")
 
 
 def _expected(config: Mapping[str, Any]) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """Name and shape of every tensor of ``WanTransformer3DModel(**config)``."""
+    """Yields name and shape of every tensor of ``WanTransformer3DModel(**config)``."""
     dim, patch = config["num_attention_heads"] * config["attention_head_dim"], tuple(config["patch_size"])
     embedder, ffn = "condition_embedder", config["ffn_dim"]
     yield "patch_embedding.weight", (dim, config["in_channels"], *patch)
