@@ -231,7 +231,7 @@ def segment_borders(frames: int) -> tuple[list[range], int]:
     card = read_card(NANO)
     segments = split(frames, card.recipe.segment_frames, card.frame_step, card.temporal)
     pairs = pairwise(segments)
-    return [range(two.start + two.given - 1, one.stop) for one, two in pairs], len(segments[0])
+    return [range(two.start + two.fixed - 1, one.stop) for one, two in pairs], len(segments[0])
 
 
 def measures(kind: str, frames: int, steps: int, work: Path) -> dict[str, str]:

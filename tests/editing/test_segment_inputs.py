@@ -19,6 +19,7 @@ from loraedit.editing.segment_inputs import (
 from loraedit.editing.target_clip import TargetClip, open_target_clip, over_lower_targets
 from loraedit.editing.windows import WindowReader
 from loraedit.job.prepare import prepare
+from loraedit.job.request import EditRequest
 from loraedit.job.window import Window
 from loraedit.settings import make_settings
 from loraedit.types import Image, Size
@@ -31,7 +32,8 @@ def open_clip(checkpoint: Path, segment_frames: int) -> TargetClip:
     """Opens the only target of an edit with a reference in frame 6."""
     settings = {"model": str(checkpoint), "segment_frames": segment_frames, "crop": "off", "fill": "carry"}
     references = {6: np.where(SCENE.mask[6][..., None], 255 - SCENE.source[6], SCENE.source[6])}
-    job = prepare(SCENE.source, SCENE.edited_first, SCENE.mask, references, make_settings(settings), None, None)
+    request = EditRequest(SCENE.source, SCENE.edited_first, SCENE.mask, references, settings=make_settings(settings))
+    job = prepare(request)
     return open_target_clip(job, job.targets[0])
 
 
@@ -50,8 +52,8 @@ def arrays(value: object) -> object:
 def test_inputs_do_not_depend_on_earlier_calls(checkpoint: Path) -> None:
     clip, fresh = open_clip(checkpoint, 5), open_clip(checkpoint, 5)
     first, *_, last = clip.job.segments
-    generated = SCENE.source[last.start : last.start + last.given] // 2
-    assert last.given, "expected a segment with fixed frames"
+    generated = SCENE.source[last.start : last.start + last.fixed] // 2
+    assert last.fixed, "expected a segment with fixed frames"
     alone = generation_input(fresh, last, generated)
     training_input(clip, last)
     generation_input(clip, first, generated[:0], quick=True)
@@ -83,11 +85,11 @@ def test_every_segment_has_a_path_to_the_keyframes_outside_of_it(checkpoint: Pat
 def test_fixed_frames_are_shown_as_they_are(checkpoint: Path) -> None:
     clip = open_clip(checkpoint, 5)
     last = clip.job.segments[-1]
-    generated = SCENE.source[last.start : last.start + last.given] // 2
+    generated = SCENE.source[last.start : last.start + last.fixed] // 2
     carried = generation_input(clip, last, generated).carried
     assert carried is not None
-    assert np.array_equal(carried.frames[: last.given], generated)
-    assert (carried.trust[: last.given] == 1).all()
+    assert np.array_equal(carried.frames[: last.fixed], generated)
+    assert (carried.trust[: last.fixed] == 1).all()
 
 
 def test_lower_targets_change_what_is_generated_and_not_what_is_learned(checkpoint: Path) -> None:

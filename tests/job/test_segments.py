@@ -20,11 +20,11 @@ def test_segments_cover_the_clip_overlap_and_stay_short(frames: int, longest: in
     segments = split(frames, max(longest, step + 1), step, temporal)
     assert segments[0].start == 0 and segments[-1].stop == frames
     assert max(map(len, segments)) <= max(longest, step + 1)
-    assert segments[0].given == 0
+    assert segments[0].fixed == 0
     for before, after in pairwise(segments):
         assert len(before) == len(after) and before.start < after.start
-        assert 1 <= after.given <= before.stop - after.start
-        assert (after.given - 1) % temporal == 0
+        assert 1 <= after.fixed <= before.stop - after.start
+        assert (after.fixed - 1) % temporal == 0
     assert len(segments) == 1 or all((len(segment) - 1) % step == 0 for segment in segments)
 
 

@@ -65,6 +65,7 @@ def test_an_estimator_from_outside_carries_keyframes(toy: str) -> None:
     assert np.abs(carried[inner].astype(int) - (255 - moved[inner])).mean() < 8
 
 
+@pytest.mark.usefixtures("coarse_flow")
 def test_an_estimator_from_outside_serves_a_whole_edit(checkpoint: Path, toy: str) -> None:
     """Two segments and a reference: keyframes are traced, carried, learned from and generated from."""
     scene, before = make_scene(9), ShiftEstimator.flows

@@ -43,7 +43,7 @@ BAR_WIDTH = 14
 
 
 class Progress:
-    """The base of all displays: a callable for :data:`loraedit.editing.Progress` and a context manager."""
+    """The base of all displays: a callable for :data:`loraedit.types.Progress` and a context manager."""
 
     def __enter__(self) -> Self:
         """Starts the display."""

@@ -68,7 +68,7 @@ class TargetGeneration:
             frames, found = self._segment_frames(segment, tail, index)
             if index == 0:
                 frames[0] = self.clip.first.edited
-            frames[: len(tail)] = _fade(tail, frames[: len(tail)], segment.given)
+            frames[: len(tail)] = _fade(tail, frames[: len(tail)], segment.fixed)
             keep_pieces(self.context.folder, self.number, segment.start, frames[: end - segment.start])
             tail = frames[end - segment.start :]
             reused.append(found)
@@ -84,7 +84,7 @@ class TargetGeneration:
         """
         if not self.clip.target.edits(segment):
             return self.clip.below.span(segment.start, segment.stop), True
-        generated = self._composited(segment, tail[: segment.given])
+        generated = self._composited(segment, tail[: segment.fixed])
         return self._generate(segment, generation_input(self.clip, segment, generated, self.carried), index)
 
     def _generate(self, segment: Segment, inputs: GenerationInput, index: int) -> tuple[Frames, bool]:

@@ -222,7 +222,7 @@ def _training_choices(clip: TargetClip, segment: Segment, source: Frames) -> lis
     """
     first = {"source first": _keyframe(clip.first, segment, is_source=True)}
     last = {"source last": _source_keyframe(source, len(source) - 1)} if len(source) > 1 else {}
-    fixed = {"source fixed": _source_keyframe(source, segment.given - 1, generated=True)} if segment.given else {}
+    fixed = {"source fixed": _source_keyframe(source, segment.fixed - 1, generated=True)} if segment.fixed else {}
     choices = [first | fixed, first | last | fixed]
     if any(keyframe.index and keyframe.index in segment for keyframe in clip.keyframes):
         choices.append(_edited_keyframes([clip.first], segment))

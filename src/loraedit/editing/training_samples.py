@@ -13,7 +13,7 @@ from loraedit.editing.cache import StageCache
 from loraedit.editing.segment_inputs import CarriedSegment, TrainingInput, first_frame, training_input
 from loraedit.editing.target_clip import TargetClip
 from loraedit.families.base import Encoded
-from loraedit.job.segments import TAUGHT_SEGMENTS, Segment, spread
+from loraedit.job.segments import TRAINING_SEGMENTS, Segment, spread
 from loraedit.settings import ResolvedSettings
 from loraedit.types import Pixels
 
@@ -62,7 +62,7 @@ class TrainingSamples:
         self._settings, self._clip, self._cache, self._carried = settings, clip, cache, carried
         references = sorted(clip.target.references) if settings.reference_steps else []
         edited = [segment for segment in segments if clip.target.edits(segment)]
-        self._motion_segments = spread(edited, TAUGHT_SEGMENTS)
+        self._motion_segments = spread(edited, TRAINING_SEGMENTS)
         self._segment_of = {index: next(part for part in segments if index in part) for index in references}
         used = [*self._motion_segments, *self._segment_of.values()]
         self._segments = [segment for segment in segments if segment in used]
@@ -107,7 +107,7 @@ class TrainingSamples:
         """Makes the motion samples of a segment in one colour variant; variant 0 is the source itself."""
         source, prompt = recolour(inputs.source), self._settings.source_prompt
         guides = [Guide(recolour(guide.pixels), guide.trust) for guide in inputs.source_guides]
-        kept = [*range(1, segment.given), *(inputs.references if self._settings.condition_on_references else ())]
+        kept = [*range(1, segment.fixed), *(inputs.references if self._settings.condition_on_references else ())]
         if self._settings.lora == "naive":
             samples = [conditioning.naive_sample(source, prompt, kept)]
         else:  # the source itself is shown with each guide, a colour variant with one of them in turn

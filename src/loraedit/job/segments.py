@@ -26,12 +26,12 @@ class Segment:
     Attributes:
         start: its first frame.
         stop: one past its last frame.
-        given: number of fixed frames at its start, known from the segment before; 0 in the first segment.
+        fixed: number of fixed frames at its start, known from the segment before; 0 in the first segment.
     """
 
     start: int
     stop: int
-    given: int
+    fixed: int
 
     def __len__(self) -> int:
         return self.stop - self.start
@@ -40,7 +40,7 @@ class Segment:
         return self.start <= frame < self.stop
 
 
-TAUGHT_SEGMENTS = 4
+TRAINING_SEGMENTS = 4
 """Maximum number of segments to train on; each costs as much memory and encoding as a short clip."""
 
 

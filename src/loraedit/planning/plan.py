@@ -8,7 +8,7 @@ from typing import Any
 
 from loraedit.families import open_family
 from loraedit.families.card import ModelCard
-from loraedit.job.segments import TAUGHT_SEGMENTS
+from loraedit.job.segments import TRAINING_SEGMENTS
 from loraedit.planning.cost import Cost, Shape, lora_bytes, measure_cost
 from loraedit.planning.fitting import MARGIN_BYTES, choose_resources, fits
 from loraedit.planning.gpus import EFFICIENCY, GPUS, HOST_BANDWIDTH, Gpu
@@ -201,7 +201,7 @@ def work_of(
     if settings.lora != "none":
         steps = training.steps + sum(settings.reference_courses(references))
         experts = len(experts_trained(open_family(card), settings))
-        trained = min(len(frames), TAUGHT_SEGMENTS) * (1 + settings.carries)  # carried from one end and from both
+        trained = min(len(frames), TRAINING_SEGMENTS) * (1 + settings.carries)  # carried from one end and from both
         samples = trained + training.colour_variants - 1
     training = training.model_copy(update={"steps": steps})
     return Work(
