@@ -21,7 +21,7 @@ from pretrain.__main__ import main
 from pretrain.assemble import assemble, ship
 from pretrain.checkpoints import join_pieces, write_pieces
 from pretrain.clips import Source, VaeBatches, crops_round, grey_holes
-from pretrain.config import PRESETS, changed
+from pretrain.config import PRESETS, Preset, changed
 from pretrain.gate import run_gate
 from pretrain.latents import Encoder, Pool, kept_frames, pack_kept
 from pretrain.loop import Course, Stopped, run
@@ -30,7 +30,7 @@ from pretrain.photos import load_photos, pack_photos
 from pretrain.prior import edits, train_prior
 from pretrain.render.dice import Dice
 from pretrain.schedule import Budget, cosine_fall, linear_fall
-from pretrain.transformer import caption_tokenizer, train_transformer
+from pretrain.transformer import Nano, caption_tokenizer, train_transformer
 from pretrain.vae import train_vae
 from pretrain.vae_model import build_vae, decode, encode
 
@@ -200,6 +200,14 @@ def test_an_unknown_setting_is_refused() -> None:
     assert changed(TINY, ["transformer_plan.peak=0.5", "gate.cases=3"]).transformer_plan.peak == 0.5
     with pytest.raises(SystemExit, match="no such setting"):
         changed(TINY, ["transformer_plan.pique=0.5"])
+
+
+@pytest.mark.parametrize("preset", PRESETS.values(), ids=list(PRESETS))
+def test_every_preset_is_built_and_small_enough_to_ship(preset: Preset) -> None:
+    with torch.device("meta"):
+        models = build_vae(preset.vae), Nano(preset, 512)
+    assert 2 * sum(value.numel() for model in models for value in model.parameters()) < 55_000_000
+    assert sum(phase.share for phase in preset.vae_plan.phases) == pytest.approx(1)
 
 
 # ---- stages ------------------------------------------------------------------------------------------------------
