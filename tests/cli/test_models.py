@@ -68,6 +68,8 @@ def build(part: Component) -> torch.nn.Module:
 def test_a_component_of_the_published_size_has_the_stated_parameters(part: Component) -> None:
     model = build(part)
     assert sum(parameter.numel() for parameter in model.parameters()) == part.parameters
+    if part.kind == "AutoencoderKLWan":  # a plan normalises fake latents by them
+        assert len(model.config.latents_mean) == len(model.config.latents_std) == model.config.z_dim
     if (
         part.kind in ("WanTransformer3DModel", "SkyReelsV2Transformer3DModel")
         and "patch_embedding.weight" in model.state_dict()
@@ -232,7 +234,7 @@ def test_a_model_in_the_hubs_cache_is_found_and_nothing_is_asked(
 
 
 def test_a_model_that_is_one_file_says_how_to_use_it() -> None:
-    with pytest.raises(ModelError, match=r"give it as --transformer, with a Wan2\.1 I2V model as --model"):
+    with pytest.raises(ModelError, match=r"give it as --transformer together with a Wan2\.1 I2V"):
         resolve_model("alibaba-pai/Wan2.1-Fun-1.3B-InP")
 
 
