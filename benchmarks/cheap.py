@@ -26,7 +26,8 @@ from benchmarks.propagation.page import span, table
 from benchmarks.propagation.run import start_worker
 from benchmarks.propagation.scoring import score
 from benchmarks.truth_metrics import Interval, paired_bootstrap
-from loraedit.planning import Shape, make_plan, open_skeleton, reference_flops, work_of
+from loraedit.families.skeleton import open_skeleton
+from loraedit.planning import Shape, make_plan, reference_flops, work_of
 from loraedit.settings import PAPER, Recipe, make_settings
 from loraedit.storage.files import write_json
 from loraedit.types import Size

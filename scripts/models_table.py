@@ -17,7 +17,8 @@ from benchmarks.tables import put_section
 from loraedit.cli.progress import quiet_libraries
 from loraedit.errors import InputError, ModelError
 from loraedit.families.known import KnownModel, known_models
-from loraedit.planning import Plan, describe_resources, make_plan, open_skeleton, work_of
+from loraedit.families.skeleton import open_skeleton
+from loraedit.planning import Plan, describe_resources, make_plan, work_of
 from loraedit.settings import make_settings
 from loraedit.types import Size
 

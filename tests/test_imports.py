@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
+from pathlib import Path
 
 LIGHT = (
     "types", "errors", "settings", "storage.files", "video", "masks", "tracking", "runs.folder", "families.card",
-    "job.edits", "job.prepare", "mask_maker.make", "evaluate", "batch.check", "web.server", "cli.main",
+    "families.skeleton", "lora.extra", "job.edits", "job.prepare", "mask_maker.make", "evaluate", "batch.check",
+    "web.server", "cli.main",
 )  # fmt: skip
 CODE = """
 import importlib, sys
@@ -17,7 +20,45 @@ for name in sys.argv[1:]:
         sys.exit(f"loraedit.{name} imports torch")
 """
 
+DEMO = Path(__file__).parents[1] / "examples/pedestrian"
+CLIP = [str(DEMO / "source.mkv"), "--first-frame", str(DEMO / "first_frame_edited.png")]
+REFUSED = {
+    "plan: model": ["plan", "--size", "64x64", "--frames", "9", "--model", "no-such-model"],
+    "plan: model, with a clip": ["plan", *CLIP, "--model", "no-such-model"],
+    "plan: clip": ["plan", "no-such.mp4", "--first-frame", "no-such.png"],
+    "plan: size": ["plan", "--size", "64", "--frames", "9"],
+    "edit: model": ["edit", *CLIP, "--model", "no-such-model"],
+    "evaluate": ["evaluate", "no-such-run"],
+    "repeat": ["repeat", "no-such-run"],
+    "mask": ["mask", "no-such.mp4", "--from-edit", "no-such.png", "--out", "mask.mkv"],
+    "batch": ["batch", "no-such.toml"],
+}
+COMMANDS = """
+import json, sys
+from typer.testing import CliRunner
+from loraedit.cli.main import app
+from loraedit.errors import LoraEditError
+for name, arguments in json.load(sys.stdin).items():
+    done = CliRunner().invoke(app, arguments)
+    if not isinstance(done.exception, LoraEditError):
+        sys.exit(f"{name}: {done.exception!r} {done.output}")
+    if "torch" in sys.modules:
+        sys.exit(f"{name}: imports torch")
+"""
+
 
 def test_input_checks_do_not_import_torch() -> None:
     done = subprocess.run([sys.executable, "-c", CODE, *LIGHT], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def check_refused_without_torch(commands: dict[str, list[str]], folder: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", COMMANDS], input=json.dumps(commands), cwd=folder, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+
+
+def test_commands_refuse_bad_input_without_importing_torch(tmp_path: Path) -> None:
+    check_refused_without_torch(REFUSED, tmp_path)

@@ -6,7 +6,6 @@ import json
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import cv2
 import matplotlib as mpl
@@ -17,13 +16,11 @@ from PIL import Image as PilImage
 from benchmarks.propagation.cases import KINDS, PER_KIND, make_case
 from benchmarks.propagation.methods import OURS
 from benchmarks.propagation.rows import CARRIED, CHOICES, METHODS, ONE, PAPER
+from benchmarks.propagation.task import Task, strip
 from benchmarks.tables import sections
 from benchmarks.truth_metrics import Interval, paired_bootstrap
 from loraedit.families.card import NANO, read_card
 from loraedit.video import read_image
-
-if TYPE_CHECKING:
-    from benchmarks.propagation.run import Task
 
 __all__ = ["write_page"]
 
@@ -185,8 +182,6 @@ def bar_plot(path: Path, scores: Scores) -> None:
 
 def picture(path: Path, tasks: Sequence[Task], kind: str) -> None:
     """Draws the first case of a kind: source, truth, and every method that has a result, at five times."""
-    from benchmarks.propagation.run import strip
-
     case = make_case(kind, 0)
     strips = {"source": strip(case.source), "truth": strip(case.truth)}
     for task in tasks:

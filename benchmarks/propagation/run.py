@@ -13,49 +13,21 @@ import os
 import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from rich.progress import Progress, TimeElapsedColumn, TimeRemainingColumn
 
-from benchmarks.keeping import result_key
 from benchmarks.propagation.cases import KINDS, PER_KIND, make_case
-from benchmarks.propagation.methods import Method
 from benchmarks.propagation.rows import CHOICES, METHODS
 from benchmarks.propagation.scoring import score
+from benchmarks.propagation.task import Task, strip
 from loraedit.cli.progress import quiet_libraries
 from loraedit.storage.files import write_json
-from loraedit.types import Frames, Image
 from loraedit.video import write_image
 
-__all__ = ["Task", "main", "strip"]
-
-MOMENTS = (0, 4, 8, 12, 16)
-"""The frames in the picture of a case."""
-
-
-@dataclass(frozen=True)
-class Task:
-    """Describes one method on one case."""
-
-    kind: str
-    number: int
-    name: str
-    work: Path
-
-    @property
-    def method(self) -> Method:
-        return {**METHODS, **CHOICES}[self.name]
-
-    def result_file(self) -> Path:
-        """Returns the file of its scores; the picture lies beside it."""
-        method = self.method
-        made_by = method.make.__name__ if method.make else method.settings
-        key = result_key(made_by, method.references, method.tight, self.kind, self.number)
-        return self.work / f"{self.kind}-{self.number}-{key}.json"
+__all__ = ["main"]
 
 
 def carry_out(task: Task) -> dict[str, Any]:
@@ -69,11 +41,6 @@ def carry_out(task: Task) -> dict[str, Any]:
     write_image(path.with_suffix(".png"), strip(frames))
     write_json(path, scores)
     return scores
-
-
-def strip(frames: Frames) -> Image:
-    """Returns the frames of a picture, side by side."""
-    return np.concatenate([frames[index] for index in MOMENTS], 1)
 
 
 def start_worker() -> None:

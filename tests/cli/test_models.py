@@ -27,10 +27,10 @@ from loraedit.families import known, open_family
 from loraedit.families.base import batch
 from loraedit.families.card import read_card
 from loraedit.families.hub import resolve_model
-from loraedit.families.known import Component, KnownModel, known_model, known_models, usual_settings
+from loraedit.families.known import Component, KnownModel, known_model, known_models, known_names, usual_settings
+from loraedit.families.skeleton import open_skeleton
 from loraedit.families.wan.tensors import check_shapes
 from loraedit.masks.packing import pack_token_mask
-from loraedit.planning import known_names, open_skeleton
 from loraedit.sampling.schedule import make_schedule
 from loraedit.settings import SamplingSettings
 from loraedit.types import Pixels
@@ -234,7 +234,7 @@ def test_a_model_in_the_hubs_cache_is_found_and_nothing_is_asked(
 
 
 def test_a_model_that_is_one_file_says_how_to_use_it() -> None:
-    with pytest.raises(ModelError, match=r"give it as --transformer together with a Wan2\.1 I2V"):
+    with pytest.raises(ModelError, match=r"give it as --transformer together with a Wan2\.1 I2V model as --model"):
         resolve_model("alibaba-pai/Wan2.1-Fun-1.3B-InP")
 
 

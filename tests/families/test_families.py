@@ -14,7 +14,8 @@ from torch import nn
 from loraedit.families import open_family
 from loraedit.families.base import Family
 from loraedit.families.card import read_card
-from loraedit.planning.skeleton import build, open_skeleton
+from loraedit.families.skeleton import open_skeleton
+from loraedit.planning.skeleton import build
 from loraedit.runtime.memory import tile
 from loraedit.settings import Resources
 

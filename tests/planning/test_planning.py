@@ -21,15 +21,15 @@ import loraedit
 from loraedit.cli.main import app
 from loraedit.errors import InputError, ModelError
 from loraedit.families.card import NANO, read_card
+from loraedit.families.known import known_names
+from loraedit.families.skeleton import open_skeleton
 from loraedit.planning import (
     Cost,
     Shape,
     choose_resources,
     fits,
-    known_names,
     make_plan,
     measure_cost,
-    open_skeleton,
     parse_vram,
     reference_flops,
     work_of,

@@ -91,7 +91,8 @@ def _models(progress: Progress) -> list[dict[str, Any]]:
 
 def _run_of(model: str, size: Size, progress: Progress) -> dict[str, Any]:
     """Plans an edit of a clip of the model's own size on the best device."""
-    from loraedit.planning import describe_resources, make_plan, open_skeleton, parse_vram, work_of
+    from loraedit.families.skeleton import open_skeleton
+    from loraedit.planning import describe_resources, make_plan, parse_vram, work_of
     from loraedit.runtime.devices import find_device
     from loraedit.settings import make_settings
 

@@ -72,7 +72,6 @@ def plan(
     if source is None and (size is None or frames is None or first_frame is not None or reference):
         raise InputError("Give a clip and --first-frame, or --size and --frames without a clip.")
     with show_progress(Console(stderr=True)) as progress:
-        quiet_libraries("diffusers", "transformers")
         if source is not None and first_frame is not None:
             from loraedit.job.edits import parse_references
 
@@ -90,12 +89,14 @@ def _of_clip(
     source: str, first_frame: str, mask: str, references: dict[int, Path], wanted: EditSettings,
     efficiency: float | None, progress: Progress,
 ) -> dict[str, Any]:  # fmt: skip
+    from loraedit.families.skeleton import open_skeleton
     from loraedit.job.prepare import prepare
     from loraedit.job.request import EditRequest
-    from loraedit.planning import largest_window, open_skeleton, segment_lengths
 
     with open_skeleton(wanted.model) as card:
         job = prepare(EditRequest(source, first_frame, mask, references, settings=wanted), progress, card)
+        from loraedit.planning import largest_window, segment_lengths  # imports torch, so only after the checks
+
         return _measure(card, job.settings, job.source.size, largest_window(job), segment_lengths(job), job.area_px,
                         len(references), efficiency, progress, len(job.source))  # fmt: skip
 
@@ -103,8 +104,8 @@ def _of_clip(
 def _of_size(
     size: Size, frames: int, wanted: EditSettings, efficiency: float | None, progress: Progress
 ) -> dict[str, Any]:
+    from loraedit.families.skeleton import open_skeleton
     from loraedit.job.segments import cut_in_time
-    from loraedit.planning import open_skeleton
     from loraedit.video.decoding import MAX_FRAMES
 
     if frames > MAX_FRAMES:
@@ -125,6 +126,7 @@ def _measure(
     from loraedit.runtime.devices import find_device
     from loraedit.video.scaling import working_size
 
+    quiet_libraries("diffusers", "transformers")
     device = find_device(settings.device)
     budget, on_step = parse_vram(settings.vram, device), progress.steps("plan")
     work = work_of(card, settings, window, frames, area_px, references, clip_frames)

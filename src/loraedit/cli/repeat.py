@@ -30,9 +30,12 @@ def repeat(
 
     It gets a new run folder. The same versions of all packages give the same bytes.
     """
-    from loraedit.editing.repeat import plan_repetition
+    from loraedit.runs.folder import check_run
 
     began, console = time.monotonic(), Console(stderr=True)
+    check_run(run)
+    from loraedit.editing.repeat import plan_repetition  # imports torch, so only after the run has been checked
+
     repetition = plan_repetition(run, out, new_run)
     with interruptible(), show_progress(console, progress_json) as progress:
         for note in repetition.differences:

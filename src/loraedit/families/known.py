@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from loraedit.families.model_card import CardFile
 
-__all__ = ["Component", "KnownModel", "known_model", "known_models", "usual_settings"]
+__all__ = ["Component", "KnownModel", "known_model", "known_models", "known_names", "usual_settings"]
 
 BYTES = 2
 """Bytes of a parameter in bfloat16."""
@@ -77,6 +77,11 @@ class KnownModel(BaseModel):
     components: dict[str, Component]
 
     @property
+    def short_name(self) -> str:
+        """Returns the name that commands accept in place of the id, such as ``wan2.1-i2v-14b-480p``."""
+        return self.id.split("/")[1].lower().removesuffix("-diffusers")
+
+    @property
     def parameters(self) -> int:
         """Returns the number of parameters of all components together."""
         return sum(component.parameters for component in self.components.values())
@@ -107,6 +112,11 @@ def known_models() -> tuple[KnownModel, ...]:
         )
         for row in table["models"]
     )
+
+
+def known_names() -> list[str]:
+    """Returns the short names of all known models, in the order of the table."""
+    return [model.short_name for model in known_models()]
 
 
 def known_model(hub_id: str) -> KnownModel | None:

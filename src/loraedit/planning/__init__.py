@@ -6,7 +6,6 @@ from loraedit.planning.cost import Cost, Shape, measure_cost
 from loraedit.planning.fitting import MARGIN_BYTES, choose_resources, fits, parse_vram, save_more
 from loraedit.planning.job import describe_resources, fitting_notes, largest_window, resources_for, segment_lengths
 from loraedit.planning.plan import Plan, Work, make_plan, reference_flops, work_of
-from loraedit.planning.skeleton import known_names, open_skeleton
 from loraedit.planning.this_device import measure_device
 
 __all__ = [
@@ -19,12 +18,10 @@ __all__ = [
     "describe_resources",
     "fits",
     "fitting_notes",
-    "known_names",
     "largest_window",
     "make_plan",
     "measure_cost",
     "measure_device",
-    "open_skeleton",
     "parse_vram",
     "reference_flops",
     "resources_for",
