@@ -14,7 +14,7 @@ EXAMPLE := examples/pedestrian
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-setup: $(STAMP)  ## install everything into .venv (keeps a torch that is already there)
+setup: $(STAMP)  ## install package, web page and development tools into .venv (keeps a torch that is there)
 
 $(STAMP): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -27,7 +27,7 @@ demo: $(STAMP)  ## edit the example clip with the built-in model
 	  --first-frame $(EXAMPLE)/first_frame_edited.png \
 	  --source-prompt "a person in a black coat over a grey background" \
 	  --prompt "a person in an orange striped coat and a yellow hat over a grey background" \
-	  --out outputs/pedestrian.mp4 \
+	  --device cpu --out outputs/pedestrian.mp4 \
 	  --run outputs/pedestrian-run
 
 test: $(STAMP)  ## run the tests, one process per core

@@ -23,7 +23,7 @@ from loraedit.settings import make_settings
 from loraedit.types import Size
 
 GB = 10**9
-BUDGETS = (12, 16, 24, 48, 80)
+BUDGETS = (12, 16, 24, 32, 48, 80)
 COMMON = Size(480, 832)
 
 HEAD = ("model", "size", "frames", "tokens", "training step", "pass", "peak", "fits", "means")
@@ -32,7 +32,7 @@ The figures come from running each true architecture on fake tensors, which have
 loaded and no GPU was used. `loraedit plan` does the same for your own clip. A training step is one clip with rank 16 on
 all linear layers of the blocks and with gradient checkpointing. A pass is one forward pass in sampling. One
 multiply-add is two FLOPs. *Peak* is the largest phase with gradient checkpointing and nothing else. *Fits* is the
-smallest GPU (12, 16, 24, 48 or 80 GB) that holds every phase with 2 GB to spare, and *means* is what that takes.
+smallest GPU (12, 16, 24, 32, 48 or 80 GB) that holds every phase with 2 GB to spare, and *means* is what that takes.
 `--offload-blocks` is left out, because it does not yet free memory in the backward pass.
 """
 

@@ -172,12 +172,12 @@ def test_a_prior_is_where_the_motion_lora_starts(checkpoint: Path, scene: Scene,
     with pytest.raises(loraedit.InputError, match="has rank 2, more than --rank 1"):
         edit(scene, model, steps=1, prior=True, rank=1)
     (model / "prior/transformer.safetensors").write_bytes(b"no LoRA")
-    with pytest.raises(loraedit.ModelError, match="no safetensors file"):
+    with pytest.raises(loraedit.ModelError, match="not a safetensors file"):
         edit(scene, model, steps=1)
 
 
 def test_a_prior_that_is_not_there_and_no_steps_without_one_are_refused(checkpoint: Path, scene: Scene) -> None:
-    with pytest.raises(loraedit.InputError, match="brings no prior"):
+    with pytest.raises(loraedit.InputError, match="includes no prior"):
         edit(scene, checkpoint, prior=True)
     with pytest.raises(loraedit.InputError, match="0 steps does nothing"):
         edit(scene, checkpoint, steps=0)

@@ -175,11 +175,8 @@ def save_tiny_known(folder: Path, known: KnownModel) -> Path:
         parts["image_processor"] = CLIPImageProcessor(size=28, crop_size=28)
     torch.manual_seed(1)
     published = known.components["vae"].config
-    latents, narrow = published["z_dim"], {name: 4 for name in ("base_dim", "decoder_base_dim") if name in published}
-    vae = AutoencoderKLWan(
-        **{**published, **narrow, "dim_mult": [1, 2, 2, 2], "num_res_blocks": 1},
-        **({} if latents == 16 else {"latents_mean": [0.1] * latents, "latents_std": [1.5] * latents}),
-    ).eval()
+    narrow = {name: 4 for name in ("base_dim", "decoder_base_dim") if name in published}
+    vae = AutoencoderKLWan(**{**published, **narrow, "dim_mult": [1, 2, 2, 2], "num_res_blocks": 1}).eval()
     kind, config = known.scheduler
     pipeline = getattr(diffusers, known.pipeline)(
         tokenizer=tiny_tokenizer(), text_encoder=tiny_text_encoder(), vae=vae,

@@ -131,11 +131,12 @@ def _measure(
     budget, on_step = parse_vram(settings.vram, device), progress.steps("plan")
     work = work_of(card, settings, window, frames, area_px, references, clip_frames)
     rate = efficiency or EFFICIENCY
-    found = make_plan(card, settings.model, frame, work, budget, settings.resources, rate, on_step)
     whole_px = min(int(card.settings.area_px), frame.height * frame.width)
     whole = Shape(work.shape.frames, working_size(frame, max(area_px, whole_px), card.multiple_px))
+    reference = reference_flops(card, whole, on_step)
+    found = make_plan(card, settings.model, frame, work, budget, settings.resources, rate, on_step)
     here = found.on(measure_device(device))
-    return {**found.as_json(), "here": here, "reference_total_flops": reference_flops(card, whole, on_step)}
+    return {**found.as_json(), "here": here, "reference_total_flops": reference}
 
 
 def _parse_size(text: str) -> Size:

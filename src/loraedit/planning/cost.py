@@ -90,7 +90,7 @@ def measure_cost(
 
     Args:
         settings: rank, LoRA targets and batch size matter.
-        on_step: called with (phases done, phases in all).
+        on_step: called with (phases done, phases in all) before each phase.
     """
     measure: dict[str, Callable[[], Cost]] = {"text_encode": lambda: _encode(card, _prompt_readers(card), resources)}
     if card.image_frames:
@@ -103,7 +103,6 @@ def measure_cost(
     for done, (name, run) in enumerate(measure.items()):
         on_step(done, len(measure))
         costs[name] = run()
-    on_step(len(measure), len(measure))
     return costs
 
 

@@ -166,7 +166,8 @@ def make_plan(
         apply_user: overrides chosen resources by the user's own settings, such as
             :meth:`ResolvedSettings.resources`.
         efficiency: share of a GPU's published speed that is reached.
-        on_step: called with (phases done, phases in all), anew for each choice that is measured.
+        on_step: called with (phases done, phases in all) before each phase, anew for each choice that is measured, and
+            with (1, 1) at the end.
 
     Returns:
         The plan; it may not fit.
@@ -178,6 +179,7 @@ def make_plan(
     usual = Resources(checkpointing=True)  # nobody trains a large model without it
     resources = apply_user(usual) if budget is None else choose_resources(measure, budget, apply_user)
     costs = measure(resources)
+    on_step(1, 1)
     disk = _disk_bytes(card, frame, work)
     return Plan(model, frame, work, work.shape.tokens(card), costs, resources, budget, disk, efficiency)
 
