@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.tables import put_table
-from loraedit.tracking import FlowTracker, Hints, Loose, View, loosened
+from loraedit.tracking import FlowTracker, Hints, LooseMaskOptions, View, loosen_mask
 from loraedit.types import Footage, Mask
 from loraedit.video import open_footage, write_image
 
@@ -83,7 +83,7 @@ def main() -> None:
     clip, truth = open_footage(options.clip), true_masks(options.masks)
     view, started = View(clip), time.perf_counter()
     tight = np.stack(list(FlowTracker().track(view, {options.seed: Hints(mask=truth[options.seed])})))
-    tube = np.stack(list(loosened(view, list(tight), Loose())))
+    tube = np.stack(list(loosen_mask(view, list(tight), LooseMaskOptions())))
     print(f"{len(truth)} frames in {time.perf_counter() - started:.1f} s")
     table, found = Table(*HEAD), lines(tight, tube, truth, options.seed)
     for line in found:

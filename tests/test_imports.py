@@ -7,6 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+from safetensors.numpy import save_file
+
 LIGHT = (
     "types", "errors", "settings", "storage.files", "video", "masks", "tracking", "runs.folder", "families.card",
     "families.skeleton", "lora.extra", "job.edits", "job.prepare", "mask_maker.make", "evaluate", "batch.check",
@@ -28,6 +31,10 @@ REFUSED = {
     "plan: clip": ["plan", "no-such.mp4", "--first-frame", "no-such.png"],
     "plan: size": ["plan", "--size", "64", "--frames", "9"],
     "edit: model": ["edit", *CLIP, "--model", "no-such-model"],
+    "lora show": ["lora", "show", "no-such.safetensors"],
+    "lora convert": ["lora", "convert", "no-such.safetensors", "out.safetensors", "--format", "musubi"],
+    "lora export": ["lora", "export", "no-such-run", "--out", "out.safetensors", "--format", "comfyui"],
+    "lora format": ["lora", "convert", "no-such.safetensors", "out.safetensors", "--format", "zip"],
     "evaluate": ["evaluate", "no-such-run"],
     "repeat": ["repeat", "no-such-run"],
     "mask": ["mask", "no-such.mp4", "--from-edit", "no-such.png", "--out", "mask.mkv"],
@@ -62,3 +69,15 @@ def check_refused_without_torch(commands: dict[str, list[str]], folder: Path) ->
 
 def test_commands_refuse_bad_input_without_importing_torch(tmp_path: Path) -> None:
     check_refused_without_torch(REFUSED, tmp_path)
+
+
+def test_an_extra_lora_that_does_not_fit_is_refused_without_importing_torch(tmp_path: Path) -> None:
+    save_file({"blocks.0.attn1.to_q.weight": np.zeros((8, 8), np.float32)}, tmp_path / "model.safetensors")
+    layer = "diffusion_model.blocks.0.self_attn.q"
+    pair = {
+        f"{layer}.lora_A.weight": np.zeros((2, 8), np.float32),
+        f"{layer}.lora_B.weight": np.zeros((8, 2), np.float32),
+    }
+    save_file(pair, tmp_path / "other.safetensors")
+    names = ("model", "other")
+    check_refused_without_torch({n: ["edit", *CLIP, "--extra-lora", f"{n}.safetensors"] for n in names}, tmp_path)

@@ -17,10 +17,11 @@ from loraedit.errors import CacheError, InputError, LoraEditError, ModelError, S
 from loraedit.version import __version__
 
 if TYPE_CHECKING:
-    from loraedit.editing import EditResult, Progress
+    from loraedit.editing import EditResult
     from loraedit.job.edits import ImageLike
     from loraedit.job.request import ClipLike
     from loraedit.masks.reading import MaskSpec
+    from loraedit.types import Progress
 
 __all__ = [
     "CacheError",

@@ -11,6 +11,7 @@ PHASE_LABELS = {
     "read": "Reading the clip",
     "mask": "Making the mask",
     "load": "Loading libraries",
+    "caption": "Describing the frames",
     "prepare": "Tracing motion",
     "preview": "Previewing",
     "encode": "Encoding",

@@ -38,6 +38,7 @@ __all__ = [
     "joint_hash",
     "no_progress",
     "no_step",
+    "part_of",
     "steps_of",
 ]
 
@@ -71,6 +72,11 @@ def no_progress(_phase: str, _done: int, _total: int, _note: str) -> None:
 def steps_of(progress: Progress, phase: str) -> OnStep:
     """Returns a callback for the steps of one phase."""
     return lambda done, total: progress(phase, done, total, "")
+
+
+def part_of(on_step: OnStep, part: int, parts: int) -> OnStep:
+    """Returns a callback for the steps of one of several equal parts."""
+    return lambda done, total: on_step(part * total + done, parts * total)
 
 
 @dataclass(frozen=True)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from scenes import make_scene
 
+import loraedit
 from loraedit.editing.segment_inputs import (
     GenerationInput,
     TrainingInput,
@@ -21,6 +23,7 @@ from loraedit.editing.windows import WindowReader
 from loraedit.job.prepare import prepare
 from loraedit.job.request import EditRequest
 from loraedit.job.window import Window
+from loraedit.propagation.carry import carry_keyframes
 from loraedit.settings import make_settings
 from loraedit.types import Image, Size
 
@@ -116,3 +119,26 @@ def test_a_window_reader_decodes_the_frames_of_overlapping_spans_once() -> None:
     assert np.array_equal(first[3:], second[:2])
     assert np.array_equal(second, SCENE.source[3:8, 4:14, 4:16])
     assert np.array_equal(np.stack([*reader.backwards(7)]), SCENE.source[7::-1, 4:14, 4:16])
+
+
+@pytest.mark.parametrize("segment_frames", [5, 9])
+def test_keyframes_are_carried_within_a_phase(
+    checkpoint: Path, segment_frames: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events, before, after = list[tuple[str, int, int]](), list[tuple[str, int, int]](), list[int]()
+
+    def carry(*arguments: Any) -> Any:
+        before.append(events[-1])
+        count = len(events)
+        carried = carry_keyframes(*arguments)
+        after.append(len(events) - count)
+        return carried
+
+    monkeypatch.setattr("loraedit.editing.segment_inputs.carry_keyframes", carry)
+    loraedit.edit(
+        SCENE.source, SCENE.edited_first, SCENE.mask, model=str(checkpoint), steps=1, sampling_steps=1, fill="carry",
+        segment_frames=segment_frames, progress=lambda phase, done, total, _: events.append((phase, done, total)),
+    )  # fmt: skip
+    assert before, "expected carried keyframes"
+    assert all(phase == "prepare" and done < total for phase, done, total in before)
+    assert sum(after) > 4 * len(after), "expected a report for each frame"

@@ -12,7 +12,6 @@ from forked import contents
 from scenes import Scene, make_scene
 
 import loraedit
-from loraedit.editing import Progress
 from loraedit.editing.segment_inputs import training_input
 from loraedit.editing.target_clip import open_target_clip
 from loraedit.job.edits import object_of
@@ -24,7 +23,7 @@ from loraedit.lora.export import export
 from loraedit.masks.tube import MaskTube
 from loraedit.runs.kept import KeptObject
 from loraedit.settings import make_settings
-from loraedit.types import Clip, Image, Plane
+from loraedit.types import Clip, Image, Plane, Progress
 from loraedit.video import read_clip
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from loraedit.errors import InputError, ModelError
 from loraedit.lora.extra import ExtraLora, distilled_steps, for_expert, parse_extra
+from loraedit.lora.header import read_header
 from loraedit.lora.reading import read_lora
 
 
@@ -43,12 +44,12 @@ def pickled(path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [cut_short, lie, boundless, pickled])
-@pytest.mark.parametrize("header_only", [True, False])
-def test_a_file_that_is_not_what_it_says_is_refused(damage: Any, header_only: bool, tmp_path: Path) -> None:
+@pytest.mark.parametrize("read", [read_header, read_lora])
+def test_a_file_that_is_not_what_it_says_is_refused(damage: Any, read: Any, tmp_path: Path) -> None:
     save_file(one_layer(), tmp_path / "lora.safetensors")
     damage(tmp_path / "lora.safetensors")
     with pytest.raises(ModelError, match="cannot be read as safetensors"):
-        read_lora(tmp_path / "lora.safetensors", header_only)
+        read(tmp_path / "lora.safetensors")
 
 
 STRANGE: dict[str, tuple[dict[str, Tensor], str]] = {
@@ -72,9 +73,16 @@ STRANGE: dict[str, tuple[dict[str, Tensor], str]] = {
 def test_a_file_that_is_no_plain_lora_is_refused_by_its_header(name: str, tmp_path: Path) -> None:
     tensors, message = STRANGE[name]
     save_file(tensors, tmp_path / "lora.safetensors")
-    for header_only in (True, False):
+    for read in (read_header, read_lora):
         with pytest.raises(ModelError, match=message):
-            read_lora(tmp_path / "lora.safetensors", header_only)
+            read(tmp_path / "lora.safetensors")
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
+def test_the_header_holds_the_alpha_of_any_precision(dtype: torch.dtype, tmp_path: Path) -> None:
+    save_file(one_layer(alpha=torch.tensor(1.5, dtype=dtype)), tmp_path / "lora.safetensors")
+    header = read_header(tmp_path / "lora.safetensors")
+    assert [(layer.rank, layer.alpha) for layer in header.layers.values()] == [(2, 1.5)]
 
 
 @pytest.mark.parametrize(

@@ -85,7 +85,11 @@ class TargetGeneration:
         if not self.clip.target.edits(segment):
             return self.clip.below.span(segment.start, segment.stop), True
         generated = self._composited(segment, tail[: segment.fixed])
-        return self._generate(segment, generation_input(self.clip, segment, generated, self.carried), index)
+        if self.carried is not None or not self.context.settings.carries:
+            return self._generate(segment, generation_input(self.clip, segment, generated, self.carried), index)
+        with self.reporter.phase("prepare", *self._part(index)) as on_step:
+            inputs = generation_input(self.clip, segment, generated, on_step=on_step)
+        return self._generate(segment, inputs, index)
 
     def _generate(self, segment: Segment, inputs: GenerationInput, index: int) -> tuple[Frames, bool]:
         """Returns the generated frames of a segment at the window's size, and True if the cache had their latents."""

@@ -22,14 +22,15 @@ from pathlib import Path
 
 import torch
 
+from loraedit.diffusion.samples import Sample
 from loraedit.editing.cache import StageCache
-from loraedit.editing.captions import captioned
+from loraedit.editing.captions import AUTO, captioned
 from loraedit.editing.context import EditContext, open_context
 from loraedit.editing.finish import FinishedFiles, finish
 from loraedit.editing.generate import TargetGeneration, first_condition
 from loraedit.editing.pieces import composited_rgb_below, discard_pieces
 from loraedit.editing.preview import Previews, start_is_cheap, wants_previews
-from loraedit.editing.reporter import Progress, Reporter
+from loraedit.editing.reporter import Reporter
 from loraedit.editing.result import EditFiles, EditResult
 from loraedit.editing.segment_inputs import carry_first_segment
 from loraedit.editing.target_clip import TargetClip, open_target_clip, over_lower_targets
@@ -44,7 +45,7 @@ from loraedit.runtime.devices import find_device
 from loraedit.storage.files import write_json
 from loraedit.storage.locks import LOCK_FILE, sole_user
 from loraedit.storage.lora_store import open_store
-from loraedit.types import Clip, Footage
+from loraedit.types import Clip, Footage, Progress, no_progress
 
 __all__ = ["run_edit"]
 
@@ -71,7 +72,7 @@ class _EditedTarget:
     preview: Path | None
 
 
-def run_edit(job: Job, progress: Progress = lambda *_: None) -> EditResult:
+def run_edit(job: Job, progress: Progress = no_progress) -> EditResult:
     """Carries out an edit.
 
     Raises:
@@ -99,7 +100,10 @@ def _edit(job: Job, folder: Path, progress: Progress, to_memory: bool) -> EditRe
     """
     reporter = Reporter(folder, progress, job.notes)
     device, store = find_device(job.settings.device), open_store(job.settings.store)
-    job = captioned(job, folder / "cache", device)
+    if AUTO in (job.settings.prompt, job.settings.source_prompt):
+        reporter.progress("caption", 0, 1)
+        job = captioned(job, folder / "cache", device)
+        reporter.progress("caption", 1, 1)
     resources = resources_for(job, device, reporter.on_step("plan"))
     reporter.notes += fitting_notes(resources)
     while True:
@@ -143,10 +147,13 @@ def _edit_target(context: EditContext, reporter: Reporter, number: int, losses_b
         losses_before: the losses of the targets before, for the loss curve.
     """
     cache = StageCache(context, reporter)
-    with reporter.phase("prepare", number, len(context.job.targets)) as on_step:
+    parts = 2 if context.settings.lora == "none" else 3  # the training prepares its samples in the third
+    with reporter.phase("prepare", 0, parts) as on_step:
         clip = open_target_clip(context.job, context.job.targets[number], on_step)
-    previews = _open_previews(context, cache, reporter, clip) if number == 0 else None
-    carried = carry_first_segment(clip)
+        shown = first_condition(context, clip) if number == 0 and wants_previews(context) else None
+    previews = _open_previews(context, cache, reporter, clip, shown) if shown else None
+    with reporter.phase("prepare", 1, parts) as on_step:
+        carried = carry_first_segment(clip, on_step)
 
     courses: list[TrainedCourse] = []
     if context.settings.lora != "none":
@@ -162,12 +169,12 @@ def _edit_target(context: EditContext, reporter: Reporter, number: int, losses_b
     return _EditedTarget(courses, loras, found, previews.latest if previews else None)
 
 
-def _open_previews(context: EditContext, cache: StageCache, reporter: Reporter, clip: TargetClip) -> Previews | None:
-    """Returns the previews of the first target, the one at the start made if it is cheap; None without previews."""
-    if not wants_previews(context):
-        return None
+def _open_previews(
+    context: EditContext, cache: StageCache, reporter: Reporter, clip: TargetClip, condition: Sample
+) -> Previews:
+    """Returns the previews of the first target, the one at the start made if it is cheap."""
     priors = {expert.name: file for expert in context.family.experts if (file := prior_file(context, expert))}
-    previews = Previews(context, cache, reporter, clip, first_condition(context, clip), priors)
+    previews = Previews(context, cache, reporter, clip, condition, priors)
     if start_is_cheap(context):
         previews.start()
     return previews

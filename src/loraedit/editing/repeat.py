@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from loraedit.editing import EditResult, Progress, run_edit
+from loraedit.editing import EditResult, run_edit
 from loraedit.errors import InputError
 from loraedit.job.edits import EditObject
 from loraedit.job.prepare import Job, prepare
@@ -17,6 +17,7 @@ from loraedit.runs.kept import Kept
 from loraedit.runtime.devices import find_device
 from loraedit.settings import EditSettings, make_settings, shapes_mask
 from loraedit.storage.files import real
+from loraedit.types import Progress
 from loraedit.version import versions
 
 __all__ = ["Repetition", "plan_repetition"]

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from loraedit.editing.profiling import Profile
-from loraedit.types import OnStep
+from loraedit.types import OnStep, Progress
 
-__all__ = ["Progress", "Reporter"]
-
-Progress = Callable[[str, int, int, str], None]
-"""Called with (phase, done, total, note); done equals total when a phase ends."""
+__all__ = ["Reporter"]
 
 
 class Reporter:

@@ -22,7 +22,7 @@ from loraedit.job.segments import Segment
 from loraedit.masks.shaping import resize_mask
 from loraedit.propagation.carry import CarriedKeyframes, carry_keyframes
 from loraedit.propagation.keyframes import Keyframe
-from loraedit.types import Frames, Mask, Pixels
+from loraedit.types import Frames, Mask, OnStep, Pixels, no_step
 from loraedit.video.scaling import pad_frames, resize_weights, to_working
 
 __all__ = [
@@ -103,18 +103,21 @@ class CarriedSegment:
     generation: CarriedKeyframes
 
 
-def training_input(clip: TargetClip, segment: Segment, carried: CarriedSegment | None = None) -> TrainingInput:
+def training_input(
+    clip: TargetClip, segment: Segment, carried: CarriedSegment | None = None, on_step: OnStep = no_step
+) -> TrainingInput:
     """Builds what is learned from a segment.
 
     Args:
         clip: the target's clip.
         segment: one of the job's segments.
         carried: the result of :func:`carry_first_segment` for this segment, if it is known.
+        on_step: called with (frames done, frames in all) while keyframes are carried.
     """
     source, references = clip.source.span(segment.start, segment.stop), _references(clip, segment)
     training = None
     if clip.job.settings.carries:
-        training = carried.training if carried else _carry_for_training(clip, segment, source)
+        training = carried.training if carried else _carry_for_training(clip, segment, source, on_step)
     first = training.edited_first if training else None
     return TrainingInput(
         source=_at_working_size(clip, source),
@@ -133,6 +136,7 @@ def generation_input(
     carried: CarriedSegment | None = None,
     *,
     quick: bool = False,
+    on_step: OnStep = no_step,
 ) -> GenerationInput:
     """Builds what a segment is generated from.
 
@@ -143,10 +147,11 @@ def generation_input(
             none in the first segment.
         carried: the result of :func:`carry_first_segment` for this clip and segment, if it is known.
         quick: measure the flow on frames of their own size, and look for no added parts; for a preview.
+        on_step: called with (frames done, frames in all) while keyframes are carried.
     """
     keyframes = None
     if clip.job.settings.carries:
-        keyframes = carried.generation if carried else _carry_for_generation(clip, segment, generated, quick)
+        keyframes = carried.generation if carried else _carry_for_generation(clip, segment, generated, quick, on_step)
     fixed = generated if len(generated) else clip.first.edited[None]
     return GenerationInput(
         source=_at_working_size(clip, clip.below.span(segment.start, segment.stop)),
@@ -166,8 +171,12 @@ def first_frame(clip: TargetClip, *, edited: bool) -> Pixels:
 # ---- carried keyframes -----------------------------------------------------------------------------------------------
 
 
-def carry_first_segment(clip: TargetClip) -> CarriedSegment | None:
+def carry_first_segment(clip: TargetClip, on_step: OnStep = no_step) -> CarriedSegment | None:
     """Carries the keyframes through the first segment at once for training and for generation, so flow is shared.
+
+    Args:
+        clip: the target's clip.
+        on_step: called with (frames done, frames in all).
 
     Returns:
         None if keyframes are not carried, or if there are further segments: the result would take up memory until the
@@ -178,12 +187,12 @@ def carry_first_segment(clip: TargetClip) -> CarriedSegment | None:
     (segment,) = clip.job.segments
     source = clip.source.span(segment.start, segment.stop)
     training, generation = _training_choices(clip, segment, source), _generation_choice(clip, segment)
-    *for_training, for_generation = _carry(clip, segment, source, [*training, generation])
+    *for_training, for_generation = _carry(clip, segment, source, [*training, generation], on_step)
     return CarriedSegment(_for_training(for_training), for_generation)
 
 
-def _carry_for_training(clip: TargetClip, segment: Segment, source: Frames) -> CarriedForTraining:
-    return _for_training(_carry(clip, segment, source, _training_choices(clip, segment, source)))
+def _carry_for_training(clip: TargetClip, segment: Segment, source: Frames, on_step: OnStep) -> CarriedForTraining:
+    return _for_training(_carry(clip, segment, source, _training_choices(clip, segment, source), on_step))
 
 
 def _for_training(carried: list[CarriedKeyframes]) -> CarriedForTraining:
@@ -191,25 +200,32 @@ def _for_training(carried: list[CarriedKeyframes]) -> CarriedForTraining:
     return CarriedForTraining((first, first_and_last), edited_first[0] if edited_first else None)
 
 
-def _carry_for_generation(clip: TargetClip, segment: Segment, generated: Frames, quick: bool) -> CarriedKeyframes:
+def _carry_for_generation(
+    clip: TargetClip, segment: Segment, generated: Frames, quick: bool, on_step: OnStep
+) -> CarriedKeyframes:
     source, choice = clip.source.span(segment.start, segment.stop), _generation_choice(clip, segment)
     count = len(generated)
     if count:
         choice["last fixed"] = Keyframe(count - 1, generated[-1], source[count - 1], generated=True)
         choice = {name: each for name, each in choice.items() if each.index != count - 1 or each.generated}
-    (carried,) = _carry(clip, segment, source, [choice], quick)
+    (carried,) = _carry(clip, segment, source, [choice], on_step, quick)
     frames = np.concatenate([generated, carried.frames[count:]])
     return CarriedKeyframes(frames, np.concatenate([np.ones_like(carried.trust[:count]), carried.trust[count:]]))
 
 
 def _carry(
-    clip: TargetClip, segment: Segment, source: Frames, choices: list[dict[str, Keyframe]], quick: bool = False
+    clip: TargetClip,
+    segment: Segment,
+    source: Frames,
+    choices: list[dict[str, Keyframe]],
+    on_step: OnStep,
+    quick: bool = False,
 ) -> list[CarriedKeyframes]:
     """Carries several choices of named keyframes; the same name means the same keyframe."""
     keyframes = {name: keyframe for choice in choices for name, keyframe in choice.items()}
     flow = replace(clip.flow, min_side_px=0) if quick else clip.flow
     mask = None if quick else clip.mask(segment.start, segment.stop)
-    return carry_keyframes(source, keyframes, choices, mask, flow)
+    return carry_keyframes(source, keyframes, choices, mask, flow, on_step)
 
 
 # ---- keyframes of a segment ------------------------------------------------------------------------------------------

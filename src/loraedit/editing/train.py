@@ -36,6 +36,9 @@ __all__ = ["TargetTraining", "TrainedCourse", "prior_file"]
 REFERENCE_SHARE = 9
 """A reference is drawn this many times as often as the source clip, as in the paper's second stage."""
 
+PREPARE_SAMPLES = 2, 3
+"""The keys of the samples are the last of three parts of the phase "prepare"; two are before the training."""
+
 FINISHED = "finished"
 """The tensor that marks the state of a finished training."""
 WAITING = "another run is training this LoRA"
@@ -100,8 +103,9 @@ class TargetTraining:
         Experts that sampling never uses, and experts outside the noise levels to train on, are left out. The last
         course of an expert has its LoRA.
         """
-        segments = self.context.job.segments
-        samples = TrainingSamples(self.context.settings, segments, self.clip, self.cache, self.carried)
+        settings, segments = self.context.settings, self.context.job.segments
+        with self.reporter.phase("prepare", *PREPARE_SAMPLES) as on_step:
+            samples = TrainingSamples(settings, segments, self.clip, self.cache, self.carried, self.reporter, on_step)
         courses = self._courses(samples)
         experts = experts_trained(self.context.family, self.context.settings)
         return [trained for expert in experts for trained in self._train_expert(expert, courses, samples)]

@@ -10,12 +10,13 @@ import numpy as np
 from loraedit.diffusion import samples as conditioning
 from loraedit.diffusion.samples import Guide, Sample
 from loraedit.editing.cache import StageCache
+from loraedit.editing.reporter import Reporter
 from loraedit.editing.segment_inputs import CarriedSegment, TrainingInput, first_frame, training_input
 from loraedit.editing.target_clip import TargetClip
 from loraedit.families.base import Encoded
 from loraedit.job.segments import TRAINING_SEGMENTS, Segment, spread
 from loraedit.settings import ResolvedSettings
-from loraedit.types import Pixels
+from loraedit.types import OnStep, Pixels, no_step, part_of
 
 __all__ = ["TrainingSamples"]
 
@@ -49,6 +50,8 @@ class TrainingSamples:
 
     Args:
         carried: the keyframes carried through the first segment, if they are known.
+        reporter: reports the carrying of keyframes.
+        on_step: called with (steps done, steps in all) while the keys are made.
     """
 
     def __init__(
@@ -58,8 +61,11 @@ class TrainingSamples:
         clip: TargetClip,
         cache: StageCache,
         carried: CarriedSegment | None,
+        reporter: Reporter,
+        on_step: OnStep,
     ) -> None:
-        self._settings, self._clip, self._cache, self._carried = settings, clip, cache, carried
+        self._settings, self._clip, self._cache = settings, clip, cache
+        self._carried, self._reporter = carried, reporter
         references = sorted(clip.target.references) if settings.reference_steps else []
         edited = [segment for segment in segments if clip.target.edits(segment)]
         self._motion_segments = spread(edited, TRAINING_SEGMENTS)
@@ -69,21 +75,29 @@ class TrainingSamples:
         self._encoded: dict[str, Encoded] = {}
         self.motion: list[str] = []
         self.appearance: dict[int, str] = {}
-        for segment in self._segments:
-            samples = self._samples(segment)
+        for part, segment in enumerate(self._segments):
+            samples = self._samples(segment, part_of(on_step, part, len(self._segments)))
             self.motion += [cache.sample_key(sample) for sample in samples.motion]
             self.appearance |= {index: cache.sample_key(sample) for index, sample in samples.appearance.items()}
 
     def encoded(self, keys: Sequence[str]) -> list[Encoded]:
         """Returns the encoded samples of these keys. The first call encodes all samples."""
         if not self._encoded:
+            parts = len(self._segments)
             for part, segment in enumerate(self._segments):
-                self._encoded |= self._cache.encoded(self._samples(segment).all(), part, len(self._segments))
+                self._encoded |= self._cache.encoded(self._samples_again(segment, part).all(), part, parts)
         return [self._encoded[key] for key in keys]
 
-    def _samples(self, segment: Segment) -> _SegmentSamples:
+    def _samples_again(self, segment: Segment, part: int) -> _SegmentSamples:
+        """Makes the samples of a segment after their keys are known. Carrying keyframes is reported as a phase."""
+        if self._carried is not None or not self._settings.carries:
+            return self._samples(segment)
+        with self._reporter.phase("prepare", part, len(self._segments)) as on_step:
+            return self._samples(segment, on_step)
+
+    def _samples(self, segment: Segment, on_step: OnStep = no_step) -> _SegmentSamples:
         """Makes the samples of a segment."""
-        inputs = training_input(self._clip, segment, self._carried)
+        inputs = training_input(self._clip, segment, self._carried, on_step)
         motion = self._motion_samples(segment, inputs) if segment in self._motion_segments else []
         inside = [index for index, holder in self._segment_of.items() if holder == segment]
         appearance = {index: self._appearance_sample(inputs, index - segment.start) for index in inside}

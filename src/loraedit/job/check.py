@@ -1,6 +1,6 @@
 """Checks a request before a frame is decoded: its texts, files and places, and its settings against the model's card.
 
-Nothing here needs torch unless an extra LoRA is given, so a mistake is refused before anything heavy loads.
+Nothing here needs torch, so a mistake is refused before anything heavy loads.
 """
 
 from __future__ import annotations

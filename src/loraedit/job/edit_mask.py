@@ -11,7 +11,7 @@ from loraedit.job.inputs import Inputs
 from loraedit.masks.reading import read_mask
 from loraedit.masks.shaping import loosen
 from loraedit.masks.tube import MaskTube
-from loraedit.tracking import Loose, mask_from_edit, open_tracker
+from loraedit.tracking import LooseMaskOptions, mask_from_edit, open_tracker
 from loraedit.types import Progress, steps_of
 
 __all__ = ["edit_mask_of"]
@@ -41,10 +41,11 @@ def _mask(checked: CheckedRequest, inputs: Inputs, progress: Progress) -> MaskTu
     if given is not None:
         mask = read_mask(given, len(clip), clip.size)
     else:
+        progress("mask", 0, 1, "")
         folder = None if settings.tracker_model is None else Path(settings.tracker_model)
         tracker = open_tracker(settings.tracker, folder, None, settings.device)
-        loose = Loose(settings.margin)
-        mask = MaskTube(mask_from_edit(clip, inputs.keyframes, loose, tracker, steps_of(progress, "mask")))
+        options = LooseMaskOptions(settings.margin)
+        mask = MaskTube(mask_from_edit(clip, inputs.keyframes, options, tracker, steps_of(progress, "mask")))
     return loosen(mask, settings.mask_boxes, settings.dilate_px)
 
 

@@ -9,14 +9,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-import torch
-
 from loraedit.errors import InputError
 from loraedit.families.layer_names import native_name
 from loraedit.lora.extra import NOISES
-from loraedit.lora.files import ADAPTER_METADATA, LoraFormat
-from loraedit.lora.reading import read_lora
-from loraedit.lora.writing import write_lora
+from loraedit.lora.header import read_header
+from loraedit.lora.keys import ADAPTER_METADATA, LoraFormat
 from loraedit.runs.folder import lora_files
 from loraedit.storage.files import METADATA_KEY
 from loraedit.storage.paths import check_apart, unusable_paths_refused
@@ -25,7 +22,6 @@ __all__ = ["Precision", "convert", "describe", "export"]
 
 Precision = Literal["keep", "fp32", "bf16", "fp16"]
 
-DTYPES = {"keep": None, "fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 EXPERTS = dict(zip(("transformer", "transformer_2"), NOISES, strict=True))
 """The noise that each transformer of a model with two is for. A run may have trained only the second one."""
 
@@ -35,7 +31,7 @@ def convert(source: Path, out: Path, form: str, precision: str = "keep") -> Path
     """Converts a LoRA file of any public kind to another; the same file gives the same bytes.
 
     Args:
-        form: one of :data:`~loraedit.lora.files.LoraFormat`.
+        form: one of :data:`~loraedit.lora.keys.LoraFormat`.
         precision: one of :data:`Precision`; ``keep`` stores the values of the file unchanged.
 
     Returns:
@@ -46,6 +42,10 @@ def convert(source: Path, out: Path, form: str, precision: str = "keep") -> Path
         ModelError: the file is not a LoRA, or the form cannot store it.
     """
     wanted = _check_out(out, form, precision, source)
+    read_header(source)  # refuses a bad file before torch loads
+    from loraedit.lora.reading import read_lora
+    from loraedit.lora.writing import DTYPES, write_lora
+
     write_lora(out, read_lora(source), wanted, DTYPES[precision])
     return out
 
@@ -92,8 +92,8 @@ def _name_suffixes(files: Sequence[Path]) -> list[str]:
 def _check_out(out: Path, form: str, precision: str, source: Path) -> LoraFormat:
     if form not in get_args(LoraFormat):
         raise InputError(f"There is no format '{form}'. Expected {', '.join(get_args(LoraFormat))}.")
-    if precision not in DTYPES:
-        raise InputError(f"There is no precision '{precision}'. Expected {', '.join(DTYPES)}.")
+    if precision not in get_args(Precision):
+        raise InputError(f"There is no precision '{precision}'. Expected {', '.join(get_args(Precision))}.")
     if out.suffix != ".safetensors" or out.is_dir():
         raise InputError(f"The output '{out}' is not a .safetensors file. Give --out a name such as lora.safetensors.")
     check_apart(source, out, exactly=True)
@@ -108,7 +108,7 @@ def describe(path: Path) -> dict[str, Any]:
     Raises:
         ModelError: the file is not a LoRA.
     """
-    lora = read_lora(path, header_only=True)
+    lora = read_header(path)
     ranks = Counter(layer.rank for layer in lora.layers.values())
     scales = {layer.alpha / layer.rank for layer in lora.layers.values()}
     metadata = {name: _parsed(text) for name, text in sorted(lora.metadata.items()) if name != ADAPTER_METADATA}

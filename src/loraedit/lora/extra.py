@@ -17,6 +17,8 @@ from safetensors import SafetensorError, safe_open
 
 from loraedit.errors import InputError, ModelError
 from loraedit.families.card import ModelCard
+from loraedit.lora.header import read_header
+from loraedit.lora.matching import match_header
 from loraedit.settings import EditSettings, ResolvedSettings
 from loraedit.storage.files import hash_file
 
@@ -95,11 +97,6 @@ def check_extras(extras: Sequence[ExtraLora], card: ModelCard) -> list[str]:
         InputError: a LoRA is for an expert that the model does not have.
         ModelError: a LoRA cannot be read, or is for another model.
     """
-    if not extras:
-        return []
-    from loraedit.lora.matching import match_lora  # loads torch
-    from loraedit.lora.reading import read_lora
-
     notes = []
     for extra in extras:
         if extra.noise is not None and len(card.experts) != len(NOISES):
@@ -107,11 +104,11 @@ def check_extras(extras: Sequence[ExtraLora], card: ModelCard) -> list[str]:
                 f"Extra LoRA '{extra.path}' is for {extra.noise} noise, but the model has one transformer for all "
                 f"noise levels. Remove ':{extra.noise}'."
             )
-        lora = read_lora(extra.path, header_only=True)
+        header = read_header(extra.path)
         left_out: set[str] = set()
         for expert in card.experts:
             if for_expert([extra], expert, card.experts):
-                left_out.update(match_lora(lora, _shapes(card.folder / expert)).left_out)
+                left_out.update(match_header(header, _shapes(card.folder / expert)))
         if left_out:
             notes.append(f"{len(left_out)} layers of '{extra.path.name}' are not in this model and have no effect.")
     return notes

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from loraedit.families.layer_names import fused_layers, fused_layers_among, numbered, unnumbered
+from loraedit.lora.header import part_rows
 
 __all__ = ["LowRankLayer", "split_fused_layers", "to_native_layers"]
 
@@ -92,10 +93,7 @@ def _split(layer: LowRankLayer, names: Sequence[str]) -> dict[str, LowRankLayer]
     """Splits a layer into its parts. A part that the layer does not change is left out."""
     if len(names) == 1:
         return {names[0]: layer}
-    out, width = int(layer.up.shape[0]), int(layer.down.shape[1])
-    sizes = [out // 3] * 3 if len(names) == 3 else [width] * 3 + [out - 3 * width]
-    if sum(sizes) != out or sizes[-1] < 1:
-        raise ValueError(f"{out} rows are not those of {len(names)} layers")
+    sizes = part_rows(int(layer.up.shape[0]), int(layer.down.shape[1]), len(names))
     return {
         name: part
         for name, up in zip(names, torch.split(layer.up, sizes), strict=True)
@@ -104,12 +102,7 @@ def _split(layer: LowRankLayer, names: Sequence[str]) -> dict[str, LowRankLayer]
 
 
 def _used_part(layer: LowRankLayer, up: Tensor) -> LowRankLayer | None:
-    """Returns a part without the rank directions in which its B is 0, or None if B is 0 altogether.
-
-    On the meta device, where values are unknown, all directions stay.
-    """
-    if up.is_meta:
-        return LowRankLayer(layer.down, up, layer.alpha)
+    """Returns a part without the rank directions in which its B is 0, or None if B is 0 altogether."""
     used = up.ne(0).any(0)
     if bool(used.all()):
         return LowRankLayer(layer.down, up.contiguous(), layer.alpha)

@@ -12,11 +12,15 @@ from torch import Tensor
 
 from loraedit.errors import ModelError
 from loraedit.families.layer_names import native_name, spread_flat_name
-from loraedit.lora.files import ADAPTER_METADATA, DIFFERENCES, LoraFile, LoraFormat
+from loraedit.lora.files import LoraFile
+from loraedit.lora.keys import ADAPTER_METADATA, DIFFERENCES, LoraFormat
 from loraedit.lora.low_rank import LowRankLayer, to_native_layers
 from loraedit.storage.files import write_tensors
 
-__all__ = ["write_lora"]
+__all__ = ["DTYPES", "write_lora"]
+
+DTYPES = {"keep": None, "fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+"""Precisions that can be written, by the name that users give; None keeps the precision of each tensor."""
 
 
 def write_lora(path: Path, lora: LoraFile, form: LoraFormat, dtype: torch.dtype | None = None) -> None:

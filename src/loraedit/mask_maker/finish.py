@@ -11,10 +11,10 @@ from typing import Literal, get_args
 from loraedit.errors import InputError
 from loraedit.masks.shaping import dilate
 from loraedit.settings import DEFAULT_MARGIN, MAX_MARGIN
-from loraedit.tracking import Loose, Planes, filled, steady
+from loraedit.tracking import LooseMaskOptions, Planes, filled, steady
 from loraedit.types import Plane
 
-__all__ = ["Finish", "Shape", "check_finish", "finished", "looseness"]
+__all__ = ["Finish", "Shape", "check_finish", "finished", "loose_mask_options"]
 
 Shape = Literal["box", "hull", "outline"]
 SHAPES: tuple[Shape, ...] = get_args(Shape)
@@ -68,9 +68,9 @@ def check_finish(finish: Finish) -> None:
             raise InputError(f"{name} {value} cannot be used. Expected 0 to {most:g}.")
 
 
-def looseness(finish: Finish) -> Loose:
+def loose_mask_options(finish: Finish) -> LooseMaskOptions:
     """Returns margin and shape of a loose mask."""
-    return Loose(DEFAULT_MARGIN if finish.margin is None else finish.margin, _shape(finish.shape))
+    return LooseMaskOptions(DEFAULT_MARGIN if finish.margin is None else finish.margin, _shape(finish.shape))
 
 
 def finished(planes: Planes, index: int, finish: Finish) -> Plane:

@@ -11,7 +11,7 @@ import numpy as np
 from loraedit.errors import InputError
 from loraedit.job.edits import read_edit
 from loraedit.job.inputs import read_source
-from loraedit.mask_maker.finish import Finish, check_finish, finished, looseness
+from loraedit.mask_maker.finish import Finish, check_finish, finished, loose_mask_options
 from loraedit.mask_maker.hints import MaskHints, check_hints, hints_by_frame, mask_of_frame
 from loraedit.masks.tube import MaskTube
 from loraedit.runs.pictures import overlay_mask
@@ -22,12 +22,12 @@ from loraedit.tracking import (
     Tracker,
     View,
     changed_region,
-    loose_tube,
-    loosened,
+    loosen_mask,
     name_of_frame,
     open_tracker,
     seed_from_hints,
     soft_border,
+    track_loose_mask,
 )
 from loraedit.types import OnStep, Plane, no_step
 from loraedit.video import check_writable, write_footage
@@ -110,11 +110,11 @@ def _track(
     """Returns the object's mask in every frame, tight or loose."""
     if not hints.edits:
         tight = tracker.track(view, shown, on_step)
-        return tight if finish.tight else loosened(view, tight, looseness(finish))
+        return tight if finish.tight else loosen_mask(view, tight, loose_mask_options(finish))
     regions = _regions(view, hints, shown)
     if finish.tight:
         return tracker.track(view, {index: Hints(mask=region) for index, region in regions.items()}, on_step)
-    return loose_tube(view, regions, looseness(finish), tracker, on_step)
+    return track_loose_mask(view, regions, loose_mask_options(finish), tracker, on_step)
 
 
 def _regions(view: View, hints: MaskHints, shown: Mapping[int, Hints]) -> dict[int, Plane]:

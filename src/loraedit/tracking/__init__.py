@@ -1,6 +1,6 @@
 """Automatic masks: finds what an edit changes, and tracks it through the clip with the object that it sits on."""
 
-from loraedit.tracking.auto import Loose, loose_tube, loosened, mask_from_edit
+from loraedit.tracking.auto import LooseMaskOptions, loosen_mask, mask_from_edit, track_loose_mask
 from loraedit.tracking.base import Box, Hints, Planes, Point, Stroke, Tracker
 from loraedit.tracking.changes import changed_region, name_of_frame
 from loraedit.tracking.embedded import FlowTracker
@@ -15,7 +15,7 @@ __all__ = [
     "Box",
     "FlowTracker",
     "Hints",
-    "Loose",
+    "LooseMaskOptions",
     "Planes",
     "Point",
     "Stroke",
@@ -25,12 +25,12 @@ __all__ = [
     "changed_region",
     "filled",
     "hulls",
-    "loose_tube",
-    "loosened",
+    "loosen_mask",
     "mask_from_edit",
     "name_of_frame",
     "open_tracker",
     "seed_from_hints",
     "soft_border",
     "steady",
+    "track_loose_mask",
 ]

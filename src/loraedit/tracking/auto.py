@@ -41,7 +41,7 @@ from loraedit.tracking.tools import hulls
 from loraedit.tracking.view import View
 from loraedit.types import Footage, Image, Mask, OnStep, Plane, no_step
 
-__all__ = ["Loose", "loose_tube", "loosened", "mask_from_edit"]
+__all__ = ["LooseMaskOptions", "loosen_mask", "mask_from_edit", "track_loose_mask"]
 
 _Matrix = NDArray[np.float64]
 
@@ -54,8 +54,8 @@ MIN_MOTION_PX = 1.2
 
 
 @dataclass(frozen=True)
-class Loose:
-    """How loose a mask is.
+class LooseMaskOptions:
+    """Describes how loose a mask is.
 
     Attributes:
         margin: added on each side, as a share of a region's width and height.
@@ -70,7 +70,7 @@ class Loose:
 def mask_from_edit(
     source: Footage,
     edits: Mapping[int, Image],
-    loose: Loose | None = None,
+    options: LooseMaskOptions | None = None,
     tracker: Tracker | None = None,
     on_step: OnStep = no_step,
 ) -> Planes:
@@ -79,7 +79,7 @@ def mask_from_edit(
     Args:
         source: the clip; its frames are kept in memory at the tracking size only.
         edits: edited frames by frame index from 0, uint8 ``[H, W, 3]``; at least one.
-        loose: how loose the mask is; None means ``Loose()``.
+        options: how loose the mask is; None means ``LooseMaskOptions()``.
         tracker: tracks the object that is edited; None means the embedded tracker.
         on_step: called with (frames done, frames in all).
 
@@ -94,13 +94,13 @@ def mask_from_edit(
     regions = {
         index: changed_region(view.frame(index), edit, name_of_frame(index)) for index, edit in sorted(edits.items())
     }
-    return loose_tube(view, regions, loose, tracker, on_step)
+    return track_loose_mask(view, regions, options, tracker, on_step)
 
 
-def loose_tube(
+def track_loose_mask(
     view: View,
     regions: Mapping[int, Plane],
-    loose: Loose | None = None,
+    options: LooseMaskOptions | None = None,
     tracker: Tracker | None = None,
     on_step: OnStep = no_step,
 ) -> Planes:
@@ -109,7 +109,7 @@ def loose_tube(
     Args:
         view: the clip.
         regions: by frame index, bool ``[H, W]``, True = edit; at least one.
-        loose: how loose the mask is; None means ``Loose()``.
+        options: how loose the mask is; None means ``LooseMaskOptions()``.
         tracker: tracks the object; None means the embedded tracker.
         on_step: called with (frames done, frames in all).
 
@@ -119,18 +119,18 @@ def loose_tube(
     Raises:
         InputError: the mask would fill the whole clip.
     """
-    follower = _LooseTracker(view, loose or Loose(), tracker or FlowTracker())
+    follower = _MaskTracker(view, options or LooseMaskOptions(), tracker or FlowTracker())
     return _at_clip_size(view, follower.track({k: view.scale.plane(v) for k, v in regions.items()}, on_step), regions)
 
 
-def loosened(view: View, tight: Sequence[Plane], loose: Loose) -> Planes:
+def loosen_mask(view: View, tight: Sequence[Plane], options: LooseMaskOptions) -> Planes:
     """Makes the tight mask of an object loose: adds a margin, simplifies the outline, and smooths it over time.
 
     Raises:
         InputError: the mask would fill the whole clip.
     """
     small = np.stack([view.scale.plane(plane) for plane in tight])
-    return _at_clip_size(view, _loosen(small, loose), {})
+    return _at_clip_size(view, _loosen(small, options), {})
 
 
 def _at_clip_size(view: View, small: Mask, regions: Mapping[int, Plane]) -> Planes:
@@ -147,17 +147,17 @@ def _at_clip_size(view: View, small: Mask, regions: Mapping[int, Plane]) -> Plan
 
 
 @dataclass(frozen=True)
-class _LooseTracker:
+class _MaskTracker:
     """Tracks edited regions through a clip; all masks have the tracking size.
 
     Attributes:
         view: the clip.
-        loose: how loose the mask is.
+        options: how loose the mask is.
         tracker: tracks one object.
     """
 
     view: View
-    loose: Loose
+    options: LooseMaskOptions
     tracker: Tracker
 
     def track(self, regions: Mapping[int, Plane], on_step: OnStep) -> Mask:
@@ -180,7 +180,7 @@ class _LooseTracker:
         region = tight.copy()
         for index, seed in seeds.items():
             region |= _move_along(self.view, tight, index, seed, _span(index, sorted(seeds), len(tight)))
-        return _loosen(region, self.loose)
+        return _loosen(region, self.options)
 
     def _track_tightly(self, supports: Mapping[int, Plane], on_step: OnStep) -> Mask:
         """Runs the tracker; the embedded one works at the tracking size anyway."""
@@ -306,17 +306,17 @@ def _pull_to_centre(total: _Matrix, first: Plane, now: Plane) -> _Matrix:
     return pulled
 
 
-def _loosen(tight: Mask, loose: Loose) -> Mask:
+def _loosen(tight: Mask, options: LooseMaskOptions) -> Mask:
     """Makes a mask loose: unites neighbouring frames, closes gaps, adds a margin, and simplifies the shape."""
     wide = tight.copy()
     wide[1:] |= tight[:-1]
     wide[:-1] |= tight[1:]
     tidy = np.stack([_tidied(plane) for plane in wide])
-    if loose.shape == "box":
-        near = [grown(plane, max(2, _extent_px(plane, 0.2 + loose.margin))) for plane in tidy]
-        return box_regions(tidy, loose.margin) & np.stack(near)
-    wider = [grown(plane, _extent_px(plane, loose.margin)) for plane in tidy]
-    return np.stack([hulls(plane) for plane in wider] if loose.shape == "hull" else wider)
+    if options.shape == "box":
+        near = [grown(plane, max(2, _extent_px(plane, 0.2 + options.margin))) for plane in tidy]
+        return box_regions(tidy, options.margin) & np.stack(near)
+    wider = [grown(plane, _extent_px(plane, options.margin)) for plane in tidy]
+    return np.stack([hulls(plane) for plane in wider] if options.shape == "hull" else wider)
 
 
 def _tidied(plane: Plane) -> Plane:
