@@ -118,11 +118,11 @@ def the_hub(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     return made
 
 
-def test_a_download_is_a_phase_of_its_own_before_the_clip_is_read(files: Path, the_hub: Hub) -> None:
+def test_a_download_is_a_phase_of_its_own_after_all_other_checks(files: Path, the_hub: Hub) -> None:
     seen: list[tuple[str, int, int, str]] = []
     job = prepare(request(files, {"model": "some/model", "download": True}), lambda *event: seen.append(event))
-    assert seen[:2] == [("download", 0, 1, "some/model"), ("download", 1, 1, "")]
-    assert {phase for phase, *_ in seen[2:]} == {"read"}
+    assert seen[-2:] == [("download", 0, 1, "some/model"), ("download", 1, 1, "")]
+    assert {phase for phase, *_ in seen[:-2]} == {"read"}
     assert the_hub.weights_fetched and job.card.folder == the_hub.cache
 
 
@@ -130,6 +130,13 @@ def test_a_download_is_a_phase_of_its_own_before_the_clip_is_read(files: Path, t
 def test_nothing_is_downloaded_for_a_request_that_is_refused(files: Path, the_hub: Hub) -> None:
     asked = {"model": "some/model", "download": True, "prior": True}
     with pytest.raises(LoraEditError, match="no prior LoRA"):
+        prepare(request(files, asked))
+    assert not the_hub.weights_fetched
+
+
+def test_nothing_is_downloaded_for_inputs_that_do_not_fit_the_clip(files: Path, the_hub: Hub) -> None:
+    asked = {"model": "some/model", "download": True, "references": {99: files / "edited.png"}}
+    with pytest.raises(LoraEditError, match="99"):
         prepare(request(files, asked))
     assert not the_hub.weights_fetched
 

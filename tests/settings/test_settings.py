@@ -127,6 +127,7 @@ def test_metadata_says_what_depends_on_a_setting() -> None:
     motion, appearance = ({name for name in names if affects_training(name, course)} for course in COURSES)
     assert motion < appearance and appearance - motion == {"prompt", "reference_steps"}
     assert affects_plan("rank") and not affects_plan("seed")
+    assert affects_plan("prior") and affects_plan("condition_on_references")  # they decide what is refused
 
 
 def test_whatever_training_takes_is_marked_so() -> None:

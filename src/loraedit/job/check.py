@@ -22,7 +22,6 @@ from loraedit.masks.reading import check_mask_file
 from loraedit.optical_flow.estimators import check_estimator
 from loraedit.settings import EditSettings, ResolvedSettings
 from loraedit.tracking import open_tracker
-from loraedit.types import Progress
 from loraedit.video import check_footage, check_image
 
 __all__ = ["CheckedRequest", "check_loras", "check_request", "check_weights"]
@@ -79,16 +78,13 @@ def check_request(request: EditRequest, card: ModelCard | None = None) -> Checke
     return CheckedRequest(request, settings, card, extras, tuple(notes), run)
 
 
-def check_weights(checked: CheckedRequest, progress: Progress) -> CheckedRequest:
-    """Downloads the model's weights if need be, and checks their headers.
-
-    Args:
-        progress: called with the phase "download" before and after a download.
+def check_weights(checked: CheckedRequest) -> CheckedRequest:
+    """Checks the headers of the model's weights on this machine.
 
     Raises:
-        ModelError: the checkpoint is incomplete or damaged, or cannot be fetched.
+        ModelError: the checkpoint is incomplete or damaged.
     """
-    return replace(checked, card=load_card(checked.request.settings, checked.card, progress))
+    return replace(checked, card=load_card(checked.request.settings, checked.card))
 
 
 def check_loras(checked: CheckedRequest) -> CheckedRequest:

@@ -10,7 +10,7 @@ from loraedit.families.hub import download_note, fetch_weights, on_hub, resolve_
 from loraedit.settings import EditSettings
 from loraedit.types import Progress
 
-__all__ = ["find_card", "load_card"]
+__all__ = ["download_weights", "find_card", "load_card", "needs_download"]
 
 
 def find_card(settings: EditSettings) -> ModelCard:
@@ -22,26 +22,43 @@ def find_card(settings: EditSettings) -> ModelCard:
     return read_configuration(resolve_model(settings.model, settings.download), _single_files(settings))
 
 
-def load_card(settings: EditSettings, card: ModelCard, progress: Progress) -> ModelCard:
-    """Checks the headers of the model's weights, and downloads what is missing if the user asked for it.
+def load_card(settings: EditSettings, card: ModelCard) -> ModelCard:
+    """Checks the headers of the model's weights on this machine.
 
     Args:
         card: the model's, as :func:`find_card` reads it.
-        progress: called with the phase "download" before and after a download; the note says what is fetched.
 
     Raises:
-        ModelError: the weights are incomplete or damaged, or cannot be fetched.
+        ModelError: the weights are incomplete or damaged.
     """
-    files = _single_files(settings)
+    return read_card(card.folder, _single_files(settings))
+
+
+def needs_download(settings: EditSettings, card: ModelCard) -> bool:
+    """Returns True if the user allows a download, and the weights on this machine are not whole."""
+    if not (settings.download and on_hub(settings.model)):
+        return False
     try:
-        return read_card(card.folder, files)
+        load_card(settings, card)
     except ModelError:
-        if not (settings.download and on_hub(settings.model)):
-            raise
+        return True
+    return False
+
+
+def download_weights(settings: EditSettings, card: ModelCard, progress: Progress) -> ModelCard:
+    """Downloads what is missing of the model's weights, and checks their headers.
+
+    Args:
+        card: the model's, as :func:`find_card` reads it.
+        progress: called with the phase "download" before and after the download; the note says what is fetched.
+
+    Raises:
+        ModelError: the weights cannot be fetched, or are damaged.
+    """
     progress("download", 0, 1, download_note(settings.model))
     folder = fetch_weights(settings.model, card)
     progress("download", 1, 1, "")
-    return read_card(folder, files)
+    return read_card(folder, _single_files(settings))
 
 
 def _single_files(settings: EditSettings) -> dict[str, Path]:

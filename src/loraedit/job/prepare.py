@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from loraedit.families.card import ModelCard
 from loraedit.job.check import CheckedRequest, check_loras, check_request, check_weights
 from loraedit.job.edit_mask import edit_mask_of
 from loraedit.job.inputs import Inputs, read_inputs
+from loraedit.job.model import download_weights, needs_download
 from loraedit.job.request import EditRequest
 from loraedit.job.segments import Segment, cut_in_time
 from loraedit.job.targets import EditTarget, edit_targets
@@ -70,7 +71,7 @@ def prepare(request: EditRequest, progress: Progress = no_progress, card: ModelC
     """Checks a request, reads its inputs, and makes a job of it.
 
     Args:
-        progress: called with the phases "download", "read" and "mask".
+        progress: called with the phases "read", "mask" and "download".
         card: the model's, if it is known already; its weights need not be there.
 
     Raises:
@@ -78,11 +79,14 @@ def prepare(request: EditRequest, progress: Progress = no_progress, card: ModelC
         ModelError: the checkpoint is not one that loraedit can edit with.
     """
     checked = check_request(request, card)
-    if card is None:
-        checked = check_weights(checked, progress)
-    checked = check_loras(checked)
+    downloads = card is None and needs_download(request.settings, checked.card)
+    if not downloads:
+        checked = check_loras(checked if card is not None else check_weights(checked))
     inputs = read_inputs(request, progress)
     edit_mask = edit_mask_of(checked, inputs, progress)
+    if downloads:  # large, so it waits until nothing else can be refused
+        card = download_weights(request.settings, checked.card, progress)
+        checked = check_loras(replace(checked, card=card))
     return _job(checked, inputs, edit_mask)
 
 

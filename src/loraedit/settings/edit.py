@@ -85,13 +85,13 @@ class EditSettings(CommonSettings):
     min_noise_level: Annotated[Level | None, About("Method", trains="motion", plan=True)] = Field(
         None, description="Train only on noise levels above this."
     )
-    prior: Annotated[bool | None, About("Method", trains="motion")] = Field(
+    prior: Annotated[bool | None, About("Method", trains="motion", plan=True)] = Field(
         None, description="Start the motion LoRA from the mask-reading LoRA that the checkpoint includes."
     )
     fill: Annotated[Fill | None, About("Method", trains="motion", plan=True)] = Field(
         None, description="What the model sees inside the mask: grey, or carry (keyframes carried by optical flow)."
     )
-    condition_on_references: Annotated[bool | None, About("Method", trains="motion")] = Field(
+    condition_on_references: Annotated[bool | None, About("Method", trains="motion", plan=True)] = Field(
         None, description="Give the references as fixed frames too, in training and generation."
     )
     crop: Annotated[Crop | None, About("Method", trains="motion", plan=True)] = Field(

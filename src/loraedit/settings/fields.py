@@ -42,7 +42,7 @@ def affects_training(name: str, course: Course) -> bool:
 
 
 def affects_plan(name: str) -> bool:
-    """True if the setting can change a plan: computing, memory, disk or time."""
+    """True if the setting can change a plan (computing, memory, disk or time), or have it refused."""
     return about(name).plan
 
 
