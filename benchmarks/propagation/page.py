@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,6 +21,7 @@ from benchmarks.propagation.task import Task, strip
 from benchmarks.tables import sections
 from benchmarks.truth_metrics import Interval, paired_bootstrap
 from loraedit.families.card import NANO, read_card
+from loraedit.version import __version__
 from loraedit.video import read_image
 
 __all__ = ["write_page"]
@@ -198,6 +200,18 @@ def picture(path: Path, tasks: Sequence[Task], kind: str) -> None:
     PilImage.fromarray(page).save(path, quality=85)
 
 
+def made_by() -> str:
+    """Names the commit whose code wrote the page; outside of a git checkout, the version of the package."""
+    show = ["git", "log", "-1", "--format=%cs (commit %h)"]
+    try:
+        commit = subprocess.run(
+            show, cwd=Path(__file__).parent, capture_output=True, text=True, check=True
+        ).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return f"Measured with loraedit {__version__}."
+    return f"Measured with the code of {commit}."
+
+
 def write_page(page: Path, compared: Sequence[Task], chosen: Sequence[Task]) -> None:
     """Writes the page and, beside it in a folder of its name, its pictures."""
     scores, choices = gather(compared), gather(chosen)
@@ -216,7 +230,7 @@ def write_page(page: Path, compared: Sequence[Task], chosen: Sequence[Task]) -> 
 (the truth). Every method gets the source, the first frame of the truth and a loose mask. Results are compared with the
 truth where the edited object is visible, in the frames after the first. The model is nano with the recipe
 `{recipe}`. Intervals are 95 %, by a paired bootstrap over the cases. Seconds are those of one thread, while as many
-cases run in parallel as there are processors.
+cases run in parallel as there are processors. {made_by()}
 
 ![Methods]({pictures.name}/methods.png)
 
