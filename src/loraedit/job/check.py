@@ -13,7 +13,7 @@ from loraedit.errors import InputError
 from loraedit.families.card import ModelCard
 from loraedit.job.card_checks import check_against_card
 from loraedit.job.edits import check_objects, joint_prompt
-from loraedit.job.model import find_card, load_card
+from loraedit.job.model import find_card
 from loraedit.job.places import check_places
 from loraedit.job.request import EditRequest
 from loraedit.lora.extra import ExtraLora, check_extras, parse_extra, settle_distilled, unused_extras
@@ -24,7 +24,7 @@ from loraedit.settings import EditSettings, ResolvedSettings
 from loraedit.tracking import open_tracker
 from loraedit.video import check_footage, check_image
 
-__all__ = ["CheckedRequest", "check_loras", "check_request", "check_weights"]
+__all__ = ["CheckedRequest", "check_loras", "check_request"]
 
 
 @dataclass(frozen=True)
@@ -78,25 +78,19 @@ def check_request(request: EditRequest, card: ModelCard | None = None) -> Checke
     return CheckedRequest(request, settings, card, extras, tuple(notes), run)
 
 
-def check_weights(checked: CheckedRequest) -> CheckedRequest:
-    """Checks the headers of the model's weights on this machine.
-
-    Raises:
-        ModelError: the checkpoint is incomplete or damaged.
-    """
-    return replace(checked, card=load_card(checked.request.settings, checked.card))
-
-
-def check_loras(checked: CheckedRequest) -> CheckedRequest:
+def check_loras(checked: CheckedRequest, card: ModelCard) -> CheckedRequest:
     """Checks the headers of the extra LoRAs against those of the model's weights.
+
+    Args:
+        card: the model's, its weights checked; it becomes the request's.
 
     Raises:
         InputError: one is for an expert that the model does not have.
         ModelError: one is of another model.
     """
-    fitting = check_extras(checked.extras, checked.card)
-    unused = unused_extras(checked.extras, checked.settings, checked.card)
-    return replace(checked, notes=(*fitting, *checked.notes, *unused))
+    fitting = check_extras(checked.extras, card)
+    unused = unused_extras(checked.extras, checked.settings, card)
+    return replace(checked, card=card, notes=(*fitting, *checked.notes, *unused))
 
 
 def _check_files(request: EditRequest) -> None:

@@ -10,7 +10,7 @@ from loraedit.families.hub import download_note, fetch_weights, on_hub, resolve_
 from loraedit.settings import EditSettings
 from loraedit.types import Progress
 
-__all__ = ["download_weights", "find_card", "load_card", "needs_download"]
+__all__ = ["download_weights", "find_card", "local_weights"]
 
 
 def find_card(settings: EditSettings) -> ModelCard:
@@ -22,27 +22,21 @@ def find_card(settings: EditSettings) -> ModelCard:
     return read_configuration(resolve_model(settings.model, settings.download), _single_files(settings))
 
 
-def load_card(settings: EditSettings, card: ModelCard) -> ModelCard:
-    """Checks the headers of the model's weights on this machine.
+def local_weights(settings: EditSettings, card: ModelCard) -> ModelCard | None:
+    """Checks the headers of the model's weights on this machine; returns None if they are to be downloaded.
 
     Args:
         card: the model's, as :func:`find_card` reads it.
 
     Raises:
-        ModelError: the weights are incomplete or damaged.
+        ModelError: the weights are incomplete or damaged, and the user allows no download.
     """
-    return read_card(card.folder, _single_files(settings))
-
-
-def needs_download(settings: EditSettings, card: ModelCard) -> bool:
-    """Returns True if the user allows a download, and the weights on this machine are not whole."""
-    if not (settings.download and on_hub(settings.model)):
-        return False
     try:
-        load_card(settings, card)
+        return read_card(card.folder, _single_files(settings))
     except ModelError:
-        return True
-    return False
+        if settings.download and on_hub(settings.model):
+            return None
+        raise
 
 
 def download_weights(settings: EditSettings, card: ModelCard, progress: Progress) -> ModelCard:

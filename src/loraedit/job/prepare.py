@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from loraedit.families.card import ModelCard
-from loraedit.job.check import CheckedRequest, check_loras, check_request, check_weights
+from loraedit.job.check import CheckedRequest, check_loras, check_request
 from loraedit.job.edit_mask import edit_mask_of
 from loraedit.job.inputs import Inputs, read_inputs
-from loraedit.job.model import download_weights, needs_download
+from loraedit.job.model import download_weights, local_weights
 from loraedit.job.request import EditRequest
 from loraedit.job.segments import Segment, cut_in_time
 from loraedit.job.targets import EditTarget, edit_targets
@@ -79,14 +79,13 @@ def prepare(request: EditRequest, progress: Progress = no_progress, card: ModelC
         ModelError: the checkpoint is not one that loraedit can edit with.
     """
     checked = check_request(request, card)
-    downloads = card is None and needs_download(request.settings, checked.card)
-    if not downloads:
-        checked = check_loras(checked if card is not None else check_weights(checked))
+    whole = card or local_weights(request.settings, checked.card)
+    if whole is not None:
+        checked = check_loras(checked, whole)
     inputs = read_inputs(request, progress)
     edit_mask = edit_mask_of(checked, inputs, progress)
-    if downloads:  # large, so it waits until nothing else can be refused
-        card = download_weights(request.settings, checked.card, progress)
-        checked = check_loras(replace(checked, card=card))
+    if whole is None:  # a download is large, so it waits until nothing else can be refused
+        checked = check_loras(checked, download_weights(request.settings, checked.card, progress))
     return _job(checked, inputs, edit_mask)
 
 
