@@ -11,7 +11,7 @@ read the mask in one of two ways:
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, ClassVar
@@ -25,8 +25,8 @@ from loraedit.families.base import Encoded, Expert
 from loraedit.families.encoder_passes import read_picture, read_prompt
 from loraedit.families.loading import compute_dtype, load_component, load_part, load_scheduler, loading
 from loraedit.families.model_card import ModelCard
+from loraedit.families.vae_codec import VaeCodec
 from loraedit.masks.packing import pack_keep_mask
-from loraedit.runtime.memory import tile
 from loraedit.settings import LoraTargets, Resources
 from loraedit.types import Mask, OnStep, Pixels
 
@@ -36,7 +36,7 @@ Fields = dict[str, Tensor]
 """Some fields of :class:`Encoded` of one sample, by name."""
 
 
-class KeepChannelFamily(ABC):
+class KeepChannelFamily(VaeCodec):
     """See :class:`loraedit.families.base.Family`."""
 
     transformer_kind: ClassVar[Any]
@@ -132,22 +132,6 @@ class KeepChannelFamily(ABC):
 
     def _vae(self, device: torch.device) -> AbstractContextManager[Any]:
         return load_component(self.card, self.vae_kind, "vae", device, torch.float32)
-
-    def _latents(self, vae: Any, pixels: Pixels) -> Tensor:
-        """Returns the normalised mode of the posterior, float32 ``[c, f, h, w]`` on the CPU."""
-        video = torch.from_numpy(pixels).permute(3, 0, 1, 2)[None].to(vae.device)
-        tile(vae, self.resources, *pixels.shape[1:3])
-        with torch.inference_mode():
-            latents = self.vae_encode(vae, video)[0].float().cpu()
-        return latents.clone()
-
-    def decode(self, latents: Tensor, device: torch.device) -> Pixels:
-        """Decodes latents ``[c, f, h, w]`` into pixels ``[F, H, W, 3]`` in [-1, 1]."""
-        with self._vae(device) as vae, torch.inference_mode():
-            tile(vae, self.resources, *(self.card.spatial * side for side in latents.shape[2:]))
-            video = self.vae_decode(vae, latents[None].to(device, torch.float32))
-            pixels: Pixels = np.asarray(video[0].permute(1, 2, 3, 0).float().cpu())
-        return pixels
 
     def vae_encode(self, vae: Any, video: Tensor) -> Tensor:
         """See :class:`loraedit.families.base.Family`."""

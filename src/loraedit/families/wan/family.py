@@ -33,11 +33,11 @@ from loraedit.families.loading import (
 )
 from loraedit.families.model_card import ModelCard
 from loraedit.families.single_file import load_single_file
+from loraedit.families.vae_codec import VaeCodec
 from loraedit.families.wan.cpu import cpu_kernels_apply, use_cpu_kernels
 from loraedit.families.wan.tensors import SCALES, WAN_LINEARS, native_name, tensor_name
 from loraedit.masks.packing import pack_keep_mask, pack_token_mask
 from loraedit.runtime.devices import computed_in
-from loraedit.runtime.memory import tile
 from loraedit.settings import LoraTargets, Resources
 from loraedit.types import Mask, OnStep, Pixels
 from loraedit.video.scaling import to_uint8
@@ -53,7 +53,7 @@ TRANSFORMERS = {
 PREFIX = "diffusion_model."
 
 
-class WanFamily:
+class WanFamily(VaeCodec):
     """See :class:`loraedit.families.base.Family`."""
 
     def __init__(self, card: ModelCard) -> None:
@@ -182,22 +182,6 @@ class WanFamily:
     def _vae(self, device: torch.device) -> AbstractContextManager[Any]:
         """Provides the VAE in float32, as diffusers keeps it, and frees it at the end."""
         return load_component(self.card, AutoencoderKLWan, "vae", device, torch.float32)
-
-    def _latents(self, vae: Any, pixels: Pixels) -> Tensor:
-        """Returns the normalised mode of the posterior, float32 ``[c, f, h, w]`` on the CPU."""
-        video = torch.from_numpy(pixels).permute(3, 0, 1, 2)[None].to(vae.device)
-        tile(vae, self.resources, *pixels.shape[1:3])
-        with torch.inference_mode():
-            latents = self.vae_encode(vae, video)[0].float().cpu()
-        return latents.clone()
-
-    def decode(self, latents: Tensor, device: torch.device) -> Pixels:
-        """Decodes latents ``[c, f, h, w]`` into pixels ``[F, H, W, 3]`` in [-1, 1]."""
-        with self._vae(device) as vae, torch.inference_mode():
-            tile(vae, self.resources, *(self.card.spatial * side for side in latents.shape[2:]))
-            video = self.vae_decode(vae, latents[None].to(device, torch.float32))
-            pixels: Pixels = video[0].permute(1, 2, 3, 0).float().cpu().numpy()
-        return pixels
 
     def vae_encode(self, vae: Any, video: Tensor) -> Tensor:
         """See :class:`loraedit.families.base.Family`."""
