@@ -11,13 +11,12 @@ import torch
 from diffusers import AutoencoderKLWan, FlowMatchEulerDiscreteScheduler, WanImageToVideoPipeline
 from torch import nn
 
-from pretrain.config import Preset
+from pretrain.config import SHIPPED, Preset
 from pretrain.text import TEXT_TOKENS
 from pretrain.transformer import averaged
 
 __all__ = ["SHIPPED", "assemble", "ship"]
 
-SHIPPED = Path(__file__).parents[1] / "src/loraedit/nano"
 """The checkpoint that ships with the package."""
 MAX_BYTES = 60_000_000
 

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
 
-__all__ = ["PRESETS", "ClipKind", "PerDevice", "Preset", "VaePhase", "changed"]
+__all__ = ["PRESETS", "SHIPPED", "ClipKind", "PerDevice", "Preset", "VaePhase", "changed"]
+
+SHIPPED = Path(__file__).parents[1] / "src/loraedit/nano"
 
 
 @dataclass(frozen=True)
@@ -247,11 +250,8 @@ _LARGE = (
     ClipKind(17, 64, 64, 10), ClipKind(17, 80, 80, 5), ClipKind(33, 64, 64, 2), ClipKind(33, 96, 64, 2),
     ClipKind(1, 80, 80, 2),
 )  # fmt: skip
-_RECIPE: dict[str, Any] = {
-    "steps": 30, "reference_steps": 20, "rank": 16, "lr": 1e-3, "edit_weight": 4.0, "colour_variants": 6,
-    "prior": True, "fill": "carry", "restore_detail": True, "strength": 0.8, "segment_frames": 33,
-    "sampling_steps": 20, "guidance": 1.0,
-}  # fmt: skip
+_RECIPE: dict[str, Any] = json.loads((SHIPPED / "loraedit.json").read_text())["recipe"]
+"""The recipe of the model that ships."""
 
 _NANO_PHASES = (
     VaePhase("whole", 0.41, 1e-6),
