@@ -16,7 +16,7 @@ from loraedit.optical_flow.fields import Field
 from loraedit.tracking.regions import closed, filled, opened
 from loraedit.types import Image, Plane
 
-__all__ = ["changed_region", "name_of_frame", "registered"]
+__all__ = ["EditedEverywhere", "changed_region", "name_of_frame", "registered"]
 
 COMPARE_SIDE_PX = 400
 """Frames with a longer shorter side are reduced to it before they are compared."""
@@ -36,6 +36,10 @@ UNTOUCHED_LEVELS = 1.0
 _Floats = NDArray[np.float32]
 
 
+class EditedEverywhere(InputError):
+    """Nearly everything differs between a frame and its edit, as after a change of style."""
+
+
 def name_of_frame(index: int) -> str:
     """Returns how messages name the edited frame of an index."""
     return f"The reference for frame {index}" if index else "The edited first frame"
@@ -53,7 +57,8 @@ def changed_region(source: Image, edited: Image, what: str = "The edited first f
         bool ``[H, W]``, True = edited, without holes; at least one pixel is True.
 
     Raises:
-        InputError: nothing differs, only noise differs, or nearly everything differs.
+        EditedEverywhere: nearly everything differs.
+        InputError: nothing differs, or only noise.
     """
     if np.array_equal(source, edited):
         raise InputError(f"{what} is identical to the source frame. Edit it with an image editor first.")
@@ -77,7 +82,7 @@ def _edited(before: _Floats, after: _Floats, whole_pixels: bool, what: str) -> P
     region = _without_slips(region, difference)
     region = filled(closed(region, max(1, side // 60)))
     if usual > RESTYLED_LEVELS or region.mean() > MAX_CHANGED_SHARE:
-        raise InputError(
+        raise EditedEverywhere(
             f"{what} differs from the source nearly everywhere, so no mask can be derived from it. "
             "Edit only a part of the frame, or set the edit zone with --mask, for example a box x0,y0,x1,y1."
         )
