@@ -22,7 +22,7 @@ from loraedit.phases import phase_label
 if TYPE_CHECKING:
     from loraedit.batch.board import Board
 
-__all__ = ["batch"]
+__all__ = ["BatchDisplay", "batch"]
 
 SHOWN_FAILURES = 5
 SHOWN_RUNNING = 32
@@ -49,7 +49,7 @@ def batch(
     from loraedit.batch import run_batch
 
     console = Console(stderr=True)
-    table = _BatchDisplay(console)
+    table = BatchDisplay(console)
     try:
         with interruptible(), show_progress(console) as progress, redirect_stdout(sys.stderr):  # for Ray's messages
             result = run_batch(file, ray, gpus_per_job, retries, progress.steps("check"), table)
@@ -74,7 +74,7 @@ def _show_result(console: Console, board: Board, places: dict[str, str]) -> None
         print_line(console, f"  {place}")
 
 
-class _BatchDisplay:
+class BatchDisplay:
     """Shows the state of a batch: a live table in a terminal, one line every 30 s in a log."""
 
     def __init__(self, console: Console) -> None:
