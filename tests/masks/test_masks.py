@@ -157,11 +157,11 @@ def test_each_region_gets_its_own_box() -> None:
     assert np.array_equal(shaping.box_regions(mask, grow=0), boxes)
 
 
-def test_boxes_grow_by_a_tenth_on_each_side_and_stop_at_the_frame() -> None:
+def test_boxes_grow_by_a_tenth_in_all_and_stop_at_the_frame() -> None:
     mask = np.zeros((1, 40, 60), np.bool_)
     mask[0, 0:20, 25:35] = True
     grown = np.zeros_like(mask)
-    grown[0, 0:22, 24:36] = True
+    grown[0, 0:21, 25:36] = True
     assert np.array_equal(shaping.box_regions(mask), grown)
 
 
@@ -327,6 +327,8 @@ def test_loosening_grows_by_a_disk_then_to_boxes_and_never_shrinks() -> None:
     tube = MaskTube(mask)
     assert shaping.loosen(tube, box=False, dilate_px=0) is tube
     assert shaping.loosen(tube, box=False, dilate_px=2)[0].sum() == 13
-    assert shaping.loosen(tube, box=True, dilate_px=2)[0].sum() == 7 * 7
-    with pytest.raises(InputError, match="Grow it less"):
+    assert shaping.loosen(tube, box=True, dilate_px=2)[0].sum() == 5 * 5
+    with pytest.raises(InputError, match="Lower --dilate-px"):
         shaping.loosen(tube, box=False, dilate_px=40)
+    with pytest.raises(InputError, match="Add --no-mask-boxes"):
+        shaping.loosen(MaskTube(np.eye(20, dtype=bool)[None]), box=True, dilate_px=0)

@@ -16,18 +16,22 @@ from loraedit.types import Mask, Plane, Size, Weights
 
 __all__ = ["box_regions", "dilate", "feather", "loosen", "resize_mask"]
 
+BOX_GROWTH = 0.05
+"""Growth of the boxes of ``mask_boxes`` on each side, so a tenth in all, as in LoRA-Edit's code."""
+
 _Plane = NDArray[np.uint8]
 _Value = TypeVar("_Value", bound=np.generic)
 
 
-def box_regions(mask: Mask, grow: float = 0.1) -> Mask:
+def box_regions(mask: Mask, grow: float = BOX_GROWTH) -> Mask:
     """Replaces each connected region of each frame by its bounding box, grown.
 
     A tight mask would force the new object into the outline of the old one.
 
     Args:
         mask: ``[F, H, W]`` bool, True = regenerate. Pixels that touch at a corner are connected.
-        grow: added on each of the four sides, as a fraction of the box's width or height, rounded to pixels.
+        grow: added on each of the four sides, as a fraction of the box's width or height. Both sides together are
+            rounded down to pixels; of an odd number, the right or lower side gets one more.
 
     Returns:
         ``[F, H, W]`` bool, True = regenerate, covering ``mask``; boxes end at the frame.
@@ -44,9 +48,13 @@ def _boxes(plane: _Plane, grow: float) -> _Plane:
     boxes = np.zeros_like(plane)
     _, _, regions, _ = cv2.connectedComponentsWithStats(plane, connectivity=8)
     for x, y, width, height, _ in regions[1:].tolist():  # 0 is the background
-        dx, dy = int(grow * width + 0.5), int(grow * height + 0.5)
-        boxes[max(y - dy, 0) : y + height + dy, max(x - dx, 0) : x + width + dx] = 1
+        (left, right), (above, below) = _halves(int(2 * grow * width)), _halves(int(2 * grow * height))
+        boxes[max(y - above, 0) : y + height + below, max(x - left, 0) : x + width + right] = 1
     return boxes
+
+
+def _halves(total: int) -> tuple[int, int]:
+    return total // 2, total - total // 2
 
 
 def dilate(mask: Mask, radius_px: float) -> Mask:
@@ -76,7 +84,8 @@ def loosen(mask: MaskTube, box: bool, dilate_px: float) -> MaskTube:
         return mask
     loose = MaskTube(_loosened(mask, box, dilate_px))
     if loose.all():
-        raise InputError("The grown mask is white everywhere, so nothing would be preserved. Grow it less.")
+        remedy = "Add --no-mask-boxes" if box else "Lower --dilate-px"
+        raise InputError(f"The grown mask is white everywhere, so nothing would be preserved. {remedy}.")
     return loose
 
 
