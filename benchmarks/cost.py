@@ -45,7 +45,7 @@ def seconds(of: dict[str, int], whole: bool) -> float:
     expert = work.family.experts[0]
     with tempfile.TemporaryDirectory() as folder:
         train(
-            work.family, expert, work.family.load_transformer(expert, CPU), Stage([work.sample], [1.0]), settings,
+            work.family, expert, work.family.load_transformer(expert, CPU), Stage([work.sample], [1]), settings,
             Path(folder) / "state", lambda *_: times.append(time.thread_time()), CPU,
         )  # fmt: skip
     taken = np.diff(times)[WARM_UP - 1 :]

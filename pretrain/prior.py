@@ -188,7 +188,7 @@ def train_prior(folder: Path, source: Source, work: Path, plan: PriorPlan, budge
         transformer = family.load_transformer(expert, device)
         state = work / f"{model_key}-{expert.name}.safetensors"
         log = partial(_log_loss, work / "prior.jsonl", time.monotonic(), [])
-        losses = train(family, expert, transformer, Stage(rows, [1.0] * len(rows)), settings, state, log, device)
+        losses = train(family, expert, transformer, Stage(rows, [1] * len(rows)), settings, state, log, device)
         provenance = {"made_by": "pretrain.prior", "edits": len(rows), "training": settings.model_dump()}
         save_lora(card.prior(expert.name), family, transformer, provenance, torch.float16)
         write_json(work / "prior.json", {**provenance, "loss_last": float(np.mean(losses[-200:]))})

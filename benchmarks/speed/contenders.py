@@ -43,7 +43,7 @@ def loraedit(work: Work, folder: Path) -> Contender:
 
     def train_steps(steps: int, on_step: Callable[..., None]) -> None:
         settings = work.training.model_copy(update={"steps": steps})
-        stage = Stage([work.sample], [1.0])
+        stage = Stage([work.sample], [1])
         with tempfile.TemporaryDirectory() as passing:
             state = Path(passing) / "state.safetensors"
             train(work.family, expert, work.family.load_transformer(expert, CPU), stage, settings, state, on_step, CPU)

@@ -121,7 +121,7 @@ REFUSED: dict[str, tuple[Callable[[Path], None], Options, str]] = {
     "mask everywhere": (a_white_mask, {"mask": "bad.png"}, "white everywhere"),
     "box outside": (nothing, {"mask": "0,0,99,99"}, "leaves the frame"),
     "mask beside the edit": (nothing, {"mask": "30,25,44,36"}, "inside the mask"),
-    "mask grown everywhere": (nothing, {"dilate-px": "100"}, "Grow it less"),
+    "mask grown everywhere": (nothing, {"dilate-px": "100"}, "Lower --dilate-px"),
     "no mask, and a restyle": (a_restyled_frame, {"mask": None, "first-frame": "bad.png"}, "--mask"),
     "no mask, and no edit": (nothing, {"mask": None, "first-frame": "same.png"}, "identical to the source"),
     "no mask, and a reference that is no edit": (nothing, {"mask": None, "reference": "0=same.png"}, "frame 0"),

@@ -16,7 +16,7 @@ from diffusers.pipelines.ltx2.connectors import LTX2TextConnectors
 from parity import check_edit
 from scenes import Scene
 from tiny import distinct_models
-from tiny_cards import OWN_METHOD
+from tiny_cards import CARRYING
 from typer.testing import CliRunner
 
 import loraedit
@@ -155,7 +155,7 @@ def test_what_a_token_model_cannot_be_shown_is_refused(published: dict[str, Path
 @pytest.mark.parametrize("lora", ["motion", "naive", "none"])
 def test_the_default_method_runs_on_every_family(every: dict[str, Path], lora: str, scene: Scene) -> None:
     for name, folder in every.items():
-        asked = {**OWN_METHOD, "lora": lora, "steps": 1, "sampling_steps": 2}
+        asked = {**CARRYING, "lora": lora, "steps": 1, "sampling_steps": 2}
         made = loraedit.edit(scene.source, scene.edited_first, scene.mask, model=str(folder), **asked)
         assert made.outside_exact, name
         assert len(made.losses) == (lora != "none"), name
@@ -181,7 +181,7 @@ def test_a_token_model_starts_from_what_is_carried_by_default(published: dict[st
     made, other = (
         loraedit.edit(
             scene.source, scene.edited_first, scene.mask, model=str(published[TOKENS]),
-            **{**OWN_METHOD, "steps": 1, "sampling_steps": 12, "restore_detail": False, **settings},
+            **{**CARRYING, "steps": 1, "sampling_steps": 12, "restore_detail": False, **settings},
         )
         for settings in ({}, {"strength": 0.6})
     )  # fmt: skip

@@ -95,7 +95,7 @@ def test_a_distilled_lora_decides_the_sampling_unless_the_user_does(
     distilled.write_bytes(style.read_bytes())
 
     def asked(**values: Any) -> tuple[int | None, float | None, tuple[str, ...]]:
-        settings = make_settings({"model": str(checkpoint), **values})
+        settings = make_settings({"model": str(checkpoint), "prompt": "a", "source_prompt": "b", **values})
         job = prepare(EditRequest(scene.source, scene.edited_first, scene.mask, settings=settings))
         return job.settings.sampling_steps, job.settings.guidance, job.notes
 

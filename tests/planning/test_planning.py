@@ -135,12 +135,12 @@ def test_the_14b_model_takes_3e15_operations_a_step(depths: tuple[int, int], mon
 
 
 @pytest.mark.parametrize(("zone", "share"), [(Size(480, 832), 1 / 3), (Size(240, 416), 1 / 10)])
-def test_an_edit_costs_a_third_of_the_reference_recipe_and_a_tenth_in_a_quarter_of_the_frame(
+def test_propagating_costs_a_third_of_the_reference_recipe_and_a_tenth_in_a_quarter_of_the_frame(
     zone: Size, share: float
 ) -> None:
     frame = Size(480, 832)
     with open_skeleton("wan2.1-i2v-14b-480p") as card:
-        settings = make_settings({"model": "wan2.1-i2v-14b-480p"}).resolved(card.recipe)
+        settings = make_settings({"model": "wan2.1-i2v-14b-480p", "recipe": "propagate"}).resolved(card.recipe)
         work = work_of(card, settings, zone, [49], zone.height * zone.width, 0)
         plan = make_plan(card, "wan2.1-i2v-14b-480p", frame, work, None, settings.resources)
         assert plan.total_flops <= share * reference_flops(card, Shape(49, frame))
@@ -289,7 +289,7 @@ def test_an_edit_is_fitted_into_memory_and_says_how(
     checkpoint: Path, scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def edited(name: str, **settings: Any) -> Any:
-        settings |= {"model": str(checkpoint), "steps": 2}
+        settings |= {"model": str(checkpoint), "steps": 2, "prompt": "a", "source_prompt": "b"}
         return loraedit.edit(scene.source, scene.edited_first, scene.mask, run=tmp_path / name, **settings)
 
     plain = edited("plain")

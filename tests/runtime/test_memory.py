@@ -122,7 +122,7 @@ def test_training_with_blocks_on_the_host_gives_the_same_lora(tmp_path: Path) ->
         family = family_with(resources)
         transformer = family.load_transformer(family.experts[0], CPU)
         settings = TrainSettings(steps=2, rank=2, lr=1e-2)
-        stage = Stage([sample_of(family)], [1.0])
+        stage = Stage([sample_of(family)], [1])
         state = tmp_path / f"{resources.offload_blocks}.safetensors"
         train(family, family.experts[0], transformer, stage, settings, state, lambda *_: None, CPU)
         return [parameter.detach() for _, parameter in lora_parameters(transformer)]

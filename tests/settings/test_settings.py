@@ -10,6 +10,7 @@ from loraedit.errors import InputError
 from loraedit.settings import (
     DEFAULT_MARGIN,
     PANELS,
+    PAPER,
     Course,
     EditSettings,
     Recipe,
@@ -21,6 +22,7 @@ from loraedit.settings import (
     fields_in_panel,
     is_path,
     make_settings,
+    named_recipe,
     shapes_mask,
 )
 
@@ -37,6 +39,61 @@ def test_the_papers_recipe_takes_its_method_and_the_models_pace() -> None:
     resolved = make_settings({"recipe": "paper", "colour_variants": 5}).resolved(own)
     assert (resolved.fill, resolved.prior, resolved.edit_weight, resolved.restore_detail) == ("grey", False, 1.0, False)
     assert (resolved.steps, resolved.rank, resolved.lr, resolved.colour_variants) == (7, 3, 0.5, 5)
+
+
+def test_a_model_without_a_recipe_of_its_own_gets_the_papers() -> None:
+    asked = {"model", "paper"}
+    assert all(named_recipe(name, Recipe()) == PAPER for name in asked)
+    assert make_settings({}).resolved(Recipe()) == make_settings({}).resolved(PAPER)
+
+
+def test_the_fast_recipe_is_the_published_method_in_fewer_steps_on_half_the_area() -> None:
+    fast = named_recipe("fast", Recipe(steps=40, sampling_steps=50, guidance=3.5))
+    assert (fast.steps, fast.sampling_steps, fast.guidance, fast.area) == (40, 20, 3.5, 0.5)
+    assert fast.check_every and (fast.fill, fast.reference_training) == ("grey", "joint")
+    assert named_recipe("fast", Recipe()).steps < PAPER.steps
+
+
+def test_the_propagating_recipe_carries_keyframes_at_the_models_pace() -> None:
+    carrying = named_recipe("propagate", Recipe(guidance=3.5, prior=True))
+    assert (carrying.fill, carrying.strength, carrying.guidance, carrying.prior) == ("carry", 0.9, 3.5, True)
+    assert named_recipe("propagate", Recipe(steps=7)).steps == 7
+
+
+def test_a_distilled_lora_is_sampled_as_it_was_made_for() -> None:
+    asked = {"distilled_steps": 4, "recipe": "propagate"}
+    resolved = make_settings(asked).resolved(Recipe(guidance=3.5, flow_shift=3.0))
+    found = (resolved.sampling_steps, resolved.guidance, resolved.strength, resolved.flow_shift, resolved.scheduler)
+    assert found == (4, 1.0, 1.0, 5.0, "euler")
+    assert make_settings({**asked, "flow_shift": 8.0}).resolved(Recipe()).flow_shift == 8.0
+
+
+@pytest.mark.parametrize(
+    ("values", "references", "courses"),
+    [
+        ({}, 0, []),
+        ({}, 1, [(1, 100)]),
+        ({}, 2, [(2, 190)]),
+        ({}, 3, [(3, 280)]),
+        ({"reference_steps": 50}, 2, [(2, 95)]),
+        ({"reference_steps": 0}, 2, []),
+        ({"budget": "120steps"}, 3, [(3, 120)]),
+        ({"reference_training": "sequential"}, 3, [(1, 100), (2, 50), (3, 34)]),
+    ],
+)
+def test_references_are_learnt_jointly_or_one_after_another(
+    values: dict[str, Any], references: int, courses: list[tuple[int, int]]
+) -> None:
+    found = make_settings(values).resolved(PAPER).reference_courses(references)
+    assert [(course.references, course.steps) for course in found] == courses
+
+
+def test_the_trigger_word_begins_every_text_and_the_prompt_stands_in_for_a_source_prompt() -> None:
+    both = make_settings({"prompt": "a red car", "source_prompt": "a car"}).resolved(PAPER)
+    assert (both.text, both.source_text) == ("p3rs0n, a red car", "p3rs0n, a car")
+    one = make_settings({"prompt": "a red car", "trigger": ""}).resolved(PAPER)
+    assert (one.text, one.source_text) == ("a red car", "a red car")
+    assert make_settings({}).resolved(PAPER).text == "p3rs0n"
 
 
 def test_a_start_from_what_is_shown_needs_something_to_be_shown() -> None:
@@ -125,7 +182,7 @@ def test_metadata_says_what_depends_on_a_setting() -> None:
         "model", "transformer", "transformer_2", "extra_lora", "captioner", "tracker_model", "store",
     }  # fmt: skip
     motion, appearance = ({name for name in names if affects_training(name, course)} for course in COURSES)
-    assert motion < appearance and appearance - motion == {"prompt", "reference_steps"}
+    assert motion < appearance and appearance - motion == {"reference_steps", "reference_training"}
     assert affects_plan("rank") and not affects_plan("seed")
     assert affects_plan("prior") and affects_plan("condition_on_references")  # they decide what is refused
 

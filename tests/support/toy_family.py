@@ -24,7 +24,7 @@ from loraedit.families.base import Encoded, Expert
 from loraedit.families.folder import read_card_file, read_json
 from loraedit.families.model_card import CardFile, ModelCard
 from loraedit.masks.packing import pack_keep_mask
-from loraedit.settings import LoraTargets, Recipe, Resources
+from loraedit.settings import LoraTargets, Recipe, Resources, SamplingSettings
 from loraedit.storage.files import write_json
 from loraedit.types import OnStep, Pixels
 
@@ -144,8 +144,8 @@ class ToyFamily:
         output: Tensor = transformer(shown, timestep.to(dtype), condition.text.to(dtype))
         return output.float()
 
-    def scheduler(self, steps: int, shape: Sequence[int], device: torch.device) -> Any:  # noqa: ARG002 (no shift)
-        scheduler = FlowMatchEulerDiscreteScheduler()
+    def scheduler(self, sampling: SamplingSettings, steps: int, shape: Sequence[int], device: torch.device) -> Any:  # noqa: ARG002
+        scheduler = FlowMatchEulerDiscreteScheduler(shift=sampling.flow_shift or 1.0)
         scheduler.set_timesteps(sigmas=np.linspace(1.0, 1 / steps, steps), device=device)
         return scheduler
 

@@ -19,7 +19,7 @@ from loraedit.training import loop, state
 from loraedit.training.state import TrainState
 from loraedit.training.stopping import last_step, rate, settles
 
-PLAIN = TrainSettings(steps=100, rank=2, lr=1e-3)
+PLAIN = TrainSettings(steps=100, rank=2, lr=1e-3, lr_schedule="falling")
 CHECKED = PLAIN.model_copy(update={"check_every": 5, "patience": 2, "min_gain": 0.1})
 
 
@@ -42,6 +42,15 @@ def test_training_settles_when_the_loss_stops_improving_and_cools_down() -> None
 def test_an_unstopped_training_has_the_learning_rates_of_its_steps() -> None:
     rates = [rate(after(step, []), PLAIN) / PLAIN.lr for step in (0, 4, 50, 66, 99)]
     assert rates == pytest.approx([0.2, 1.0, 1.0, 1.0, 0.127])
+
+
+def test_a_constant_rate_falls_only_once_training_is_stopped_early() -> None:
+    constant = CHECKED.model_copy(update={"lr_schedule": "constant"})
+    assert {rate(after(step, []), constant) for step in range(100)} == {1e-3}
+    assert settles(after(70, [1.0, 1.0, 1.0, 1.0]), constant)
+    settled = replace(after(20, []), settled=20)
+    rates = [rate(replace(settled, losses=[0.1] * step), constant) for step in range(20, 25)]
+    assert rates[0] == 1e-3 and rates == sorted(rates, reverse=True) and rates[-1] < 3e-4
 
 
 def test_a_budget_may_be_a_time() -> None:

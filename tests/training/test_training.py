@@ -38,7 +38,7 @@ def run(
         if done == stop_at:
             raise KeyboardInterrupt
 
-    train(family, expert, transformer, Stage([encoded], [1.0], start), SETTINGS, checkpoint, on_loss)
+    train(family, expert, transformer, Stage([encoded], [1], start), SETTINGS, checkpoint, on_loss)
     return transformer
 
 
@@ -128,7 +128,7 @@ def test_training_lowers_the_loss_on_its_own_clip(family: Family, scene: Scene, 
     expert = family.experts[0]
     transformer = family.load_transformer(expert, CPU)
     settings = SETTINGS.model_copy(update={"steps": 60})
-    stage = Stage([encoded], [1.0])
+    stage = Stage([encoded], [1])
     losses = train(family, expert, transformer, stage, settings, tmp_path / "state.safetensors", lambda *_: None)
     assert len(losses) == 60
     assert sum(losses[-15:]) < sum(losses[:15])
@@ -207,7 +207,7 @@ def test_clips_and_single_frames_share_a_batch(family: Family, scene: Scene, tmp
     expert = family.experts[0]
     transformer = family.load_transformer(expert, CPU)
     settings = SETTINGS.model_copy(update={"batch_size": 4, "steps": 3})
-    stage = Stage([clip, still], [1.0, 1.0])
+    stage = Stage([clip, still], [1, 1])
     losses = train(family, expert, transformer, stage, settings, tmp_path / "state.safetensors", lambda *_: None)
     assert len(losses) == 3 and all(np.isfinite(losses))
 

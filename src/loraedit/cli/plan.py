@@ -111,7 +111,8 @@ def _of_size(
     if frames > MAX_FRAMES:
         raise InputError(f"A clip has at most {MAX_FRAMES} frames, not {frames}. Plan for a shorter one.")
     with open_skeleton(wanted.model) as card:
-        area_px, settings = round(size.height * size.width * wanted.area), wanted.resolved(card.recipe)
+        settings = wanted.resolved(card.recipe)
+        area_px = round(size.height * size.width * settings.area)
         lengths = [len(segment) for segment in cut_in_time(frames, [size], area_px, settings, card)]
         return _measure(card, settings, size, size, lengths, area_px, 0, efficiency, progress, frames)
 

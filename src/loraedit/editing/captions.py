@@ -14,13 +14,13 @@ import torch
 from PIL import Image as PilImage
 
 from loraedit.errors import ModelError
+from loraedit.job.check import AUTO
 from loraedit.job.prepare import Job
 from loraedit.storage.files import fingerprint, read_json, write_json
 from loraedit.types import Image
 
-__all__ = ["AUTO", "caption", "captioned"]
+__all__ = ["caption", "captioned"]
 
-AUTO = "auto"
 FLORENCE_TASK = "<DETAILED_CAPTION>"
 QUESTION = (
     "Describe this frame of a film in one sentence: who or what is in it, what they look like, and where they are."

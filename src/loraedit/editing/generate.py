@@ -124,7 +124,7 @@ class TargetGeneration:
         """Samples the latents of a segment, in all processes together."""
         context, sampling = self.context, self.context.settings.sampling()
         guided = context.job.card.guided(sampling.guidance)
-        negative = context.family.embed_prompt("", context.device) if guided else None
+        negative = context.family.embed_prompt(sampling.negative_prompt, context.device) if guided else None
         on_estimate = self.previews.sampled if self.previews is not None and index == 0 else None
         with self.reporter.phase("sample", *self._part(index)) as on_step:
             return together(
@@ -161,7 +161,7 @@ def _condition(settings: ResolvedSettings, clip: TargetClip, inputs: GenerationI
     references = inputs.references if masked and settings.condition_on_references else {}
     first = inputs.fixed_frames[0]
     fixed = {**references, **{index: frame for index, frame in inputs.fixed_frames.items() if index}}
-    condition = conditioning.inference_condition(inputs.source, first, mask, settings.prompt, inputs.guide, fixed)
+    condition = conditioning.inference_condition(inputs.source, first, mask, settings.text, inputs.guide, fixed)
     return replace(condition, image=first_frame(clip, edited=True))
 
 

@@ -24,7 +24,7 @@ import torch
 
 from loraedit.diffusion.samples import Sample
 from loraedit.editing.cache import StageCache
-from loraedit.editing.captions import AUTO, captioned
+from loraedit.editing.captions import captioned
 from loraedit.editing.context import EditContext, open_context
 from loraedit.editing.finish import FinishedFiles, finish
 from loraedit.editing.generate import TargetGeneration, first_condition
@@ -36,6 +36,7 @@ from loraedit.editing.segment_inputs import carry_first_segment
 from loraedit.editing.target_clip import TargetClip, open_target_clip, over_lower_targets
 from loraedit.editing.train import TargetTraining, TrainedCourse, prior_file
 from loraedit.families.loading import free
+from loraedit.job.check import AUTO
 from loraedit.job.prepare import Job
 from loraedit.planning import describe_resources, fitting_notes, resources_for, save_more
 from loraedit.runs.folder import SETTINGS_FILE, check_format

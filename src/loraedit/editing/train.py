@@ -25,16 +25,13 @@ from loraedit.lora.extra import for_expert
 from loraedit.runtime.distributed import together
 from loraedit.runtime.ranks import leads
 from loraedit.sampling.schedule import experts_trained
-from loraedit.settings import TrainSettings
+from loraedit.settings import REFERENCE_REPEATS, TrainSettings
 from loraedit.storage.files import fingerprint, save_tensors, try_load_tensors
 from loraedit.storage.lora_store import Learnt
 from loraedit.training import Stage, train
 from loraedit.version import __version__
 
 __all__ = ["TargetTraining", "TrainedCourse", "prior_file"]
-
-REFERENCE_SHARE = 9
-"""A reference is drawn this many times as often as the source clip, as in the paper's second stage."""
 
 PREPARE_SAMPLES = 2, 3
 """The keys of the samples are the last of three parts of the phase "prepare"; two are before the training."""
@@ -67,11 +64,11 @@ class TrainedCourse:
 
 @dataclass(frozen=True)
 class _Course:
-    """A stretch of training: the keys of its samples, and how often each is drawn relative to the others."""
+    """A stretch of training: the keys of its samples, and how often each comes in an epoch."""
 
     name: str
     samples: list[str]
-    weights: list[float]
+    repeats: list[int]
     settings: TrainSettings
 
     @property
@@ -82,7 +79,7 @@ class _Course:
 
 @dataclass(frozen=True)
 class TargetTraining:
-    """The training of one edit target: the source first, then one more course for each reference.
+    """The training of one edit target: the source first, then the references, in one course or in several.
 
     Attributes:
         clip: the target's clip.
@@ -111,19 +108,19 @@ class TargetTraining:
         return [trained for expert in experts for trained in self._train_expert(expert, courses, samples)]
 
     def _courses(self, samples: TrainingSamples) -> list[_Course]:
-        """Returns a course for the source, and one for each reference in the order in which the user named them.
+        """Returns a course for the source, and then those of the references.
 
-        The LoRA of the source thus does not depend on the edit, and a further reference continues the training of the
-        references before it.
+        The LoRA of the source thus does not depend on the edit. In sequential training, a further reference continues
+        the training of the references before it, in the order in which the user named them.
         """
         settings, motion = self.context.settings, samples.motion
-        courses = [_Course("motion", motion, [1.0] * len(motion), settings.training())]
+        courses = [_Course("motion", motion, [1] * len(motion), settings.training())]
         order = [index for index in self.clip.target.references if index in samples.appearance]
-        for count, steps in enumerate(settings.reference_courses(len(order)), 1):
-            appearance = [samples.appearance[index] for index in order[:count]]
-            weights = [1.0 / len(motion)] * len(motion) + [float(REFERENCE_SHARE)] * count
-            shorter = settings.training().model_copy(update={"steps": steps})
-            courses.append(_Course("appearance", [*motion, *appearance], weights, shorter))
+        for each in settings.reference_courses(len(order)):
+            appearance = [samples.appearance[index] for index in order[: each.references]]
+            repeats = [1] * len(motion) + [REFERENCE_REPEATS * len(motion)] * each.references
+            training = settings.training().model_copy(update={"steps": each.steps})
+            courses.append(_Course("appearance", [*motion, *appearance], repeats, training))
         return courses
 
     def _train_expert(
@@ -137,7 +134,7 @@ class TargetTraining:
         trained: list[TrainedCourse] = []
         for course in courses:
             settings = course.settings.model_dump()
-            key = self.cache.key(key, expert.name, course.name, course.weights, settings, course.samples)
+            key = self.cache.key(key, expert.name, course.name, course.repeats, settings, course.samples)
             file = context.folder / "lora" / f"{course.name}-{expert.name}-{key}.safetensors"
             trained.append(self._find_or_train(expert, course, samples, start, file))
             start = file
@@ -152,7 +149,7 @@ class TargetTraining:
         with self.context.store.sole_maker(file.stem, lambda: self.reporter.progress("train", 0, 1, WAITING)):
             if found := self._find(expert, course, file):
                 return found
-            stage = Stage(samples.encoded(course.samples), course.weights, start, course.judged)
+            stage = Stage(samples.encoded(course.samples), course.repeats, start, course.judged)
             return self._train(expert, course, stage, file)
 
     def _find(self, expert: Expert, course: _Course, file: Path) -> TrainedCourse | None:

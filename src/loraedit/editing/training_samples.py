@@ -119,7 +119,7 @@ class TrainingSamples:
         self, segment: Segment, inputs: TrainingInput, variant: int, recolour: Callable[[Pixels], Pixels]
     ) -> list[Sample]:
         """Makes the motion samples of a segment in one colour variant; variant 0 is the source itself."""
-        source, prompt = recolour(inputs.source), self._settings.source_prompt
+        source, prompt = recolour(inputs.source), self._settings.source_text
         guides = [Guide(recolour(guide.pixels), guide.trust) for guide in inputs.source_guides]
         kept = [*range(1, segment.fixed), *(inputs.references if self._settings.condition_on_references else ())]
         if self._settings.lora == "naive":
@@ -137,7 +137,7 @@ class TrainingSamples:
         guide, at = inputs.first_frame_guide, slice(index, index + 1)
         carried = Guide(guide.pixels[at], guide.trust[at]) if guide else None
         return conditioning.appearance_sample(
-            inputs.source[at], inputs.references[index], inputs.reference_masks[index], self._settings.prompt, carried
+            inputs.source[at], inputs.references[index], inputs.reference_masks[index], self._settings.text, carried
         )
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from loraedit.diffusion.samples import Sample
 from loraedit.families.model_card import ModelCard
-from loraedit.settings import LoraTargets, Resources
+from loraedit.settings import LoraTargets, Resources, SamplingSettings
 from loraedit.types import OnStep, Pixels
 
 __all__ = ["TIMESTEPS", "Encoded", "Expert", "Family", "batch", "tokens_of"]
@@ -144,11 +144,14 @@ class Family(Protocol):
             condition: a :func:`batch` of conditions.
         """
 
-    def scheduler(self, steps: int, shape: Sequence[int], device: torch.device) -> Any:
-        """Returns the checkpoint's own diffusers scheduler with timesteps set.
+    def scheduler(self, sampling: SamplingSettings, steps: int, shape: Sequence[int], device: torch.device) -> Any:
+        """Returns a diffusers scheduler with timesteps set: the checkpoint's own, or the one that the settings name.
 
         Args:
+            sampling: names the solver and the flow shift.
+            steps: number of denoising steps, which may differ from those of the settings.
             shape: of the latents, ``[c, f, h, w]``.
+            device: where the timesteps are put.
         """
 
     def portable_lora_name(self, module: str) -> str:

@@ -16,18 +16,18 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from loraedit.diffusion.samples import FILL, Sample
 from loraedit.families.base import Encoded, Expert
 from loraedit.families.encoder_passes import read_picture, read_prompt
-from loraedit.families.loading import compute_dtype, load_component, load_part, load_scheduler, loading
+from loraedit.families.loading import compute_dtype, load_component, load_part, loading
 from loraedit.families.model_card import ModelCard
+from loraedit.families.schedulers import open_scheduler
 from loraedit.families.vae_codec import VaeCodec
 from loraedit.masks.packing import pack_keep_mask
-from loraedit.settings import LoraTargets, Resources
+from loraedit.settings import LoraTargets, Resources, SamplingSettings
 from loraedit.types import Mask, OnStep, Pixels
 
 __all__ = ["Fields", "KeepChannelFamily", "shown_where_kept"]
@@ -156,11 +156,15 @@ class KeepChannelFamily(VaeCodec):
         module: nn.Module = transformer.eval().requires_grad_(False)
         return module
 
-    def scheduler(self, steps: int, shape: Sequence[int], device: torch.device) -> Any:  # noqa: ARG002 (see LTX-2)
-        """Returns the checkpoint's own scheduler, from pure noise in even steps before its flow shift."""
-        scheduler = load_scheduler(self.card)
-        scheduler.set_timesteps(sigmas=np.linspace(1.0, 0.0, steps + 1)[:-1], device=device)
-        return scheduler
+    def scheduler(
+        self,
+        sampling: SamplingSettings,
+        steps: int,
+        shape: Sequence[int],  # noqa: ARG002 (see LTX-2)
+        device: torch.device,
+    ) -> Any:
+        """Returns the checkpoint's own scheduler or the one that the settings name: even steps, then the flow shift."""
+        return open_scheduler(self.card, sampling, steps, device)
 
     def portable_lora_name(self, module: str) -> str:
         """Returns ``transformer_blocks.3.attn.to_q`` with the prefix of diffusers."""

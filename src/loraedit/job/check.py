@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from loraedit.errors import InputError
-from loraedit.families.card import ModelCard
+from loraedit.families.card import NANO, ModelCard
 from loraedit.job.card_checks import check_against_card
 from loraedit.job.edits import check_objects, joint_prompt
 from loraedit.job.model import find_card
@@ -24,7 +24,10 @@ from loraedit.settings import EditSettings, ResolvedSettings
 from loraedit.tracking import open_tracker
 from loraedit.video import check_footage, check_image
 
-__all__ = ["CheckedRequest", "check_loras", "check_request"]
+__all__ = ["AUTO", "CheckedRequest", "check_loras", "check_request"]
+
+AUTO = "auto"
+"""The prompt that asks the captioner."""
 
 
 @dataclass(frozen=True)
@@ -72,9 +75,9 @@ def check_request(request: EditRequest, card: ModelCard | None = None) -> Checke
     run = check_places(request, [extra.path for extra in extras])
     card = card or find_card(asked)
     settled, notes = settle_distilled(asked, extras)
-    prompt = joint_prompt(asked.prompt, [each.prompt for each in request.objects])
-    settings = settled.model_copy(update={"prompt": prompt}).resolved(card.recipe)
+    settings = settled.model_copy(update=_prompts(request)).resolved(card.recipe)
     check_against_card(settings, card)
+    notes += [*_text_notes(settings), *_recipe_notes(settings, card)]
     return CheckedRequest(request, settings, card, extras, tuple(notes), run)
 
 
@@ -127,10 +130,38 @@ def _check_tracking(request: EditRequest) -> None:
 
 
 def _check_captioner(settings: EditSettings) -> None:
-    if "auto" in (settings.prompt, settings.source_prompt) and settings.captioner is None:
+    if AUTO in (settings.prompt, settings.source_prompt) and settings.captioner is None:
         raise InputError(
             "A prompt of 'auto' needs --captioner: a Florence-2 or Qwen-VL model, as a folder or a Hub id."
         )
+
+
+def _prompts(request: EditRequest) -> dict[str, str]:
+    """Returns prompt and source prompt; with a captioner, it answers what the user left open."""
+    asked = request.settings
+    left_open = "" if asked.captioner is None else AUTO
+    prompt = joint_prompt(asked.prompt, [each.prompt for each in request.objects])
+    return {"prompt": prompt or left_open, "source_prompt": asked.source_prompt or left_open}
+
+
+def _text_notes(settings: ResolvedSettings) -> list[str]:
+    """Says which text the model gets where the user gave none."""
+    if not settings.prompt:
+        got = f"only the trigger word '{settings.trigger}'" if settings.trigger else "no text at all"
+        what = "edited clip" if settings.source_prompt else "clip"
+        return [f"There is no --prompt, so {got} describes the {what}. A sentence about it, or --captioner, may help."]
+    if not settings.source_prompt and settings.lora != "none":
+        return ["There is no --source-prompt, so --prompt describes the source too."]
+    return []
+
+
+def _recipe_notes(settings: ResolvedSettings, card: ModelCard) -> list[str]:
+    if not settings.carries or card.folder == NANO:
+        return []
+    return [
+        "Keyframes carried by optical flow (--recipe propagate, --fill carry) were measured on nano only. They suit "
+        "new colours, textures and logos; for new shapes, use --recipe paper."
+    ]
 
 
 def _check_device(device: str | None) -> None:

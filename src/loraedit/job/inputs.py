@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from loraedit.errors import InputError
+from loraedit.job.check import CheckedRequest
 from loraedit.job.edits import ImageLike, read_edit, read_object
 from loraedit.job.request import ClipLike, EditRequest
 from loraedit.runs.kept import Kept, KeptObject
@@ -41,7 +42,7 @@ class Inputs:
         return {0: self.edited_first, **self.references}
 
 
-def read_inputs(request: EditRequest, progress: Progress) -> Inputs:
+def read_inputs(checked: CheckedRequest, progress: Progress) -> Inputs:
     """Reads everything but a mask of its own, and checks it against the clip.
 
     Args:
@@ -50,7 +51,7 @@ def read_inputs(request: EditRequest, progress: Progress) -> Inputs:
     Raises:
         InputError: something cannot be read, or does not fit the clip.
     """
-    settings = request.settings
+    request, settings = checked.request, checked.settings
     clip = read_source(request.source, steps_of(progress, "read"))
     if request.out is not None:
         check_encodable(request.out, settings.codec, clip.size)

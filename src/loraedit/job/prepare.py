@@ -82,7 +82,7 @@ def prepare(request: EditRequest, progress: Progress = no_progress, card: ModelC
     whole = card or local_weights(request.settings, checked.card)
     if whole is not None:
         checked = check_loras(checked, whole)
-    inputs = read_inputs(request, progress)
+    inputs = read_inputs(checked, progress)
     edit_mask = edit_mask_of(checked, inputs, progress)
     if whole is None:  # a download is large, so it waits until nothing else can be refused
         checked = check_loras(checked, download_weights(request.settings, checked.card, progress))

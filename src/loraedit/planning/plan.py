@@ -201,7 +201,7 @@ def work_of(
     training = settings.training()
     sampling, steps, experts, samples = settings.sampling(), 0, 0, 0
     if settings.lora != "none":
-        steps = training.steps + sum(settings.reference_courses(references))
+        steps = training.steps + sum(course.steps for course in settings.reference_courses(references))
         experts = len(experts_trained(open_family(card), settings))
         trained = min(len(frames), TRAINING_SEGMENTS) * (1 + settings.carries)  # carried from one end and from both
         samples = trained + training.colour_variants - 1

@@ -52,7 +52,7 @@ def make_schedule(family: Family, sampling: SamplingSettings, shape: Sequence[in
     steps = sampling.sampling_steps
 
     def scheduler_of(total: int) -> Any:
-        return family.scheduler(total, shape, device)
+        return family.scheduler(sampling, total, shape, device)
 
     def steps_below(scheduler: Any) -> int:
         return sum(float(timestep) / TIMESTEPS <= sampling.strength for timestep in scheduler.timesteps)

@@ -15,15 +15,16 @@ from loraedit.settings.fields import (
     shapes_mask,
 )
 from loraedit.settings.phases import Resources, SamplingSettings, TrainSettings
-from loraedit.settings.recipe import PAPER, Recipe
-from loraedit.settings.resolved import ResolvedSettings
-from loraedit.settings.values import MAX_MARGIN, Crop, Fill, LoraMode, LoraTargets, Seed, WeightStore
+from loraedit.settings.recipe import PAPER, Recipe, named_recipe
+from loraedit.settings.resolved import REFERENCE_REPEATS, ReferenceCourse, ResolvedSettings
+from loraedit.settings.values import MAX_MARGIN, Crop, Fill, LoraMode, LoraTargets, RecipeName, Seed, WeightStore
 
 __all__ = [
     "DEFAULT_MARGIN",
     "MAX_MARGIN",
     "PANELS",
     "PAPER",
+    "REFERENCE_REPEATS",
     "About",
     "Course",
     "Crop",
@@ -33,6 +34,8 @@ __all__ = [
     "LoraTargets",
     "Panel",
     "Recipe",
+    "RecipeName",
+    "ReferenceCourse",
     "ResolvedSettings",
     "Resources",
     "SamplingSettings",
@@ -46,6 +49,7 @@ __all__ = [
     "from_recipe",
     "is_path",
     "make_settings",
+    "named_recipe",
     "parse_budget",
     "shapes_mask",
 ]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field
 
 from loraedit.settings.about import About
 from loraedit.settings.phases import Resources
-from loraedit.settings.values import LoraMode, Pixels, Scale, Seed, Settings, Share, Steps, WeightStore
+from loraedit.settings.values import LoraMode, Pixels, RecipeName, Scale, Seed, Settings, Steps, WeightStore
 from loraedit.types import Codec
 
 __all__ = ["CommonSettings"]
@@ -22,11 +22,14 @@ class CommonSettings(Settings):
 
     # ---- inputs ------------------------------------------------------------------------------------------------------
 
-    prompt: Annotated[str, About("Inputs", trains="appearance")] = Field(
-        "", description="What the edited clip shows; auto asks the captioner."
+    prompt: Annotated[str, About("Inputs", trains="motion")] = Field(
+        "",
+        description="What the edited clip shows; auto asks the captioner.  [default: auto with --captioner, else none]",
     )
     source_prompt: Annotated[str, About("Inputs", trains="motion")] = Field(
-        "", description="What the source clip shows; auto asks the captioner."
+        "",
+        description="What the source clip shows; auto asks the captioner.  [default: auto with --captioner, else "
+        "--prompt]",
     )
     captioner: Annotated[str | None, About("Inputs", trains="motion", path=True)] = Field(
         None,
@@ -43,9 +46,6 @@ class CommonSettings(Settings):
     )
     tracker_model: Annotated[str | None, About("Mask", trains="motion", plan=True, path=True, shapes_mask=True)] = (
         Field(None, description="Folder of that tracker's weights.  [default: none]")
-    )
-    mask_boxes: Annotated[bool, About("Mask", trains="motion", plan=True, shapes_mask=True)] = Field(
-        False, description="Turn each region of the mask into its box, grown a little."
     )
     dilate_px: Annotated[Pixels, About("Mask", trains="motion", plan=True, shapes_mask=True)] = Field(
         0, description="Grow the mask by this many pixels."
@@ -75,8 +75,10 @@ class CommonSettings(Settings):
 
     # ---- method ------------------------------------------------------------------------------------------------------
 
-    recipe: Annotated[Literal["model", "paper"], About("Method", trains="motion", plan=True)] = Field(
-        "model", description="Defaults of the method: model (from its card) or paper (LoRA-Edit's own)."
+    recipe: Annotated[RecipeName, About("Method", trains="motion", plan=True)] = Field(
+        "model",
+        description="Defaults of the method: paper (LoRA-Edit as published), fast, propagate (for new colours or "
+        "textures), or model (what was measured on the model; paper if nothing was).",
     )
     lora: Annotated[LoraMode, About("Method", trains="motion", plan=True)] = Field(
         "motion", description="motion (the method), naive (its ablation, no mask) or none (the bare model)."
@@ -88,9 +90,6 @@ class CommonSettings(Settings):
         None,
         description="Limit each course of training, as 200steps, 90s or 10min. How many steps fit into a time depends "
         "on the machine.  [default: no limit]",
-    )
-    area: Annotated[Share, About("Method", trains="motion", plan=True)] = Field(
-        1.0, description="Work at this share of the model's frame area: cheaper, with less detail."
     )
     train_seed: Annotated[Seed, About("Method", trains="motion")] = Field(
         0, description="Determines everything random in training."

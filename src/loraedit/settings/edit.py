@@ -10,7 +10,7 @@ from loraedit.errors import InputError
 from loraedit.settings.about import About
 from loraedit.settings.budget import parse_budget
 from loraedit.settings.common import CommonSettings
-from loraedit.settings.recipe import Recipe, paper_recipe
+from loraedit.settings.recipe import DISTILLED, Recipe, named_recipe
 from loraedit.settings.resolved import ResolvedSettings
 from loraedit.settings.values import (
     Context,
@@ -22,10 +22,14 @@ from loraedit.settings.values import (
     Length,
     Level,
     LoraTargets,
+    LrSchedule,
     Margin,
     Rank,
     Rate,
+    ReferenceTraining,
     Scale,
+    SchedulerName,
+    Share,
     Steps,
     Strength,
 )
@@ -48,6 +52,10 @@ class EditSettings(CommonSettings):
         None, description="Margin of an automatic mask, as a share of its extent, each side.  [default: 0.15]"
     )
 
+    mask_boxes: Annotated[bool | None, About("Mask", trains="motion", plan=True, shapes_mask=True)] = Field(
+        None, description="Turn each region of the mask into its box, grown by a tenth."
+    )
+
     # ---- method ------------------------------------------------------------------------------------------------------
 
     steps: Annotated[Steps | None, About("Method", trains="motion", plan=True)] = Field(
@@ -55,7 +63,16 @@ class EditSettings(CommonSettings):
     )
     reference_steps: Annotated[Steps | None, About("Method", trains="appearance", plan=True)] = Field(
         None,
-        description="Training steps on the first reference; each further one takes fewer.  [default: as on the source]",
+        description="Training steps with one reference; several take more, see --reference-training.  [default: as on "
+        "the source]",
+    )
+    reference_training: Annotated[ReferenceTraining | None, About("Method", trains="appearance", plan=True)] = Field(
+        None,
+        description="Learn several references joint (in one course: 1.9 times the steps of one for two, 2.8 times for "
+        "three) or sequential (a course each, ever shorter).",
+    )
+    trigger: Annotated[str | None, About("Method", trains="motion")] = Field(
+        None, description='Word that begins every prompt in training and generation, and so names the edit; "": none.'
     )
     check_every: Annotated[Steps | None, About("Method", trains="motion")] = Field(
         None, description="Measure every N steps whether training still gains; 0 runs all steps."
@@ -76,6 +93,9 @@ class EditSettings(CommonSettings):
         None, description="Linear layers that the LoRA adapts: all of the blocks, or those of attention."
     )
     lr: Annotated[Rate | None, About("Method", trains="motion")] = Field(None, description="Learning rate.")
+    lr_schedule: Annotated[LrSchedule | None, About("Method", trains="motion")] = Field(
+        None, description="Learning rate: constant, or falling over the last third of the steps."
+    )
     edit_weight: Annotated[Factor | None, About("Method", trains="motion")] = Field(
         None, description="Weight of the loss inside the mask; outside it is 1."
     )
@@ -93,6 +113,9 @@ class EditSettings(CommonSettings):
     )
     condition_on_references: Annotated[bool | None, About("Method", trains="motion", plan=True)] = Field(
         None, description="Give the references as fixed frames too, in training and generation."
+    )
+    area: Annotated[Share | None, About("Method", trains="motion", plan=True)] = Field(
+        None, description="Work at this share of the model's frame area: cheaper, with less detail."
     )
     crop: Annotated[Crop | None, About("Method", trains="motion", plan=True)] = Field(
         None, description="What the model sees: fixed or follow (a window around the mask), off, or auto."
@@ -115,9 +138,19 @@ class EditSettings(CommonSettings):
     guidance: Annotated[Scale | None, About("Generation", plan=True)] = Field(
         None, description="Classifier-free guidance scale; 1 or less is off."
     )
+    negative_prompt: Annotated[str | None, About("Generation")] = Field(
+        None, description='What guidance steers away from; "": an empty prompt.'
+    )
+    scheduler: Annotated[SchedulerName | None, About("Generation", plan=True)] = Field(
+        None, description="Solver: euler, unipc, dpm++, or model (the checkpoint's own)."
+    )
+    flow_shift: Annotated[Scale | None, About("Generation", plan=True)] = Field(
+        None, description="Shift of the noise levels towards high noise; 0: the checkpoint's own."
+    )
     distilled_steps: Annotated[DistilledSteps | None, About("Generation", plan=True)] = Field(
         None,
-        description="Sample in this many steps without guidance, as a distilled LoRA needs; 0: none is distilled.  "
+        description="Sample in this many steps from noise alone, without guidance, with shift 5, as a distilled LoRA "
+        "needs; 0: none is distilled.  "
         "[default: by the names of the extra LoRAs]",
     )
     restore_detail: Annotated[bool | None, About("Generation")] = Field(
@@ -135,10 +168,10 @@ class EditSettings(CommonSettings):
         Raises:
             InputError: the budget is not understood.
         """
-        defaults = paper_recipe(recipe) if self.recipe == "paper" else recipe
+        defaults = named_recipe(self.recipe, recipe)
         values: dict[str, Any] = {**defaults.model_dump(), "margin": DEFAULT_MARGIN, "distilled_steps": 0}
         if self.distilled_steps:
-            values |= {"sampling_steps": self.distilled_steps, "guidance": 1.0}
+            values |= {**DISTILLED, "sampling_steps": self.distilled_steps}
         values |= self.model_dump(exclude_none=True)
         if values["reference_steps"] is None:
             values["reference_steps"] = values["steps"]

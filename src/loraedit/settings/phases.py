@@ -9,9 +9,11 @@ from loraedit.settings.values import (
     Factor,
     Level,
     LoraTargets,
+    LrSchedule,
     Rank,
     Rate,
     Scale,
+    SchedulerName,
     Seed,
     Settings,
     Steps,
@@ -34,7 +36,8 @@ class TrainSettings(Settings):
         batch_size: samples per step.
         rank: LoRA rank; alpha equals it.
         lora_targets: linear layers that the LoRA adapts: ``all`` of the blocks, or those of their ``attention``.
-        lr: peak learning rate of AdamW.
+        lr: learning rate of AdamW.
+        lr_schedule: ``constant``, or ``falling``: five steps of warm-up, and a linear fall over the last third.
         edit_weight: weight of the loss inside the mask; outside it is 1.
         colour_variants: appearance augmentation. 1 trains on the clip as it is. N trains on N variants: the clip, and
             N - 1 copies whose condition and target are recoloured alike, so that the LoRA learns motion, not colours.
@@ -51,6 +54,7 @@ class TrainSettings(Settings):
     rank: Rank
     lora_targets: LoraTargets = "all"
     lr: Rate
+    lr_schedule: LrSchedule = "constant"
     edit_weight: Factor = 1.0
     colour_variants: Count = 1
     min_noise_level: Level = 0.0
@@ -63,6 +67,9 @@ class SamplingSettings(Settings):
     Attributes:
         sampling_steps: denoising steps, all taken at or below ``strength``.
         guidance: classifier-free guidance scale; 1 or less is off.
+        negative_prompt: what guidance steers away from.
+        scheduler: the solver; ``model`` is the checkpoint's own.
+        flow_shift: shift of the noise levels towards high noise; 0 is the checkpoint's own.
         seed: determines the noise.
         strength: noise level to start from; below 1 the condition's latents shine through the noise.
         blend_latents: after every step, replace the latents of the preserve zone by the source's, noised to that level.
@@ -72,6 +79,9 @@ class SamplingSettings(Settings):
 
     sampling_steps: Count
     guidance: Scale
+    negative_prompt: str = ""
+    scheduler: SchedulerName = "model"
+    flow_shift: Scale = 0.0
     seed: Seed = 0
     strength: Strength = 1.0
     blend_latents: bool = False

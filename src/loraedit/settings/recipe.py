@@ -1,6 +1,10 @@
-"""A model's own defaults, which its card may set."""
+"""Recipes: the defaults of all settings that belong to the method, or depend on the model."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
 
 from loraedit.settings.values import (
     Context,
@@ -11,29 +15,41 @@ from loraedit.settings.values import (
     Length,
     Level,
     LoraTargets,
+    LrSchedule,
     Rank,
     Rate,
+    RecipeName,
+    ReferenceTraining,
     Scale,
+    SchedulerName,
     Settings,
+    Share,
     Steps,
     Strength,
 )
 
-__all__ = ["PAPER", "Recipe", "paper_recipe"]
+__all__ = ["DISTILLED", "NEGATIVE_PROMPT", "PAPER", "Recipe", "named_recipe"]
+
+NEGATIVE_PROMPT = (
+    "overexposed, blurry, out of focus, frozen picture, slideshow, compression artifacts, noise, washed-out grey, "
+    "subtitles, watermark, drawing, bad anatomy, distorted face, malformed hands, extra fingers, extra limbs, "
+    "crowded background, low quality"
+)
+"""The negative prompt of the paper's recipe, in our own words."""
 
 
 class Recipe(Settings):
-    """Defaults for the settings that depend on the model. :class:`EditSettings` describes each field.
+    """Defaults for the settings that depend on method and model. :class:`EditSettings` describes each field.
 
-    The defaults below take a quarter of the paper's training steps and 20 of its 30 sampling steps, and show the model
-    the keyframes carried along the source's motion. ``benchmarks/cheap.py`` measures on nano what each choice is worth,
-    and counts what it saves on a large model; no large model has been trained with it yet.
+    The defaults below are LoRA-Edit as published, for Wan2.1-I2V-14B, except that the model sees a window around the
+    mask. A model's card replaces some of them: by what its authors publish for sampling, or by what was measured on it.
 
     ``reference_steps`` may be None, which is a real answer here: as many steps as on the source.
     """
 
-    steps: Steps = 25
+    steps: Steps = 100
     reference_steps: Steps | None = None
+    reference_training: ReferenceTraining = "joint"
     check_every: Steps = 0
     patience: Count = 3
     min_gain: Level = 0.01
@@ -41,38 +57,70 @@ class Recipe(Settings):
     rank: Rank = 16
     lora_targets: LoraTargets = "all"
     lr: Rate = 1e-4
-    edit_weight: Factor = 4.0
-    colour_variants: Count = 6
+    lr_schedule: LrSchedule = "constant"
+    edit_weight: Factor = 1.0
+    colour_variants: Count = 1
     min_noise_level: Level = 0.0
     prior: bool = False
-    fill: Fill = "carry"
-    restore_detail: bool = True
+    trigger: str = "p3rs0n"
+    fill: Fill = "grey"
+    restore_detail: bool = False
     condition_on_references: bool = False
     blend_latents: bool = False
-    strength: Strength = 0.8
+    strength: Strength = 1.0
+    mask_boxes: bool = True
+    area: Share = 1.0
     crop: Crop = "auto"
     context: Context = 0.25
     segment_frames: Length = 81
-    sampling_steps: Count = 20
+    sampling_steps: Count = 30
     guidance: Scale = 5.0
+    negative_prompt: str = NEGATIVE_PROMPT
+    scheduler: SchedulerName = "euler"
+    flow_shift: Scale = 5.0
 
 
-PAPER = Recipe(
-    steps=100,
-    lr=1e-4,
-    edit_weight=1.0,
-    colour_variants=1,
-    fill="grey",
-    restore_detail=False,
-    strength=1.0,
-    crop="off",
-    sampling_steps=30,
-)
+PAPER = Recipe()
 """LoRA-Edit's own recipe."""
 
-_PACE = ("steps", "reference_steps", "rank", "lr", "segment_frames", "sampling_steps", "guidance")
+_OF_THE_MODEL = (
+    "steps", "reference_steps", "rank", "lr", "trigger", "segment_frames", "sampling_steps", "guidance",
+    "negative_prompt", "scheduler", "flow_shift",
+)  # fmt: skip
+"""The fields that a model's card sets for every recipe; all others are the method's."""
+
+_FAST: Mapping[str, Any] = MappingProxyType({"check_every": 10, "patience": 2, "area": 0.5})
+_FAST_AT_MOST: Mapping[str, int] = MappingProxyType({"steps": 60, "sampling_steps": 20})
+
+_PROPAGATE: Mapping[str, Any] = MappingProxyType(
+    {
+        "steps": 25, "sampling_steps": 20, "lr_schedule": "falling", "reference_training": "sequential",
+        "edit_weight": 4.0, "colour_variants": 6, "fill": "carry", "restore_detail": True, "strength": 0.9,
+        "mask_boxes": False,
+    }
+)  # fmt: skip
+
+DISTILLED: Mapping[str, Any] = MappingProxyType(
+    {"guidance": 1.0, "strength": 1.0, "scheduler": "euler", "flow_shift": 5.0}
+)
+"""The sampling that step-distilled LoRAs of Wan were made for, besides the number of steps."""
 
 
-def paper_recipe(recipe: Recipe) -> Recipe:
-    """Returns the paper's method at the model's own pace: step counts, rates and sampling stay as its card states."""
-    return PAPER.model_copy(update={name: getattr(recipe, name) for name in _PACE if name in recipe.model_fields_set})
+def named_recipe(name: RecipeName, own: Recipe) -> Recipe:
+    """Returns a recipe for a model.
+
+    Args:
+        name: ``model`` is the model's own; ``paper`` is the published method; ``fast`` is the same with early stopping,
+            fewer steps and half the area; ``propagate`` shows the model the keyframes, carried along the optical flow.
+        own: the recipe in the model's card. Its step counts, rates and sampling also apply to the published method.
+    """
+    if name == "model":
+        return own
+    of_the_model = {field: getattr(own, field) for field in _OF_THE_MODEL if field in own.model_fields_set}
+    paper = PAPER.model_copy(update=of_the_model)
+    if name == "fast":
+        fewer = {field: min(getattr(paper, field), most) for field, most in _FAST_AT_MOST.items()}
+        return paper.model_copy(update={**_FAST, **fewer})
+    if name == "propagate":
+        return paper.model_copy(update={**_PROPAGATE, **of_the_model, "prior": own.prior})
+    return paper

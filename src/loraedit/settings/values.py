@@ -18,11 +18,15 @@ __all__ = [
     "Level",
     "LoraMode",
     "LoraTargets",
+    "LrSchedule",
     "Margin",
     "Pixels",
     "Rank",
     "Rate",
+    "RecipeName",
+    "ReferenceTraining",
     "Scale",
+    "SchedulerName",
     "Seed",
     "Settings",
     "Share",
@@ -34,6 +38,10 @@ __all__ = [
 LoraMode = Literal["motion", "naive", "none"]
 Fill = Literal["grey", "carry"]
 LoraTargets = Literal["all", "attention"]
+RecipeName = Literal["model", "paper", "fast", "propagate"]
+LrSchedule = Literal["constant", "falling"]
+ReferenceTraining = Literal["joint", "sequential"]
+SchedulerName = Literal["model", "euler", "unipc", "dpm++"]
 Crop = Literal["auto", "fixed", "follow", "off"]
 WeightStore = Literal["full", "fp8"]
 

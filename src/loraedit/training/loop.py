@@ -48,13 +48,13 @@ class Stage:
 
     Attributes:
         samples: encoded samples; each has a target.
-        weights: how often each sample is drawn, relative to the others.
+        repeats: how often each sample comes in an epoch.
         start: LoRA file to continue from; None starts a fresh LoRA.
         judged: index of the sample whose held-out loss decides when to stop.
     """
 
     samples: Sequence[Encoded]
-    weights: Sequence[float]
+    repeats: Sequence[int]
     start: Path | None = None
     judged: int = 0
 
@@ -232,10 +232,13 @@ def _by_shape(samples: Sequence[Encoded]) -> Iterator[list[Encoded]]:
 
 
 def _draw(stage: Stage, settings: TrainSettings, step: int) -> list[Encoded]:
-    """Draws the samples of a step by their weights."""
-    shares = np.asarray(stage.weights, float)
-    rng = np.random.default_rng((settings.train_seed, step))
-    return [stage.samples[index] for index in rng.choice(len(shares), settings.batch_size, p=shares / shares.sum())]
+    """Draws the samples of a step. Every epoch has each sample as often as the stage says, in a new random order."""
+    epoch = np.repeat(np.arange(len(stage.samples)), stage.repeats)
+    drawn = []
+    for count in range(step * settings.batch_size, (step + 1) * settings.batch_size):
+        number, place = divmod(count, len(epoch))
+        drawn.append(int(np.random.default_rng((settings.train_seed, number)).permutation(epoch)[place]))
+    return [stage.samples[index] for index in drawn]
 
 
 def _seed(seed: int, step: int) -> int:

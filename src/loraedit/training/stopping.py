@@ -25,7 +25,7 @@ WARMUP_STEPS = 5
 COOL_DOWN = 0.25
 """Once the loss stops improving, training continues for this share of the steps done, with a falling learning rate."""
 FALL = 2 / 3
-"""The share of all steps after which the learning rate falls anyway. From there on, training is not stopped early."""
+"""The share of all steps after which a falling learning rate falls. From there on, training is not stopped early."""
 
 
 def noise_range(expert: Expert, settings: TrainSettings) -> tuple[float, float]:
@@ -91,7 +91,7 @@ def after_step(
 
 def settles(state: TrainState, settings: TrainSettings) -> bool:
     """Returns True if it is time to cool down: the loss stopped improving, or four fifths of the time are over."""
-    if state.settled or state.step >= settings.steps * FALL:
+    if state.settled or state.step >= settings.steps * (FALL if settings.lr_schedule == "falling" else 1):
         return False
     if settings.budget_s and state.seconds * (1 + COOL_DOWN) >= settings.budget_s:
         return True
@@ -113,9 +113,16 @@ def last_step(state: TrainState, settings: TrainSettings) -> int:
 
 
 def rate(state: TrainState, settings: TrainSettings) -> float:
-    """Returns the learning rate of the next step: a short warm-up, the peak, then a linear fall to a tenth of it."""
+    """Returns the learning rate of the next step.
+
+    A constant rate is the settings' own. A falling one has a short warm-up, then that rate, then a linear fall to a
+    tenth of it. Training that was stopped early ends with such a fall too.
+    """
+    if settings.lr_schedule == "constant" and not state.settled:
+        return settings.lr
     begins, end = settings.steps * FALL, settings.steps
     if state.settled:
         begins, end = state.settled, last_step(state, settings)
     left = (end - state.step) / max(end - begins, 1)
-    return settings.lr * min(1.0, (state.step + 1) / WARMUP_STEPS) * min(1.0, 0.1 + 0.9 * left)
+    warmed = min(1.0, (state.step + 1) / WARMUP_STEPS) if settings.lr_schedule == "falling" else 1.0
+    return settings.lr * warmed * min(1.0, 0.1 + 0.9 * left)

@@ -47,7 +47,9 @@ def _read_card(folder: Path) -> ModelCard:
         embeds_guidance=bool(config["guidance_embeds"]),
         encoders=("text_encoder", "text_encoder_2"),
         settings=CardFile(
-            area_px=960 * 544, text_tokens=256, recipe=Recipe(guidance=6.0 if config["guidance_embeds"] else 1.0)
+            area_px=960 * 544,
+            text_tokens=256,
+            recipe=Recipe(guidance=6.0 if config["guidance_embeds"] else 1.0, scheduler="model", flow_shift=0.0),
         ),
     )
 

@@ -48,7 +48,11 @@ def _read_card(folder: Path) -> ModelCard:
         patch=int(config["patch_size"]),
         latent_channels=latents,
         encoders=("text_encoder", "text_encoder_2", "image_encoder"),
-        settings=CardFile(area_px=config["target_size"] ** 2, text_tokens=1000, recipe=Recipe(guidance=guidance)),
+        settings=CardFile(
+            area_px=config["target_size"] ** 2,
+            text_tokens=1000,
+            recipe=Recipe(guidance=guidance, scheduler="model", flow_shift=0.0),
+        ),
     )
 
 

@@ -13,6 +13,8 @@ from torch import Tensor
 from loraedit.families.base import TIMESTEPS, Encoded
 from loraedit.families.keep_channel import Fields, KeepChannelFamily, shown_where_kept
 from loraedit.families.loading import free, load_pipeline, load_scheduler
+from loraedit.families.schedulers import is_own, open_scheduler
+from loraedit.settings import SamplingSettings
 from loraedit.types import Pixels
 
 __all__ = ["FRAME_RATE", "LtxFamily", "positions"]
@@ -100,11 +102,20 @@ class LtxFamily(KeepChannelFamily):
         cells: Tensor = LTXConditionPipeline._unpack_latents(output.float(), *grid, *size)
         return cells
 
-    def scheduler(self, steps: int, shape: Sequence[int], device: torch.device) -> Any:  # noqa: ARG002 (see LTX-2)
+    def scheduler(
+        self,
+        sampling: SamplingSettings,
+        steps: int,
+        shape: Sequence[int],  # noqa: ARG002 (see LTX-2)
+        device: torch.device,
+    ) -> Any:
         """Returns the checkpoint's own scheduler with the pipeline's schedule: half the steps are near pure noise.
 
-        Distilled checkpoints would add fresh noise in every step. That is off, so that results are reproducible.
+        A solver or a flow shift in the settings replaces that schedule. Distilled checkpoints would add fresh noise in
+        every step. That is off, so that results are reproducible.
         """
+        if not is_own(sampling):
+            return open_scheduler(self.card, sampling, steps, device)
         scheduler = load_scheduler(self.card)
         scheduler.register_to_config(stochastic_sampling=False)
         levels = linear_quadratic_schedule(steps).numpy()

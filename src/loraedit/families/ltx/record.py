@@ -28,7 +28,9 @@ def _open(card: ModelCard) -> Family:
 def _read_card(folder: Path) -> ModelCard:
     if read_json(folder, "scheduler/scheduler_config.json").get("use_dynamic_shifting"):
         raise ModelError(f"'{folder}' is an LTX-Video from before 0.9.5, which knows no conditions. Use a later one.")
-    settings = CardFile(area_px=704 * 512, text_tokens=256, recipe=Recipe(guidance=3.0))
+    settings = CardFile(
+        area_px=704 * 512, text_tokens=256, recipe=Recipe(guidance=3.0, scheduler="model", flow_shift=0.0)
+    )
     return ltx_card(folder, pipeline="LTXConditionPipeline", encoders=("text_encoder",), settings=settings)
 
 

@@ -7,6 +7,7 @@ the sound gets one empty token, which the picture never sees.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,6 +22,8 @@ from loraedit.families.encoder_passes import connect_layers, read_prompt_keeping
 from loraedit.families.keep_channel import shown_where_kept
 from loraedit.families.loading import load_scheduler
 from loraedit.families.ltx.family import LtxFamily
+from loraedit.families.schedulers import is_own, open_scheduler
+from loraedit.settings import SamplingSettings
 
 __all__ = ["Ltx2Family"]
 
@@ -78,8 +81,8 @@ class Ltx2Family(LtxFamily):
         cells: Tensor = LTX2ConditionPipeline._unpack_latents(output.float(), *grid, *size)
         return cells
 
-    def scheduler(self, steps: int, shape: Sequence[int], device: torch.device) -> Any:
-        """Returns the checkpoint's own scheduler; its flow shift depends on the number of tokens."""
+    def scheduler(self, sampling: SamplingSettings, steps: int, shape: Sequence[int], device: torch.device) -> Any:
+        """Returns the checkpoint's own scheduler, whose flow shift depends on the number of tokens, or a named one."""
         scheduler = load_scheduler(self.card)
         config = scheduler.config
         tokens = int(np.prod(shape[1:])) // (self.config["patch_size"] ** 2 * self.config["patch_size_t"])
@@ -90,6 +93,8 @@ class Ltx2Family(LtxFamily):
             config.get("base_shift", 0.95),
             config.get("max_shift", 2.05),
         )
+        if not is_own(sampling):
+            return open_scheduler(self.card, sampling, steps, device, math.exp(shift))
         if steps == 1:
             scheduler.register_to_config(shift_terminal=None)  # with one step there is no last step to move
         scheduler.set_timesteps(sigmas=np.linspace(1.0, 1 / steps, steps), mu=shift, device=device)

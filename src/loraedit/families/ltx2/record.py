@@ -26,7 +26,9 @@ def _open(card: ModelCard) -> Family:
 
 
 def _read_card(folder: Path) -> ModelCard:
-    settings = CardFile(area_px=768 * 512, text_tokens=1024, recipe=Recipe(guidance=3.0))
+    settings = CardFile(
+        area_px=768 * 512, text_tokens=1024, recipe=Recipe(guidance=3.0, scheduler="model", flow_shift=0.0)
+    )
     encoders = ("text_encoder", "connectors")
     return ltx_card(folder, pipeline="LTX2ConditionPipeline", encoders=encoders, settings=settings)
 

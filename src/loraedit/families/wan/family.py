@@ -32,13 +32,14 @@ from loraedit.families.loading import (
     loading,
 )
 from loraedit.families.model_card import ModelCard
+from loraedit.families.schedulers import is_own, open_scheduler
 from loraedit.families.single_file import load_single_file
 from loraedit.families.vae_codec import VaeCodec
 from loraedit.families.wan.cpu import cpu_kernels_apply, use_cpu_kernels
 from loraedit.families.wan.tensors import SCALES, WAN_LINEARS, native_name, tensor_name
 from loraedit.masks.packing import pack_keep_mask, pack_token_mask
 from loraedit.runtime.devices import computed_in
-from loraedit.settings import LoraTargets, Resources
+from loraedit.settings import LoraTargets, Resources, SamplingSettings
 from loraedit.types import Mask, OnStep, Pixels
 from loraedit.video.scaling import to_uint8
 
@@ -237,8 +238,16 @@ class WanFamily(VaeCodec):
         token_timesteps = (1 - keep)[:, 0, :, :: self._patch, :: self._patch] * timestep.view(-1, 1, 1, 1)
         return keep * shown + (1 - keep) * latents, token_timesteps.flatten(1)
 
-    def scheduler(self, steps: int, shape: Sequence[int], device: torch.device) -> Any:  # noqa: ARG002 (see LTX-2)
-        """Returns the checkpoint's own scheduler (UniPC, FlowMatchEuler, ...) with its own flow shift."""
+    def scheduler(
+        self,
+        sampling: SamplingSettings,
+        steps: int,
+        shape: Sequence[int],  # noqa: ARG002 (see LTX-2)
+        device: torch.device,
+    ) -> Any:
+        """Returns the checkpoint's own scheduler (UniPC, FlowMatchEuler, ...), or the one that the settings name."""
+        if not is_own(sampling):
+            return open_scheduler(self.card, sampling, steps, device)
         scheduler = load_scheduler(self.card)
         scheduler.set_timesteps(steps, device=device)
         return scheduler
