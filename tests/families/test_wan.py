@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 import torch
 from PIL import Image
 from tiny import distinct_models
+from torch.nn import functional
 
 from loraedit.diffusion.samples import inference_condition
 from loraedit.errors import InputError
@@ -60,12 +62,29 @@ def negative_picture() -> Frames:
 
 
 def own_pipeline(family: Family) -> Any:
-    """Loads diffusers' own pipeline from the same checkpoint."""
+    """Loads diffusers' own pipeline from the same checkpoint; its image encoder sees the frame as in Wan's own code.
+
+    The pipeline would crop the frame to a square for the image encoder. Wan's code squashes it, and so does loraedit.
+    """
     pipeline = getattr(diffusers, family.card.pipeline).from_pretrained(
         family.card.folder, dtype=torch.float32, **({} if family.card.image_frames else NO_IMAGES)
     )
     pipeline.set_progress_bar_config(disable=True)
+    if family.card.image_frames:
+        pipeline.encode_image = partial(encode_squashed, pipeline)
     return pipeline
+
+
+def encode_squashed(pipeline: Any, images: Image.Image | list[Image.Image], _device: torch.device) -> torch.Tensor:
+    """Encodes pictures as `CLIPModel.visual` of Wan's own code prepares them."""
+    given, processor = images if isinstance(images, list) else [images], pipeline.image_processor
+    side = pipeline.image_encoder.config.image_size
+    pixels = torch.cat([torch.from_numpy(to_float(np.asarray(image)[None])).movedim(3, 1) for image in given])
+    square = functional.interpolate(pixels, size=(side, side), mode="bicubic", align_corners=False)
+    mean, deviation = (torch.tensor(values)[:, None, None] for values in (processor.image_mean, processor.image_std))
+    seen = (square / 2 + 0.5 - mean) / deviation
+    hidden: torch.Tensor = pipeline.image_encoder(seen, output_hidden_states=True).hidden_states[-2]
+    return hidden
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in SAME_CONDITION])
@@ -86,6 +105,18 @@ def test_packed_condition_equals_diffusers_own_to_the_bit(folders: dict[str, Pat
         latents, generated = theirs
         assert torch.equal(ours[:1], 1 - generated[0])
         torch.testing.assert_close(ours[1:, 0], latents[0, :, 0], atol=1e-5, rtol=0)  # they encode one frame alone
+
+
+def test_the_image_encoder_sees_both_ends_of_a_wide_frame(folders: dict[str, Path]) -> None:
+    family = open_family(read_card(folders["wan21"]))
+    picture = to_float(negative_picture())
+    other = picture.copy()
+    other[:, :, : (WIDTH - HEIGHT) // 2 - 8] *= -1  # a crop to a square would leave these columns out
+    kept = np.zeros((1, HEIGHT, WIDTH), bool)
+    seen = family.encode([inference_condition(each, each, kept, "") for each in (picture, other)], CPU, lambda *_: None)
+    images = [encoded.image for encoded in seen]
+    assert images[0] is not None and images[1] is not None
+    assert (images[0] - images[1]).abs().max() > 1e-3
 
 
 @pytest.mark.parametrize(("name", "guidance"), [("plain", 1.0), *((name, 3.0) for name in NAMES)])

@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKLWan
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor, nn
+from torch.nn import functional
 
 from loraedit.diffusion.samples import Sample
 from loraedit.families.base import Encoded, Expert
@@ -41,7 +41,6 @@ from loraedit.masks.packing import pack_keep_mask, pack_token_mask
 from loraedit.runtime.devices import computed_in
 from loraedit.settings import LoraTargets, Resources, SamplingSettings
 from loraedit.types import Mask, OnStep, Pixels
-from loraedit.video.scaling import to_uint8
 
 __all__ = ["WanFamily"]
 
@@ -80,8 +79,8 @@ class WanFamily(VaeCodec):
             "target": (self.card.latent_channels, *latent),
         }
         if self.card.image_frames:
-            encoder = self.card.config("image_encoder")
-            patches = (encoder["image_size"] // encoder["patch_size"]) ** 2 + 1  # and one token for the whole picture
+            patch = self.card.config("image_encoder")["patch_size"]
+            patches = (self._image_side // patch) ** 2 + 1  # and one token for the whole picture
             shapes["image"] = (self.card.image_frames * patches, config["image_dim"])
         return shapes
 
@@ -144,6 +143,11 @@ class WanFamily(VaeCodec):
         """Returns the latent cells of a token, per side."""
         return self.card.multiple_px // self.card.spatial
 
+    @property
+    def _image_side(self) -> int:
+        """Returns the side of the square that the image encoder sees, in pixels."""
+        return int(self.card.config("image_encoder")["image_size"])
+
     def _pictures(self, sample: Sample) -> list[Pixels]:
         """Returns the frames for the image encoder. A first-last-frame model sees the last frame of the condition."""
         return [sample.image, sample.condition[-1:]][: self.card.image_frames]
@@ -152,11 +156,12 @@ class WanFamily(VaeCodec):
         """Returns an embedding ``[N, D]`` for each list of frames; those of several frames are concatenated."""
         if not self.card.image_frames:
             return [None] * len(pictures)
-        pipeline = self._pipeline("image_encoder", "image_processor", device=device)
+        pipeline, side = self._pipeline("image_encoder", "image_processor", device=device), self._image_side
+        pipeline.image_processor.do_resize = pipeline.image_processor.do_center_crop = False
         embeddings: list[Tensor | None] = []
         with torch.inference_mode():
             for frames in pictures:
-                images = [Image.fromarray(to_uint8(frame)[0]) for frame in frames]
+                images = [_squashed(frame, side) for frame in frames]
                 embeddings.append(pipeline.encode_image(images, device).flatten(0, 1).float().cpu().clone())
         del pipeline
         free()
@@ -257,6 +262,16 @@ class WanFamily(VaeCodec):
     def portable_lora_name(self, module: str) -> str:
         """``blocks.3.attn1.to_q`` -> ``diffusion_model.blocks.3.self_attn.q``."""
         return PREFIX + native_name(module)
+
+
+def _squashed(frame: Pixels, side: int) -> Tensor:
+    """Squashes a frame ``[1, H, W, 3]`` in [-1, 1] into a square ``[3, side, side]`` of 0 to 255, as Wan's code does.
+
+    CLIP's processor would crop the frame to a square first, and the encoder would miss both ends of a wide one.
+    """
+    pixels = torch.from_numpy(np.ascontiguousarray(frame)).movedim(3, 1)
+    square = functional.interpolate(pixels, size=(side, side), mode="bicubic", align_corners=False)
+    return (square[0] + 1) * 127.5
 
 
 def _statistics(vae: Any, latents: Tensor) -> tuple[Tensor, Tensor]:
