@@ -177,6 +177,14 @@ def test_feather_rises_linearly_from_the_border_inwards() -> None:
     np.testing.assert_allclose(shaping.feather(mask, 4), [[[0, 0, 0.25, 0.5, 0.75, 1, 1, 1, 1]]])
 
 
+@pytest.mark.parametrize(
+    ("size", "width_px"),
+    [(Size(128, 192), 2), (Size(480, 832), 5), (Size(1080, 1920), 11), (Size(1920, 1080), 11), (Size(2160, 3840), 22)],
+)
+def test_the_default_feather_is_a_hundredth_of_the_short_side(size: Size, width_px: int) -> None:
+    assert shaping.default_feather_px(size) == width_px
+
+
 def test_the_edge_of_the_frame_is_no_border_of_the_mask() -> None:
     assert np.array_equal(shaping.feather(np.ones((1, 4, 4), np.bool_), 3), np.ones((1, 4, 4)))
 

@@ -133,6 +133,7 @@ COURSES: tuple[Course, ...] = ("motion", "appearance")
 NULLABLE = {
     "captioner", "tracker_model", "transformer", "transformer_2", "budget", "device", "weights", "checkpointing",
     "offload_checkpoints", "offload_blocks", "offload_encoders", "tile_vae", "attention", "codec", "store",
+    "feather_px",
 }  # fmt: skip
 
 

@@ -142,7 +142,7 @@ class TargetGeneration:
         if not len(generated):
             return generated
         known = replace(segment, stop=segment.start + len(generated))
-        alpha = feather(self.clip.mask(known.start, known.stop), self.context.settings.feather_px)
+        alpha = feather(self.clip.mask(known.start, known.stop), self.context.job.feather_px)
         return composite(self.clip.below.span(known.start, known.stop), generated, alpha)
 
 

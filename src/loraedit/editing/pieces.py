@@ -63,7 +63,7 @@ def _composited(
     """Yields consecutive frames from index ``start`` on with the targets composited on them."""
     for number, target in enumerate(targets):
         pieces = _pieces(context.folder, number, start)
-        frames = _with_target(frames, target, pieces, start, context.settings.feather_px)
+        frames = _with_target(frames, target, pieces, start, context.job.feather_px)
     return frames
 
 

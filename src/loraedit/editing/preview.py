@@ -142,7 +142,7 @@ class Previews:
         context, source, path = self._context, self._source, self._path(name)
         with torch.inference_mode():
             pixels = context.family.decode(latents, context.device)[: len(source)]
-        alpha = feather(self._mask, context.settings.feather_px)
+        alpha = feather(self._mask, context.job.feather_px)
         frames = composite(source.frames, from_working(pixels, source.size), alpha)
         title = " ".join(["Preview:", *name.split("-")])
         page, content = contact_sheet(source, Clip(frames, source.fps), MaskTube(self._mask), title=title), BytesIO()

@@ -17,6 +17,7 @@ from loraedit.job.segments import Segment, cut_in_time
 from loraedit.job.targets import EditTarget, edit_targets
 from loraedit.job.window import choose_window
 from loraedit.lora.extra import ExtraLora
+from loraedit.masks.shaping import default_feather_px
 from loraedit.masks.tube import MaskTube
 from loraedit.runs.kept import KeptObject
 from loraedit.settings import ResolvedSettings
@@ -64,6 +65,12 @@ class Job:
     def area_px(self) -> int:
         """Frame area to work at, in pixels."""
         return self.card.working_area_px(self.settings.area)
+
+    @property
+    def feather_px(self) -> int:
+        """Width of the soft border inside the mask, in pixels."""
+        asked = self.settings.feather_px
+        return default_feather_px(self.source.size) if asked is None else asked
 
 
 @unusable_paths_refused()

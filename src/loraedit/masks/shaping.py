@@ -14,7 +14,7 @@ from loraedit.errors import InputError
 from loraedit.masks.tube import MaskTube
 from loraedit.types import Mask, Plane, Size, Weights
 
-__all__ = ["box_regions", "dilate", "feather", "loosen", "resize_mask"]
+__all__ = ["box_regions", "default_feather_px", "dilate", "feather", "loosen", "resize_mask"]
 
 BOX_GROWTH = 0.05
 """Growth of the boxes of ``mask_boxes`` on each side, so a tenth in all, as in LoRA-Edit's code."""
@@ -114,6 +114,11 @@ def feather(mask: Mask, radius_px: float) -> Weights:
     _check_radius(radius_px)
     reach = max(radius_px, 1.0)
     return _each_frame(mask, lambda plane: np.minimum(_distance_to_zero(plane) / np.float32(reach), np.float32(1)))
+
+
+def default_feather_px(size: Size) -> int:
+    """Returns 1 % of the short side of a frame in pixels, at least 2: as wide to the eye at every size."""
+    return max(round(0.01 * min(size.height, size.width)), 2)
 
 
 def _check_radius(radius_px: float) -> None:

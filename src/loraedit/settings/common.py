@@ -50,7 +50,10 @@ class CommonSettings(Settings):
     dilate_px: Annotated[Pixels, About("Mask", trains="motion", plan=True, shapes_mask=True)] = Field(
         0, description="Grow the mask by this many pixels."
     )
-    feather_px: Annotated[Pixels, About("Mask")] = Field(2, description="Soft border inside the mask, in pixels.")
+    feather_px: Annotated[Pixels | None, About("Mask")] = Field(
+        None,
+        description="Soft border inside the mask, in pixels.  [default: 1% of the clip's short side, at least 2]",
+    )
 
     # ---- model -------------------------------------------------------------------------------------------------------
 
