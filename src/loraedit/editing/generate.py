@@ -14,6 +14,7 @@ from loraedit.diffusion import samples as conditioning
 from loraedit.diffusion.samples import Sample
 from loraedit.editing.cache import StageCache
 from loraedit.editing.context import EditContext
+from loraedit.editing.decoding import decode_segment
 from loraedit.editing.pieces import keep_pieces
 from loraedit.editing.preview import Previews
 from loraedit.editing.reporter import Reporter
@@ -28,7 +29,6 @@ from loraedit.sampling.sampler import sample
 from loraedit.settings import ResolvedSettings
 from loraedit.storage.files import save_tensors, try_load_tensors
 from loraedit.types import Frames
-from loraedit.video.scaling import from_working
 
 __all__ = ["TargetGeneration", "first_condition"]
 
@@ -98,10 +98,11 @@ class TargetGeneration:
         ((key, encoded),) = self.cache.encoded([condition], part, parts).items()
         latents, reused = self._latents(key, encoded, index)
         with self.reporter.phase("decode", part, parts):
-            generated = _decode(context, self.clip, latents, len(segment))
+            generated = decode_segment(context, self.clip, latents, segment)
             if inputs.carried is None or not context.settings.restore_detail:
                 return generated, reused
-            seen = _decode(context, self.clip, encoded.condition[-context.job.card.latent_channels :], len(segment))
+            shown = encoded.condition[-context.job.card.latent_channels :]
+            seen = decode_segment(context, self.clip, shown, segment)
             return restore_detail(generated, inputs.carried.frames, seen, inputs.carried.trust), reused
 
     def _latents(self, condition_key: str, encoded: Encoded, index: int) -> tuple[Tensor, bool]:
@@ -163,12 +164,6 @@ def _condition(settings: ResolvedSettings, clip: TargetClip, inputs: GenerationI
     fixed = {**references, **{index: frame for index, frame in inputs.fixed_frames.items() if index}}
     condition = conditioning.inference_condition(inputs.source, first, mask, settings.text, inputs.guide, fixed)
     return replace(condition, image=first_frame(clip, edited=True))
-
-
-def _decode(context: EditContext, clip: TargetClip, latents: Tensor, frames: int) -> Frames:
-    """Decodes latents and returns the first ``frames`` frames at the window's size."""
-    pixels = context.family.decode(latents, context.device)
-    return from_working(pixels[:frames], clip.target.window.size)
 
 
 def _fade(before: Frames, after: Frames, fixed: int) -> Frames:

@@ -17,12 +17,12 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from loraedit.diffusion.samples import Sample
 from loraedit.editing.cache import StageCache
 from loraedit.editing.context import EditContext
+from loraedit.editing.decoding import decode_segment
 from loraedit.editing.reporter import Reporter
 from loraedit.editing.target_clip import TargetClip
 from loraedit.families.base import Expert
@@ -37,7 +37,6 @@ from loraedit.sampling.transformers import Held
 from loraedit.settings import SamplingSettings
 from loraedit.storage.files import write_bytes
 from loraedit.types import Clip, no_step
-from loraedit.video.scaling import from_working
 
 __all__ = ["Previews", "start_is_cheap", "wants_previews"]
 
@@ -86,9 +85,9 @@ class Previews:
         self.latest: Path | None = None
         self._context, self._cache, self._reporter, self._priors = context, cache, reporter, priors
         self._first_expert = experts_used(context.family, self._sampling())[0]
-        segment = context.job.segments[0]
-        self._mask = clip.mask(segment.start, segment.stop)
-        self._source = Clip(clip.below.span(segment.start, segment.stop), context.job.source.fps)
+        self._clip, self._segment = clip, context.job.segments[0]
+        self._mask = clip.mask(self._segment.start, self._segment.stop)
+        self._source = Clip(clip.below.span(self._segment.start, self._segment.stop), context.job.source.fps)
         ((self._key, self._encoded),) = cache.encoded([condition]).items()
 
     def start(self) -> None:
@@ -140,10 +139,8 @@ class Previews:
     def _write(self, latents: Tensor, name: str) -> None:
         """Decodes latents, writes the page, and reports it."""
         context, source, path = self._context, self._source, self._path(name)
-        with torch.inference_mode():
-            pixels = context.family.decode(latents, context.device)[: len(source)]
-        alpha = feather(self._mask, context.job.feather_px)
-        frames = composite(source.frames, from_working(pixels, source.size), alpha)
+        generated = decode_segment(context, self._clip, latents, self._segment)
+        frames = composite(source.frames, generated, feather(self._mask, context.job.feather_px))
         title = " ".join(["Preview:", *name.split("-")])
         page, content = contact_sheet(source, Clip(frames, source.fps), MaskTube(self._mask), title=title), BytesIO()
         page.save(content, format="png")

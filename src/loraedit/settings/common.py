@@ -107,6 +107,10 @@ class CommonSettings(Settings):
         0.0, description="Skip blocks whose input changes less than this from step to step."
     )
 
+    match_colours: Annotated[bool, About("Generation")] = Field(
+        True, description="Match the colours inside the mask to the source, so that the mask's border does not show."
+    )
+
     # ---- memory ------------------------------------------------------------------------------------------------------
 
     device: Annotated[str | None, About("Memory", trains="motion", plan=True)] = Field(
