@@ -149,10 +149,10 @@ def _rings(mask: Mask, unchanged: Mask, grid: Size, width: float) -> tuple[_Grid
         The ring outside the mask, and the unchanged cells of the ring inside.
     """
     outside, inside = [], []
-    for edited, same in zip(mask, mask & unchanged, strict=True):
+    for edited, same in zip(mask, unchanged, strict=True):
         covered = _shrunk(edited.astype(np.float32), grid)
         outside.append(~_within(covered > 0, 1) & _within(covered > 0, width))
-        inside.append((_shrunk(same.astype(np.float32), grid) > 0.999) & _within(covered < 1, width))
+        inside.append((_shrunk((edited & same).astype(np.float32), grid) > 0.999) & _within(covered < 1, width))
     return np.stack(outside).astype(np.float32), np.stack(inside).astype(np.float32)
 
 
