@@ -31,7 +31,7 @@ from loraedit.runs.finished import read_finished
 from loraedit.runtime.devices import find_device
 from loraedit.storage.files import fingerprint, read_json
 
-__all__ = ["MEASURED_BY", "Measurer"]
+__all__ = ["MEASURED_BY", "NEED_TEXT", "Measurer"]
 
 MEASURED_BY: dict[str, Kind] = {
     "first_frame_similarity": "clip",
@@ -42,6 +42,7 @@ MEASURED_BY: dict[str, Kind] = {
     "pick": "pick",
 }
 """The encoder of each measure."""
+NEED_TEXT = ("frame_text", "pick")
 PICK_SIDE = 672
 
 

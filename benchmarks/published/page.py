@@ -9,6 +9,7 @@ from typing import Any
 
 from benchmarks.published.encoders import Encoder
 from benchmarks.published.figures import LABELS, UNAVAILABLE, PublishedSet, differences
+from benchmarks.published.measures import MEASURED_BY, NEED_TEXT
 
 __all__ = ["Results", "section"]
 
@@ -109,16 +110,25 @@ def _notes(results: Results, reasons: Sequence[tuple[PublishedSet, Mapping[str, 
                 yield f"{LABELS[name]}, {published.title}: {'; '.join(why)}."
     for published, _ in reasons:
         yield f"{published.title}: {published.source}. {published.note}"
+    kinds = {encoder.kind for encoder in results.encoders}
     having = {name for published, _ in reasons for row in published.rows for name in row.figures()}
     for name in LABELS:
-        if name in having and name not in results.means():
+        if name in having - set(results.means()) and MEASURED_BY.get(name) not in kinds:
             yield f"{LABELS[name]} was not measured: {UNAVAILABLE.get(name, 'no encoder for it was given.')}"
+    yield from _without_text(results)
     for encoder in results.encoders:
         yield f"Encoder {encoder.kind}: {encoder.name}, {encoder.shape}, content {encoder.content}."
     yield f"Settings: {', '.join(f'{name}={value}' for name, value in results.settings.items())}."
     yield f"Pictures of every clip: {results.index}"
     yield from results.remarks
     yield from (f"{name} failed: {why}" for name, why in results.failed.items())
+
+
+def _without_text(results: Results) -> Iterator[str]:
+    """Yields the measures that an encoder was given for, but no clip has a prompt for."""
+    for name in NEED_TEXT:
+        if MEASURED_BY[name] in {encoder.kind for encoder in results.encoders} and name not in results.means():
+            yield f"{LABELS[name]} was not measured: it needs prompts, which --extras can give."
 
 
 def _clips(results: Results) -> str:

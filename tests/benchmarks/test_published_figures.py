@@ -142,6 +142,8 @@ def test_what_cannot_be_measured_is_said_with_its_reason() -> None:
     assert "DeQA was not measured: its model needs code from its checkpoint" in text
     given = section(results("i2vedit", {"a": {"deqa": 3.5}}), published_sets("i2vedit"))
     assert row(given, "**ours**")[3] == "3.5000\\*" and "DeQA was not measured" not in given
+    mute = section(results("i2vedit", {"a": {}}, [encoder("pick", "clip 1280x32/14")]), published_sets("i2vedit"))
+    assert "PickScore was not measured: it needs prompts" in mute and "frame text" not in mute
     assert "No figures have been published" in section(results("anyv2v", {"a": {}}), published_sets("anyv2v"))
 
 

@@ -47,7 +47,7 @@ def test_a_set_is_edited_measured_and_tabled_and_the_second_call_makes_nothing_a
     assert len(list((work / "measures").iterdir())) == 3 * len(jobs)
     has_text = form != "i2vedit"
     for name in ("clip_consistency", "dino_consistency", "first_frame_similarity", "frame_text", "pick"):
-        assert (LABELS[name] in first) == (has_text or name not in ("frame_text", "pick"))
+        assert (LABELS[name] in row(first, "method")) == (has_text or name not in ("frame_text", "pick"))
     assert all((job / "run/sheet.png").is_file() for job in jobs) and (work / "batch/index.html").is_file()
 
     def never(*_: object) -> None:
