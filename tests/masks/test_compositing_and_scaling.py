@@ -211,6 +211,16 @@ def test_detail_comes_back_where_the_model_kept_what_it_was_shown() -> None:
     assert np.array_equal(compositing.restore_detail(soft, shown, soft, 0 * trusted), soft)
 
 
+@pytest.mark.parametrize("levels", [-10, 10])
+def test_what_the_model_relit_stays(levels: int) -> None:
+    """A shadow of 10 grey levels is the model's work, no loss of precision."""
+    shown, soft = noise(1, 1, 24, 24, 3), np.full((1, 24, 24, 3), 128, np.uint8)
+    relit = (soft.astype(int) + levels).astype(np.uint8)
+    restored = compositing.restore_detail(relit, shown, soft, np.ones((1, 24, 24), np.float32))
+    pulled = np.abs(restored.astype(float) - relit) / np.maximum(1, np.abs(shown.astype(float) - relit))
+    assert pulled.mean() < 0.1
+
+
 def test_pixels_stay_where_the_model_generated_something_else() -> None:
     shown, soft = noise(1, 1, 24, 24, 3), np.full((1, 24, 24, 3), 20, np.uint8)
     made = np.full_like(soft, 220)

@@ -13,8 +13,9 @@ from loraedit.types import Frames, Image, Stored, Weights
 
 __all__ = ["composite", "lay_over", "restore_detail"]
 
-DISAGREEMENT = 32.0
-"""Difference in grey levels between generated and seen pixels at which the weight of the seen ones is 1 / e."""
+AGREEMENT_LEVELS = 7.0
+"""Difference in grey levels between generated and seen pixels at which the weight of the carried ones is 1 / e. It
+falls steeply there: 4 levels are noise of the VAE and the model, 10 levels are light that the model changed."""
 
 _Value = TypeVar("_Value", bound=np.generic)
 
@@ -24,9 +25,10 @@ def restore_detail(generated: Frames, carried: Frames, seen: Frames, trust: Weig
 
     The carried frames are known twice: in full, and as the model saw them, at its size and through its VAE. Where the
     model reproduced what it saw, the difference to the carried frames is only a loss of precision, so the carried
-    pixels replace the generated ones, weighted by their trust. Where the model generated something else, that stays::
+    pixels replace the generated ones, weighted by their trust. Where the model generated something else, or changed the
+    light, that stays::
 
-        out = generated + w (carried - generated),   w = trust exp(-(|generated - seen| / s)^2)
+        out = generated + w (carried - generated),   w = trust exp(-(|generated - seen| / s)^4)
 
     Args:
         generated: uint8 ``[F, H, W, 3]``, at the source's size.
@@ -38,7 +40,7 @@ def restore_detail(generated: Frames, carried: Frames, seen: Frames, trust: Weig
     for index, (frame, sharp, soft) in enumerate(zip(generated, carried, seen, strict=True)):
         pixels = frame.astype(np.float32)
         difference = cv2.GaussianBlur(np.abs(pixels - soft).mean(-1), (0, 0), 1.5)
-        weight = trust[index] * np.exp(-np.square(difference / DISAGREEMENT))
+        weight = trust[index] * np.exp(-((difference / AGREEMENT_LEVELS) ** 4))
         restored[index] = np.rint(pixels + weight[..., None] * (sharp - pixels))
     return restored
 
