@@ -27,7 +27,7 @@ from loraedit.families.base import Encoded, Family, batch
 from loraedit.families.card import read_card
 from loraedit.lora.adapter import save_lora
 from loraedit.masks.shaping import box_regions, dilate
-from loraedit.propagation.carry import carry_edits
+from loraedit.propagation.carry import TRUSTED, carry_edits
 from loraedit.propagation.paths import PROPAGATION_FLOW
 from loraedit.runtime.devices import training_precision
 from loraedit.settings import Resources, TrainSettings
@@ -147,7 +147,7 @@ def to_sample(edit: dict[str, Tensor], index: int) -> Sample:
     rng = np.random.default_rng((SAMPLE_KEY, index))
     source, truth, carried = (to_float(edit[name].numpy()) for name in ("source", "truth", "carried"))
     trust = edit["trust"].numpy().astype(np.float32) / 255
-    guide = None if rng.random() < GREY_SHARE else Guide(carried, trust)
+    guide = None if rng.random() < GREY_SHARE else Guide(carried, trust >= TRUSTED)
     caption = bytes(edit["caption"].numpy()).decode(errors="ignore").strip() if rng.random() < 0.5 else ""
     condition = inference_condition(source, truth[:1], edit["mask"].numpy(), caption, guide)
     return replace(condition, target=truth)

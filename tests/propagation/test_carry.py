@@ -76,7 +76,7 @@ def test_several_choices_are_carried_the_same_way() -> None:
     keyframes = {"edited": Keyframe(0, TRUTH[0], SOURCE[0]), "source": source_keyframe(0)}
     edited, plain = carry_keyframes(SOURCE, keyframes, [["edited"], ["source"]])
     assert np.array_equal(edited.frames, carry_edits(SOURCE, {0: TRUTH[0]}).frames)
-    assert np.array_equal(edited.trust, plain.trust)
+    assert np.array_equal(edited.trust, plain.trust), "a new texture stays on its surface"
     assert error(plain.frames, SOURCE, WHERE) < 12
 
 
@@ -186,6 +186,12 @@ def separator(source: Frames, mask: Mask) -> ForegroundSeparator:
     return ForegroundSeparator(source, mask, FlowOptions())
 
 
+def known_part(found: ForegroundSeparator, index: int, edited: Image) -> AddedPart | None:
+    """Returns what an edit adds beside the object, if it is known to go with it."""
+    shape = found.find_shape_change(index, edited)
+    return shape.added if shape else None
+
+
 def with_hat(frames: Frames, step: int = 4) -> tuple[Frames, Mask]:
     """Returns the square with a hat on, over the ground, and a mask of the hat."""
     hatted, where = frames.copy(), np.zeros((FRAMES, SIDE, SIDE), bool)
@@ -209,24 +215,24 @@ def test_what_is_added_beside_an_object_goes_with_it_and_leaves_no_trail() -> No
 
 
 def test_what_was_added_goes_with_the_object_into_a_segment_far_from_its_keyframe() -> None:
-    path, part = trace_paths(iter(SOURCE), [3])[3], separator(SOURCE, LOOSE).find_added_part(0, HATTED[0])
-    keyframe = Keyframe(-3, HATTED[0], SOURCE[0], path=path, added=part)
+    path, shape = trace_paths(iter(SOURCE), [3])[3], separator(SOURCE, LOOSE).find_shape_change(0, HATTED[0])
+    keyframe = Keyframe(-3, HATTED[0], SOURCE[0], path=path, shape=shape)
     segment = carry_one(SOURCE[3:6], keyframe, mask=LOOSE[3:6])
-    bare = carry_one(SOURCE[3:6], replace(keyframe, added=None), mask=LOOSE[3:6])
+    bare = carry_one(SOURCE[3:6], replace(keyframe, shape=None), mask=LOOSE[3:6])
     assert error(segment.frames, HATTED[3:6], HAT_AT[3:6]) < 0.3 * error(bare.frames, HATTED[3:6], HAT_AT[3:6])
 
 
 def test_a_part_is_only_what_lies_beside_an_object_that_moves() -> None:
     moving = separator(SOURCE, LOOSE)
-    part = moving.find_added_part(0, HATTED[0])
+    part = known_part(moving, 0, HATTED[0])
     assert part is not None
     assert (part.region & HAT_AT[0]).sum() > 0.9 * HAT_AT[0].sum()
     assert (part.object_mask & WHERE[0]).sum() > 0.9 * WHERE[0].sum()
-    assert moving.find_added_part(0, TRUTH[0]) is None, "a new texture of the object itself adds nothing"
-    assert moving.find_added_part(0, SOURCE[0]) is None
+    assert known_part(moving, 0, TRUTH[0]) is None, "a new texture of the object itself adds nothing"
+    assert known_part(moving, 0, SOURCE[0]) is None
     still = np.repeat(SOURCE[:1], FRAMES, 0)
-    assert separator(still, np.repeat(LOOSE[:1], FRAMES, 0)).find_added_part(0, HATTED[0]) is None
-    assert separator(SOURCE[:1], LOOSE[:1]).find_added_part(0, HATTED[0]) is None
+    assert known_part(separator(still, np.repeat(LOOSE[:1], FRAMES, 0)), 0, HATTED[0]) is None
+    assert known_part(separator(SOURCE[:1], LOOSE[:1]), 0, HATTED[0]) is None
 
 
 def test_an_object_is_found_in_frames_that_are_large_and_behind_a_camera_that_pans() -> None:
@@ -266,5 +272,60 @@ def test_frames_whose_mask_lies_elsewhere_separate_a_part_from_the_trail_of_a_sl
         mask[index, top - 18 : top + SQUARE + 6, 24 : 36 + SQUARE] = True
     hatted, top = source[8].copy(), 30 + 3 * 8
     hatted[top - 12 : top, 36:60] = HAT
-    part = separator(source, mask).find_added_part(8, hatted)
+    part = known_part(separator(source, mask), 8, hatted)
     assert part is not None and part.region[top - 10 : top - 2, 38:58].all()
+
+
+# ---- what the source's flow does not say -----------------------------------------------------------------------------
+
+
+def test_trust_is_all_or_nothing_but_for_a_narrow_ramp() -> None:
+    source = SOURCE.copy()
+    source[4:] = pattern(9, SIDE, SIDE)  # another scene altogether
+    trust = carry_one(source, source_keyframe(0, source)).trust
+    assert ((trust > 0) & (trust < 1)).mean() < 0.1
+    assert (trust[1:4] == 1).mean() > 0.7 and (trust[4:] == 0).mean() > 0.5
+
+
+def in_front_of(grounds: Frames) -> Frames:
+    """Returns the moving square in front of a background of its own for each frame."""
+    return np.where(WHERE[..., None], SOURCE, grounds)
+
+
+STREAM = np.stack([np.roll(pattern(4, SIDE, SIDE), 9 * index, 0) for index in range(FRAMES)])
+"""Water behind the object: it flows down, while the frame around it (the camera) stands still."""
+STREAM = np.where(dilate(LOOSE, 2)[..., None], STREAM, GROUND)
+
+
+def test_new_pixels_beside_an_object_are_not_trusted_over_a_moving_background_and_a_new_texture_is() -> None:
+    """Nobody knows how a new outline moves over water, which is not the same in any two frames."""
+    source = in_front_of(STREAM)
+    wider, repainted = source.copy(), np.where(WHERE[..., None], TRUTH, source)
+    wider[0] = with_hat(repainted)[0][0]
+    shaped, painted = (carry_edits(source, {0: edit[0]}, LOOSE) for edit in (wider, repainted))
+    inner, later = WHERE & ~dilate(~WHERE, 4), slice(1, None)
+    assert painted.trust[later][inner[later]].mean() > 0.9
+    assert shaped.trust[later][inner[later]].mean() > 0.8, "the object's own surface is carried as before"
+    assert shaped.trust[later][HAT_AT[later]].mean() < 0.2
+
+
+def test_background_in_place_of_an_object_is_not_trusted() -> None:
+    """The edit removes the lower half of the square; the source's flow would take the background along."""
+    smaller, gone = TRUTH[0].copy(), WHERE.copy()
+    gone[:, :48] = False
+    smaller[gone[0]] = GROUND[gone[0]]
+    carried, painted = (carry_edits(SOURCE, {0: edited}, LOOSE) for edited in (smaller, TRUTH[0]))
+    assert carried.trust[4:][gone[4:] & ~dilate(~gone[4:], 3)].mean() < 0.2
+    kept = WHERE & ~gone & ~dilate(~WHERE, 3) & ~dilate(gone, 3)
+    assert carried.trust[4:][kept[4:]].mean() > 0.8
+    assert painted.trust[4:][gone[4:] & ~dilate(~gone[4:], 3)].mean() > 0.9
+
+
+def test_another_keyframe_shows_what_one_does_not_know() -> None:
+    smaller, gone = TRUTH.copy(), WHERE.copy()
+    gone[:, :48] = False
+    smaller[gone] = np.broadcast_to(GROUND, TRUTH.shape)[gone]
+    keyframes = {"0": Keyframe(0, smaller[0], SOURCE[0]), "6": Keyframe(6, TRUTH[6], SOURCE[6])}
+    (both,) = carry_keyframes(SOURCE, keyframes, [["0", "6"]], LOOSE)
+    inner = gone[2:3] & ~dilate(~gone[2:3], 4)
+    assert error(both.frames[2:3], TRUTH[2:3], inner) < 0.5 * error(both.frames[2:3], smaller[2:3], inner)

@@ -20,7 +20,7 @@ from loraedit.diffusion.samples import Guide
 from loraedit.editing.target_clip import ClipKeyframe, TargetClip, nearest_frame
 from loraedit.job.segments import Segment
 from loraedit.masks.shaping import resize_mask
-from loraedit.propagation.carry import CarriedKeyframes, carry_keyframes
+from loraedit.propagation.carry import TRUSTED, CarriedKeyframes, carry_keyframes
 from loraedit.propagation.keyframes import Keyframe
 from loraedit.types import Frames, Mask, OnStep, Pixels, no_step
 from loraedit.video.scaling import pad_frames, resize_weights, to_working
@@ -259,7 +259,7 @@ def _keyframe(keyframe: ClipKeyframe, segment: Segment, *, is_source: bool) -> K
     if keyframe.index in segment:
         return Keyframe(index, image, keyframe.source, is_source)
     path = keyframe.paths[nearest_frame(segment, keyframe.index)]
-    return Keyframe(index, image, keyframe.source, is_source, path=path, added=keyframe.added)
+    return Keyframe(index, image, keyframe.source, is_source, path=path, shape=keyframe.shape)
 
 
 def _source_keyframe(source: Frames, index: int, *, generated: bool = False) -> Keyframe:
@@ -280,7 +280,7 @@ def _reference_mask(clip: TargetClip, index: int) -> Mask:
 
 def _guide(clip: TargetClip, carried: CarriedKeyframes) -> Guide:
     trust = pad_frames(resize_weights(carried.trust, clip.size), clip.job.card.frame_step)
-    return Guide(_at_working_size(clip, carried.frames), trust)
+    return Guide(_at_working_size(clip, carried.frames), trust >= TRUSTED)
 
 
 def _at_working_size(clip: TargetClip, frames: Frames) -> Pixels:

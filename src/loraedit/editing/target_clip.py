@@ -1,6 +1,6 @@
-"""A target's window of the clip with its keyframes, the flow paths to them, and what they add beside an object.
+"""A target's window of the clip with its keyframes, the flow paths to them, and how they change an object's outline.
 
-    keyframes (user's edited frames) -> flow paths from every segment -> added parts
+    keyframes (user's edited frames) -> flow paths from every segment -> changes of an object's outline
 
 All of it is computed once per target. :mod:`loraedit.editing.segment_inputs` then works on one segment at a time.
 """
@@ -16,7 +16,7 @@ from loraedit.job.segments import Segment
 from loraedit.job.targets import EditTarget
 from loraedit.optical_flow.base import FlowOptions
 from loraedit.optical_flow.fields import Field
-from loraedit.propagation.added_parts import AddedPart
+from loraedit.propagation.added_parts import ShapeChange
 from loraedit.propagation.foreground import ForegroundSeparator
 from loraedit.propagation.paths import PROPAGATION_FLOW, trace_paths
 from loraedit.types import Image, Mask, OnStep, Size, no_step
@@ -38,14 +38,14 @@ class ClipKeyframe:
         edited: the edited frame, uint8 ``[h, w, 3]``; where it is not of this target, what the targets below show.
         paths: the flow path to the keyframe from the nearest frame of each segment without it, by that frame's index;
             see :attr:`loraedit.propagation.keyframes.Keyframe.path`. Empty if keyframes are not carried.
-        added: what it adds beside an object, for the segments without it.
+        shape: how it changes the outline of an object, for the segments without it.
     """
 
     index: int
     source: Image
     edited: Image
     paths: Mapping[int, Field] = field(default_factory=dict)
-    added: AddedPart | None = None
+    shape: ShapeChange | None = None
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def open_target_clip(job: Job, target: EditTarget, on_step: OnStep = no_step) ->
     flow = replace(PROPAGATION_FLOW, estimator=job.settings.flow_estimator, device=job.settings.device)
     clip = TargetClip(job, target, source, source, _read_keyframes(target, source, source), flow)
     if job.settings.carries and len(job.segments) > 1:
-        return _with_added_parts(_with_paths(clip, on_step))
+        return _with_shape_changes(_with_paths(clip, on_step))
     return clip
 
 
@@ -109,7 +109,7 @@ def over_lower_targets(clip: TargetClip, below: ReadFrames) -> TargetClip:
     reader = WindowReader(clip.target.window, below)
     edited = {each.index: each.edited for each in _read_keyframes(clip.target, clip.source, reader)}
     keyframes = tuple(replace(each, edited=edited[each.index]) for each in clip.keyframes)
-    return _with_added_parts(replace(clip, below=reader, keyframes=keyframes))
+    return _with_shape_changes(replace(clip, below=reader, keyframes=keyframes))
 
 
 def nearest_frame(segment: Segment, index: int) -> int:
@@ -154,16 +154,16 @@ def _path_starts(job: Job, index: int, ahead: bool) -> list[int]:
     return sorted(start for start in starts if (start > index) == ahead)
 
 
-def _with_added_parts(clip: TargetClip) -> TargetClip:
-    """Finds what the keyframes add that some segment does not contain."""
-    keyframes = tuple(replace(keyframe, added=_find_added_part(clip, keyframe)) for keyframe in clip.keyframes)
+def _with_shape_changes(clip: TargetClip) -> TargetClip:
+    """Finds how those keyframes change the outline of an object that some segment does not contain."""
+    keyframes = tuple(replace(keyframe, shape=_find_shape_change(clip, keyframe)) for keyframe in clip.keyframes)
     return replace(clip, keyframes=keyframes)
 
 
-def _find_added_part(clip: TargetClip, keyframe: ClipKeyframe) -> AddedPart | None:
+def _find_shape_change(clip: TargetClip, keyframe: ClipKeyframe) -> ShapeChange | None:
     if not keyframe.paths:
         return None
     start = max(0, keyframe.index - CONTEXT_FRAMES)
     stop = min(len(clip.target.mask), keyframe.index + CONTEXT_FRAMES + 1)
     separator = ForegroundSeparator(clip.source.span(start, stop), clip.mask(start, stop), clip.flow)
-    return separator.find_added_part(keyframe.index - start, keyframe.edited)
+    return separator.find_shape_change(keyframe.index - start, keyframe.edited)

@@ -1,8 +1,8 @@
-"""Parts that an edit adds beside an object, such as a hat, wings or a sail.
+"""How an edit changes the outline of an object: parts that it adds, such as a hat or a sail, and what it uncovers.
 
-Where such a part lies, the source shows the background, so the source's flow would leave the part behind. Instead it is
-attached to the object: it follows the similarity transform (rotation, scale, shift) that fits the motion of most of the
-object near it.
+Where an added part lies, the source shows the background, so the source's flow would leave the part behind. Instead it
+is attached to the object: it follows the similarity transform (rotation, scale, shift) that fits the motion of most of
+the object near it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from loraedit.optical_flow.fields import Field, pixel_grid, sample_at
 from loraedit.tracking.motion import transform_points
 from loraedit.types import Image, Pixels, Plane, Weights
 
-__all__ = ["AddedPart", "AttachedPart", "attach", "inside_frame"]
+__all__ = ["AddedPart", "AttachedPart", "ShapeChange", "attach", "inside_frame"]
 
 MAX_POINTS = 4000
 """The most points of an object that its motion is fitted to."""
@@ -59,23 +59,39 @@ class AddedPart:
 
 
 @dataclass(frozen=True)
+class ShapeChange:
+    """How an edited frame changes the outline of an object.
+
+    Attributes:
+        added: the part that it adds beside the object; None if it adds nothing.
+        unknown: new pixels beside the object that are no part of it for certain; None if there are none. The flow of
+            the background that they cover is wrong for them, and the motion of the object may be.
+        uncovered: bool ``[H, W]``, where the source shows the object, and the edit the background behind it.
+    """
+
+    added: AddedPart | None
+    unknown: AddedPart | None
+    uncovered: Plane
+
+
+@dataclass(frozen=True)
 class AttachedPart:
     """An added part in another frame.
 
     Attributes:
         colours: float32 ``[H, W, 3]``, 0 to 255.
-        alpha: float32 ``[H, W]`` in [0, 1].
-        visibility: how reliably the motion of the object was found, 0 to 1.
+        alpha: float32 ``[H, W]`` in [0, 1], the part's place.
+        visibility: how reliably the motion of the object was found, 0 to 1; the part fades with it.
     """
 
     colours: Pixels
     alpha: Weights
     visibility: float
 
-    def faded(self, max_visibility: float) -> AttachedPart:
-        """Returns the part with its visibility limited, and its alpha multiplied by the visibility."""
-        visibility = min(self.visibility, max_visibility)
-        return AttachedPart(self.colours, self.alpha * np.float32(visibility), visibility)
+    @property
+    def doubt(self) -> Weights:
+        """Where the part may lie without being shown, ``[H, W]`` in [0, 1]."""
+        return np.asarray(self.alpha * np.float32(1 - self.visibility))
 
 
 def attach(part: AddedPart, image: Image, foreground: Plane | None, positions: Field) -> AttachedPart | None:

@@ -1,11 +1,13 @@
 """Separation of the object inside a loose mask from the background, by motion and by what stays the same over time.
 
 The object is what moves unlike the background, and what covers places that show something else at other times. What an
-edit changed elsewhere inside the mask is a part that it added.
+edit changed beside it is a part that it added. Where an edit shows the background in place of the object, it uncovered
+it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import cached_property
 
@@ -16,7 +18,7 @@ from numpy.typing import NDArray
 from loraedit.optical_flow.base import FlowOptions
 from loraedit.optical_flow.estimators import flow_between, open_estimator
 from loraedit.optical_flow.fields import Field, pixel_grid, sample_at
-from loraedit.propagation.added_parts import AddedPart, inside_frame
+from loraedit.propagation.added_parts import AddedPart, ShapeChange, inside_frame
 from loraedit.tracking.motion import fit_camera_motion, relative_speed, transform_points
 from loraedit.tracking.regions import grown, opened, shrunk
 from loraedit.tracking.scale import Scale
@@ -43,6 +45,10 @@ UNCOVERED_WEIGHT = 10
 """Weight of a frame in which the place lies outside of the mask, so that no object can cover it."""
 MIN_SAME_UNDER_PART = 0.65
 """Least mean share of frames in which the place under an added part shows the same; remains of an object show less."""
+SHOWN_AGAIN = 0.1
+"""Least share of the frames that show the same as an edited place, for the edit to show the background there."""
+MIN_UNCOVERED = 0.05
+"""Least share of the changed pixels of an object that other frames show as the background; fewer are chance."""
 FRAME_OFFSETS = (1, 2, 3, 4, 6, 8, 12)
 """Frame distances over which the object's motion is measured, in the order in which they are tried."""
 
@@ -73,8 +79,8 @@ class ForegroundSeparator:
         small = self._small_foreground(index)
         return None if small is None else self._scale.back(small)
 
-    def find_added_part(self, index: int, edited: Image) -> AddedPart | None:
-        """Finds what an edited frame adds beside the object; None if it adds nothing.
+    def find_shape_change(self, index: int, edited: Image) -> ShapeChange | None:
+        """Finds how an edited frame changes the outline of the object; None if the object is not found.
 
         Args:
             index: of the frame.
@@ -84,15 +90,21 @@ class ForegroundSeparator:
         changed = (_difference(small, source, 0.7) > CHANGED_LEVELS) & self._mask[index]
         if not changed.any() or (foreground := self._small_foreground(index)) is None:
             return None
-        rim = self._px(RIM)
+        uncovered = self._scale.back(self._uncovered(index, small, changed & foreground))
         beside = opened(changed & ~foreground, 1)
         if beside.sum() < max(1.0, MIN_PART * foreground.sum()):
-            return None
-        if self._same_share(index)[beside].mean() < MIN_SAME_UNDER_PART:
-            return None
+            return ShapeChange(None, None, uncovered)
+        same, rim = self._same_share(index), self._px(RIM)
         region = changed & ~shrunk(foreground, rim) & grown(beside, 2 * rim)
-        over_background = region & (self._same_share(index) >= OBJECT_BELOW)
-        return AddedPart(*(self._scale.back(plane) for plane in (region, over_background, foreground)))
+        if same[beside].mean() >= MIN_SAME_UNDER_PART:
+            return ShapeChange(self._part(region, region & (same >= OBJECT_BELOW), foreground), None, uncovered)
+        around = grown(self._mask[index], 4 * rim) & ~foreground & ~grown(changed, rim)
+        if around.any() and same[around].mean() >= MIN_SAME_UNDER_PART:  # so the rest is an object that was not found
+            region &= opened(beside & (same >= MIN_SAME_UNDER_PART), 1)
+        return ShapeChange(None, self._part(region, region, foreground) if region.any() else None, uncovered)
+
+    def _part(self, *planes: Plane) -> AddedPart:
+        return AddedPart(*(self._scale.back(plane) for plane in planes))
 
     def _small_foreground(self, index: int) -> Plane | None:
         if index not in self._foregrounds:
@@ -120,21 +132,45 @@ class ForegroundSeparator:
 
     def _same_share(self, index: int) -> Field:
         """Returns the share of the other frames in which each place of the background shows the same, ``[H, W]``."""
-        if index in self._same_shares:
-            return self._same_shares[index]
+        if index not in self._same_shares:
+            same, seen = np.zeros((2, *self._source.shape[1:3]), np.float32)
+            for view, inside, covered in self._views(index):
+                weights = inside * np.where(covered, 1, UNCOVERED_WEIGHT).astype(np.float32)
+                same += weights * (_difference(view, self._source[index], 1.0) < SAME_LEVELS)
+                seen += weights
+            self._same_shares[index] = same / np.maximum(seen, np.float32(1))
+        return self._same_shares[index]
+
+    def _uncovered(self, index: int, edited: Image, candidates: Plane) -> Plane:
+        """Finds where an edit shows the background in place of the object, among some pixels of the object.
+
+        The background is known where other frames show it. A place that they never show goes by the nearest that they
+        do.
+        """
+        again, differs = np.zeros((2, *candidates.shape), np.float32)
+        for view, inside, covered in self._views(index):
+            same = _difference(view, edited, 1.0) < SAME_LEVELS
+            again += inside & same
+            differs += inside & ~covered & ~same
+        often = again > np.maximum(SHOWN_AGAIN * len(self._source), self._same_share(index) * len(self._source))
+        background, object_ = opened(candidates & often, 1), opened(candidates & ~often & (differs > 0), 1)
+        if background.sum() <= MIN_UNCOVERED * candidates.sum():
+            return np.zeros_like(candidates)
+        return np.asarray(candidates & (_distance(background) < _distance(object_)))
+
+    def _views(self, index: int) -> Iterator[tuple[Field, Plane, Plane]]:
+        """Yields what each other frame shows in the places of the background of a frame.
+
+        Yields:
+            Its pixels ``[H, W, 3]``, where they are inside of it, and where its mask covers them, ``[H, W]``.
+        """
         here = pixel_grid(self._source[index])
-        same, seen = np.zeros((2, *self._source.shape[1:3]), np.float32)
         for other in range(len(self._source)):
             if other != index:
                 motion = self._camera_motions[other] @ np.linalg.inv(self._camera_motions[index])
                 places = np.asarray(transform_points(here, motion[:2]), np.float32)
                 covered = sample_at(self._mask[other].astype(np.float32), places) > 0.01
-                weights = inside_frame(places) * np.where(covered, 1, UNCOVERED_WEIGHT).astype(np.float32)
-                other_view = sample_at(self._source[other], places)
-                same += weights * (_difference(other_view, self._source[index], 1.0) < SAME_LEVELS)
-                seen += weights
-        self._same_shares[index] = same / np.maximum(seen, np.float32(1))
-        return self._same_shares[index]
+                yield sample_at(self._source[other], places), inside_frame(places), covered
 
     @cached_property
     def _camera_motions(self) -> list[NDArray[np.float64]]:
@@ -153,6 +189,13 @@ class ForegroundSeparator:
 
     def _px(self, share: float) -> int:
         return max(1, round(share * self._short_side))
+
+
+def _distance(mask: Plane) -> Field:
+    """Returns the distance of every pixel from a mask, ``[H, W]`` in pixels; very large if the mask is empty."""
+    if not mask.any():
+        return np.full(mask.shape, np.inf, np.float32)
+    return np.asarray(cv2.distanceTransform((~mask).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE), np.float32)
 
 
 def _difference(one: NDArray[np.generic], other: Image, sigma_px: float) -> Field:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from loraedit.optical_flow.fields import Field
-from loraedit.propagation.added_parts import AddedPart
+from loraedit.propagation.added_parts import ShapeChange
 from loraedit.types import Image
 
 __all__ = ["Keyframe"]
@@ -25,7 +25,8 @@ class Keyframe:
         generated: whether the model generated ``image``. It counts less than what the user edited.
         path: for a keyframe outside of the clip, the flow path from the nearest frame of the clip to the keyframe:
             ``[h, w, 2]``, x and y offsets as shares of the frame's width and height, at any size.
-        added: for a keyframe outside of the clip, what it adds beside an object; within the clip it is found there.
+        shape: for a keyframe outside of the clip, how it changes the outline of an object; within the clip it is found
+            there.
     """
 
     index: int
@@ -34,4 +35,4 @@ class Keyframe:
     is_source: bool = False
     generated: bool = False
     path: Field | None = None
-    added: AddedPart | None = None
+    shape: ShapeChange | None = None
