@@ -58,10 +58,10 @@ def test_appearance_sample_never_shows_the_edit_it_asks_for(scene: Scene) -> Non
     assert np.array_equal(sample.image, source)
 
 
-def test_a_guide_shows_in_the_edit_zone_alone_and_as_far_as_it_is_trusted(scene: Scene) -> None:
+def test_a_guide_shows_in_the_edit_zone_alone_and_where_it_is_trusted(scene: Scene) -> None:
     source, edited = to_float(scene.source), to_float(scene.edited_first[None])
-    guide = Guide(np.full_like(source, 0.5), np.full(scene.mask.shape, 0.5, np.float32))
-    guide.trust[2] = 0
+    guide = Guide(np.full_like(source, 0.5), np.ones(scene.mask.shape, bool))
+    guide.trusted[2] = False
     for sample in (
         motion_sample(source, scene.mask, "", guide),
         inference_condition(source, edited, scene.mask, "", guide),
@@ -69,8 +69,9 @@ def test_a_guide_shows_in_the_edit_zone_alone_and_as_far_as_it_is_trusted(scene:
         zone = sample.edit_mask.copy()
         assert np.array_equal(sample.condition[1:][~zone[1:]], source[1:][~zone[1:]])
         assert np.all(sample.condition[2][zone[2]] == FILL)
+        assert not sample.shown[2][zone[2]].any() and sample.shown[~zone].all()
         zone[2] = False
-        assert np.allclose(sample.condition[zone], (FILL + 0.5) / 2)
+        assert (sample.condition[zone] == 0.5).all() and sample.shown[zone].all()
 
 
 def test_fixed_frames_are_kept_as_whole_frames(scene: Scene) -> None:

@@ -16,7 +16,7 @@ from tiny_cards import CARRYING
 import loraedit
 from loraedit.editing import EditResult
 from loraedit.lora.export import export
-from loraedit.types import Clip
+from loraedit.types import Clip, Frames
 from loraedit.video import read_clip, read_image, write_clip, write_footage
 
 
@@ -74,33 +74,22 @@ def test_a_reference_adds_as_many_steps_and_changes_the_result(checkpoint: Path,
 
 
 @pytest.mark.usefixtures("coarse_flow")
-def test_an_expert_for_noise_above_the_start_is_not_trained(
+def test_both_experts_are_trained_whatever_the_strength(
     checkpoints: dict[str, Path], scene: Scene, tmp_path: Path
 ) -> None:
-    """A later start from noise alone trains the missing expert."""
-    run, settings = tmp_path / "run", {**CARRYING, "colour_variants": 1, "steps": 1, "store": "none"}
-    low = edit(scene, checkpoints["wan22"], run=run, **{**settings, "strength": 0.8})
-    assert low.outside_exact and len(low.losses) == 1
-    assert [path.name for path in export(run, tmp_path / "x.safetensors", "comfyui")] == ["x-low.safetensors"]
-    whole = edit(scene, checkpoints["wan22"], run=run, **{**settings, "strength": 1.0})
-    assert (low.lora_files[0], whole.lora_files[0].stem[:18]) == (
-        whole.lora_files[1], "motion-transformer",
-    )  # fmt: skip
+    """What the carried keyframes do not show starts from pure noise, so both experts sample."""
+    run, settings = tmp_path / "run", {**CARRYING, "colour_variants": 1, "steps": 1, "store": "none", "strength": 0.8}
+    result = edit(scene, checkpoints["wan22"], run=run, **settings)
+    assert result.outside_exact and len(result.losses) == 2
     assert [path.name for path in export(run, tmp_path / "y.safetensors", "comfyui")] == [
         "y-high.safetensors", "y-low.safetensors",
     ]  # fmt: skip
+    again = edit(scene, checkpoints["wan22"], run=run, **{**settings, "strength": 1.0})
+    assert again.lora_files == result.lora_files
     log = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     assert [event["lora"].split("-")[1] for event in log if event["event"] == "trained"] == [
-        "transformer_2", "transformer",
+        "transformer", "transformer_2",
     ]  # fmt: skip
-
-
-@pytest.mark.parametrize(("lowest", "words"), [(0.9, "above 0.9 teaches nothing"), (0.85, "above 0.85 teaches")])
-def test_training_on_levels_that_are_never_sampled_is_refused(
-    checkpoint: Path, scene: Scene, lowest: float, words: str
-) -> None:
-    with pytest.raises(loraedit.InputError, match=words):
-        edit(scene, checkpoint, fill="carry", strength=0.8, min_noise_level=lowest)
 
 
 def test_colour_variants_train_on_recoloured_clips_too(checkpoint: Path, scene: Scene) -> None:
@@ -140,14 +129,16 @@ def test_every_choice_of_sampling_and_references_changes_the_result(checkpoint: 
     assert all(not np.array_equal(plain, other) for other in others)
 
 
+@pytest.mark.usefixtures("coarse_flow")
 def test_a_low_strength_stays_near_what_is_shown(checkpoint: Path, scene: Scene) -> None:
-    """At strength 1 sampling starts from noise alone; near 0 the steps hardly move the condition."""
-    shown, noise = (
-        edit(scene, checkpoint, lora="none", sampling_steps=8, strength=strength, seed=1).clip.frames
-        for strength in (0.05, 1.0)
-    )
-    again = edit(scene, checkpoint, lora="none", sampling_steps=8, strength=0.05, seed=2).clip.frames
-    assert np.abs(shown.astype(int) - again).mean() < np.abs(shown.astype(int) - noise).mean()
+    """At strength 1 all is made of noise; near 0 the model has the last step alone where something is shown."""
+
+    def made(strength: float, seed: int) -> Frames:
+        settings = {"lora": "motion", "steps": 1, "fill": "carry", "sampling_steps": 8, "restore_detail": False}
+        return edit(scene, checkpoint, strength=strength, seed=seed, **settings).clip.frames
+
+    near, far = (np.abs(made(strength, 1).astype(int) - made(strength, 2)).mean() for strength in (0.05, 1.0))
+    assert near < 0.5 * far
 
 
 @pytest.mark.parametrize("crop", ["fixed", "follow", "auto", "off"])

@@ -17,7 +17,6 @@ from tiny import distinct_models
 from torch.nn import functional
 
 from loraedit.diffusion.samples import inference_condition
-from loraedit.errors import InputError
 from loraedit.families import open_family
 from loraedit.families.base import Encoded, Family, batch
 from loraedit.families.card import NANO, read_card
@@ -147,10 +146,8 @@ def test_the_experts_that_are_trained_are_those_that_sampling_asks(checkpoints: 
 
     assert trained() == ["transformer", "transformer_2"]
     assert trained(min_noise_level=0.95) == ["transformer"]
-    assert trained(strength=0.8) == trained(strength=0.9, sampling_steps=4) == ["transformer_2"]
+    assert trained(strength=0.8) == ["transformer", "transformer_2"], "what is not shown starts from pure noise"
     assert trained(sampling_steps=1) == ["transformer"]
-    with pytest.raises(InputError, match=r"no noise level above 0\.9"):
-        trained(min_noise_level=0.9, strength=0.9, sampling_steps=4)
 
 
 def test_two_experts_meet_at_the_boundary(checkpoints: dict[str, Path]) -> None:

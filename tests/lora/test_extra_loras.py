@@ -121,8 +121,6 @@ def test_each_expert_takes_its_own_loras(
     extras = [f"{style}:0.5:high", f"{style}:0.25:low", f"{style}:2"]
     edit(scene, checkpoints["wan22"], lora="none", extra_lora=extras, sampling_steps=12)
     assert stacked == {0: [(style, 0.5), (style, 2.0)], 1: [(style, 0.25), (style, 2.0)]}
-    started = edit(scene, checkpoints["wan22"], steps=1, fill="carry", strength=0.8, extra_lora=extras)
-    assert [note for note in started.notes if "has no effect" in note and "noise above" in note]
     with pytest.raises(loraedit.InputError, match="one transformer for all"):
         edit(scene, checkpoints["plain"], extra_lora=[f"{style}:high"])
 

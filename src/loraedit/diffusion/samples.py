@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from loraedit.types import Mask, Pixels, Weights
+from loraedit.types import Mask, Pixels
 
 __all__ = [
     "FILL",
@@ -42,6 +42,7 @@ class Sample:
     Attributes:
         condition: V_cond, float32 ``[F, H, W, 3]`` in [-1, 1], grey or guided where the mask is True.
         edit_mask: bool ``[F, H, W]``, True = generate. The families convert it to the paper's keep mask M.
+        shown: bool ``[F, H, W]``, True where the condition shows something: outside the mask, and where it is guided.
         image: the frame that an image encoder sees, float32 ``[1, H, W, 3]`` in [-1, 1].
         prompt: the words.
         target: V_target, the same shape as ``condition``; None at inference.
@@ -49,26 +50,30 @@ class Sample:
 
     condition: Pixels
     edit_mask: Mask
+    shown: Mask
     image: Pixels
     prompt: str
     target: Pixels | None = None
 
     def parts(self) -> tuple[Any, ...]:
         """Returns everything that the sample consists of, for the key of a cached result."""
-        return (self.condition, self.edit_mask, self.image, self.prompt, "none" if self.target is None else self.target)
+        target = "none" if self.target is None else self.target
+        return (self.condition, self.edit_mask, self.shown, self.image, self.prompt, target)
 
 
 @dataclass(frozen=True)
 class Guide:
     """What the edit zone may look like; the model is shown it where the paper shows grey.
 
+    A pixel is shown as it is or not at all. A mixture with grey would look like content, while grey means "unknown".
+
     Attributes:
         pixels: float32 ``[F, H, W, 3]`` in [-1, 1].
-        trust: float32 ``[F, H, W]`` in [0, 1]; 0 is grey.
+        trusted: bool ``[F, H, W]``, True where the pixels are shown; elsewhere the model sees grey.
     """
 
     pixels: Pixels
-    trust: Weights
+    trusted: Mask
 
 
 def exclude_frames(edit_mask: Mask, frames: Iterable[int] = (0,)) -> Mask:
@@ -78,10 +83,16 @@ def exclude_frames(edit_mask: Mask, frames: Iterable[int] = (0,)) -> Mask:
     return kept
 
 
-def fill(pixels: Pixels, edit_mask: Mask, guide: Guide | None) -> Pixels:
-    """Replaces the edit zone by grey, or by the guide mixed with grey according to its trust."""
-    inside = np.float32(FILL) if guide is None else FILL + guide.trust[..., None] * (guide.pixels - np.float32(FILL))
-    return np.where(edit_mask[..., None], inside, pixels)
+def fill(pixels: Pixels, edit_mask: Mask, guide: Guide | None) -> tuple[Pixels, Mask]:
+    """Replaces the edit zone by the guide where it is trusted, and by grey elsewhere.
+
+    Returns:
+        The filled pixels, and the mask of those that are not grey by this.
+    """
+    if guide is None:
+        return np.where(edit_mask[..., None], np.float32(FILL), pixels), ~edit_mask
+    inside = np.where(guide.trusted[..., None], guide.pixels, np.float32(FILL))
+    return np.where(edit_mask[..., None], inside, pixels), ~edit_mask | guide.trusted
 
 
 def motion_sample(
@@ -97,7 +108,8 @@ def motion_sample(
         fixed_frames: indices of further frames that are given as a whole.
     """
     mask = exclude_frames(edit_mask, (0, *fixed_frames))
-    return Sample(fill(source, mask, guide), mask, source[:1], prompt, target=source)
+    condition, shown = fill(source, mask, guide)
+    return Sample(condition, mask, shown, source[:1], prompt, target=source)
 
 
 def naive_sample(source: Pixels, prompt: str, fixed_frames: Iterable[int] = ()) -> Sample:
@@ -117,7 +129,8 @@ def appearance_sample(
         prompt: the words for the edited appearance.
         guide: the other edited frames, carried to this one.
     """
-    return Sample(fill(source_frame, edit_mask, guide), edit_mask, source_frame, prompt, target=edited_frame)
+    condition, shown = fill(source_frame, edit_mask, guide)
+    return Sample(condition, edit_mask, shown, source_frame, prompt, target=edited_frame)
 
 
 def inference_condition(
@@ -144,7 +157,8 @@ def inference_condition(
     mask, clip = exclude_frames(edit_mask, fixed), source.copy()
     for index, frame in fixed.items():
         clip[index] = frame[0]
-    return Sample(fill(clip, mask, guide), mask, edited_first, prompt)
+    condition, shown = fill(clip, mask, guide)
+    return Sample(condition, mask, shown, edited_first, prompt)
 
 
 def recolour(rng: np.random.Generator) -> Callable[[Pixels], Pixels]:

@@ -25,6 +25,7 @@ from loraedit.job.segments import Segment
 from loraedit.masks.compositing import composite, restore_detail
 from loraedit.masks.shaping import feather
 from loraedit.runtime.distributed import together
+from loraedit.sampling.anchors import shown_cells
 from loraedit.sampling.sampler import sample
 from loraedit.settings import ResolvedSettings
 from loraedit.storage.files import save_tensors, try_load_tensors
@@ -96,7 +97,8 @@ class TargetGeneration:
         context, (part, parts) = self.context, self._part(index)
         condition = _condition(context.settings, self.clip, inputs)
         ((key, encoded),) = self.cache.encoded([condition], part, parts).items()
-        latents, reused = self._latents(key, encoded, index)
+        shown = shown_cells(condition, context.job.card)
+        latents, reused = self._latents(key, encoded, shown, index)
         with self.reporter.phase("decode", part, parts):
             generated = decode_segment(context, self.clip, latents, segment)
             if inputs.carried is None or not context.settings.restore_detail:
@@ -105,12 +107,12 @@ class TargetGeneration:
             seen = decode_segment(context, self.clip, shown, segment)
             return restore_detail(generated, inputs.carried.frames, seen, inputs.carried.trust), reused
 
-    def _latents(self, condition_key: str, encoded: Encoded, index: int) -> tuple[Tensor, bool]:
+    def _latents(self, condition_key: str, encoded: Encoded, shown: Tensor, index: int) -> tuple[Tensor, bool]:
         """Returns the latents of a segment, and True if the cache had them. Sampling continues an interrupted one."""
         path = self.cache.path("latents", self._latents_key(condition_key))
         steps_folder = path.with_suffix("")
         kept = try_load_tensors(path, ("latents",))
-        latents = self._sample(encoded, steps_folder, index) if kept is None else kept["latents"]
+        latents = self._sample(encoded, shown, steps_folder, index) if kept is None else kept["latents"]
         if kept is None:
             save_tensors(path, {"latents": latents})
         shutil.rmtree(steps_folder, ignore_errors=True)
@@ -121,7 +123,7 @@ class TargetGeneration:
         stems = [path.stem for path in self.loras.values()]
         return self.cache.key(stems, sampling.model_dump(), *([extras] if extras else []), condition_key)
 
-    def _sample(self, encoded: Encoded, steps_folder: Path, index: int) -> Tensor:
+    def _sample(self, encoded: Encoded, shown: Tensor, steps_folder: Path, index: int) -> Tensor:
         """Samples the latents of a segment, in all processes together."""
         context, sampling = self.context, self.context.settings.sampling()
         guided = context.job.card.guided(sampling.guidance)
@@ -129,8 +131,8 @@ class TargetGeneration:
         on_estimate = self.previews.sampled if self.previews is not None and index == 0 else None
         with self.reporter.phase("sample", *self._part(index)) as on_step:
             return together(
-                partial(sample, extras=context.job.extras), context.family, encoded, negative, sampling, self.loras,
-                context.device, steps_folder, on_step=on_step, on_estimate=on_estimate,
+                partial(sample, extras=context.job.extras, shown=shown), context.family, encoded, negative, sampling,
+                self.loras, context.device, steps_folder, on_step=on_step, on_estimate=on_estimate,
             )  # fmt: skip
 
     def _part(self, index: int) -> tuple[int, int]:

@@ -31,6 +31,7 @@ from loraedit.masks.shaping import feather
 from loraedit.masks.tube import MaskTube
 from loraedit.runs.pictures import contact_sheet
 from loraedit.runtime.ranks import processes
+from loraedit.sampling.anchors import shown_cells
 from loraedit.sampling.sampler import sample
 from loraedit.sampling.schedule import experts_used
 from loraedit.sampling.transformers import Held
@@ -89,6 +90,7 @@ class Previews:
         self._mask = clip.mask(self._segment.start, self._segment.stop)
         self._source = Clip(clip.below.span(self._segment.start, self._segment.stop), context.job.source.fps)
         ((self._key, self._encoded),) = cache.encoded([condition]).items()
+        self._shown = shown_cells(condition, context.job.card)
 
     def start(self) -> None:
         """Makes the preview before training, unless the run folder has it for the same condition."""
@@ -134,7 +136,9 @@ class Previews:
         context = self._context
         with tempfile.TemporaryDirectory(prefix="loraedit-") as steps_folder:
             options = self._sampling(), loras, context.device, Path(steps_folder), no_step
-            return sample(context.family, self._encoded, None, *options, context.job.extras, held=held)
+            return sample(
+                context.family, self._encoded, None, *options, context.job.extras, held=held, shown=self._shown
+            )
 
     def _write(self, latents: Tensor, name: str) -> None:
         """Decodes latents, writes the page, and reports it."""

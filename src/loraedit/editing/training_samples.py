@@ -120,7 +120,7 @@ class TrainingSamples:
     ) -> list[Sample]:
         """Makes the motion samples of a segment in one colour variant; variant 0 is the source itself."""
         source, prompt = recolour(inputs.source), self._settings.source_text
-        guides = [Guide(recolour(guide.pixels), guide.trust) for guide in inputs.source_guides]
+        guides = [Guide(recolour(guide.pixels), guide.trusted) for guide in inputs.source_guides]
         kept = [*range(1, segment.fixed), *(inputs.references if self._settings.condition_on_references else ())]
         if self._settings.lora == "naive":
             samples = [conditioning.naive_sample(source, prompt, kept)]
@@ -135,7 +135,7 @@ class TrainingSamples:
     def _appearance_sample(self, inputs: TrainingInput, index: int) -> Sample:
         """Makes the appearance sample of a reference at an index of the segment."""
         guide, at = inputs.first_frame_guide, slice(index, index + 1)
-        carried = Guide(guide.pixels[at], guide.trust[at]) if guide else None
+        carried = Guide(guide.pixels[at], guide.trusted[at]) if guide else None
         return conditioning.appearance_sample(
             inputs.source[at], inputs.references[index], inputs.reference_masks[index], self._settings.text, carried
         )

@@ -19,7 +19,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from loraedit.diffusion.samples import FILL, Sample
+from loraedit.diffusion.samples import Sample
 from loraedit.families.base import Encoded, Expert
 from loraedit.families.encoder_passes import read_picture, read_prompt
 from loraedit.families.loading import compute_dtype, load_component, load_part, loading
@@ -112,8 +112,7 @@ class KeepChannelFamily(VaeCodec):
         keep = self._keep(sample.edit_mask)
         target = None if sample.target is None else self._latents(vae, sample.target)
         if self.card.mask == "channels":
-            blank = sample.edit_mask & (sample.condition == FILL).all(-1)
-            condition = condition * self._cells(blank).amax(0, keepdim=True)
+            condition = condition * self._cells(~sample.shown).amax(0, keepdim=True)
         fields = {"condition": torch.cat([keep, condition])}
         return fields if target is None else {**fields, "target": target}
 

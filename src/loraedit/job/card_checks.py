@@ -18,7 +18,6 @@ def check_against_card(settings: ResolvedSettings, card: ModelCard) -> None:
     _check_prior(settings, card)
     if card.mask == "tokens":
         _check_tokens(settings, card)
-    _check_noise_levels(settings)
 
 
 def _check_prior(settings: ResolvedSettings, card: ModelCard) -> None:
@@ -47,14 +46,4 @@ def _check_tokens(settings: ResolvedSettings, card: ModelCard) -> None:
         raise InputError(
             f"'{card.folder}' is shown nothing inside the mask, so carried keyframes can only be what sampling starts "
             "from. Give --strength below 1, such as 0.8, or --fill grey."
-        )
-
-
-def _check_noise_levels(settings: ResolvedSettings) -> None:
-    """Checks that some of the noise levels trained on are sampled."""
-    low, strength = settings.min_noise_level, settings.strength
-    if settings.lora != "none" and low >= strength:
-        raise InputError(
-            f"Training on noise levels above {low:g} teaches nothing that is used: sampling starts at {strength:g}. "
-            "Lower --min-noise-level, or raise --strength."
         )

@@ -16,7 +16,7 @@ from loraedit.job.edits import check_objects, joint_prompt
 from loraedit.job.model import find_card
 from loraedit.job.places import check_places
 from loraedit.job.request import EditRequest
-from loraedit.lora.extra import ExtraLora, check_extras, parse_extra, settle_distilled, unused_extras
+from loraedit.lora.extra import ExtraLora, check_extras, parse_extra, settle_distilled
 from loraedit.lora.opening import check_header
 from loraedit.masks.reading import check_mask_file
 from loraedit.optical_flow.estimators import check_estimator
@@ -92,8 +92,7 @@ def check_loras(checked: CheckedRequest, card: ModelCard) -> CheckedRequest:
         ModelError: one is of another model.
     """
     fitting = check_extras(checked.extras, card)
-    unused = unused_extras(checked.extras, checked.settings, card)
-    return replace(checked, card=card, notes=(*fitting, *checked.notes, *unused))
+    return replace(checked, card=card, notes=(*fitting, *checked.notes))
 
 
 def _check_files(request: EditRequest) -> None:

@@ -19,7 +19,7 @@ from loraedit.errors import InputError, ModelError
 from loraedit.families.card import ModelCard
 from loraedit.lora.header import read_header
 from loraedit.lora.matching import match_header
-from loraedit.settings import EditSettings, ResolvedSettings
+from loraedit.settings import EditSettings
 from loraedit.storage.files import hash_file
 
 __all__ = [
@@ -30,7 +30,6 @@ __all__ = [
     "for_expert",
     "parse_extra",
     "settle_distilled",
-    "unused_extras",
 ]
 
 NOISES = ("high", "low")
@@ -112,17 +111,6 @@ def check_extras(extras: Sequence[ExtraLora], card: ModelCard) -> list[str]:
         if left_out:
             notes.append(f"{len(left_out)} layers of '{extra.path.name}' are not in this model and have no effect.")
     return notes
-
-
-def unused_extras(extras: Sequence[ExtraLora], settings: ResolvedSettings, card: ModelCard) -> list[str]:
-    """Returns a message for each LoRA that is only for higher noise than sampling starts from."""
-    strength = settings.strength
-    return [
-        f"'{extra.path.name}' has no effect: it is for noise above {card.boundary:g}, but sampling starts at "
-        f"{strength:g}. Give --strength 1 to use it."
-        for extra in extras
-        if extra.noise == NOISES[0] and strength < card.boundary
-    ]
 
 
 def _shapes(folder: Path) -> dict[str, tuple[int, ...]]:

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from loraedit.errors import ShapeError
 from loraedit.masks.shaping import resize_mask
 from loraedit.types import Mask, Size
+from loraedit.video.scaling import resize_weights
 
-__all__ = ["pack_keep_mask", "pack_token_mask"]
+__all__ = ["pack_keep_mask", "pack_shares", "pack_token_mask"]
 
 _Plane = NDArray[np.uint8]
 _Value = TypeVar("_Value", bound=np.generic)
@@ -48,6 +49,20 @@ def pack_keep_mask(edit_mask: Mask, latent_height: int, latent_width: int, tempo
     keep = np.concatenate([np.repeat(keep[:1], temporal_factor, axis=0), keep[1:]])
     packed = keep.reshape(-1, temporal_factor, latent_height, latent_width).swapaxes(0, 1)
     return packed.astype(np.float32, order="C")
+
+
+def pack_shares(pixels: Mask, latent_height: int, latent_width: int, temporal_factor: int) -> NDArray[np.float32]:
+    """Returns the share of a latent cell's pixels that a mask marks, ``[1, f, h, w]`` float32 in [0, 1].
+
+    Args:
+        pixels: ``[F, H, W]`` bool, F = tf * n + 1; frame 1 has latent cells of its own.
+        latent_height: h.
+        latent_width: w.
+        temporal_factor: tf, pixel frames per latent frame.
+    """
+    planes = resize_weights(pixels.astype(np.float32), Size(latent_height, latent_width))
+    later = planes[1:].reshape(-1, temporal_factor, latent_height, latent_width).mean(1)
+    return np.concatenate([planes[:1], later])[None]
 
 
 def pack_token_mask(

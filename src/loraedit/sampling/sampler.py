@@ -10,11 +10,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from loraedit.diffusion.flow_matching import add_noise
 from loraedit.errors import InputError
 from loraedit.families.base import Encoded, Family, tokens_of
 from loraedit.lora.extra import ExtraLora
 from loraedit.runtime.ranks import leads
+from loraedit.sampling.anchors import Anchors
 from loraedit.sampling.schedule import expert_at, make_schedule
 from loraedit.sampling.transformers import Held, Transformers
 from loraedit.settings import SamplingSettings
@@ -44,8 +44,12 @@ def sample(
     extras: Sequence[ExtraLora] = (),
     on_estimate: OnEstimate | None = None,
     held: Held | None = None,
+    shown: Tensor | None = None,
 ) -> Tensor:
-    """Generates latents ``[c, f, h, w]`` from a condition.
+    """Generates latents ``[c, f, h, w]`` from noise, with a condition.
+
+    Below strength 1, cells that show something are held to it as long as the noise level is above the strength
+    (:class:`Anchors`). All other cells are the model's own from pure noise on.
 
     The velocity of every step is saved in ``steps_folder`` until the caller deletes it. An interrupted run passes the
     saved velocities through the scheduler again, whichever scheduler it is, and ends with the same bytes. A step cache
@@ -65,28 +69,24 @@ def sample(
         on_estimate: called after each step.
         held: sample with this transformer alone. If another expert follows, the result is an estimate: the latents
             x_t - t v of the transformer's last step.
+        shown: bool ``[1, f, h, w]``, the cells that show something to start from; None means no cell.
     """
-    c = family.card.latent_channels
     condition, unconditional = _guided(family, condition.to(device), negative, sampling.guidance)
-    shown, kept_zone = condition.condition[-c:], condition.keep(c) == 1
-    blends = sampling.blend_latents or family.card.mask == "tokens"  # such a model predicts nothing for kept tokens
-
-    noise = initial_noise((c, *condition.condition.shape[1:]), sampling.seed).to(device)
-    schedule = make_schedule(family, sampling, noise.shape, device)
+    anchors = Anchors.of(family, condition, sampling, shown)
+    latents = initial_noise(tuple(anchors.target.shape), sampling.seed).to(device)
+    schedule = make_schedule(family, sampling, latents.shape, device)
     tokens = tokens_of(family.card, condition.condition.shape[1:])
     transformers = Transformers(family, loras, extras, device, sampling.step_cache, tokens, held)
 
-    latents = noise if schedule.from_noise else add_noise(shown, noise, schedule.levels[0])
     estimate = latents
     for index, timestep in enumerate(schedule.timesteps):
         if held is not None and held.expert != expert_at(family, float(timestep)):
             return estimate.float().cpu()
         predict = partial(transformers.velocity, latents, timestep, condition, unconditional, sampling.guidance)
-        velocity = _saved_or_predicted(steps_folder, index, predict, not sampling.step_cache).to(device)
+        predicted = _saved_or_predicted(steps_folder, index, predict, not sampling.step_cache).to(device)
+        velocity = anchors.hold(latents, predicted, schedule, index)
         estimate = latents - schedule.levels[index] * velocity
         latents = schedule.step(index, latents, velocity)
-        if blends:
-            latents = torch.where(kept_zone, add_noise(shown, noise, schedule.levels[index + 1]), latents)
         if on_estimate is not None:
             on_estimate(estimate, index + 1, len(schedule))
         on_step(index + 1, len(schedule))

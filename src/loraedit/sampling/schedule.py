@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from loraedit.errors import InputError
 from loraedit.families.base import TIMESTEPS, Expert, Family
 from loraedit.settings import ResolvedSettings, SamplingSettings
 
@@ -25,13 +23,11 @@ class Schedule:
         scheduler: the checkpoint's scheduler, set to begin with the first step.
         timesteps: the timestep of each step.
         levels: the noise level before each step, and 0 at the end; one more than there are steps.
-        from_noise: True if the first step starts from noise alone.
     """
 
     scheduler: Any
     timesteps: list[Tensor]
     levels: list[float]
-    from_noise: bool
 
     def __len__(self) -> int:
         return len(self.timesteps)
@@ -44,30 +40,12 @@ class Schedule:
 
 
 def make_schedule(family: Family, sampling: SamplingSettings, shape: Sequence[int], device: torch.device) -> Schedule:
-    """Returns the last ``sampling_steps`` steps of the shortest schedule that has so many at or below the strength.
-
-    A single step always starts from noise alone. If not even a schedule of ``TIMESTEPS`` steps has enough of them, as
-    with a tiny strength, the steps that it has are taken.
-    """
-    steps = sampling.sampling_steps
-
-    def scheduler_of(total: int) -> Any:
-        return family.scheduler(sampling, total, shape, device)
-
-    def steps_below(scheduler: Any) -> int:
-        return sum(float(timestep) / TIMESTEPS <= sampling.strength for timestep in scheduler.timesteps)
-
-    if sampling.strength == 1 or steps == 1:
-        scheduler, first = scheduler_of(steps), 0
-    else:
-        totals = range(steps, max(steps, TIMESTEPS))
-        total = steps + bisect_left(totals, steps, key=lambda total: steps_below(scheduler_of(total)))
-        scheduler = scheduler_of(total)
-        first = total - max(1, min(steps, steps_below(scheduler)))
-    scheduler.set_begin_index(first)
-    timesteps = list(scheduler.timesteps[first:])
+    """Returns the schedule of a sampling, from noise alone to the data."""
+    scheduler = family.scheduler(sampling, sampling.sampling_steps, shape, device)
+    scheduler.set_begin_index(0)
+    timesteps = list(scheduler.timesteps)
     levels = [*(float(timestep) / TIMESTEPS for timestep in timesteps), 0.0]
-    return Schedule(scheduler, timesteps, levels, from_noise=first == 0)
+    return Schedule(scheduler, timesteps, levels)
 
 
 def expert_at(family: Family, timestep: float) -> Expert:
@@ -85,16 +63,6 @@ def experts_used(family: Family, sampling: SamplingSettings) -> tuple[Expert, ..
 
 
 def experts_trained(family: Family, settings: ResolvedSettings) -> tuple[Expert, ...]:
-    """Returns the experts that sampling uses and whose noise range overlaps the training range.
-
-    Raises:
-        InputError: there are none.
-    """
-    low = settings.min_noise_level
-    trained = tuple(expert for expert in experts_used(family, settings.sampling()) if low < expert.high)
-    if not trained:
-        raise InputError(
-            f"Sampling uses no noise level above {low:g}, so there is nothing to train. "
-            "Lower --min-noise-level or raise --strength."
-        )
-    return trained
+    """Returns the experts that sampling uses and whose noise range overlaps the training range; at least one."""
+    used = experts_used(family, settings.sampling())
+    return tuple(expert for expert in used if settings.min_noise_level < expert.high)

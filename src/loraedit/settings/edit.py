@@ -129,11 +129,13 @@ class EditSettings(CommonSettings):
 
     # ---- generation --------------------------------------------------------------------------------------------------
 
-    strength: Annotated[Strength | None, About("Generation", plan=True)] = Field(
-        None, description="Noise level to start from: 1 is noise alone; lower keeps more of the carried keyframes."
+    strength: Annotated[Strength | None, About("Generation")] = Field(
+        None,
+        description="Noise level from which the model may change the carried keyframes: 1 is from the start; "
+        "lower keeps more of them.",
     )
     sampling_steps: Annotated[Count | None, About("Generation", plan=True)] = Field(
-        None, description="Denoising steps, all from --strength on."
+        None, description="Denoising steps."
     )
     guidance: Annotated[Scale | None, About("Generation", plan=True)] = Field(
         None, description="Classifier-free guidance scale; 1 or less is off."

@@ -65,13 +65,13 @@ class SamplingSettings(Settings):
     """Everything that determines how a clip is sampled, besides the condition.
 
     Attributes:
-        sampling_steps: denoising steps, all taken at or below ``strength``.
+        sampling_steps: denoising steps, from noise to the data.
         guidance: classifier-free guidance scale; 1 or less is off.
         negative_prompt: what guidance steers away from.
         scheduler: the solver; ``model`` is the checkpoint's own.
         flow_shift: shift of the noise levels towards high noise; 0 is the checkpoint's own.
         seed: determines the noise.
-        strength: noise level to start from; below 1 the condition's latents shine through the noise.
+        strength: noise level down to which the latents that the condition shows are held to it; 1 holds nothing.
         blend_latents: after every step, replace the latents of the preserve zone by the source's, noised to that level.
         step_cache: First Block Cache: a step whose first block changes by less than this share reuses the previous
             step's other blocks; 0 computes every step.
