@@ -44,7 +44,7 @@ def make_schedule(family: Family, sampling: SamplingSettings, shape: Sequence[in
     scheduler = family.scheduler(sampling, sampling.sampling_steps, shape, device)
     scheduler.set_begin_index(0)
     timesteps = list(scheduler.timesteps)
-    levels = [*(float(timestep) / TIMESTEPS for timestep in timesteps), 0.0]
+    levels = [*(float(sigma) for sigma in scheduler.sigmas[: len(timesteps)]), 0.0]  # timesteps may be whole numbers
     return Schedule(scheduler, timesteps, levels)
 
 
