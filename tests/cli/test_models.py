@@ -32,6 +32,7 @@ from loraedit.families.skeleton import open_skeleton
 from loraedit.families.wan.tensors import check_shapes
 from loraedit.masks.packing import pack_token_mask
 from loraedit.sampling.schedule import make_schedule
+from loraedit.settings import SamplingSettings
 from loraedit.types import Pixels
 
 CPU = torch.device("cpu")
@@ -165,7 +166,8 @@ def test_so_many_sampling_steps_are_taken_from_noise_to_the_data(name: str) -> N
     with open_skeleton(name) as card:
         family = open_family(card)
         for steps in (1, 3, 20):
-            schedule = make_schedule(family, steps, (card.latent_channels, 3, 8, 8), CPU)
+            sampling = SamplingSettings(sampling_steps=steps, guidance=1.0)
+            schedule = make_schedule(family, sampling, (card.latent_channels, 3, 8, 8), CPU)
             *levels, last = schedule.levels
             assert len(levels) == len(schedule.timesteps) == steps and last == 0.0
             assert levels[0] > 0.99

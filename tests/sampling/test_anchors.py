@@ -81,7 +81,7 @@ def test_shown_cells_are_held_down_to_the_strength_and_free_below_it(
 ) -> None:
     family, data = kind(card), content()
     run(family, data, tmp_path / "steps", strength=0.7)
-    levels = make_schedule(family, 8, (), CPU).levels
+    levels = make_schedule(family, SamplingSettings(sampling_steps=8, guidance=1.0), (), CPU).levels
     start, shown = initial_noise(tuple(data.shape), 0), cells().expand_as(data)
     first_free = next(index for index, level in enumerate(levels) if level <= 0.7)
     assert 0 < first_free < 7
