@@ -103,8 +103,8 @@ class TargetGeneration:
             generated = decode_segment(context, self.clip, latents, segment)
             if inputs.carried is None or not context.settings.restore_detail:
                 return generated, reused
-            shown = encoded.condition[-context.job.card.latent_channels :]
-            seen = decode_segment(context, self.clip, shown, segment)
+            seen_latents = encoded.condition[-context.job.card.latent_channels :]
+            seen = decode_segment(context, self.clip, seen_latents, segment)
             return restore_detail(generated, inputs.carried.frames, seen, inputs.carried.trust), reused
 
     def _latents(self, condition_key: str, encoded: Encoded, shown: Tensor, index: int) -> tuple[Tensor, bool]:
