@@ -14,7 +14,7 @@ from loraedit.storage.files import fingerprint, save_tensors, try_load_tensors
 
 __all__ = ["StageCache"]
 
-STAGE_FORMAT = 5
+STAGE_FORMAT = 6
 """A part of every key. Raise it when the result of a stage changes, so that old files are not taken for new ones."""
 
 
