@@ -13,9 +13,15 @@ from loraedit.types import Frames, Image, Stored, Weights
 
 __all__ = ["composite", "lay_over", "restore_detail"]
 
-AGREEMENT_LEVELS = 7.0
-"""Difference in grey levels between generated and seen pixels at which the weight of the carried ones is 1 / e. It
-falls steeply there: 4 levels are noise of the VAE and the model, 10 levels are light that the model changed."""
+DISAGREEMENT = 32.0
+"""Difference in grey levels between generated and seen pixels at which the weight of the carried ones is 1 / e."""
+
+LIGHT_RAMP = (6.0, 10.0)
+"""Grey levels by which generated pixels are lighter or darker than the seen ones as a whole: up to the first, that is
+the model's imprecision; from the second on, the model changed the light, and nothing is restored."""
+
+LIGHT_SIGMA_PX = 8.0
+"""Standard deviation of the window in which light is compared; finer differences are detail."""
 
 _Value = TypeVar("_Value", bound=np.generic)
 
@@ -26,9 +32,9 @@ def restore_detail(generated: Frames, carried: Frames, seen: Frames, trust: Weig
     The carried frames are known twice: in full, and as the model saw them, at its size and through its VAE. Where the
     model reproduced what it saw, the difference to the carried frames is only a loss of precision, so the carried
     pixels replace the generated ones, weighted by their trust. Where the model generated something else, or changed the
-    light, that stays::
+    light by more than a few grey levels, that stays::
 
-        out = generated + w (carried - generated),   w = trust exp(-(|generated - seen| / s)^4)
+        out = generated + w (carried - generated),   w = trust same_light exp(-(|generated - seen| / s)^2)
 
     Args:
         generated: uint8 ``[F, H, W, 3]``, at the source's size.
@@ -39,8 +45,10 @@ def restore_detail(generated: Frames, carried: Frames, seen: Frames, trust: Weig
     restored = np.empty_like(generated)
     for index, (frame, sharp, soft) in enumerate(zip(generated, carried, seen, strict=True)):
         pixels = frame.astype(np.float32)
-        difference = cv2.GaussianBlur(np.abs(pixels - soft).mean(-1), (0, 0), 1.5)
-        weight = trust[index] * np.exp(-((difference / AGREEMENT_LEVELS) ** 4))
+        difference = pixels - soft
+        size = cv2.GaussianBlur(np.abs(difference).mean(-1), (0, 0), 1.5)
+        shift = np.abs(cv2.GaussianBlur(difference, (0, 0), LIGHT_SIGMA_PX)).max(-1)
+        weight = trust[index] * np.interp(shift, LIGHT_RAMP, (1, 0)) * np.exp(-np.square(size / DISAGREEMENT))
         restored[index] = np.rint(pixels + weight[..., None] * (sharp - pixels))
     return restored
 
