@@ -114,7 +114,7 @@ class Hub:
 @pytest.fixture
 def the_hub(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hub:
     made = Hub(checkpoint, tmp_path / "cache")
-    monkeypatch.setattr(hub, "_fetched", made)
+    monkeypatch.setattr(hub, "fetch_snapshot", made)
     return made
 
 

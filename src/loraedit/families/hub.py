@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
 from pathlib import Path
 
 from loraedit.errors import ModelError
 from loraedit.families.card import NANO, ModelCard
 from loraedit.families.known import known_model
+from loraedit.storage.hub import fetch_snapshot, find_snapshot
 
 __all__ = ["download_note", "fetch_weights", "on_hub", "resolve_model"]
 
@@ -42,7 +42,7 @@ def resolve_model(model: str, download: bool = False) -> Path:
             f"'{model}' is published as one transformer file. Fetch it with 'hf download {model} {known.single_file}' "
             "and give it as --transformer together with a Wan2.1 I2V model as --model."
         )
-    return _fetched(model, SMALL_FILES) if download else _cached(model)
+    return fetch_snapshot(model, SMALL_FILES) if download else _cached(model)
 
 
 def on_hub(model: str) -> bool:
@@ -60,7 +60,7 @@ def fetch_weights(model: str, card: ModelCard) -> Path:
         ModelError: they cannot be fetched.
     """
     wanted = [f"{name}/*.safetensors" for name in card.components if name not in card.files]
-    return _fetched(model, [*SMALL_FILES, *wanted])
+    return fetch_snapshot(model, [*SMALL_FILES, *wanted])
 
 
 def download_note(model: str) -> str:
@@ -75,27 +75,11 @@ def _folder(model: str) -> Path:
 
 def _cached(model: str) -> Path:
     """Returns the model's folder in the Hub's cache, complete or not."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
-
-    try:
-        return Path(snapshot_download(model, local_files_only=True))
-    except (LocalEntryNotFoundError, HFValidationError, OSError) as error:
+    found = find_snapshot(model)
+    if found is None:
         known = known_model(model)
         size = f" ({known.gigabytes:.0f} GB in bfloat16)" if known else ""
         raise ModelError(
             f"Model '{model}' is not on this machine. Add --download to fetch it from the Hub{size}, or give a folder."
-        ) from error
-
-
-def _fetched(model: str, patterns: Sequence[str]) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    try:
-        return Path(snapshot_download(model, allow_patterns=list(patterns)))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        raise ModelError(
-            f"Model '{model}' is not a folder here and could not be fetched from the Hub "
-            f"({type(error).__name__}). Check the name and the connection, or give a folder."
-        ) from error
+        )
+    return found
