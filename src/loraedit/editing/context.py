@@ -58,6 +58,7 @@ class EditContext:
         return {
             "format": RUN_FORMAT,
             "settings": self.settings.model_dump(exclude={"store"}),  # the store does not change the result
+            "texts": self._texts(),
             "inputs": {
                 **input_hashes(job.source.fingerprint, job.source.fps, job.edited_first, job.edit_mask),
                 "references": {str(index): fingerprint(image) for index, image in job.references.items()},
@@ -70,6 +71,14 @@ class EditContext:
             "device": str(self.device),
             "resources": self.resources.model_dump(),
         }
+
+    def _texts(self) -> dict[str, Any]:
+        """Returns the texts that the model gets: of the source, of the edit, and of each target's references."""
+        job = self.job
+        references = [
+            {str(index): job.reference_text(target, index) for index in target.references} for target in job.targets
+        ]
+        return {"source": self.settings.source_text, "edited": self.settings.text, "references": references}
 
 
 def open_context(job: Job, folder: Path, device: torch.device, resources: Resources, store: Store) -> EditContext:

@@ -36,7 +36,7 @@ from loraedit.editing.segment_inputs import carry_first_segment
 from loraedit.editing.target_clip import TargetClip, open_target_clip, over_lower_targets
 from loraedit.editing.train import TargetTraining, TrainedCourse, prior_file
 from loraedit.families.loading import free
-from loraedit.job.check import AUTO
+from loraedit.job.captioner import wants_captions
 from loraedit.job.prepare import Job
 from loraedit.planning import describe_resources, fitting_notes, resources_for, save_more
 from loraedit.runs.folder import SETTINGS_FILE, check_format
@@ -101,10 +101,9 @@ def _edit(job: Job, folder: Path, progress: Progress, to_memory: bool) -> EditRe
     """
     reporter = Reporter(folder, progress, job.notes)
     device, store = find_device(job.settings.device), open_store(job.settings.store)
-    if AUTO in (job.settings.prompt, job.settings.source_prompt):
-        reporter.progress("caption", 0, 1)
-        job = captioned(job, folder / "cache", device)
-        reporter.progress("caption", 1, 1)
+    if wants_captions(job.settings):
+        job, note = captioned(job, folder / "cache", device, reporter.on_step("caption"))
+        reporter.notes.append(note)
     resources = resources_for(job, device, reporter.on_step("plan"))
     reporter.notes += fitting_notes(resources)
     while True:

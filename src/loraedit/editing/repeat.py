@@ -11,6 +11,7 @@ from loraedit.errors import InputError
 from loraedit.job.edits import EditObject
 from loraedit.job.prepare import Job, prepare
 from loraedit.job.request import EditRequest
+from loraedit.job.targets import EditTarget
 from loraedit.runs.finished import Finished, read_finished
 from loraedit.runs.folder import object_folder
 from loraedit.runs.kept import Kept
@@ -73,7 +74,12 @@ def plan_repetition(run: Path, out: Path | None, target: Path | None) -> Repetit
     settings = make_settings(before.get("settings", {}))
     job = prepare(_request(finished, run, settings, out, target))
     used = {name: getattr(settings, name) for name in EditSettings.model_fields if shapes_mask(name)}
-    job = replace(job, settings=job.settings.model_copy(update=used), objects=finished.objects)
+    job = replace(
+        job,
+        settings=job.settings.model_copy(update=used),
+        objects=finished.objects,
+        targets=_with_texts(job, before["texts"]["references"]),
+    )
     return Repetition(job, _differences(before, job), run, finished)
 
 
@@ -96,6 +102,14 @@ def _request(finished: Finished, run: Path, settings: EditSettings, out: Path | 
         settings=settings.model_copy(update={**plain, "store": "none"}),
         out=out,
         run=target,
+    )
+
+
+def _with_texts(job: Job, texts: list[dict[str, str]]) -> tuple[EditTarget, ...]:
+    """Returns the targets of a job with the texts that the run used for their references."""
+    return tuple(
+        replace(target, texts={int(index): text for index, text in of_target.items()})
+        for target, of_target in zip(job.targets, texts, strict=True)
     )
 
 

@@ -100,7 +100,7 @@ class TrainingSamples:
         inputs = training_input(self._clip, segment, self._carried, on_step)
         motion = self._motion_samples(segment, inputs) if segment in self._motion_segments else []
         inside = [index for index, holder in self._segment_of.items() if holder == segment]
-        appearance = {index: self._appearance_sample(inputs, index - segment.start) for index in inside}
+        appearance = {index: self._appearance_sample(segment, inputs, index) for index in inside}
         return _SegmentSamples(motion, appearance)
 
     def _motion_samples(self, segment: Segment, inputs: TrainingInput) -> list[Sample]:
@@ -132,12 +132,13 @@ class TrainingSamples:
         image = recolour(first_frame(self._clip, edited=False))
         return [replace(sample, image=image) for sample in samples]
 
-    def _appearance_sample(self, inputs: TrainingInput, index: int) -> Sample:
-        """Makes the appearance sample of a reference at an index of the segment."""
+    def _appearance_sample(self, segment: Segment, inputs: TrainingInput, frame: int) -> Sample:
+        """Makes the appearance sample of a reference, a frame of the segment."""
+        index, text = frame - segment.start, self._clip.job.reference_text(self._clip.target, frame)
         guide, at = inputs.first_frame_guide, slice(index, index + 1)
         carried = Guide(guide.pixels[at], guide.trusted[at]) if guide else None
         return conditioning.appearance_sample(
-            inputs.source[at], inputs.references[index], inputs.reference_masks[index], self._settings.text, carried
+            inputs.source[at], inputs.references[index], inputs.reference_masks[index], text, carried
         )
 
 

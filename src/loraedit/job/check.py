@@ -11,6 +11,7 @@ from pathlib import Path
 
 from loraedit.errors import InputError
 from loraedit.families.card import NANO, ModelCard
+from loraedit.job.captioner import AUTO, check_captioner
 from loraedit.job.card_checks import check_against_card
 from loraedit.job.edits import check_objects, joint_prompt
 from loraedit.job.model import find_card
@@ -20,14 +21,11 @@ from loraedit.lora.extra import ExtraLora, check_extras, parse_extra, settle_dis
 from loraedit.lora.opening import check_header
 from loraedit.masks.reading import check_mask_file
 from loraedit.optical_flow.estimators import check_estimator
-from loraedit.settings import EditSettings, ResolvedSettings
+from loraedit.settings import ResolvedSettings
 from loraedit.tracking import open_tracker
 from loraedit.video import check_footage, check_image
 
-__all__ = ["AUTO", "CheckedRequest", "check_loras", "check_request"]
-
-AUTO = "auto"
-"""The prompt that asks the captioner."""
+__all__ = ["CheckedRequest", "check_loras", "check_request"]
 
 
 @dataclass(frozen=True)
@@ -63,7 +61,6 @@ def check_request(request: EditRequest, card: ModelCard | None = None) -> Checke
     """
     asked = request.settings
     _check_device(asked.device)
-    _check_captioner(asked)
     check_objects(request.objects, request.given_mask, request.references)
     _check_references(request)
     _check_tracking(request)
@@ -77,6 +74,7 @@ def check_request(request: EditRequest, card: ModelCard | None = None) -> Checke
     settled, notes = settle_distilled(asked, extras)
     settings = settled.model_copy(update=_prompts(request)).resolved(card.recipe)
     check_against_card(settings, card)
+    check_captioner(settings)
     notes += [*_text_notes(settings), *_recipe_notes(settings, card)]
     return CheckedRequest(request, settings, card, extras, tuple(notes), run)
 
@@ -128,19 +126,18 @@ def _check_tracking(request: EditRequest) -> None:
         raise InputError("--margin and --tracker need an automatic mask. Leave them out, or give --mask auto.")
 
 
-def _check_captioner(settings: EditSettings) -> None:
-    if AUTO in (settings.prompt, settings.source_prompt) and settings.captioner is None:
-        raise InputError(
-            "A prompt of 'auto' needs --captioner: a Florence-2 or Qwen-VL model, as a folder or a Hub id."
-        )
-
-
 def _prompts(request: EditRequest) -> dict[str, str]:
-    """Returns prompt and source prompt; with a captioner, it answers what the user left open."""
+    """Returns prompt and source prompt. With a captioner, what the user left open becomes "auto".
+
+    The bare model learns nothing from the source, so it needs no caption of it.
+    """
     asked = request.settings
     left_open = "" if asked.captioner is None else AUTO
     prompt = joint_prompt(asked.prompt, [each.prompt for each in request.objects])
-    return {"prompt": prompt or left_open, "source_prompt": asked.source_prompt or left_open}
+    source_prompt = asked.source_prompt or left_open
+    if asked.lora == "none" and source_prompt == AUTO:
+        source_prompt = ""
+    return {"prompt": prompt or left_open, "source_prompt": source_prompt}
 
 
 def _text_notes(settings: ResolvedSettings) -> list[str]:
@@ -148,7 +145,7 @@ def _text_notes(settings: ResolvedSettings) -> list[str]:
     if not settings.prompt:
         got = f"only the trigger word '{settings.trigger}'" if settings.trigger else "no text at all"
         what = "edited clip" if settings.source_prompt else "clip"
-        return [f"There is no --prompt, so {got} describes the {what}. A sentence about it, or --captioner, may help."]
+        return [f"There is no --prompt, so {got} describes the {what}. Add a sentence, or --captioner florence-2."]
     if not settings.source_prompt and settings.lora != "none":
         return ["There is no --source-prompt, so --prompt describes the source too."]
     return []

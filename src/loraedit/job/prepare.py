@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from loraedit.families.card import ModelCard
+from loraedit.job.captioner import download_captioner
 from loraedit.job.check import CheckedRequest, check_loras, check_request
 from loraedit.job.edit_mask import edit_mask_of
 from loraedit.job.inputs import Inputs, read_inputs
@@ -72,6 +73,10 @@ class Job:
         asked = self.settings.feather_px
         return default_feather_px(self.source.size) if asked is None else asked
 
+    def reference_text(self, target: EditTarget, index: int) -> str:
+        """Returns the text of the sample of a target's reference: a caption of it, or else the text of the edit."""
+        return target.texts.get(index, self.settings.text)
+
 
 @unusable_paths_refused()
 def prepare(request: EditRequest, progress: Progress = no_progress, card: ModelCard | None = None) -> Job:
@@ -93,6 +98,7 @@ def prepare(request: EditRequest, progress: Progress = no_progress, card: ModelC
     edit_mask = edit_mask_of(checked, inputs, progress)
     if whole is None:  # a download is large, so it waits until nothing else can be refused
         checked = check_loras(checked, download_weights(request.settings, checked.card, progress))
+    download_captioner(checked.settings, progress)
     return _job(checked, inputs, edit_mask)
 
 

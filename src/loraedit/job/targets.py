@@ -31,12 +31,15 @@ class EditTarget:
         keyframes: the edited frames by frame index, uint8 ``[H, W, 3]``, the first frame among them.
         parts: where a keyframe counts that shows more than this target, by frame index, bool ``[H, W]``; elsewhere the
             pixels below are used.
+        texts: captions of references by frame index, with the trigger word; a reference without one has the text of
+            the edit.
     """
 
     mask: MaskTube
     window: Window
     keyframes: dict[int, Image]
     parts: dict[int, Plane] = field(default_factory=dict)
+    texts: dict[int, str] = field(default_factory=dict)
 
     def edits(self, segment: Segment) -> bool:
         """Returns True if anything is edited in a segment."""

@@ -33,7 +33,8 @@ class CommonSettings(Settings):
     )
     captioner: Annotated[str | None, About("Inputs", trains="motion", path=True)] = Field(
         None,
-        description="A Florence-2 or Qwen-VL model that writes prompts: a folder, or a Hub id.  [default: none]",
+        description="Model that writes the texts you leave out: florence-2, florence-2-base, qwen3-vl, qwen3-vl-4b, a "
+        "folder, or a Hub id.  [default: none]",
     )
     fit: Annotated[bool, About("Inputs", trains="motion", plan=True)] = Field(
         False, description="Resize edited frames of another size to the clip's."
