@@ -247,6 +247,11 @@ def test_settings_out_of_range_and_unknown_fields_are_refused(visitor: Visitor) 
     for settings, words in (({"steps": -1}, "steps"), ({"nonsense": 1}, "nonsense"), ({"prompt": "a\nb"}, "one line")):
         assert words in visitor.refused("PUT", "/api/draft", {**draft, "settings": settings})
     assert "'more'" in visitor.refused("PUT", "/api/draft", {**draft, "more": 1})
+    for folder in ("/etc", "Qwen/Qwen3-VL-8B-Instruct"):
+        assert "florence-2" in visitor.refused("PUT", "/api/draft", {**draft, "settings": {"captioner": folder}})
+    chosen = visitor.send("PUT", "/api/draft", {**draft, "settings": {"captioner": "florence-2"}})
+    assert chosen["draft"]["settings"] == {"captioner": "florence-2"}
+    assert "florence-2-base" in visitor.state()["fields"]["captioner"]["enum"]
     assert visitor.ask("PUT", "/api/draft", b"[" * 100_000)[0] == 422
     assert visitor.ask("PUT", "/api/draft", b" " * (2 << 20))[0] == 422
 

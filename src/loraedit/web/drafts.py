@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from loraedit.errors import InputError
+from loraedit.job.captioner import CAPTIONERS
 from loraedit.settings import PANELS, EditSettings, about, make_settings
 from loraedit.storage.files import read_json, write_json
 from loraedit.web.user_files import CLIP_ID, IMAGE_ID, UserFiles
@@ -16,8 +17,8 @@ __all__ = ["MASK_KEY", "Draft", "load_draft", "offered_settings", "parse_draft",
 MASK_KEY = r"[0-9a-f]{12}"
 MAX_HINTS = 1000
 MAX_TEXT = 2000
-TEXTS = frozenset({"prompt", "source_prompt", "model", "device"})
-"""The text settings that the page offers: they name no file, and the model must be one of the offered models."""
+TEXTS = frozenset({"prompt", "source_prompt", "model", "device", "captioner"})
+"""The text settings that the page offers. They name no file: models and captioners come from lists."""
 UNUSED = frozenset({"margin"})
 """Settings of automatic masks; the page makes the mask with a command of its own."""
 SIMPLE = frozenset({"integer", "number", "boolean", "null"})
@@ -89,7 +90,10 @@ def offered_settings() -> dict[str, Any]:
     fields: dict[str, Any] = EditSettings.model_json_schema()["properties"]
     offered = [name for name, field in fields.items() if name in TEXTS or (name not in UNUSED and _is_simple(field))]
     offered.sort(key=lambda name: PANELS.index(about(name).panel))
-    return {name: {**fields[name], "panel": about(name).panel} for name in offered}
+    captioner = {"enum": [each.name for each in CAPTIONERS], "description": fields["captioner"]["description"]}
+    return {name: {**fields[name], "panel": about(name).panel} for name in offered} | {
+        "captioner": {**captioner, "panel": about("captioner").panel}
+    }
 
 
 def _is_simple(field: dict[str, Any]) -> bool:
@@ -97,7 +101,7 @@ def _is_simple(field: dict[str, Any]) -> bool:
 
 
 def _check_settings(settings: dict[str, Any], models: list[str]) -> None:
-    """Checks the ranges, and that the server offers the model: a model can name a folder.
+    """Checks the ranges, and that the server offers the model and the captioner: both could name a folder.
 
     Raises:
         InputError: a setting is not offered or out of range.
@@ -108,6 +112,9 @@ def _check_settings(settings: dict[str, Any], models: list[str]) -> None:
     checked: EditSettings = make_settings(settings)
     if checked.model not in models:
         raise InputError(f"The page offers {' and '.join(models)}. Start the server with --model to offer more.")
+    names = [each.name for each in CAPTIONERS]
+    if checked.captioner not in (None, *names):
+        raise InputError(f"The page offers the captioners {', '.join(names)}. Use the command line for another one.")
     for text in (value for value in settings.values() if isinstance(value, str)):
         if len(text) > MAX_TEXT or any(ord(character) < 32 or ord(character) == 127 for character in text):
             raise InputError(f"A text is one line of at most {MAX_TEXT} characters. Shorten it.")

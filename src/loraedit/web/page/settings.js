@@ -2,7 +2,7 @@
 
 import { $, make } from "./dom.js";
 
-const OUTSIDE_LIST = new Set(["prompt", "source_prompt", "model", "preview_every"]);
+const OUTSIDE_LIST = new Set(["prompt", "source_prompt", "captioner", "model", "preview_every"]);
 
 export function drawSettings(fields, models, values) {
   const place = $("all-settings");
@@ -12,6 +12,7 @@ export function drawSettings(fields, models, values) {
       const rows = listed.filter(([, field]) => field.panel === panel).map(([name, field]) => row(name, field));
       place.append(make("h3", {}, panel), make("div", { className: "fields many" }, ...rows));
     }
+    $("set-captioner").append(...fields.captioner.enum.map((name) => make("option", { value: name }, name)));
     $("set-model").replaceChildren(...models.map((model) => make("option", { value: model }, model)));
   }
   for (const input of document.querySelectorAll("[data-setting]")) {
