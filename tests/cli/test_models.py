@@ -28,11 +28,13 @@ from loraedit.families.base import batch
 from loraedit.families.card import read_card
 from loraedit.families.hub import resolve_model
 from loraedit.families.known import Component, KnownModel, known_model, known_models, known_names, usual_settings
+from loraedit.families.model_card import CARD_FILE
+from loraedit.families.registry import record_of
 from loraedit.families.skeleton import open_skeleton
 from loraedit.families.wan.tensors import check_shapes
 from loraedit.masks.packing import pack_token_mask
 from loraedit.sampling.schedule import make_schedule
-from loraedit.settings import SamplingSettings
+from loraedit.settings import PAPER, SamplingSettings, make_settings
 from loraedit.types import Pixels
 
 CPU = torch.device("cpu")
@@ -100,8 +102,99 @@ def test_a_long_clip_is_edited_with_references_and_a_window(
 def test_without_a_card_file_the_published_size_holds(place: str, area: int) -> None:
     known = known_model("Wan-AI/Wan2.1-I2V-14B-480P-Diffusers")
     assert known is not None
-    settings = usual_settings(Path("/models") / place, known.pipeline, known.transformer.config)
+    settings = usual_settings(known.id, known.pipeline, known.transformer.config, Path("/models") / place)
     assert settings.area_px == area
+
+
+# ---- sampling ------------------------------------------------------------------------------------------------------
+
+SAMPLING = {  # guidance, flow shift (0 is the checkpoint's own schedule), steps, frames per second
+    "wan2.1-i2v-14b-480p": (5.0, 5.0, 30, 16),
+    "wan2.1-i2v-14b-720p": (5.0, 5.0, 30, 16),
+    "wan2.1-flf2v-14b-720p": (5.0, 16.0, 50, 16),
+    "wan2.1-fun-1.3b-inp": (6.0, 5.0, 50, 16),
+    "wan2.1-fun-14b-inp": (6.0, 5.0, 50, 16),
+    "skyreels-v2-i2v-1.3b-540p": (5.0, 5.0, 50, 24),
+    "skyreels-v2-i2v-14b-540p": (5.0, 5.0, 50, 24),
+    "skyreels-v2-i2v-14b-720p": (5.0, 5.0, 50, 24),
+    "wan2.2-i2v-a14b": (3.5, 5.0, 40, 16),
+    "wan2.2-ti2v-5b": (5.0, 5.0, 50, 24),
+    "hunyuanvideo-i2v": (6.0, 7.0, 50, 24),
+    "hunyuanvideo-i2v-33ch": (1.0, 7.0, 50, 24),
+    "hunyuanvideo-1.5-diffusers-480p_i2v": (6.0, 5.0, 50, 24),
+    "ltx-video-0.9.5": (3.0, 0.0, 40, 25),
+    "ltx-video-0.9.7-dev": (5.0, 0.0, 30, 30),
+    "ltx-2": (4.0, 0.0, 40, 24),
+}
+
+
+@pytest.mark.parametrize("name", known_names())
+def test_a_known_model_is_sampled_as_its_authors_publish(name: str) -> None:
+    with open_skeleton(name) as card:
+        recipe, family = card.recipe, open_family(card)
+        rate = card.settings.frame_rate
+        assert (recipe.guidance, recipe.flow_shift, recipe.sampling_steps, rate) == SAMPLING[name]
+        assert card.settings.source.startswith("https://")
+        if recipe.flow_shift:
+            sampling = make_settings({}).resolved(recipe).sampling()
+            scheduler = family.scheduler(sampling, recipe.sampling_steps, (card.latent_channels, 3, 8, 8), CPU)
+            plain = 1 - np.arange(recipe.sampling_steps) / recipe.sampling_steps
+            shifted = recipe.flow_shift * plain / (1 + (recipe.flow_shift - 1) * plain)
+            assert np.abs(scheduler.sigmas[:-1].numpy() - shifted).max() < 0.02
+            assert isinstance(scheduler, diffusers.UniPCMultistepScheduler) == (recipe.scheduler == "model") & (
+                record_of(card.pipeline).name == "wan"
+            )
+
+
+def test_the_papers_own_models_get_the_papers_recipe_exactly() -> None:
+    for name in ("wan2.1-i2v-14b-480p", "wan2.1-i2v-14b-720p"):
+        with open_skeleton(name) as card:
+            assert card.recipe == PAPER and not card.recipe.model_fields_set
+
+
+def test_a_single_file_is_known_by_its_own_path_first() -> None:
+    known = known_model("alibaba-pai/Wan2.1-Fun-14B-InP")
+    assert known is not None
+    folder = Path("/models/Wan2.1-I2V-14B-480P-Diffusers")
+    file = Path("/models/Wan2.1-Fun-14B-InP/diffusion_pytorch_model.safetensors")
+    arguments = known.id, known.pipeline, known.transformer.config
+    assert usual_settings(*arguments, file, folder).recipe.guidance == 6.0
+    assert not usual_settings(*arguments, folder, file).recipe.model_fields_set
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        ("hunyuan, channels", (1.0, 7.0, 50, 256)),
+        ("hunyuan, tokens", (6.0, 7.0, 50, 256)),
+        ("ltx", (3.0, 0.0, 40, 256)),
+        ("ltx 2", (4.0, 0.0, 40, 1024)),
+    ],
+)
+def test_a_checkpoint_that_is_no_known_model_gets_values_of_its_family(
+    others: dict[str, Path], tmp_path: Path, kind: str, expected: tuple[float, ...]
+) -> None:
+    folder = shutil.copytree(others[kind], tmp_path / "model")
+    (folder / CARD_FILE).unlink()
+    settings = read_card(folder).settings
+    recipe = settings.recipe
+    assert (recipe.guidance, recipe.flow_shift, recipe.sampling_steps, settings.text_tokens) == expected
+    assert recipe.scheduler == "model" and settings.source == ""
+    (folder / CARD_FILE).write_text(json.dumps({"area_px": 4096, "recipe": {"steps": 7, "guidance": 2.0}}))
+    changed = read_card(folder).settings
+    assert (changed.area_px, changed.text_tokens) == (4096, settings.text_tokens)
+    assert changed.recipe == recipe.model_copy(update={"steps": 7, "guidance": 2.0})
+
+
+def test_the_guider_of_a_checkpoint_goes_before_the_published_guidance(others: dict[str, Path], tmp_path: Path) -> None:
+    folder = shutil.copytree(others["hunyuan 1.5"], tmp_path / "model")
+    (folder / CARD_FILE).unlink()
+    guider = folder / "guider/guider_config.json"
+    guider.write_text(json.dumps({**json.loads(guider.read_text()), "guidance_scale": 4.5}))
+    assert read_card(folder).recipe.guidance == 4.5
+    guider.unlink()
+    recipe = read_card(folder).recipe
+    assert (recipe.guidance, recipe.sampling_steps, recipe.negative_prompt) == (6.0, 50, "")
 
 
 # ---- masks by tokens -----------------------------------------------------------------------------------------------
@@ -211,6 +304,9 @@ def test_the_models_command_says_what_there_is_and_what_is_here(published: dict[
     result = CliRunner().invoke(app, ["models", str(tmp_path), "--json"])
     answer = json.loads(result.stdout)
     assert [row["id"] for row in answer["models"]] == [model.id for model in known_models()]
+    row = next(row for row in answer["models"] if "A14B" in row["id"])
+    assert row["sampling"] == {"guidance": 3.5, "flow_shift": 5.0, "sampling_steps": 40, "scheduler": "model"}
+    assert row["frame_rate"] == 16 and "wan_i2v_A14B.py" in row["source"]
     assert [Path(each["folder"]).name for each in answer["folders"]] == ["nano", "broken"]
     assert answer["folders"][0]["problem"] is None
     assert "no vae/config.json" in answer["folders"][1]["problem"]

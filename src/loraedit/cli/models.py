@@ -20,6 +20,9 @@ __all__ = ["models"]
 WIDTH = 150
 """Columns of the table."""
 
+SAMPLING = {"sampling_steps", "guidance", "scheduler", "flow_shift"}
+"""Settings that a model's authors publish."""
+
 
 def models(
     folders: Annotated[
@@ -39,13 +42,13 @@ def models(
 
 
 def _model_rows() -> list[dict[str, Any]]:
-    """Returns every supported model as JSON values: its size and licence, and its state in the Hub's cache."""
+    """Returns every supported model as JSON values: size, licence, sampling, and its state in the Hub's cache."""
     from loraedit.families.inventory import state_in_cache
     from loraedit.families.known import known_models
 
     rows = []
     for model in known_models():
-        here = state_in_cache(model)
+        here, card = state_in_cache(model), model.card
         rows.append(
             {
                 "id": model.id,
@@ -57,6 +60,9 @@ def _model_rows() -> list[dict[str, Any]]:
                 "parameters": {name: part.parameters for name, part in model.components.items()},
                 "gigabytes_bfloat16": round(model.gigabytes, 2),
                 "single_file": model.single_file,
+                "frame_rate": card.frame_rate,
+                "sampling": card.recipe.model_dump(include=SAMPLING),
+                "source": card.source,
                 "folder": str(here.folder) if here else None,
                 "problem": here.problem if here else None,
             }

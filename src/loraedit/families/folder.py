@@ -73,7 +73,7 @@ def check_plain(folder: Path) -> None:
 
 
 def read_card_file(folder: Path, default: CardFile) -> CardFile:
-    """Returns the checkpoint's ``loraedit.json``, or the default if it has none.
+    """Returns the checkpoint's ``loraedit.json``; whatever it leaves out, or all of it, is the default's.
 
     Raises:
         ModelError: the file is not valid.
@@ -81,7 +81,7 @@ def read_card_file(folder: Path, default: CardFile) -> CardFile:
     if not (folder / CARD_FILE).exists():
         return default
     try:
-        return CardFile.model_validate(read_json(folder, CARD_FILE))
+        return CardFile.model_validate(read_json(folder, CARD_FILE)).over(default)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])

@@ -15,6 +15,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from loraedit.families.model_card import CardFile
+from loraedit.settings import Recipe
 
 __all__ = ["Component", "KnownModel", "known_model", "known_models", "known_names", "usual_settings"]
 
@@ -50,6 +51,11 @@ class KnownModel(BaseModel):
         licence_url: page with the licence.
         width: frame width it was trained at, in pixels.
         height: frame height it was trained at, in pixels.
+        text_tokens: length to which prompts are padded.
+        sampling: how its authors sample, where that differs from the paper's recipe. Empty for the paper's own model.
+        frame_rate: frames per second that it was trained at.
+        source: the page or file with the sampling values and the frame rate.
+        note: what to know about these values, in sentences.
         scheduler: class and configuration of its scheduler.
         index_class: the class that its ``model_index.json`` names, if not ``pipeline``.
         options: other values of ``model_index.json``.
@@ -69,6 +75,11 @@ class KnownModel(BaseModel):
     licence_url: str
     width: int
     height: int
+    text_tokens: int = 512
+    sampling: Recipe = Recipe()
+    frame_rate: float
+    source: str
+    note: str = ""
     scheduler: tuple[str, dict[str, Any]]
     index_class: str | None = None
     options: dict[str, Any] = {}
@@ -95,6 +106,17 @@ class KnownModel(BaseModel):
     def transformer(self) -> Component:
         """Returns the first transformer."""
         return self.components["transformer"]
+
+    @property
+    def card(self) -> CardFile:
+        """Returns what ``loraedit.json`` would hold for this model."""
+        return CardFile(
+            area_px=self.width * self.height,
+            text_tokens=self.text_tokens,
+            frame_rate=self.frame_rate,
+            source=self.source,
+            recipe=self.sampling,
+        )
 
 
 @cache
@@ -124,15 +146,17 @@ def known_model(hub_id: str) -> KnownModel | None:
     return next((model for model in known_models() if model.id.lower() == hub_id.lower()), None)
 
 
-def usual_settings(folder: Path, pipeline: str, transformer: Mapping[str, Any]) -> CardFile:
+def usual_settings(like: str, pipeline: str, transformer: Mapping[str, Any], *places: Path) -> CardFile:
     """Returns the settings of the published model that a checkpoint without ``loraedit.json`` most likely is.
 
-    Among the models of the same architecture, that is the one whose name is part of the path, else the first.
+    Among the models of the same architecture, that is the one whose name is part of a path, else the first. A
+    checkpoint of another architecture gets the settings of a model that it resembles.
 
     Args:
-        folder: the checkpoint.
-        pipeline: its pipeline class.
+        like: Hub id of that model.
+        pipeline: the checkpoint's pipeline class.
         transformer: the configuration of its transformer.
+        places: where it was found; the first goes first.
     """
     same_architecture = [
         model
@@ -140,7 +164,8 @@ def usual_settings(folder: Path, pipeline: str, transformer: Mapping[str, Any]) 
         if model.pipeline == pipeline
         and all(transformer.get(name) == value for name, value in model.transformer.config.items())
     ]
-    path = " ".join(folder.resolve().parts).lower()
-    named = [model for model in same_architecture if model.id.split("/")[1].lower() in path]
-    best = next(iter([*named, *same_architecture]), None)
-    return CardFile() if best is None else CardFile(area_px=best.width * best.height)
+    paths = [" ".join(place.resolve().parts).lower() for place in places]
+    named = [model for path in paths for model in same_architecture if model.id.split("/")[1].lower() in path]
+    for model in (*named, *same_architecture):
+        return model.card
+    return next(model.card for model in known_models() if model.id == like).model_copy(update={"source": ""})

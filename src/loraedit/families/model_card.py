@@ -23,6 +23,8 @@ class CardFile(BaseModel):
     Attributes:
         area_px: frame area the model was trained at, in pixels.
         text_tokens: length to which prompts are padded.
+        frame_rate: frames per second that the model was trained at.
+        source: the page or file with the sampling values and the frame rate; empty if there is none.
         recipe: defaults for training and sampling.
     """
 
@@ -30,7 +32,15 @@ class CardFile(BaseModel):
 
     area_px: Positive = 832 * 480
     text_tokens: Positive = 512
+    frame_rate: Annotated[float, Field(gt=0)] = 16.0
+    source: str = ""
     recipe: Recipe = Recipe()
+
+    def over(self, base: CardFile) -> CardFile:
+        """Returns these settings, with those of ``base`` for whatever is unset here, in the recipe too."""
+        recipe = base.recipe.model_copy(update=self.recipe.model_dump(exclude_unset=True))
+        mine = self.model_dump(exclude_unset=True, exclude={"recipe"})
+        return base.model_copy(update={**mine, "recipe": recipe})
 
 
 class SingleFile(BaseModel):
@@ -68,6 +78,7 @@ class ModelCard(BaseModel):
         image_frames: frames that the image encoder reads: 0 is none, 1 the first, 2 the first and the last.
         embeds_guidance: whether the transformer reads the guidance scale as an input, as models distilled from
             classifier-free guidance do. There is no second pass then.
+        reads_frame_rate: whether the position codes count seconds, so that the model reads the clip's frame rate.
         max_positions: largest number of latent frames, or of patches along a side, that the position codes cover.
         settings: the content of the card file.
         prior_rank: LoRA rank of the checkpoint's prior; 0 if it has none.
@@ -89,6 +100,7 @@ class ModelCard(BaseModel):
     boundary: float
     image_frames: Annotated[int, Field(ge=0, le=2)]
     embeds_guidance: bool = False
+    reads_frame_rate: bool = False
     max_positions: Positive
     settings: CardFile
     prior_rank: Annotated[int, Field(ge=0)]

@@ -12,6 +12,7 @@ from typing import Any
 from loraedit.errors import ModelError
 from loraedit.families.card import NANO, ModelCard, read_configuration
 from loraedit.families.known import KnownModel, known_models, known_names
+from loraedit.families.model_card import CARD_FILE
 from loraedit.families.record import FamilyRecord
 from loraedit.families.registry import record_of
 from loraedit.storage.files import write_json
@@ -56,7 +57,7 @@ def _write(model: KnownModel, folder: Path) -> None:
     write_json(folder / "scheduler/scheduler_config.json", {"_class_name": scheduler, **config})
     for path, content in model.files.items():
         write_json(folder / path, content)
-    write_json(folder / "loraedit.json", {"area_px": model.width * model.height})
+    write_json(folder / CARD_FILE, model.card.model_dump(exclude_unset=True))
     write_json(folder / "model_index.json", index)
 
 

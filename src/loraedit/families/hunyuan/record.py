@@ -10,10 +10,10 @@ from loraedit.errors import ModelError
 from loraedit.families.folder import Shapes
 from loraedit.families.hunyuan.layer_names import LAYER_NAMES
 from loraedit.families.keep_channel_card import build_card, read_configs, without_single_files
-from loraedit.families.model_card import CardFile, ModelCard
+from loraedit.families.known import usual_settings
+from loraedit.families.model_card import ModelCard
 from loraedit.families.record import FamilyRecord
 from loraedit.families.transformer_layout import COMMON_COMPONENTS, Config, TransformerLayout, patch_size, width
-from loraedit.settings import Recipe
 
 if TYPE_CHECKING:
     from loraedit.families.base import Family
@@ -36,9 +36,11 @@ def _read_card(folder: Path) -> ModelCard:
             f"{2 * latents + 1} with latent_concat, or {latents} with token_replace: it is not an image-to-video "
             "transformer."
         )
+    pipeline = HUNYUAN.pipelines[0]
+    like = f"hunyuanvideo-community/HunyuanVideo-I2V{'' if config['guidance_embeds'] else '-33ch'}"
     return build_card(
         folder,
-        pipeline="HunyuanVideoImageToVideoPipeline",
+        pipeline=pipeline,
         spatial=int(vae["spatial_compression_ratio"]),
         temporal=int(vae["temporal_compression_ratio"]),
         patch=int(config["patch_size"]),
@@ -46,11 +48,7 @@ def _read_card(folder: Path) -> ModelCard:
         mask="tokens" if kind == "token_replace" else "channels",
         embeds_guidance=bool(config["guidance_embeds"]),
         encoders=("text_encoder", "text_encoder_2"),
-        settings=CardFile(
-            area_px=960 * 544,
-            text_tokens=256,
-            recipe=Recipe(guidance=6.0 if config["guidance_embeds"] else 1.0, scheduler="model", flow_shift=0.0),
-        ),
+        settings=usual_settings(like, pipeline, config, folder),
     )
 
 

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from loraedit.errors import ModelError
 from loraedit.families.folder import Shapes, read_json
 from loraedit.families.hunyuan.record import shared_shapes
 from loraedit.families.keep_channel_card import build_card, read_configs, without_single_files
+from loraedit.families.known import usual_settings
 from loraedit.families.model_card import CardFile, ModelCard
 from loraedit.families.record import FamilyRecord
 from loraedit.families.transformer_layout import COMMON_COMPONENTS, Config, TransformerLayout, width
-from loraedit.settings import Recipe
 
 if TYPE_CHECKING:
     from loraedit.families.base import Family
 
 __all__ = ["HUNYUAN_15"]
+
+LIKE = "hunyuanvideo-community/HunyuanVideo-1.5-Diffusers-480p_i2v"
+GUIDER = "guider/guider_config.json"
 
 
 def _open(card: ModelCard) -> Family:
@@ -39,21 +42,25 @@ def _read_card(folder: Path) -> ModelCard:
             f"'{folder / 'transformer'}' is distilled to few steps (use_meanflow): it reads two timesteps at once and "
             "cannot be trained by flow matching. Use the checkpoint that it was distilled from."
         )
-    guidance = read_json(folder, "guider/guider_config.json")["guidance_scale"]
     return build_card(
         folder,
-        pipeline="HunyuanVideo15ImageToVideoPipeline",
+        pipeline=HUNYUAN_15.pipelines[0],
         spatial=int(vae["spatial_compression_ratio"]),
         temporal=int(vae["temporal_compression_ratio"]),
         patch=int(config["patch_size"]),
         latent_channels=latents,
         encoders=("text_encoder", "text_encoder_2", "image_encoder"),
-        settings=CardFile(
-            area_px=config["target_size"] ** 2,
-            text_tokens=1000,
-            recipe=Recipe(guidance=guidance, scheduler="model", flow_shift=0.0),
-        ),
+        settings=_settings(folder, config),
     )
+
+
+def _settings(folder: Path, config: Config) -> CardFile:
+    """Returns the published settings, with the size and the guidance that the checkpoint itself states."""
+    published = usual_settings(LIKE, HUNYUAN_15.pipelines[0], config, folder)
+    own: dict[str, Any] = {"area_px": config["target_size"] ** 2}
+    if (folder / GUIDER).exists():
+        own["recipe"] = {"guidance": read_json(folder, GUIDER)["guidance_scale"]}
+    return CardFile.model_validate(own).over(published)
 
 
 def _shapes(config: Config) -> Shapes:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from loraedit.errors import ModelError
 from loraedit.families.folder import Shapes, read_json
 from loraedit.families.keep_channel_card import build_card, read_configs, without_single_files
-from loraedit.families.model_card import CardFile, ModelCard
+from loraedit.families.known import usual_settings
+from loraedit.families.model_card import ModelCard
 from loraedit.families.record import FamilyRecord, LayerNames
 from loraedit.families.transformer_layout import COMMON_COMPONENTS, Config, TransformerLayout, width
-from loraedit.settings import Recipe
 
 if TYPE_CHECKING:
     from loraedit.families.base import Family
@@ -28,17 +28,16 @@ def _open(card: ModelCard) -> Family:
 def _read_card(folder: Path) -> ModelCard:
     if read_json(folder, "scheduler/scheduler_config.json").get("use_dynamic_shifting"):
         raise ModelError(f"'{folder}' is an LTX-Video from before 0.9.5, which knows no conditions. Use a later one.")
-    settings = CardFile(
-        area_px=704 * 512, text_tokens=256, recipe=Recipe(guidance=3.0, scheduler="model", flow_shift=0.0)
-    )
-    return ltx_card(folder, pipeline="LTXConditionPipeline", encoders=("text_encoder",), settings=settings)
+    return ltx_card(folder, "Lightricks/LTX-Video-0.9.5", "LTXConditionPipeline", ("text_encoder",))
 
 
-def ltx_card(folder: Path, **values: Any) -> ModelCard:
+def ltx_card(folder: Path, like: str, pipeline: str, encoders: tuple[str, ...]) -> ModelCard:
     """Builds the card of an LTX-Video or LTX-2 checkpoint.
 
     Args:
-        values: ``pipeline``, ``encoders`` and ``settings``, as :func:`build_card` takes them.
+        like: the published model that it resembles; see :func:`usual_settings`.
+        pipeline: its pipeline class.
+        encoders: components that read prompts.
     """
     config, vae = read_configs(folder)
     halvings = sum(vae["spatio_temporal_scaling"])
@@ -49,7 +48,10 @@ def ltx_card(folder: Path, **values: Any) -> ModelCard:
         patch=int(config["patch_size"]),
         latent_channels=int(vae["latent_channels"]),
         mask="tokens",
-        **values,
+        reads_frame_rate=True,
+        pipeline=pipeline,
+        encoders=encoders,
+        settings=usual_settings(like, pipeline, config, folder),
     )
 
 

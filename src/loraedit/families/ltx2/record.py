@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING
 from loraedit.families.folder import Shapes
 from loraedit.families.keep_channel_card import without_single_files
 from loraedit.families.ltx.record import ltx_card, ltx_shapes
-from loraedit.families.model_card import CardFile, ModelCard
+from loraedit.families.model_card import ModelCard
 from loraedit.families.record import FamilyRecord, LayerNames
 from loraedit.families.transformer_layout import COMMON_COMPONENTS, Config, TransformerLayout
-from loraedit.settings import Recipe
 
 if TYPE_CHECKING:
     from loraedit.families.base import Family
@@ -26,11 +25,7 @@ def _open(card: ModelCard) -> Family:
 
 
 def _read_card(folder: Path) -> ModelCard:
-    settings = CardFile(
-        area_px=768 * 512, text_tokens=1024, recipe=Recipe(guidance=3.0, scheduler="model", flow_shift=0.0)
-    )
-    encoders = ("text_encoder", "connectors")
-    return ltx_card(folder, pipeline="LTX2ConditionPipeline", encoders=encoders, settings=settings)
+    return ltx_card(folder, "Lightricks/LTX-2", "LTX2ConditionPipeline", ("text_encoder", "connectors"))
 
 
 def _shapes(config: Config) -> Shapes:

@@ -14,6 +14,9 @@ from loraedit.families.wan.tensors import check_shapes, config_of, tensor_name
 
 __all__ = ["check_wan_transformer", "read_wan_card"]
 
+PAPER_MODEL = "Wan-AI/Wan2.1-I2V-14B-480P-Diffusers"
+"""The model of the paper, whose recipe every other checkpoint gets."""
+
 
 def read_wan_card(folder: Path, index: dict[str, Any], files: Mapping[str, Path]) -> ModelCard:
     """Reads the card of a checkpoint.
@@ -65,7 +68,7 @@ def read_wan_card(folder: Path, index: dict[str, Any], files: Mapping[str, Path]
         boundary=boundary,
         image_frames=0 if not reads_images else 2 if first.get("pos_embed_seq_len") else 1,
         max_positions=int(first.get("rope_max_seq_len", 1024)),
-        settings=read_card_file(folder, usual_settings(folder, pipeline, first)),
+        settings=read_card_file(folder, usual_settings(PAPER_MODEL, pipeline, first, *files.values(), folder)),
         prior_rank=max(lora_rank(prior_file(folder, name)) for name in experts),
         files=single,
     )
