@@ -162,6 +162,11 @@ class Footage(Protocol):
         ...
 
     @property
+    def timed(self) -> bool:
+        """False if the frame rate is assumed, because frames in a folder or an array have none."""
+        ...
+
+    @property
     def origin(self) -> Origin | None:
         """The video file that the clip, or the clip it was made from, was read from; None if there is none."""
         ...
@@ -204,11 +209,13 @@ class Clip:
         fps: frames per second, on average.
         origin: the video file that the clip, or the clip it was made from, was read from; None if there is none. A clip
             is written with the timing, colour, pixel aspect, sound and titles of its origin.
+        timed: False if the frame rate is assumed.
     """
 
     frames: Frames
     fps: Fraction
     origin: Origin | None = None
+    timed: bool = True
 
     def __post_init__(self) -> None:
         if self.frames.dtype != np.uint8 or self.frames.ndim != 4 or self.frames.shape[-1] != 3:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -34,12 +35,12 @@ def folder(others: dict[str, Path]) -> Path:
     return others["ltx 2"]
 
 
-@pytest.mark.parametrize("guidance", [1.0, 3.0])
+@pytest.mark.parametrize(("guidance", "rate"), [(1.0, 24.0), (3.0, 12.0)])
 def test_sampler_equals_diffusers_own_pipeline(
-    family: Family, guidance: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    family: Family, guidance: float, rate: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The pipeline also generates sound from other noise; with the two isolated, the pictures are equal."""
-    condition = encode(family, plain_sample(FRAMES, HEIGHT, WIDTH))
+    condition = encode(family, replace(plain_sample(FRAMES, HEIGHT, WIDTH), frame_rate=rate))
     latents = generate(family, condition, 4, guidance, tmp_path)
     start = LTX2ConditionPipeline._pack_latents(noise(family, condition))
 
@@ -59,8 +60,8 @@ def test_sampler_equals_diffusers_own_pipeline(
     pipeline.audio_mel_bins = 2 * pipeline.audio_vae_mel_compression_ratio
     theirs = pipeline(
         LTX2VideoCondition(Image.fromarray(picture(HEIGHT, WIDTH)[0]), crf=0), PROMPT, "", HEIGHT, WIDTH, FRAMES,
-        num_inference_steps=4, guidance_scale=guidance, stg_scale=0.0, modality_scale=1.0, guidance_rescale=0.0,
-        audio_guidance_scale=guidance, audio_modality_scale=1.0, output_type="latent",
+        frame_rate=rate, num_inference_steps=4, guidance_scale=guidance, stg_scale=0.0, modality_scale=1.0,
+        guidance_rescale=0.0, audio_guidance_scale=guidance, audio_modality_scale=1.0, output_type="latent",
         max_sequence_length=family.card.settings.text_tokens,
     ).frames  # fmt: skip
     with family._vae(CPU) as vae:

@@ -51,7 +51,7 @@ def _check(job: BatchJob, folder: Path) -> None:
     """Checks one job; in place of an automatic mask, the change in the first frame stands for all frames."""
     inputs, settings = job.inputs(), make_settings(job.settings)
     clip = _footage(inputs["source"])
-    inputs["source"] = Kept(clip, clip.fps, clip.origin)
+    inputs["source"] = Kept(clip, clip.fps, clip.origin, clip.timed)
     if not inputs["objects"] and inputs["mask"] in (None, "auto"):
         edited = read_edit(inputs["first_frame"], clip.size, settings.fit, name_of_frame(0))
         inputs["mask"] = changed_region(next(clip.rgb(0, 1)), edited)

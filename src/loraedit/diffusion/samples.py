@@ -46,6 +46,7 @@ class Sample:
         image: the frame that an image encoder sees, float32 ``[1, H, W, 3]`` in [-1, 1].
         prompt: the words.
         target: V_target, the same shape as ``condition``; None at inference.
+        frame_rate: frames per second of the clip, for a model that reads it; None stands for the model's own.
     """
 
     condition: Pixels
@@ -54,11 +55,13 @@ class Sample:
     image: Pixels
     prompt: str
     target: Pixels | None = None
+    frame_rate: float | None = None
 
     def parts(self) -> tuple[Any, ...]:
         """Returns everything that the sample consists of, for the key of a cached result."""
         target = "none" if self.target is None else self.target
-        return (self.condition, self.edit_mask, self.shown, self.image, self.prompt, target)
+        rate = () if self.frame_rate is None else (self.frame_rate,)
+        return (self.condition, self.edit_mask, self.shown, self.image, self.prompt, target, *rate)
 
 
 @dataclass(frozen=True)

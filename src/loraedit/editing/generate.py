@@ -165,7 +165,7 @@ def _condition(settings: ResolvedSettings, clip: TargetClip, inputs: GenerationI
     first = inputs.fixed_frames[0]
     fixed = {**references, **{index: frame for index, frame in inputs.fixed_frames.items() if index}}
     condition = conditioning.inference_condition(inputs.source, first, mask, settings.text, inputs.guide, fixed)
-    return replace(condition, image=first_frame(clip, edited=True))
+    return replace(condition, image=first_frame(clip, edited=True), frame_rate=clip.job.frame_rate)
 
 
 def _fade(before: Frames, after: Frames, fixed: int) -> Frames:

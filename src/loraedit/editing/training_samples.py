@@ -101,7 +101,11 @@ class TrainingSamples:
         motion = self._motion_samples(segment, inputs) if segment in self._motion_segments else []
         inside = [index for index, holder in self._segment_of.items() if holder == segment]
         appearance = {index: self._appearance_sample(segment, inputs, index) for index in inside}
-        return _SegmentSamples(motion, appearance)
+        rate = self._clip.job.frame_rate
+        return _SegmentSamples(
+            [replace(sample, frame_rate=rate) for sample in motion],
+            {index: replace(sample, frame_rate=rate) for index, sample in appearance.items()},
+        )
 
     def _motion_samples(self, segment: Segment, inputs: TrainingInput) -> list[Sample]:
         """Makes the motion samples of a segment: the source itself, and its share of the colour variants."""

@@ -29,6 +29,7 @@ class Encoded:
         target: data latents x1, float32 ``[c, f, h, w]``, or None at inference.
         text_2: embedding of the prompt by a second text encoder, float32 ``[D]`` or ``[L, D]``, or None.
         guidance: the guidance scale for a model that reads it as an input, float32 ``[]``; None means 1.
+        frame_rate: frames per second for a model that reads them, float32 ``[]``; None means the model's own.
     """
 
     condition: Tensor
@@ -37,6 +38,7 @@ class Encoded:
     target: Tensor | None = None
     text_2: Tensor | None = None
     guidance: Tensor | None = None
+    frame_rate: Tensor | None = None
 
     def to(self, device: torch.device) -> Encoded:
         """Returns the sample on another device."""

@@ -105,7 +105,7 @@ class KeepChannelFamily(VaeCodec):
         """Encodes pairs of (prompt, frame ``[1, H, W, 3]`` or None), and returns embeddings in float32 on the CPU."""
 
     def _shown(self, vae: Any, sample: Sample) -> Fields:
-        """Encodes ``condition`` and ``target`` of a sample."""
+        """Returns condition, target and frame rate of a sample."""
         # Frame 1 is encoded alone, as in these models' pretraining: the norms of their VAEs would mix in other frames.
         condition = self._latents(vae, sample.condition)
         condition[:, :1] = self._latents(vae, sample.condition[:1])
@@ -113,8 +113,9 @@ class KeepChannelFamily(VaeCodec):
         target = None if sample.target is None else self._latents(vae, sample.target)
         if self.card.mask == "channels":
             condition = condition * self._cells(~sample.shown).amax(0, keepdim=True)
-        fields = {"condition": torch.cat([keep, condition])}
-        return fields if target is None else {**fields, "target": target}
+        rate = None if sample.frame_rate is None else torch.tensor(sample.frame_rate)
+        fields = {"condition": torch.cat([keep, condition]), "target": target, "frame_rate": rate}
+        return {name: value for name, value in fields.items() if value is not None}
 
     def _cells(self, edit_mask: Mask) -> Tensor:
         """Returns the packed keep mask, float32 ``[temporal, f, h, w]``, equal in all cells of a patch."""

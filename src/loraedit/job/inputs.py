@@ -84,7 +84,7 @@ def read_source(source: ClipLike, on_step: OnStep = no_step) -> Footage:
         raise InputError(
             f"The source array is {frames.dtype} {list(frames.shape)}. Expected uint8 [F, H, W, 3], F at least 1."
         )
-    return Clip(frames, DEFAULT_FPS)
+    return Clip(frames, DEFAULT_FPS, timed=False)
 
 
 def _read_references(references: Mapping[int, ImageLike], size: Size, fit: bool) -> dict[int, Image]:

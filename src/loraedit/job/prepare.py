@@ -11,6 +11,7 @@ from loraedit.families.card import ModelCard
 from loraedit.job.captioner import download_captioner
 from loraedit.job.check import CheckedRequest, check_loras, check_request
 from loraedit.job.edit_mask import edit_mask_of
+from loraedit.job.frame_rate import frame_rate_for, frame_rate_notes
 from loraedit.job.inputs import Inputs, read_inputs
 from loraedit.job.model import download_weights, local_weights
 from loraedit.job.request import EditRequest
@@ -73,6 +74,11 @@ class Job:
         asked = self.settings.feather_px
         return default_feather_px(self.source.size) if asked is None else asked
 
+    @property
+    def frame_rate(self) -> float | None:
+        """Frames per second for a model that reads them; None for any other."""
+        return frame_rate_for(self.card, self.source)
+
     def reference_text(self, target: EditTarget, index: int) -> str:
         """Returns the text of the sample of a target's reference: a caption of it, or else the text of the edit."""
         return target.texts.get(index, self.settings.text)
@@ -120,7 +126,7 @@ def _job(checked: CheckedRequest, inputs: Inputs, edit_mask: MaskTube) -> Job:
         targets=targets,
         segments=segments,
         extras=checked.extras,
-        notes=(*_footage_notes(source), *checked.notes),
+        notes=(*_footage_notes(source), *frame_rate_notes(card, source), *checked.notes),
         out=checked.request.out,
         run=checked.run,
     )

@@ -107,6 +107,7 @@ def write_finished(
         _write_references(object_folder(folder, number), each.keyframes)
     content = {
         "fps": str(fps),
+        **({} if finished.source.timed else {"timed": False}),
         "frames": finished.result.fingerprint,
         "loras": finished.loras,
         "losses": finished.losses,
@@ -144,13 +145,13 @@ def read_finished(folder: Path) -> Finished:
 
 def _read_pictures(folder: Path, result: dict[str, Any], provenance: dict[str, Any]) -> Finished:
     try:
-        fps = Fraction(result["fps"])
+        fps, timed = Fraction(result["fps"]), bool(result.get("timed", True))
         losses = [float(loss) for loss in result["losses"]]
         loras = [str(name) for name in result["loras"]]
     except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
         raise damaged(folder, f"{RESULT_FILE} lacks the frame rate, the losses or the LoRAs") from error
     try:
-        frames, source, mask = (Kept(open_footage(folder / name), fps) for name in CLIP_FOLDERS)
+        frames, source, mask = (Kept(open_footage(folder / name), fps, timed=timed) for name in CLIP_FOLDERS)
         edited_first = read_image(folder / EDITED_FIRST_FILE)
         references = {index: read_image(reference_file(folder, index)) for index in _reference_hashes(provenance)}
         objects = tuple(_read_object(folder, *each) for each in _object_records(provenance))

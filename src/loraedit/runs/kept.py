@@ -25,11 +25,12 @@ class Kept:
     folder: Footage
     fps: Fraction
     origin: Origin | None = None
+    timed: bool = True
 
     @classmethod
     def of(cls, folder: Path, like: Footage) -> Kept:
         """Opens a folder of frames with the timing of the clip that they were made from."""
-        return cls(open_footage(folder), like.fps, like.origin)
+        return cls(open_footage(folder), like.fps, like.origin, like.timed)
 
     def __len__(self) -> int:
         return len(self.folder)
@@ -97,4 +98,4 @@ class KeptObject:
 
 def in_memory(footage: Footage) -> Clip:
     """Reads all frames of a clip into memory, 8 bits deep."""
-    return Clip(np.stack(list(footage.rgb())), footage.fps, footage.origin)
+    return Clip(np.stack(list(footage.rgb())), footage.fps, footage.origin, footage.timed)

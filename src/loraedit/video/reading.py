@@ -95,7 +95,7 @@ def read_clip(path: Path, on_step: OnStep = no_step) -> Clip:
     """
     frames: list[Image] = []
     footage = _open(path, on_step, lambda pixels: frames.append(to_rgb(pixels)))
-    return Clip(np.stack(frames), footage.fps, footage.origin)
+    return Clip(np.stack(frames), footage.fps, footage.origin, footage.timed)
 
 
 def _open(path: Path, on_step: OnStep, see: _See) -> Footage:
@@ -120,6 +120,8 @@ def _files_of(path: Path) -> list[Path] | None:
 
 class _OnDisk(ABC):
     """Holds what is known of footage on disk once it has been decoded; implements :class:`loraedit.types.Footage`."""
+
+    timed = True
 
     def __init__(
         self, path: Path, size: Size, fps: Fraction, origin: Origin | None, layout: Layout, hashes: list[bytes]
@@ -156,6 +158,8 @@ class _OnDisk(ABC):
 
 class _Images(_OnDisk):
     """Reads image files."""
+
+    timed = False
 
     def __init__(self, path: Path, names: list[Path], size: Size, layout: Layout, hashes: list[bytes]) -> None:
         super().__init__(path, size, DEFAULT_FPS, None, layout, hashes)

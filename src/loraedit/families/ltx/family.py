@@ -17,10 +17,7 @@ from loraedit.families.schedulers import is_own, open_scheduler
 from loraedit.settings import SamplingSettings
 from loraedit.types import Pixels
 
-__all__ = ["FRAME_RATE", "LtxFamily", "positions"]
-
-FRAME_RATE = 25.0
-"""Frame rate of the position codes for every clip: the pipeline's default."""
+__all__ = ["LtxFamily", "positions"]
 
 DECODE_TIMESTEP = 0.05
 """Timestep for decoders that read one, as in the examples of the authors; no noise is added with it."""
@@ -83,11 +80,17 @@ class LtxFamily(KeepChannelFamily):
         video: Tensor = vae.decode(raw, timestep, return_dict=False)[0]
         return video
 
+    def _rates(self, latents: Tensor, condition: Encoded) -> Tensor:
+        """Returns the frame rate of each sample, float32 ``[B]``: the clip's own, as its authors' trainer does."""
+        if condition.frame_rate is None:
+            return torch.full((len(latents),), self.card.settings.frame_rate, device=latents.device)
+        return condition.frame_rate
+
     def velocity(self, transformer: Any, latents: Tensor, timestep: Tensor, condition: Encoded) -> Tensor:
         """Predicts v_theta for noisy latents ``[B, c, f, h, w]`` at timesteps ``[B]`` (1000 t), in float32."""
         dtype, shown = transformer.dtype, condition.condition
         keep, visible = shown_where_kept(latents, shown)
-        size = (transformer.config.patch_size, transformer.config.patch_size_t)
+        size, rates = (transformer.config.patch_size, transformer.config.patch_size_t), self._rates(latents, condition)
         tokens = LTXConditionPipeline._pack_latents(visible, *size)
         kept = LTXConditionPipeline._pack_latents(keep.float(), *size)[..., 0]
         output: Tensor = transformer(
@@ -95,7 +98,7 @@ class LtxFamily(KeepChannelFamily):
             encoder_hidden_states=condition.text.to(dtype),
             timestep=timestep[:, None].float() * (1 - kept),
             encoder_attention_mask=None,  # no text token is padding
-            video_coords=positions(latents.shape, size, self.card.spatial, self.card.temporal).to(latents.device),
+            video_coords=positions(latents.shape, size, self.card.spatial, self.card.temporal, rates),
             return_dict=False,
         )[0]
         grid = (latents.shape[2] // size[1], latents.shape[3] // size[0], latents.shape[4] // size[0])
@@ -127,7 +130,7 @@ class LtxFamily(KeepChannelFamily):
         return f"diffusion_model.{module}"
 
 
-def positions(shape: Sequence[int], patch: tuple[int, int], spatial: int, temporal: int) -> Tensor:
+def positions(shape: Sequence[int], patch: tuple[int, int], spatial: int, temporal: int, rates: Tensor) -> Tensor:
     """Returns the place of each token in seconds and in pixels down and right, float32 ``[B, 3, L]``.
 
     Args:
@@ -135,11 +138,13 @@ def positions(shape: Sequence[int], patch: tuple[int, int], spatial: int, tempor
         patch: cells of a patch, per side and in time.
         spatial: pixels per latent cell, per side.
         temporal: frames per latent frame.
+        rates: frames per second of each sample, ``[B]``.
     """
     count, _, frames, height, width = shape
     ids = LTXConditionPipeline._prepare_video_ids(
         count, frames, height, width, patch_size=patch[0], patch_size_t=patch[1], device=torch.device("cpu")
     )
-    places: Tensor = LTXConditionPipeline._scale_video_ids(ids, spatial, temporal, 0, torch.device("cpu")).float()
-    places[:, 0] /= FRAME_RATE
+    frames_down_right = LTXConditionPipeline._scale_video_ids(ids, spatial, temporal, 0, torch.device("cpu"))
+    places: Tensor = frames_down_right.float().to(rates.device)
+    places[:, 0] /= rates[:, None]
     return places

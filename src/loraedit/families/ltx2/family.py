@@ -27,9 +27,6 @@ from loraedit.settings import SamplingSettings
 
 __all__ = ["Ltx2Family"]
 
-FRAME_RATE = 24.0
-"""Frame rate of the position codes for every clip: the pipeline's default."""
-
 
 class Ltx2Family(LtxFamily):
     """See :class:`loraedit.families.base.Family`."""
@@ -71,7 +68,7 @@ class Ltx2Family(LtxFamily):
             num_frames=latents.shape[2],
             height=latents.shape[3],
             width=latents.shape[4],
-            fps=FRAME_RATE,
+            fps=self._rates(latents, condition)[:, None, None],  # one for each sample; divides [B, L, 2]
             audio_num_frames=1,
             isolate_modalities=True,
             use_cross_timestep=True,
@@ -82,7 +79,11 @@ class Ltx2Family(LtxFamily):
         return cells
 
     def scheduler(self, sampling: SamplingSettings, steps: int, shape: Sequence[int], device: torch.device) -> Any:
-        """Returns the checkpoint's own scheduler, whose flow shift depends on the number of tokens, or a named one."""
+        """Returns the checkpoint's own scheduler, whose flow shift depends on the number of tokens, or a named one.
+
+        The shift is that of diffusers' pipeline. The authors' pipeline of one stage takes the largest one (2.05) for
+        clips of any size.
+        """
         scheduler = load_scheduler(self.card)
         config = scheduler.config
         tokens = int(np.prod(shape[1:])) // (self.config["patch_size"] ** 2 * self.config["patch_size_t"])
