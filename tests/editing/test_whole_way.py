@@ -80,8 +80,9 @@ def test_outside_the_mask_a_lossless_result_is_the_source_with_all_that_its_file
     first[mask[0]] = 255 - first[mask[0]]
 
     result = loraedit.edit(
-        path, first, mask, model=str(checkpoint), steps=1, crop=crop, feather_px=4, out=out, codec=codec
-    )  # type: ignore[arg-type]
+        path, first, mask, model=str(checkpoint), steps=1, crop=crop, feather_px=4, out=out, codec=codec,
+        prompt="a coat", source_prompt="a coat",
+    )  # type: ignore[arg-type] # fmt: skip
 
     assert result.outside_exact and result.notes == []
     after = whole(video.open_footage(out))

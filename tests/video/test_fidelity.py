@@ -327,7 +327,10 @@ def test_an_mp4_whose_picture_is_cut_off_behind_sound_is_refused(tmp_path: Path)
 def test_an_edit_keeps_sound_and_timing_of_the_file(tmp_path: Path, checkpoint: Path, scene: Scene) -> None:
     source, out = tmp_path / "source.mkv", tmp_path / "result.mp4"
     make_film(source, Making("ffv1", "bgr0"), scene.source)
-    result = loraedit.edit(source, scene.edited_first, scene.mask, model=str(checkpoint), steps=1, out=out)
+    result = loraedit.edit(
+        source, scene.edited_first, scene.mask, model=str(checkpoint), steps=1, out=out, prompt="a coat",
+        source_prompt="a coat",
+    )  # fmt: skip
     assert result.outside_exact and result.notes == result.summary()["notes"] == []
     assert np.array_equal(video.read_clip(result.files.frames).frames[~scene.mask], scene.source[~scene.mask])
     assert times(out) == [at * MS for at in UNEVEN] and packets(out, "audio") == packets(source, "audio")
