@@ -92,7 +92,7 @@ def _note(captioner: str, prompts: Mapping[str, str], references: int) -> str:
     names = {"source_prompt": "source", "prompt": "edit"}
     shown = [f"{names[name]}: '{textwrap.shorten(text, SHOWN_CHARACTERS)}'" for name, text in prompts.items()]
     shown += [f"{references} edited frame{'s' if references > 1 else ''} more"] if references else []
-    return f"Described by {captioner}: {', '.join(shown)}. The whole texts are in settings.json."
+    return f"Described by {Path(captioner).name}: {', '.join(shown)}. The whole texts are in settings.json."
 
 
 def _captions(
