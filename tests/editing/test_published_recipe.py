@@ -62,9 +62,15 @@ class Record:
 def watch(patch: pytest.MonkeyPatch) -> Record:
     """Records everything that the method does from now on."""
     record = Record()
+    _watch_optimiser(patch, record)
+    _watch_model(patch, record)
+    _watch_guidance(patch, record)
+    return record
+
+
+def _watch_optimiser(patch: pytest.MonkeyPatch, record: Record) -> None:
+    """Records what the optimiser is given, the clipping of gradients, and the weights of the loss."""
     adamw, clip = torch.optim.AdamW, torch.nn.utils.clip_grad_norm_
-    velocity, encode, read_texts = WanFamily.velocity, WanFamily.encode, WanFamily._read_texts
-    guided, one_pass = Transformers.velocity, Transformers._pass
 
     class Watched(adamw):  # type: ignore[valid-type, misc]
         def __init__(self, params: Any, *args: Any, **options: Any) -> None:
@@ -79,6 +85,19 @@ def watch(patch: pytest.MonkeyPatch) -> Record:
         record.courses[-1].norms.append(max_norm)
         return clip(parameters, max_norm)
 
+    def loss(found: Any, data: Any, noise: Any, weight: Any = None) -> Any:
+        record.weights.append(weight)
+        return flow_matching_loss(found, data, noise, weight)
+
+    patch.setattr("torch.optim.AdamW", Watched)
+    patch.setattr("torch.nn.utils.clip_grad_norm_", clipped)
+    patch.setattr("loraedit.training.loop.flow_matching_loss", loss)
+
+
+def _watch_model(patch: pytest.MonkeyPatch, record: Record) -> None:
+    """Records the samples and texts that are encoded, and what the transformer is called with."""
+    velocity, encode, read_texts = WanFamily.velocity, WanFamily.encode, WanFamily._read_texts
+
     def predicted(family: Any, transformer: Any, latents: Any, timestep: Any, condition: Any) -> Any:
         if torch.is_grad_enabled():
             course = record.courses[-1]
@@ -89,10 +108,6 @@ def watch(patch: pytest.MonkeyPatch) -> Record:
             record.first_latents = latents[0].clone()
         return velocity(family, transformer, latents, timestep, condition)
 
-    def loss(found: Any, data: Any, noise: Any, weight: Any = None) -> Any:
-        record.weights.append(weight)
-        return flow_matching_loss(found, data, noise, weight)
-
     def encoded(family: Any, samples: Any, *others: Any) -> Any:
         record.samples += samples
         return encode(family, samples, *others)
@@ -100,6 +115,15 @@ def watch(patch: pytest.MonkeyPatch) -> Record:
     def texts(family: Any, prompts: Any, *others: Any) -> Any:
         record.texts += prompts
         return read_texts(family, prompts, *others)
+
+    patch.setattr(WanFamily, "velocity", predicted)
+    patch.setattr(WanFamily, "encode", encoded)
+    patch.setattr(WanFamily, "_read_texts", texts)
+
+
+def _watch_guidance(patch: pytest.MonkeyPatch, record: Record) -> None:
+    """Records the noise level of each sampling step, its forward passes, and the velocity that comes of them."""
+    guided, one_pass = Transformers.velocity, Transformers._pass
 
     def passed(self: Any, *args: Any) -> Any:
         record.passes.append(one_pass(self, *args))
@@ -112,15 +136,8 @@ def watch(patch: pytest.MonkeyPatch) -> Record:
         record.guided.append((result, list(record.passes)))
         return result
 
-    patch.setattr("torch.optim.AdamW", Watched)
-    patch.setattr("torch.nn.utils.clip_grad_norm_", clipped)
-    patch.setattr("loraedit.training.loop.flow_matching_loss", loss)
-    patch.setattr(WanFamily, "velocity", predicted)
-    patch.setattr(WanFamily, "encode", encoded)
-    patch.setattr(WanFamily, "_read_texts", texts)
     patch.setattr(Transformers, "_pass", passed)
     patch.setattr(Transformers, "velocity", sampled)
-    return record
 
 
 @pytest.fixture(scope="module")
@@ -143,7 +160,8 @@ def runs(model: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[int, tup
             record = watch(patch)
             loraedit.edit(
                 scene.source, scene.edited_first, jagged(scene), references=references, model=str(model),
-                prompt=PROMPT, source_prompt=SOURCE_PROMPT, run=place / str(count), store=str(place / "store"), preview=False,
+                prompt=PROMPT, source_prompt=SOURCE_PROMPT, run=place / str(count),
+                store=str(place / "store"), preview=False,
             )  # fmt: skip
         found[count] = record, place / str(count)
     return found
@@ -221,7 +239,7 @@ def test_samples_show_grey_in_boxes_and_the_image_encoder_the_published_frame(
     runs: dict[int, tuple[Record, Path]],
 ) -> None:
     record, _ = runs[1]
-    kinds = {sample.target is None: [] for sample in record.samples}
+    kinds: dict[bool, list[Sample]] = {True: [], False: []}
     for sample in record.samples:
         kinds[sample.target is None].append(sample)
         assert bool((sample.condition[sample.edit_mask] == 0).all())

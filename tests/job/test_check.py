@@ -53,7 +53,6 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "model that is not on this machine": ({"model": "nobody/nothing"}, "--download"),
     "rank below the prior's": ({"rank": 1}, "rank 16"),
     "no training, no prior": ({"steps": 0, "prior": False}, "0 steps"),
-    "noise levels that are not sampled": ({"min_noise_level": 0.9}, "teaches nothing"),
     "budget": ({"budget": "many"}, "budget"),
     "damaged LoRA": ({"extra_lora": ("bad.safetensors",)}, "safetensors"),
     "missing LoRA": ({"extra_lora": ("nowhere.safetensors",)}, "no LoRA file"),

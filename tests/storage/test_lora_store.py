@@ -35,7 +35,8 @@ def place(tmp_path: Path) -> Path:
 
 
 def edit(scene: Scene, model: Path, run: Path, **settings: Any) -> EditResult:
-    given = {"sampling_steps": 1, "steps": STEPS, "first_frame": scene.edited_first, **settings}
+    texts = {"prompt": "a coat", "source_prompt": "a coat"}
+    given = {"sampling_steps": 1, "steps": STEPS, "first_frame": scene.edited_first, **texts, **settings}
     return loraedit.edit(scene.source, mask=scene.mask, model=str(model), run=run, **given)
 
 
@@ -91,14 +92,15 @@ def test_references_go_on_from_what_has_been_learnt(
     checkpoint: Path, scene: Scene, place: Path, tmp_path: Path
 ) -> None:
     looks = {index: np.where(scene.mask[index][..., None], np.uint8(9), scene.source[index]) for index in (4, 2)}
+    one_by_one = {"reference_training": "sequential"}
     for run, indices in (("none", ()), ("one", (4,)), ("two", (4, 2))):
         references = {index: looks[index] for index in indices}
-        result = edit(scene, checkpoint, tmp_path / run, store=str(place), references=references)
+        result = edit(scene, checkpoint, tmp_path / run, store=str(place), references=references, **one_by_one)
         assert trained(tmp_path / run) == (["appearance"] if indices else ["motion"])
         assert result.reused == ["train motion", "train appearance"][: len(indices)]
     (event,) = events(tmp_path / "two", "trained")
     assert event["steps"] == 2 and (tmp_path / "one/lora" / f"{event['start']}.safetensors").is_file()
-    edit(scene, checkpoint, tmp_path / "alone", store="none", references=looks)
+    edit(scene, checkpoint, tmp_path / "alone", store="none", references=looks, **one_by_one)
     assert kept(tmp_path / "two") == kept(tmp_path / "alone")
     repetition = plan_repetition(tmp_path / "two", None, tmp_path / "again")
     assert list(repetition.job.references) == [4, 2] and repetition.job.settings.store == "none"
@@ -112,7 +114,7 @@ def test_the_motion_of_a_long_clip_is_taught_alike_whatever_is_edited(checkpoint
         job = prepare(EditRequest(scene.source, scene.edited_first, scene.mask, references, settings=settings))
         clip = open_target_clip(job, job.targets[0])
         inputs = [training_input(clip, segment) for segment in job.segments]
-        taught.append([(each.source, guide.pixels, guide.trust) for each in inputs for guide in each.source_guides])
+        taught.append([(each.source, guide.pixels, guide.trusted) for each in inputs for guide in each.source_guides])
     assert len(taught[0]) == 2 * len(job.segments) > 2
     assert all(np.array_equal(x, y) for one, two in zip(*taught, strict=True) for x, y in zip(one, two, strict=True))
 
