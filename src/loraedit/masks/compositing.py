@@ -17,8 +17,8 @@ DISAGREEMENT = 32.0
 """Difference in grey levels between generated and seen pixels at which the weight of the carried ones is 1 / e."""
 
 LIGHT_RAMP = (6.0, 10.0)
-"""Grey levels by which generated pixels are lighter or darker than the seen ones as a whole: up to the first, that is
-the model's imprecision; from the second on, the model changed the light, and nothing is restored."""
+"""Grey levels, the mean of the channels, by which generated pixels differ from the seen ones over a window: up to the
+first, that is the model's imprecision; from the second on, the model changed the light, and nothing is restored."""
 
 LIGHT_SIGMA_PX = 8.0
 """Standard deviation of the window in which light is compared; finer differences are detail."""
@@ -47,7 +47,7 @@ def restore_detail(generated: Frames, carried: Frames, seen: Frames, trust: Weig
         pixels = frame.astype(np.float32)
         difference = pixels - soft
         size = cv2.GaussianBlur(np.abs(difference).mean(-1), (0, 0), 1.5)
-        shift = np.abs(cv2.GaussianBlur(difference, (0, 0), LIGHT_SIGMA_PX)).max(-1)
+        shift = np.abs(cv2.GaussianBlur(difference, (0, 0), LIGHT_SIGMA_PX)).mean(-1)
         weight = trust[index] * np.interp(shift, LIGHT_RAMP, (1, 0)) * np.exp(-np.square(size / DISAGREEMENT))
         restored[index] = np.rint(pixels + weight[..., None] * (sharp - pixels))
     return restored
