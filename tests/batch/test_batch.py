@@ -70,6 +70,45 @@ def test_jobs_of_a_clip_are_a_group_until_something_that_training_sees_differs(t
     assert len({job.group for job in read_jobs(file)[1]}) == 4  # a mask of its own for each look
 
 
+@pytest.mark.parametrize(
+    ("defaults", "look", "shared"),
+    [
+        ("", 'prompt = "a red coat"', False),  # it stands in for the source prompt
+        ('source_prompt = "a coat"', 'prompt = "a red coat"', True),
+        ('source_prompt = "a coat"', 'source_prompt = "a blue coat"', False),
+        ('captioner = "florence-2"', 'prompt = "a red coat"', True),
+        ("", 'negative_prompt = "rain"', True),
+        ("", 'trigger = "sks"', False),
+        ("", 'recipe = "paper"', False),
+        ("", "guidance = 2.0\nscheduler = 'unipc'\nflow_shift = 3.0", True),
+        ("", "reference_training = 'joint'", True),
+    ],
+)
+def test_looks_share_a_lora_unless_training_on_the_source_sees_a_difference(
+    defaults: str, look: str, shared: bool, tmp_path: Path
+) -> None:
+    file = write_batch(tmp_path, "nano", 1, 2)
+    text = file.read_text().replace("[defaults]", f"[defaults]\n{defaults}")
+    file.write_text(text.replace('name = "l1"', f'name = "l1"\n{look}'))
+    first, second = read_jobs(file)[1]
+    assert (first.group == second.group) is shared
+    assert first.key != second.key
+
+
+def test_every_setting_of_the_method_is_a_key_of_defaults_and_of_jobs(tmp_path: Path) -> None:
+    file = write_batch(tmp_path, "nano", 1, 1)
+    given = {
+        "recipe": "fast", "negative_prompt": "rain", "trigger": "sks", "scheduler": "euler", "flow_shift": 3.0,
+        "lr_schedule": "constant", "reference_training": "joint",
+    }  # fmt: skip
+    lines = "\n".join(f"{name} = {json.dumps(value)}" for name, value in given.items())
+    alone = '[[jobs]]\nname = "alone"\nsource = "c0.mkv"\nfirst_frame = "c0-l0.png"\nnegative_prompt = ""\n'
+    file.write_text(file.read_text().replace("[defaults]", f"[defaults]\n{lines}") + f"\n{alone}")
+    in_grid, on_its_own = (job.settings for job in read_jobs(file)[1])
+    assert given.items() <= in_grid.items()
+    assert on_its_own["negative_prompt"] == "" and on_its_own["recipe"] == "fast"
+
+
 def test_a_job_is_another_one_once_its_input_has_other_content(tmp_path: Path) -> None:
     file = write_batch(tmp_path, "nano", 1, 2)
     before = {job.name: job.key for job in read_jobs(file)[1]}

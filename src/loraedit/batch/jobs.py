@@ -11,7 +11,8 @@ from typing import Any
 from loraedit.batch.entries import BatchFile, Cell, cells_of, read_batch_file
 from loraedit.batch.places import fetch, is_url, stamp
 from loraedit.errors import InputError
-from loraedit.job.edits import object_of
+from loraedit.job.captioner import AUTO
+from loraedit.job.edits import joint_prompt, object_of
 from loraedit.settings import EditSettings, affects_training, is_path
 from loraedit.storage.files import fingerprint, real
 
@@ -22,6 +23,9 @@ BATCH_FORMAT = 1
 
 FOR_THE_BATCH = ("device", "store", "download")
 """Settings that the batch decides for all jobs, or that the user decides before it."""
+
+TEXTS = ("prompt", "source_prompt", "captioner")
+"""Settings that reach the motion LoRA through the text of the source alone."""
 
 TAKEN = ("run", "outcome.json", "thumb.jpg")
 """Other names in a job's folder."""
@@ -117,9 +121,11 @@ def _job(file: str, base: Path, cell: Cell) -> BatchJob:
     out, masks = values.get("out", "edited.mp4"), _mask_files(mask, objects)
     try:
         content = {place: stamp(place) for place in (source, first, *references.values(), *masks)}
+        text = _source_text(settings, [each.get("prompt", "") for each in objects])
     except InputError as error:
         raise InputError(f"{file}: job '{cell.name}': {error}") from error
-    shared = {name: value for name, value in settings.items() if affects_training(name, "motion")}
+    shared = {name: value for name, value in settings.items() if name not in TEXTS and affects_training(name, "motion")}
+    shared["source_text"] = text
     edits = [content[first], *(content[each] for each in references.values())]
     tracked = edits if not objects and mask in (None, "auto") else []
     group = fingerprint(content[source], [content[each] for each in masks] or mask, shared, sorted(references), tracked)
@@ -127,6 +133,21 @@ def _job(file: str, base: Path, cell: Cell) -> BatchJob:
     inputs = [source, first, mask, sorted(references.items()), sorted_objects, content]
     key = fingerprint(BATCH_FORMAT, inputs, settings, out)
     return BatchJob(cell.name, group, key, source, first, mask, references, objects, out, settings, dict(cell.place))
+
+
+def _source_text(settings: Mapping[str, Any], of_objects: Sequence[str]) -> list[str]:
+    """Returns what a LoRA is told about the source: a text, or the captioner that writes it.
+
+    Without either the prompt takes its place, as in an edit. So jobs whose prompts differ share a LoRA if they give the
+    same source prompt.
+
+    Raises:
+        InputError: prompts of objects are given beside a prompt of "auto".
+    """
+    captioner, text = settings.get("captioner"), settings.get("source_prompt")
+    if captioner and text in (None, "", AUTO):
+        return [AUTO, captioner]
+    return [text or joint_prompt(settings.get("prompt", ""), of_objects)]
 
 
 def _check_values(file: str, cell: Cell) -> None:
