@@ -27,7 +27,7 @@ from benchmarks.propagation.run import start_worker
 from benchmarks.propagation.scoring import score
 from benchmarks.truth_metrics import Interval, paired_bootstrap
 from loraedit.families.skeleton import open_skeleton
-from loraedit.planning import Shape, make_plan, reference_flops, work_of
+from loraedit.planning import make_plan, work_of
 from loraedit.settings import PAPER, Recipe, make_settings
 from loraedit.storage.files import write_json
 from loraedit.types import Size
@@ -143,12 +143,14 @@ def sampling_table(scores: Scores) -> str:
 
 
 def cost_table() -> str:
-    """Returns the table of a large model's FLOPs per edit, as ``loraedit plan --compare-reference`` counts them."""
+    """Returns the table of a large model's FLOPs per edit, as ``loraedit plan --compare-recipes`` counts them."""
     rows = []
     with open_skeleton(MODEL) as card:
         settings = make_settings({"model": MODEL}).resolved(card.recipe)
         whole_px = FRAME.height * FRAME.width
-        reference = reference_flops(card, Shape(FRAMES, FRAME))
+        paper = make_settings({"recipe": "paper"}).resolved(card.recipe)
+        work = work_of(card, paper, FRAME, [FRAMES], whole_px, 0)
+        reference = make_plan(card, MODEL, FRAME, work, None, paper.resources).total_flops
         quarter = Size(FRAME.height // 2, FRAME.width // 2)
         for what, window in (("whole frame", FRAME), ("a quarter, with `--area 0.25`", quarter)):
             work = work_of(card, settings, window, [FRAMES], min(whole_px, window.height * window.width), 0)

@@ -92,7 +92,7 @@ def _models(progress: Progress) -> list[dict[str, Any]]:
 def _run_of(model: str, size: Size, progress: Progress) -> dict[str, Any]:
     """Plans an edit of a clip of the model's own size on the best device."""
     from loraedit.families.skeleton import open_skeleton
-    from loraedit.planning import describe_resources, make_plan, parse_vram, work_of
+    from loraedit.planning import describe_resources, make_plan, measure_device, parse_vram, work_of
     from loraedit.runtime.devices import find_device
     from loraedit.settings import make_settings
 
@@ -109,6 +109,7 @@ def _run_of(model: str, size: Size, progress: Progress) -> dict[str, Any]:
         "frames": FRAMES,
         "size": str(work.shape.size),
         "fits": plan.fits if plan.budget is not None else None,
+        "runs": plan.runs_on(measure_device(device)) if plan.fits else "no",
         "peak_bytes": max(cost.peak_bytes for cost in plan.costs.values()),
         "means": describe_resources(plan.resources) if plan.budget is not None else "",
     }
@@ -128,10 +129,10 @@ def _show(console: Console, found: dict[str, Any]) -> None:
     console.print("Codecs: " + ", ".join(name if there else f"no {name}" for name, there in found["codecs"].items()))
     table = Table("Model found", "Clip", "Device", "Needs GB", "Runs", "Memory saving")
     for row in (row for row in found["models"] if row["problem"] is None):
-        runs = {True: "yes", False: "not at this size", None: "yes" if row["model"] == "nano" else "too slow"}
+        runs = "not at this size" if row["runs"] == "no" else row["runs"]
         table.add_row(
             row["model"], f"{row['frames']} frames, {row['size']}", row["device"], f"{row['peak_bytes'] / 1e9:.3g}",
-            runs[row["fits"]], row["means"] or "none needed",
+            runs, row["means"] or "none needed",
         )  # fmt: skip
     console.print(table)
     for row in (row for row in found["models"] if row["problem"] is not None):

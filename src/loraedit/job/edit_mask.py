@@ -14,7 +14,7 @@ from loraedit.masks.tube import MaskTube
 from loraedit.tracking import LooseMaskOptions, mask_from_edit, open_tracker
 from loraedit.types import Progress, steps_of
 
-__all__ = ["edit_mask_of"]
+__all__ = ["edit_mask_of", "loose_mask_of", "shaped"]
 
 
 def edit_mask_of(checked: CheckedRequest, inputs: Inputs, progress: Progress) -> MaskTube:
@@ -26,7 +26,20 @@ def edit_mask_of(checked: CheckedRequest, inputs: Inputs, progress: Progress) ->
     Raises:
         InputError: the mask cannot be read or made, or does not fit the edited frames.
     """
-    mask = _mask(checked, inputs, progress)
+    return shaped(loose_mask_of(checked, inputs, progress), checked, inputs)
+
+
+def shaped(loose: MaskTube, checked: CheckedRequest, inputs: Inputs) -> MaskTube:
+    """Turns a loose mask into boxes and grows it, as the settings say, and checks it against the edited frames.
+
+    Args:
+        loose: the mask as :func:`loose_mask_of` returns it. Those of objects are shaped when they are read.
+
+    Raises:
+        InputError: it does not fit the edited frames.
+    """
+    settings = checked.settings
+    mask = loose if inputs.objects else loosen(loose, settings.mask_boxes, settings.dilate_px)
     _check_first_frame(inputs, mask)
     for index in inputs.references:
         if mask.box(index) is None:
@@ -34,19 +47,22 @@ def edit_mask_of(checked: CheckedRequest, inputs: Inputs, progress: Progress) ->
     return mask
 
 
-def _mask(checked: CheckedRequest, inputs: Inputs, progress: Progress) -> MaskTube:
+def loose_mask_of(checked: CheckedRequest, inputs: Inputs, progress: Progress) -> MaskTube:
+    """Returns the mask as it is given or tracked.
+
+    Raises:
+        InputError: it cannot be read or made.
+    """
     settings, given, clip = checked.settings, checked.request.given_mask, inputs.source
     if inputs.objects:
         return union(inputs.objects)
     if given is not None:
-        mask = read_mask(given, len(clip), clip.size)
-    else:
-        progress("mask", 0, 1, "")
-        folder = None if settings.tracker_model is None else Path(settings.tracker_model)
-        tracker = open_tracker(settings.tracker, folder, None, settings.device)
-        options = LooseMaskOptions(settings.margin)
-        mask = MaskTube(mask_from_edit(clip, inputs.keyframes, options, tracker, steps_of(progress, "mask")))
-    return loosen(mask, settings.mask_boxes, settings.dilate_px)
+        return read_mask(given, len(clip), clip.size)
+    progress("mask", 0, 1, "")
+    folder = None if settings.tracker_model is None else Path(settings.tracker_model)
+    tracker = open_tracker(settings.tracker, folder, None, settings.device)
+    options = LooseMaskOptions(settings.margin)
+    return MaskTube(mask_from_edit(clip, inputs.keyframes, options, tracker, steps_of(progress, "mask")))
 
 
 def _check_first_frame(inputs: Inputs, mask: MaskTube) -> None:

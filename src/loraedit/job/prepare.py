@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+from loraedit.errors import InputError
 from loraedit.families.card import ModelCard
 from loraedit.job.captioner import download_captioner
 from loraedit.job.check import CheckedRequest, check_loras, check_request
-from loraedit.job.edit_mask import edit_mask_of
+from loraedit.job.edit_mask import edit_mask_of, loose_mask_of, shaped
 from loraedit.job.frame_rate import frame_rate_for, frame_rate_notes
 from loraedit.job.inputs import Inputs, read_inputs
 from loraedit.job.model import download_weights, local_weights
@@ -22,11 +23,11 @@ from loraedit.lora.extra import ExtraLora
 from loraedit.masks.shaping import default_feather_px
 from loraedit.masks.tube import MaskTube
 from loraedit.runs.kept import KeptObject
-from loraedit.settings import ResolvedSettings
+from loraedit.settings import RecipeName, ResolvedSettings
 from loraedit.storage.paths import unusable_paths_refused
 from loraedit.types import Footage, Image, Progress, no_progress
 
-__all__ = ["Job", "prepare"]
+__all__ = ["Job", "prepare", "prepare_recipes"]
 
 
 @dataclass(frozen=True)
@@ -106,6 +107,54 @@ def prepare(request: EditRequest, progress: Progress = no_progress, card: ModelC
         checked = check_loras(checked, download_weights(request.settings, checked.card, progress))
     download_captioner(checked.settings, progress)
     return _job(checked, inputs, edit_mask)
+
+
+@unusable_paths_refused()
+def prepare_recipes(
+    request: EditRequest, recipes: Sequence[RecipeName], card: ModelCard, progress: Progress = no_progress
+) -> dict[RecipeName, Job | InputError]:
+    """Prepares a request once for each recipe. The clip is read once and the mask is tracked once.
+
+    Args:
+        request: it has no objects, whose masks are shaped by a recipe while they are read.
+        recipes: the first one is the one that the user wants.
+        card: the model's; its weights need not be there.
+
+    Returns:
+        A job for each recipe, or why it is refused.
+
+    Raises:
+        InputError: the request is refused under the first recipe.
+        ModelError: the checkpoint is not one that loraedit can edit with.
+    """
+    assert not request.objects
+    checked = {name: _checked(request, name, card) for name in recipes}
+    wanted = checked[recipes[0]]
+    if isinstance(wanted, InputError):
+        raise wanted
+    inputs = read_inputs(wanted, progress)
+    loose = loose_mask_of(wanted, inputs, progress)
+    jobs = {name: each if isinstance(each, InputError) else _shaped_job(each, inputs, loose)
+            for name, each in checked.items()}  # fmt: skip
+    first = jobs[recipes[0]]
+    if isinstance(first, InputError):
+        raise first
+    return jobs
+
+
+def _checked(request: EditRequest, recipe: RecipeName, card: ModelCard) -> CheckedRequest | InputError:
+    settings = request.settings.model_copy(update={"recipe": recipe})
+    try:
+        return check_loras(check_request(replace(request, settings=settings), card), card)
+    except InputError as error:
+        return error
+
+
+def _shaped_job(checked: CheckedRequest, inputs: Inputs, loose: MaskTube) -> Job | InputError:
+    try:
+        return _job(checked, inputs, shaped(loose, checked, inputs))
+    except InputError as error:
+        return error
 
 
 def _job(checked: CheckedRequest, inputs: Inputs, edit_mask: MaskTube) -> Job:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from loraedit.planning.comparison import comparison, gpu_of, plan_each
 from loraedit.planning.cost import Cost, Shape, measure_cost
 from loraedit.planning.fitting import MARGIN_BYTES, choose_resources, fits, parse_vram, save_more
-from loraedit.planning.job import describe_resources, fitting_notes, largest_window, resources_for, segment_lengths
-from loraedit.planning.plan import Plan, Work, make_plan, reference_flops, work_of
+from loraedit.planning.job import describe_resources, fitting_notes, resources_for, work_of_job, work_of_size
+from loraedit.planning.plan import Plan, Work, make_plan, work_of
 from loraedit.planning.this_device import measure_device
 
 __all__ = [
@@ -15,17 +16,19 @@ __all__ = [
     "Shape",
     "Work",
     "choose_resources",
+    "comparison",
     "describe_resources",
     "fits",
     "fitting_notes",
-    "largest_window",
+    "gpu_of",
     "make_plan",
     "measure_cost",
     "measure_device",
     "parse_vram",
-    "reference_flops",
+    "plan_each",
     "resources_for",
     "save_more",
-    "segment_lengths",
     "work_of",
+    "work_of_job",
+    "work_of_size",
 ]

@@ -5,15 +5,21 @@ from __future__ import annotations
 import torch
 
 from loraedit.errors import InputError
+from loraedit.families.card import ModelCard
+from loraedit.job.card_checks import check_against_card
 from loraedit.job.prepare import Job
+from loraedit.job.segments import cut_in_time
+from loraedit.lora.extra import parse_extra, settle_distilled
+from loraedit.lora.opening import check_header
 from loraedit.planning.fitting import parse_vram
-from loraedit.planning.plan import make_plan, work_of
+from loraedit.planning.plan import Work, make_plan, work_of
 from loraedit.runtime.ranks import processes
-from loraedit.settings import ResolvedSettings, Resources
+from loraedit.settings import EditSettings, ResolvedSettings, Resources
 from loraedit.types import OnStep, Size, no_step
+from loraedit.video.decoding import MAX_FRAMES
 from loraedit.video.scaling import working_size
 
-__all__ = ["describe_resources", "fitting_notes", "largest_window", "resources_for", "segment_lengths"]
+__all__ = ["describe_resources", "fitting_notes", "resources_for", "work_of_job", "work_of_size"]
 
 
 def resources_for(job: Job, device: torch.device, on_step: OnStep = no_step) -> Resources:
@@ -28,11 +34,9 @@ def resources_for(job: Job, device: torch.device, on_step: OnStep = no_step) -> 
     budget = parse_vram(settings.vram, device)
     if budget is None:
         return settings.resources(Resources())
-    references = sum(len(target.references) for target in job.targets)
-    work = work_of(
-        job.card, settings, largest_window(job), segment_lengths(job), job.area_px, references, len(job.source)
+    plan = make_plan(
+        job.card, settings.model, job.source.size, work_of_job(job), budget, settings.resources, on_step=on_step
     )
-    plan = make_plan(job.card, settings.model, job.source.size, work, budget, settings.resources, on_step=on_step)
     if not plan.fits:
         raise InputError(plan.remedy())
     return plan.resources
@@ -51,7 +55,35 @@ def _resources_of_several(settings: ResolvedSettings) -> Resources:
     return resources
 
 
-def largest_window(job: Job) -> Size:
+def work_of_job(job: Job) -> Work:
+    """Returns the work of a job."""
+    references = sum(len(target.references) for target in job.targets)
+    lengths = [len(segment) for target in job.targets for segment in job.segments if target.edits(segment)]
+    return work_of(
+        job.card, job.settings, _largest_window(job), lengths, job.area_px, references, len(job.source)
+    )  # fmt: skip
+
+
+def work_of_size(card: ModelCard, wanted: EditSettings, size: Size, frames: int) -> Work:
+    """Returns the work of editing the whole frame of a clip of which only size and length are known.
+
+    Raises:
+        InputError: the model or an extra LoRA does not go with the settings, or the clip is too long or too narrow.
+        ModelError: an extra LoRA cannot be read.
+    """
+    if frames > MAX_FRAMES:
+        raise InputError(f"A clip has at most {MAX_FRAMES} frames, not {frames}. Plan for a shorter one.")
+    extras = [parse_extra(text) for text in wanted.extra_lora]
+    for extra in extras:
+        check_header(extra.path)
+    settings = settle_distilled(wanted, extras)[0].resolved(card.recipe)
+    check_against_card(settings, card)
+    area_px = card.working_area_px(settings.area)
+    lengths = [len(segment) for segment in cut_in_time(frames, [size], area_px, settings, card)]
+    return work_of(card, settings, size, lengths, area_px, 0, frames)
+
+
+def _largest_window(job: Job) -> Size:
     """Returns the window of a job that is largest at the model's size, in pixels of the clip."""
 
     def working_area(window: Size) -> int:
@@ -59,11 +91,6 @@ def largest_window(job: Job) -> Size:
         return size.height * size.width
 
     return max((target.window.size for target in job.targets), key=working_area)
-
-
-def segment_lengths(job: Job) -> list[int]:
-    """Returns the number of frames of each segment that is generated, for every target."""
-    return [len(segment) for target in job.targets for segment in job.segments if target.edits(segment)]
 
 
 def fitting_notes(resources: Resources) -> list[str]:

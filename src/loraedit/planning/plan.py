@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 from loraedit.families import open_family
 from loraedit.families.card import ModelCard
@@ -13,19 +13,16 @@ from loraedit.planning.cost import Cost, Shape, lora_bytes, measure_cost
 from loraedit.planning.fitting import MARGIN_BYTES, choose_resources, fits
 from loraedit.planning.gpus import EFFICIENCY, GPUS, HOST_BANDWIDTH, Gpu
 from loraedit.sampling.schedule import experts_trained
-from loraedit.settings import PAPER, ResolvedSettings, Resources, SamplingSettings, TrainSettings
+from loraedit.settings import ResolvedSettings, Resources, SamplingSettings, TrainSettings
 from loraedit.types import OnStep, Size, no_step
 from loraedit.video.scaling import padded_length, working_size
 
-__all__ = [
-    "Plan",
-    "Work",
-    "make_plan",
-    "reference_flops",
-    "work_of",
-]
+__all__ = ["Plan", "Work", "make_plan", "work_of"]
 
 FLOAT = 4
+
+LONGEST_ON_HOST_S = 12 * 3600
+"""A processor that needs longer for an edit is called too slow."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +56,16 @@ class Work:
         """Returns the number of forward passes in sampling."""
         return self.segments * self.sampling.sampling_steps * (2 if self.guided else 1)
 
+    @property
+    def train_steps(self) -> int:
+        """Returns the training steps of all experts."""
+        return self.train.steps * self.experts
+
+    @property
+    def may_stop_early(self) -> bool:
+        """Returns whether training ends before its last step once nothing is gained."""
+        return self.train_steps > 0 and self.train.check_every > 0
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -81,8 +88,7 @@ class Plan:
         encodings = self.work.samples + self.work.reference_samples + self.work.segments
         encode = encodings * sum(one.get(name, 0) for name in ("text_encode", "image_encode"))
         latents = 2 * encodings * one["vae_encode"] + self.work.segments * one["vae_decode"]
-        steps = self.work.train.steps * self.work.experts * one["train"]
-        return encode + latents + steps + self.work.passes * one["sample"]
+        return encode + latents + self.work.train_steps * one["train"] + self.work.passes * one["sample"]
 
     @property
     def fits(self) -> bool:
@@ -91,7 +97,7 @@ class Plan:
 
     def seconds(self, gpu: Gpu) -> float:
         """Estimates the time on a GPU; transfers from the host add to computing."""
-        transfers = 2 * self.work.train.steps * self.work.experts + self.work.passes  # blocks run twice in training
+        transfers = 2 * self.work.train_steps + self.work.passes  # blocks run twice in training
         transfer = self.costs["train"].host_bytes * transfers / HOST_BANDWIDTH
         return self.total_flops / (gpu.tflops * 1e12 * self.efficiency) + transfer
 
@@ -103,6 +109,12 @@ class Plan:
                 name: replace(cost, weights_bytes=cost.weights_bytes + cost.host_bytes) for name, cost in costs.items()
             }
         return fits(costs, gpu.memory_gb * 10**9)
+
+    def runs_on(self, gpu: Gpu) -> Literal["yes", "no", "too slow"]:
+        """Returns whether the edit can be run on a GPU, or on a processor in its place."""
+        if not self.fits_on(gpu):
+            return "no"
+        return "too slow" if gpu.is_host and self.seconds(gpu) > LONGEST_ON_HOST_S else "yes"
 
     def remedy(self) -> str:
         """Returns a sentence that says what would make the edit fit; empty if it fits."""
@@ -123,7 +135,9 @@ class Plan:
             "window": str(self.work.shape.size),
             "frames": self.work.shape.frames,
             "tokens": self.tokens,
-            "train_steps": self.work.train.steps * self.work.experts,
+            "segments": self.work.segments,
+            "train_steps": self.work.train_steps,
+            "may_stop_early": self.work.may_stop_early,
             "sampling_forwards": self.work.passes,
             "train_step_flops": self.costs["train"].flops,
             "sample_step_flops": self.costs["sample"].flops,
@@ -143,8 +157,8 @@ class Plan:
         }
 
     def on(self, gpu: Gpu) -> dict[str, Any]:
-        """Returns a GPU's figures, whether the plan fits it, and the time it takes there, as JSON values."""
-        return {**asdict(gpu), "fits": self.fits_on(gpu), "seconds": self.seconds(gpu)}
+        """Returns a GPU's figures, whether the plan fits and runs there, and the time it takes, as JSON values."""
+        return {**asdict(gpu), "fits": self.fits_on(gpu), "runs": self.runs_on(gpu), "seconds": self.seconds(gpu)}
 
 
 def make_plan(
@@ -210,17 +224,6 @@ def work_of(
         shape, training, sampling, experts, samples, references, len(frames),
         clip_frames or sum(frames), card.guided(sampling.guidance),
     )  # fmt: skip
-
-
-def reference_flops(card: ModelCard, whole: Shape, on_step: OnStep = no_step) -> int:
-    """Returns the operations of LoRA-Edit's own recipe: the whole frame, with guidance and recomputed blocks.
-
-    Guidance takes two forward passes a sampling step, or one if the model reads the guidance scale as an input.
-    """
-    settings = TrainSettings(steps=PAPER.steps, rank=PAPER.rank, lr=PAPER.lr)
-    costs = measure_cost(card, whole, settings, Resources(checkpointing=True), on_step)
-    passes = PAPER.sampling_steps * (1 if card.embeds_guidance else 2)
-    return len(card.experts) * PAPER.steps * costs["train"].flops + passes * costs["sample"].flops
 
 
 def _disk_bytes(card: ModelCard, frame: Size, work: Work) -> int:

@@ -16,6 +16,7 @@ from loraedit.settings.fields import (
 )
 from loraedit.settings.phases import Resources, SamplingSettings, TrainSettings
 from loraedit.settings.recipe import PAPER, Recipe, named_recipe
+from loraedit.settings.recipe_choice import RECIPE_USES, recipes_for
 from loraedit.settings.resolved import REFERENCE_REPEATS, ReferenceCourse, ResolvedSettings
 from loraedit.settings.values import MAX_MARGIN, Crop, Fill, LoraMode, LoraTargets, RecipeName, Seed, WeightStore
 
@@ -24,6 +25,7 @@ __all__ = [
     "MAX_MARGIN",
     "PANELS",
     "PAPER",
+    "RECIPE_USES",
     "REFERENCE_REPEATS",
     "About",
     "Course",
@@ -51,5 +53,6 @@ __all__ = [
     "make_settings",
     "named_recipe",
     "parse_budget",
+    "recipes_for",
     "shapes_mask",
 ]

@@ -73,7 +73,7 @@ class CommonSettings(Settings):
     extra_lora: Annotated[tuple[str, ...], About("Model", trains="motion", plan=True, path=True)] = Field(
         (), description="A further LoRA to generate with, FILE[:WEIGHT][:high|low]; may be given several times."
     )
-    extra_in_training: Annotated[bool, About("Model", trains="motion")] = Field(
+    extra_in_training: Annotated[bool, About("Model", trains="motion", plan=True)] = Field(
         False, description="Apply the extra LoRAs during training too."
     )
 

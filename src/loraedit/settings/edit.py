@@ -74,7 +74,7 @@ class EditSettings(CommonSettings):
     trigger: Annotated[str | None, About("Method", trains="motion")] = Field(
         None, description='Word that begins every prompt in training and generation, and so names the edit; "": none.'
     )
-    check_every: Annotated[Steps | None, About("Method", trains="motion")] = Field(
+    check_every: Annotated[Steps | None, About("Method", trains="motion", plan=True)] = Field(
         None, description="Measure every N steps whether training still gains; 0 runs all steps."
     )
     patience: Annotated[Count | None, About("Method", trains="motion")] = Field(
