@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import shutil
+import time
 from pathlib import Path
 
 import forked
@@ -48,6 +49,40 @@ def test_from_clip_to_edited_clip_as_on_the_command_line(tmp_path: Path) -> None
     ours = by_command_line(made["command"].decode(), home, tmp_path / "by-hand")
     assert (ours / "edited.mp4").read_bytes() == made["video"]
     assert next((ours / "run/lora").iterdir()).read_bytes() == made["lora"]
+
+
+def test_the_recipe_has_a_sentence_and_a_text_can_be_none(tmp_path: Path) -> None:
+    chromium = find_chromium()
+    if chromium is None:
+        pytest.skip("there is no Chromium on this machine; install one to test the page in a browser")
+    server = Server(tmp_path / "folder").start()
+    try:
+        with WebPage(chromium, tmp_path / "profile", timeout_s=60) as page:
+            page.visit(server.address)
+            page.wait_for("document.getElementById('set-recipe').value === 'model'")
+            page.set_value("recipe", "propagate")
+            page.wait_for("document.getElementById('recipe-use').textContent.includes('logos')")
+            page.set_value("negative_prompt", "rain")
+            page.wait_for("document.querySelectorAll('[data-setting=negative_prompt]').length === 2")
+            await_settings(page, {"recipe": "propagate", "negative_prompt": "rain"})
+            page.evaluate("document.querySelectorAll('[data-setting=negative_prompt]')[1].click(); 1")
+            await_settings(page, {"recipe": "propagate", "negative_prompt": ""})
+            page.evaluate("document.querySelectorAll('[data-setting=negative_prompt]')[1].click(); 1")
+            await_settings(page, {"recipe": "propagate"})
+            assert page.evaluate("document.querySelector('[data-setting=scheduler]').options[0].text") == "the model's"
+            assert page.errors == []
+    finally:
+        server.stop()
+
+
+def await_settings(page: WebPage, settings: dict[str, str]) -> None:
+    """Waits until the server has these settings besides the model."""
+    for _ in range(100):
+        found = page.state()["draft"]["settings"]
+        if {name: value for name, value in found.items() if name != "model"} == settings:
+            return
+        time.sleep(0.1)
+    pytest.fail(f"The server has {found}, expected {settings}.")
 
 
 def correct_by_click(page: WebPage) -> None:

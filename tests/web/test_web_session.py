@@ -18,7 +18,7 @@ from loraedit.errors import InputError
 from loraedit.types import Clip
 from loraedit.video import write_clip
 from loraedit.web.app import App
-from loraedit.web.commands import as_text, edit_commands
+from loraedit.web.commands import as_text, edit_commands, plan_command
 from loraedit.web.drafts import Draft
 from loraedit.web.jobs import Job, Lock
 from loraedit.web.pictures import product
@@ -87,6 +87,30 @@ def test_each_user_has_a_store_and_the_shown_command_names_it(tmp_path: Path) ->
     assert "--store=loras" in as_text([edit], tmp_path)
     with pytest.raises(InputError, match="no setting 'store'"):
         App(tmp_path, ["nano"]).session("user").set_draft({"settings": {"store": "/elsewhere"}})
+
+
+def test_the_page_offers_every_setting_of_the_method_and_says_whose_default_it_has(session: Session) -> None:
+    state = session_state(session)
+    fields = state["fields"]
+    assert set(state["recipes"]) == set(fields["recipe"]["enum"])
+    assert all(use.endswith(".") for use in state["recipes"].values())
+    of_model = ("negative_prompt", "trigger", "scheduler", "flow_shift", "reference_training", "lr_schedule", "steps")
+    assert [name for name in of_model if not fields[name]["of_model"]] == []
+    assert not fields["seed"]["of_model"] and not fields["prompt"]["of_model"]
+    assert {name for name, field in fields.items() if field["may_be_none"]} == {"negative_prompt", "trigger"}
+
+
+def test_an_empty_negative_prompt_is_a_choice_and_an_absent_one_is_the_model_s(tmp_path: Path) -> None:
+    session = App(tmp_path, ["nano"]).session("user")
+    session.set_draft({"settings": {"negative_prompt": "", "trigger": "", "recipe": "fast"}})
+    saved = session.draft().settings
+    draft = Draft(clip="0123456789abcdef.mkv", edited="0123456789abcdef.png", settings=saved)
+    edit, _ = edit_commands(draft, RUN)
+    assert {"--negative-prompt=", "--trigger=", "--recipe=fast"} <= set(edit)
+    planned = plan_command(draft)
+    assert planned is not None and "--recipe=fast" in planned and "--negative-prompt=" not in planned
+    edit, _ = edit_commands(draft.model_copy(update={"settings": {"recipe": "model"}}), RUN)
+    assert not [part for part in edit if part.startswith(("--negative-prompt", "--trigger", "--recipe"))]
 
 
 def test_a_trimmed_clip_keeps_the_sound_of_its_time(session: Session) -> None:

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from loraedit.errors import InputError
 from loraedit.job.captioner import CAPTIONERS
-from loraedit.settings import PANELS, EditSettings, about, make_settings
+from loraedit.settings import PANELS, EditSettings, about, from_recipe, make_settings
 from loraedit.storage.files import read_json, write_json
 from loraedit.web.user_files import CLIP_ID, IMAGE_ID, UserFiles
 
@@ -17,7 +17,9 @@ __all__ = ["MASK_KEY", "Draft", "load_draft", "offered_settings", "parse_draft",
 MASK_KEY = r"[0-9a-f]{12}"
 MAX_HINTS = 1000
 MAX_TEXT = 2000
-TEXTS = frozenset({"prompt", "source_prompt", "model", "device", "captioner"})
+OPTIONAL_TEXTS = frozenset({"negative_prompt", "trigger"})
+"""Texts with a default of the model's, for which the user can also choose to have none."""
+TEXTS = frozenset({"prompt", "source_prompt", "model", "device", "captioner"}) | OPTIONAL_TEXTS
 """The text settings that the page offers. They name no file: models and captioners come from lists."""
 UNUSED = frozenset({"margin"})
 """Settings of automatic masks; the page makes the mask with a command of its own."""
@@ -86,13 +88,22 @@ def parse_draft(value: Any, files: UserFiles, models: list[str]) -> Draft:
 
 
 def offered_settings() -> dict[str, Any]:
-    """Returns the JSON schema of each setting that the page offers, with its panel; no setting is a path."""
+    """Returns the JSON schema of each setting that the page offers; no setting is a path.
+
+    Beside the schema it has the panel, whether the default is the model's, and whether the user can choose no text.
+    """
     fields: dict[str, Any] = EditSettings.model_json_schema()["properties"]
     offered = [name for name, field in fields.items() if name in TEXTS or (name not in UNUSED and _is_simple(field))]
     offered.sort(key=lambda name: PANELS.index(about(name).panel))
     captioner = {"enum": [each.name for each in CAPTIONERS], "description": fields["captioner"]["description"]}
-    return {name: {**fields[name], "panel": about(name).panel} for name in offered} | {
-        "captioner": {**captioner, "panel": about("captioner").panel}
+    return {
+        name: {
+            **(captioner if name == "captioner" else fields[name]),
+            "panel": about(name).panel,
+            "of_model": from_recipe(name),
+            "may_be_none": name in OPTIONAL_TEXTS,
+        }
+        for name in offered
     }
 
 

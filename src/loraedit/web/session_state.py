@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
+from loraedit.settings import RECIPE_USES
 from loraedit.web.commands import mask_key
 from loraedit.web.drafts import Draft, offered_settings
 from loraedit.web.jobs import Job
@@ -25,6 +26,7 @@ def session_state(session: Session) -> dict[str, Any]:
         "mask": _mask_state(session, draft),
         "models": session.models,
         "fields": offered_settings(),
+        "recipes": dict(RECIPE_USES),
         "example": EXAMPLE.is_dir(),
         "plan": _plan_state(session, draft),
         "runs": [_run_state(session, job) for job in run_jobs(files)],

@@ -205,7 +205,7 @@ function draw(next) {
     drawMask(draft);
     drawReferences(draft);
   }
-  drawSettings(state.fields, state.models, draft.settings);
+  drawSettings(state.fields, state.models, state.recipes, draft.settings);
   drawPlan(state.plan, state.mask);
   drawStart(draft);
   runs.show(state.runs);

@@ -21,7 +21,8 @@ function linesOf(plan) {
   const peak = gigabytes(Math.max(...Object.values(found.peak_bytes)));
   const { here } = found;
   const memory = `Peak memory: ${peak} of ${here.memory_gb} GB on ${here.name}: ${here.fits && found.fits ? "it fits" : "it does not fit"}. `;
-  const time = here.fits && found.fits ? `Time on this machine: about ${seconds(here.seconds)} with training. ` : "";
+  const slow = here.runs === "too slow" ? ", which is too slow" : "";
+  const time = here.fits && found.fits ? `Time on this machine: about ${seconds(here.seconds)} with training${slow}. ` : "";
   const rows = found.gpus.map((gpu) => make("tr", {}, make("th", { scope: "row" }, gpu.name), make("td", {}, gpu.fits ? `about ${seconds(gpu.seconds)}` : "too small")));
   return [
     make("p", {}, `${memory}${time}${found.remedy || ""} Disk space: at most ${gigabytes(found.disk_bytes)}.`),
