@@ -190,6 +190,18 @@ def test_mentioned_options_exist() -> None:
     assert missing == []
 
 
+def test_the_page_of_the_command_line_lists_every_option_of_edit_in_its_panel() -> None:
+    rows = re.findall(r"^\| ([A-Z][a-z ]+) \| (`--.*?) \|", (ROOT / "docs/command-line.md").read_text(), re.MULTILINE)
+    listed = {panel: re.findall(r"`--([\w-]+)`", names) for panel, names in rows}
+    shown: dict[str, list[str]] = {}
+    for each in command_line().commands["edit"].params:
+        if each.param_type_name == "option":
+            shown.setdefault(each.rich_help_panel, []).append(each.opts[0].removeprefix("--"))
+    assert {panel: sorted(names) for panel, names in listed.items()} == {
+        panel: sorted(names) for panel, names in shown.items()
+    }
+
+
 # Python
 
 

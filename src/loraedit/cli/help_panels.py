@@ -15,7 +15,7 @@ PANELS = (MOST_USED, *SETTING_PANELS)
 """The panels of ``edit`` and ``plan`` in their order; other panels follow in the order of their options."""
 
 MOST_USED_OPTIONS = (
-    "first_frame", "mask", "reference", "prompt", "source_prompt", "model", "out", "run", "steps", "seed",
+    "first_frame", "mask", "reference", "prompt", "source_prompt", "model", "recipe", "out", "run", "seed",
 )  # fmt: skip
 
 OPTION_COLUMNS = 26
