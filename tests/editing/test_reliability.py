@@ -99,6 +99,20 @@ def test_a_run_is_repeated_to_the_byte_and_what_changed_is_said(finished: Path, 
         plan_repetition(finished, None, finished / "again")
 
 
+@pytest.mark.parametrize("recipe", ["paper", "fast"])
+def test_a_mask_that_the_recipe_turned_into_boxes_is_repeated_as_it_was(
+    recipe: str, checkpoint: Path, scene: Scene, tmp_path: Path
+) -> None:
+    from loraedit.editing.repeat import plan_repetition
+
+    edit(scene, checkpoint, tmp_path / "run", recipe=recipe)
+    repetition = plan_repetition(tmp_path / "run", None, tmp_path / "again")
+    _, same = repetition.carry_out(lambda *_: None)
+    assert same and repetition.job.settings.mask_boxes and repetition.job.settings.dilate_px == 1
+    assert results(tmp_path / "again") == results(tmp_path / "run")
+    assert read_finished(tmp_path / "again").provenance == read_finished(tmp_path / "run").provenance
+
+
 # ---- damage ----------------------------------------------------------------------------------------------------------
 
 

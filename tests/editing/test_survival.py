@@ -301,7 +301,10 @@ def test_unknown_keys_are_refused_in_every_file_of_settings(checkpoint: Path, tm
 # ---- repeating -------------------------------------------------------------------------------------------------------
 
 
-def test_a_run_of_several_objects_is_repeated_to_the_byte(checkpoint: Path, scene: Scene, tmp_path: Path) -> None:
+@pytest.mark.parametrize("recipe", ["model", "paper"])
+def test_a_run_of_several_objects_is_repeated_to_the_byte(
+    recipe: str, checkpoint: Path, scene: Scene, tmp_path: Path
+) -> None:
     from loraedit.editing.repeat import plan_repetition
 
     corner, edited = np.zeros(scene.mask.shape[1:], bool), scene.edited_first.copy()
@@ -312,7 +315,7 @@ def test_a_run_of_several_objects_is_repeated_to_the_byte(checkpoint: Path, scen
     ]
     loraedit.edit(
         scene.source, edited, objects=objects, references={2: scene.source[2] // 4}, model=str(checkpoint), steps=2,
-        run=tmp_path / "run", prompt="night", dilate_px=1,
+        run=tmp_path / "run", prompt="night", dilate_px=1, recipe=recipe,
     )  # fmt: skip
     repetition = plan_repetition(tmp_path / "run", None, tmp_path / "again")
     _, same = repetition.carry_out(lambda *_: None)

@@ -20,9 +20,11 @@ from loraedit.settings import (
     affects_plan,
     affects_training,
     fields_in_panel,
+    from_recipe,
     is_path,
     make_settings,
     named_recipe,
+    no_shaping,
     shapes_mask,
 )
 
@@ -186,6 +188,14 @@ def test_metadata_says_what_depends_on_a_setting() -> None:
     assert motion < appearance and appearance - motion == {"reference_steps", "reference_training"}
     assert affects_plan("rank") and not affects_plan("seed")
     assert affects_plan("prior") and affects_plan("condition_on_references")  # they decide what is refused
+
+
+def test_whatever_shapes_a_mask_can_be_kept_from_it() -> None:
+    given = EditSettings().model_copy(update=no_shaping()).resolved(PAPER)
+    assert (given.mask_boxes, given.dilate_px) == (False, 0)
+    asked = EditSettings().model_copy(update=no_shaping())
+    assert (asked.margin, asked.tracker, asked.tracker_model) == (None, "embedded", None)  # those of a given mask
+    assert all(from_recipe(name) <= (value is not None) for name, value in no_shaping().items())
 
 
 def test_whatever_training_takes_is_marked_so() -> None:

@@ -16,7 +16,7 @@ from loraedit.runs.finished import Finished, read_finished
 from loraedit.runs.folder import object_folder
 from loraedit.runs.kept import Kept
 from loraedit.runtime.devices import find_device
-from loraedit.settings import EditSettings, make_settings, shapes_mask
+from loraedit.settings import EditSettings, make_settings, no_shaping, shapes_mask
 from loraedit.storage.files import real
 from loraedit.types import Progress
 from loraedit.version import versions
@@ -89,7 +89,6 @@ def _request(finished: Finished, run: Path, settings: EditSettings, out: Path | 
     The settings that shaped the masks have had their effect, and the prompt contains those of the objects already.
     """
     assert isinstance(finished.source, Kept)
-    plain = {name: field.default for name, field in EditSettings.model_fields.items() if shapes_mask(name)}
     return EditRequest(
         finished.source,
         finished.edited_first,
@@ -99,7 +98,7 @@ def _request(finished: Finished, run: Path, settings: EditSettings, out: Path | 
             EditObject(each.name, object_folder(run, number) / "mask", each.keyframes)
             for number, each in enumerate(finished.objects)
         ],
-        settings=settings.model_copy(update={**plain, "store": "none"}),
+        settings=settings.model_copy(update={**no_shaping(), "store": "none"}),
         out=out,
         run=target,
     )

@@ -12,6 +12,7 @@ from loraedit.settings.fields import (
     fields_in_panel,
     from_recipe,
     is_path,
+    no_shaping,
     shapes_mask,
 )
 from loraedit.settings.phases import Resources, SamplingSettings, TrainSettings
@@ -52,6 +53,7 @@ __all__ = [
     "is_path",
     "make_settings",
     "named_recipe",
+    "no_shaping",
     "parse_budget",
     "recipes_for",
     "shapes_mask",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 __all__ = ["PANELS", "About", "Course", "Panel"]
 
@@ -26,6 +26,7 @@ class About:
         plan: the setting can change a plan: computing, memory, disk or time.
         path: its text may name a file or folder.
         shapes_mask: it takes part in making the edit mask, and has no effect once the mask is made.
+        no_shaping: of such a setting, the value with which a given mask is used as it is.
     """
 
     panel: Panel
@@ -33,3 +34,4 @@ class About:
     plan: bool = False
     path: bool = False
     shapes_mask: bool = False
+    no_shaping: Any = None

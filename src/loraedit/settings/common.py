@@ -42,13 +42,13 @@ class CommonSettings(Settings):
 
     # ---- mask --------------------------------------------------------------------------------------------------------
 
-    tracker: Annotated[str, About("Mask", trains="motion", plan=True, shapes_mask=True)] = Field(
+    tracker: Annotated[str, About("Mask", trains="motion", plan=True, shapes_mask=True, no_shaping="embedded")] = Field(
         "embedded", description="Tracker that makes an automatic mask: embedded, sam2, edgetam or sam3."
     )
     tracker_model: Annotated[str | None, About("Mask", trains="motion", plan=True, path=True, shapes_mask=True)] = (
         Field(None, description="Folder of that tracker's weights.  [default: none]")
     )
-    dilate_px: Annotated[Pixels, About("Mask", trains="motion", plan=True, shapes_mask=True)] = Field(
+    dilate_px: Annotated[Pixels, About("Mask", trains="motion", plan=True, shapes_mask=True, no_shaping=0)] = Field(
         0, description="Grow the mask by this many pixels."
     )
     feather_px: Annotated[Pixels | None, About("Mask")] = Field(

@@ -52,9 +52,9 @@ class EditSettings(CommonSettings):
         None, description="Margin of an automatic mask, as a share of its extent, each side.  [default: 0.15]"
     )
 
-    mask_boxes: Annotated[bool | None, About("Mask", trains="motion", plan=True, shapes_mask=True)] = Field(
-        None, description="Turn each region of the mask into its box, grown by a tenth."
-    )
+    mask_boxes: Annotated[
+        bool | None, About("Mask", trains="motion", plan=True, shapes_mask=True, no_shaping=False)
+    ] = Field(None, description="Turn each region of the mask into its box, grown by a tenth.")
 
     # ---- method ------------------------------------------------------------------------------------------------------
 

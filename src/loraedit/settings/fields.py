@@ -5,12 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cache
 from types import MappingProxyType
+from typing import Any
 
 from loraedit.settings.about import About, Course, Panel
 from loraedit.settings.edit import EditSettings
 from loraedit.settings.recipe import Recipe
 
-__all__ = ["about", "affects_plan", "affects_training", "fields_in_panel", "from_recipe", "is_path", "shapes_mask"]
+__all__ = [
+    "about",
+    "affects_plan",
+    "affects_training",
+    "fields_in_panel",
+    "from_recipe",
+    "is_path",
+    "no_shaping",
+    "shapes_mask",
+]
 
 
 @cache
@@ -54,6 +64,11 @@ def is_path(name: str) -> bool:
 def shapes_mask(name: str) -> bool:
     """True if the setting takes part in making the edit mask, and has no effect once the mask is made."""
     return about(name).shapes_mask
+
+
+def no_shaping() -> dict[str, Any]:
+    """Returns the settings with which a given mask is used as it is, whatever the recipe says."""
+    return {name: each.no_shaping for name, each in _all().items() if each.shapes_mask}
 
 
 def from_recipe(name: str) -> bool:
