@@ -114,7 +114,7 @@ def test_the_held_out_loss_is_of_the_edit_zone_alone(checkpoint: Path, scene: Sc
 
     family = open_family(read_card(checkpoint))
     transformer, encoded = family.load_transformer(family.experts[0], CPU), encode_motion(family, scene)
-    losses = [held_out_loss(family, family.experts[0], transformer, encoded, PLAIN, CPU) for _ in range(2)]
+    losses = [held_out_loss(family, family.experts[0], transformer, [encoded], PLAIN, CPU) for _ in range(2)]
     assert losses[0] == losses[1]
     assert encoded.target is not None
     outside = encoded.keep(family.card.latent_channels) > 0.5
@@ -127,5 +127,5 @@ def test_the_held_out_loss_is_of_the_edit_zone_alone(checkpoint: Path, scene: Sc
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr("loraedit.training.stopping.flow_matching_loss", seen_by)
-        held_out_loss(family, family.experts[0], transformer, encoded, PLAIN, CPU)
+        held_out_loss(family, family.experts[0], transformer, [encoded], PLAIN, CPU)
     assert all(torch.equal(weight[0] == 0, encoded.keep(family.card.latent_channels) == 1) for weight in seen)

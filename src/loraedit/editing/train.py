@@ -64,17 +64,22 @@ class TrainedCourse:
 
 @dataclass(frozen=True)
 class _Course:
-    """A stretch of training: the keys of its samples, and how often each comes in an epoch."""
+    """A stretch of training.
+
+    Attributes:
+        name: ``motion`` or ``appearance``.
+        samples: the keys of its samples.
+        repeats: how often each comes in an epoch.
+        settings: how it is trained.
+        judged: indices of the samples whose held-out loss ends it early: the source, or the references that are new.
+    """
 
     name: str
     samples: list[str]
     repeats: list[int]
     settings: TrainSettings
 
-    @property
-    def judged(self) -> int:
-        """The index of the sample whose held-out loss ends the training early: the source, or the newest reference."""
-        return 0 if self.name == "motion" else -1
+    judged: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -114,13 +119,16 @@ class TargetTraining:
         the training of the references before it, in the order in which the user named them.
         """
         settings, motion = self.context.settings, samples.motion
-        courses = [_Course("motion", motion, [1] * len(motion), settings.training())]
+        courses = [_Course("motion", motion, [1] * len(motion), settings.training(), (0,))]
+        learnt = 0
         order = [index for index in self.clip.target.references if index in samples.appearance]
         for each in settings.reference_courses(len(order)):
             appearance = [samples.appearance[index] for index in order[: each.references]]
             repeats = [1] * len(motion) + [REFERENCE_REPEATS * len(motion)] * each.references
             training = settings.training().model_copy(update={"steps": each.steps})
-            courses.append(_Course("appearance", [*motion, *appearance], repeats, training))
+            new = tuple(range(len(motion) + learnt, len(motion) + each.references))
+            courses.append(_Course("appearance", [*motion, *appearance], repeats, training, new))
+            learnt = each.references
         return courses
 
     def _train_expert(

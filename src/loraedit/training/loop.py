@@ -50,13 +50,13 @@ class Stage:
         samples: encoded samples; each has a target.
         repeats: how often each sample comes in an epoch.
         start: LoRA file to continue from; None starts a fresh LoRA.
-        judged: index of the sample whose held-out loss decides when to stop.
+        judged: indices of the samples whose mean held-out loss decides when to stop.
     """
 
     samples: Sequence[Encoded]
     repeats: Sequence[int]
     start: Path | None = None
-    judged: int = 0
+    judged: Sequence[int] = (0,)
 
 
 def train(
@@ -95,7 +95,8 @@ def train(
     _attach_and_place(family, transformer, stage, settings, device)
     optimizer = make_optimizer(transformer, settings)
     state_file = StateFile(checkpoint, dict(lora_parameters(transformer)), optimizer)
-    judge = partial(held_out_loss, family, expert, transformer, stage.samples[stage.judged], settings, device)
+    judged = [stage.samples[index] for index in stage.judged]
+    judge = partial(held_out_loss, family, expert, transformer, judged, settings, device)
 
     state = state_file.load()
     transformer.train()

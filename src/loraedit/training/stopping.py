@@ -38,21 +38,28 @@ def held_out_loss(
     family: Family,
     expert: Expert,
     transformer: nn.Module,
-    sample: Encoded,
+    samples: Sequence[Encoded],
     settings: TrainSettings,
     device: torch.device,
 ) -> float:
-    """Measures the loss in a sample's edit zone alone, at fixed noise levels with fixed noise.
+    """Measures the mean loss in the edit zones of samples, at fixed noise levels with fixed noise.
 
     Args:
         family: the model.
         expert: which of its transformers is measured.
         transformer: that transformer, on the device.
-        sample: a sample with a target.
+        samples: samples with a target.
         settings: how the LoRA is trained.
         device: the device of the transformer.
     """
-    sample = sample.to(device)
+    losses = [_edit_zone_loss(family, expert, transformer, sample.to(device), settings) for sample in samples]
+    return sum(losses) / len(losses)
+
+
+def _edit_zone_loss(
+    family: Family, expert: Expert, transformer: nn.Module, sample: Encoded, settings: TrainSettings
+) -> float:
+    """Measures the loss of one sample, which is on the device of the transformer."""
     batched, generator = batch([sample]), torch.Generator().manual_seed(settings.train_seed)
     data = batched.target
     assert data is not None
