@@ -14,9 +14,11 @@ from scenes import Scene
 
 import loraedit
 from loraedit.editing import EditResult
+from loraedit.families.card import read_card
 from loraedit.families.wan.family import WanFamily
 from loraedit.job.prepare import prepare
 from loraedit.job.request import EditRequest
+from loraedit.lora.extra import settle_distilled
 from loraedit.settings import make_settings
 
 
@@ -102,11 +104,27 @@ def test_a_distilled_lora_decides_the_sampling_unless_the_user_does(
     model = json.loads((checkpoint / "loraedit.json").read_text())["recipe"]
     steps, guidance, (note,) = asked(extra_lora=[str(distilled)])
     assert (steps, guidance) == (5, 1.0) and "is distilled to 5 steps" in note
+    assert "--sampling-steps 5, --guidance 1, --scheduler euler, --flow-shift 5." in note
     steps, guidance, (note,) = asked(extra_lora=[str(distilled)], guidance=2.0)
-    assert (steps, guidance) == (5, 2.0) and "except for your --guidance" in note
+    assert (steps, guidance) == (5, 2.0) and "Your --guidance stays." in note
     assert asked(extra_lora=[str(distilled)], distilled_steps=0) == (model["sampling_steps"], model["guidance"], ())
     assert asked(extra_lora=[str(style)], distilled_steps=4) == (4, 1.0, ())
-    assert asked(extra_lora=[str(distilled)], sampling_steps=2, guidance=1.5) == (2, 1.5, ())
+    chosen = {"sampling_steps": 2, "guidance": 1.5, "scheduler": "unipc", "flow_shift": 3.0}
+    assert asked(extra_lora=[str(distilled)], **chosen) == (2, 1.5, ())
+
+
+def test_a_distilled_lora_changes_of_a_models_sampling_what_its_family_needs(
+    checkpoint: Path, others: dict[str, Path]
+) -> None:
+    def settled(model: Path) -> dict[str, Any]:
+        settings, _ = settle_distilled(make_settings({"distilled_steps": 4}), [], read_card(model))
+        return settings.model_dump(include={"sampling_steps", "guidance", "scheduler", "flow_shift"}, exclude_none=True)
+
+    few = {"sampling_steps": 4, "guidance": 1.0}
+    assert settled(checkpoint) == {**few, "scheduler": "euler", "flow_shift": 5.0}
+    for name, folder in others.items():
+        assert settled(folder) == ({"sampling_steps": 4} if read_card(folder).embeds_guidance else few), name
+    assert any(read_card(folder).embeds_guidance for folder in others.values())
 
 
 def test_each_expert_takes_its_own_loras(

@@ -54,20 +54,14 @@ def test_the_fast_recipe_is_the_published_method_in_fewer_steps_on_half_the_area
     assert (fast.steps, fast.sampling_steps, fast.guidance, fast.area) == (40, 20, 3.5, 0.5)
     assert fast.check_every and (fast.fill, fast.reference_training) == ("grey", "joint")
     assert named_recipe("fast", Recipe()).steps < PAPER.steps
+    assert named_recipe("fast", Recipe(reference_steps=200)).reference_steps == 60
 
 
 def test_the_propagating_recipe_carries_keyframes_at_the_models_pace() -> None:
     carrying = named_recipe("propagate", Recipe(guidance=3.5, prior=True))
     assert (carrying.fill, carrying.strength, carrying.guidance, carrying.prior) == ("carry", 0.9, 3.5, True)
     assert named_recipe("propagate", Recipe(steps=7)).steps == 7
-
-
-def test_a_distilled_lora_is_sampled_as_it_was_made_for() -> None:
-    asked = {"distilled_steps": 4, "recipe": "propagate"}
-    resolved = make_settings(asked).resolved(Recipe(guidance=3.5, flow_shift=3.0))
-    found = (resolved.sampling_steps, resolved.guidance, resolved.strength, resolved.flow_shift, resolved.scheduler)
-    assert found == (4, 1.0, 1.0, 5.0, "euler")
-    assert make_settings({**asked, "flow_shift": 8.0}).resolved(Recipe()).flow_shift == 8.0
+    assert named_recipe("propagate", Recipe(sampling_steps=50)).sampling_steps == 20
 
 
 @pytest.mark.parametrize(
@@ -96,6 +90,10 @@ def test_the_trigger_word_begins_every_text_and_the_prompt_stands_in_for_a_sourc
     one = make_settings({"prompt": "a red car", "trigger": ""}).resolved(PAPER)
     assert (one.text, one.source_text) == ("a red car", "a red car")
     assert make_settings({}).resolved(PAPER).text == "p3rs0n"
+    assert make_settings({"prompt": "p3rs0n, a car"}).resolved(PAPER).text == "p3rs0n, a car"
+    bare = {"prompt": "a car", "lora": "none"}
+    assert make_settings(bare).resolved(PAPER).text == "a car"
+    assert make_settings({**bare, "trigger": "toy"}).resolved(PAPER).text == "toy, a car"
 
 
 def test_a_start_from_what_is_shown_needs_something_to_be_shown() -> None:

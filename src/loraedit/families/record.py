@@ -57,6 +57,7 @@ class FamilyRecord:
             component's name in ``model_index.json``. Components that are not listed are never loaded.
         check_transformer: checks an expert's tensors against its configuration; see :data:`TransformerCheck`.
         libraries: Python modules by the library names of ``model_index.json``, besides diffusers and transformers.
+        distilled_sampling: sampling settings that its step-distilled LoRAs were made for, besides the number of steps.
         block_counts: the entries of the transformer's configuration that count its blocks. Plans measure a few blocks
             of each kind and extrapolate.
         layer_names: native layer names, for LoRA files.
@@ -69,6 +70,7 @@ class FamilyRecord:
     components: Mapping[str, str]
     check_transformer: TransformerCheck = lambda *_: None
     libraries: Mapping[str, str] = field(default_factory=dict)
+    distilled_sampling: Mapping[str, Any] = field(default_factory=dict)
     block_counts: tuple[str, ...] = ("num_layers",)
     layer_names: LayerNames = LayerNames()
 

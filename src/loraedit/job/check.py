@@ -21,7 +21,7 @@ from loraedit.lora.extra import ExtraLora, check_extras, parse_extra, settle_dis
 from loraedit.lora.opening import check_header
 from loraedit.masks.reading import check_mask_file
 from loraedit.optical_flow.estimators import check_estimator
-from loraedit.settings import ResolvedSettings
+from loraedit.settings import EditSettings, ResolvedSettings
 from loraedit.tracking import open_tracker
 from loraedit.video import check_footage, check_image
 
@@ -71,11 +71,11 @@ def check_request(request: EditRequest, card: ModelCard | None = None) -> Checke
         check_header(extra.path)
     run = check_places(request, [extra.path for extra in extras])
     card = card or find_card(asked)
-    settled, notes = settle_distilled(asked, extras)
+    settled, notes = settle_distilled(asked, extras, card)
     settings = settled.model_copy(update=_prompts(request)).resolved(card.recipe)
     check_against_card(settings, card)
     check_captioner(settings)
-    notes += [*_text_notes(settings), *_recipe_notes(settings, card)]
+    notes += [*_text_notes(settings), *_recipe_notes(settings, card), *_guidance_notes(asked, settings, card)]
     return CheckedRequest(request, settings, card, extras, tuple(notes), run)
 
 
@@ -149,6 +149,15 @@ def _text_notes(settings: ResolvedSettings) -> list[str]:
     if not settings.source_prompt and settings.lora != "none":
         return ["There is no --source-prompt, so --prompt describes the source too."]
     return []
+
+
+def _guidance_notes(asked: EditSettings, settings: ResolvedSettings, card: ModelCard) -> list[str]:
+    """Says so if a negative prompt has no effect."""
+    if not asked.negative_prompt or card.guided(settings.guidance):
+        return []
+    if card.embeds_guidance:
+        return ["--negative-prompt has no effect: this model reads the guidance scale itself and takes one prompt."]
+    return [f"--negative-prompt has no effect at --guidance {settings.guidance:g}. Give a guidance above 1 to use it."]
 
 
 def _recipe_notes(settings: ResolvedSettings, card: ModelCard) -> list[str]:

@@ -8,15 +8,17 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
 from loraedit.errors import InputError, ModelError
 from loraedit.families.card import ModelCard
+from loraedit.families.registry import record_of
 from loraedit.lora.header import read_header
 from loraedit.lora.matching import match_header
 from loraedit.settings import EditSettings
@@ -138,24 +140,48 @@ def distilled_steps(extra: ExtraLora) -> int | None:
     return None
 
 
-def settle_distilled(settings: EditSettings, extras: Sequence[ExtraLora]) -> tuple[EditSettings, list[str]]:
-    """Fills in ``distilled_steps`` from the names of the extra LoRAs if the user left it open, with a note about it."""
-    notes = []
+def settle_distilled(
+    settings: EditSettings, extras: Sequence[ExtraLora], card: ModelCard
+) -> tuple[EditSettings, list[str]]:
+    """Fills in what a step-distilled LoRA decides about the sampling, as far as the user left it open.
+
+    A LoRA is taken for a distilled one by ``distilled_steps``, or by its name.
+
+    Returns:
+        The settings, and a note if a name has decided.
+
+    Raises:
+        InputError: the extra LoRAs cannot be used in training.
+    """
     if settings.extra_in_training and not (extras and settings.lora != "none"):
         raise InputError("--extra-in-training needs an --extra-lora and a LoRA to train. Remove it.")
+    name = None
     if settings.distilled_steps is None:
         steps, name = max(((distilled_steps(extra) or 0, extra.path.name) for extra in extras), default=(0, ""))
         settings = settings.model_copy(update={"distilled_steps": steps})
-        if steps and (settings.sampling_steps is None or settings.guidance is None):
-            options = {"--sampling-steps": settings.sampling_steps, "--guidance": settings.guidance}
-            kept = " and ".join(name for name, value in options.items() if value is not None)
-            notes.append(
-                f"By its name, '{name}' is distilled to {steps} steps, so sampling takes {steps} steps without guidance"
-                f"{f', except for your {kept}' if kept else ''}. If it is not distilled, add --distilled-steps 0."
-            )
-    if settings.distilled_steps and settings.extra_in_training:
+    if not settings.distilled_steps:
+        return settings, []
+    if settings.extra_in_training:
         raise InputError(
             "A distilled LoRA cannot be used in training, because it has unlearnt the noise levels between its few "
             "steps. Remove --extra-in-training; if no LoRA is distilled, add --distilled-steps 0."
         )
-    return settings, notes
+    wanted: dict[str, Any] = {"sampling_steps": settings.distilled_steps}
+    if not card.embeds_guidance:
+        wanted["guidance"] = 1.0
+    wanted |= record_of(card.pipeline).distilled_sampling
+    decided = {field: value for field, value in wanted.items() if getattr(settings, field) is None}
+    return settings.model_copy(update=decided), [_distilled_note(name, wanted, decided)] if name and decided else []
+
+
+def _distilled_note(name: str, wanted: Mapping[str, Any], decided: Mapping[str, Any]) -> str:
+    """Says how sampling follows a distilled LoRA, and which of the user's options it leaves alone."""
+    options = {field: "--" + field.replace("_", "-") for field in wanted}
+    changes = ", ".join(f"{options[field]} {value:g}" if isinstance(value, int | float) else f"{options[field]} {value}"
+                        for field, value in decided.items())  # fmt: skip
+    kept = " and ".join(options[field] for field in wanted if field not in decided)
+    yours = f" Your {kept} stays." if kept else ""
+    return (
+        f"By its name, '{name}' is distilled to {wanted['sampling_steps']} steps, so sampling takes {changes}.{yours} "
+        "If it is not distilled, add --distilled-steps 0."
+    )

@@ -76,7 +76,7 @@ def work_of_size(card: ModelCard, wanted: EditSettings, size: Size, frames: int)
     extras = [parse_extra(text) for text in wanted.extra_lora]
     for extra in extras:
         check_header(extra.path)
-    settings = settle_distilled(wanted, extras)[0].resolved(card.recipe)
+    settings = settle_distilled(wanted, extras, card)[0].resolved(card.recipe)
     check_against_card(settings, card)
     area_px = card.working_area_px(settings.area)
     lengths = [len(segment) for segment in cut_in_time(frames, [size], area_px, settings, card)]

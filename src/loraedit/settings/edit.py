@@ -10,7 +10,7 @@ from loraedit.errors import InputError
 from loraedit.settings.about import About
 from loraedit.settings.budget import parse_budget
 from loraedit.settings.common import CommonSettings
-from loraedit.settings.recipe import DISTILLED, Recipe, named_recipe
+from loraedit.settings.recipe import Recipe, named_recipe
 from loraedit.settings.resolved import ResolvedSettings
 from loraedit.settings.values import (
     Context,
@@ -151,8 +151,8 @@ class EditSettings(CommonSettings):
     )
     distilled_steps: Annotated[DistilledSteps | None, About("Generation", plan=True)] = Field(
         None,
-        description="Sample in this many steps from noise alone, without guidance, with shift 5, as a distilled LoRA "
-        "needs; 0: none is distilled.  "
+        description="Sample in this many steps as a distilled LoRA needs: without guidance, and for Wan by Euler with "
+        "flow shift 5; 0: none is distilled.  "
         "[default: by the names of the extra LoRAs]",
     )
     restore_detail: Annotated[bool | None, About("Generation")] = Field(
@@ -172,8 +172,8 @@ class EditSettings(CommonSettings):
         """
         defaults = named_recipe(self.recipe, recipe)
         values: dict[str, Any] = {**defaults.model_dump(), "margin": DEFAULT_MARGIN, "distilled_steps": 0}
-        if self.distilled_steps:
-            values |= {**DISTILLED, "sampling_steps": self.distilled_steps}
+        if self.lora == "none":
+            values["trigger"] = ""  # no LoRA has learnt the word
         values |= self.model_dump(exclude_none=True)
         if values["reference_steps"] is None:
             values["reference_steps"] = values["steps"]

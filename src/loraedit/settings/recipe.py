@@ -28,7 +28,7 @@ from loraedit.settings.values import (
     Strength,
 )
 
-__all__ = ["DISTILLED", "NEGATIVE_PROMPT", "PAPER", "Recipe", "named_recipe"]
+__all__ = ["NEGATIVE_PROMPT", "PAPER", "Recipe", "named_recipe"]
 
 NEGATIVE_PROMPT = (
     "overexposed, blurry, out of focus, frozen picture, slideshow, compression artifacts, noise, washed-out grey, "
@@ -90,20 +90,16 @@ _OF_THE_MODEL = (
 """The fields that a model's card sets for every recipe; all others are the method's."""
 
 _FAST: Mapping[str, Any] = MappingProxyType({"check_every": 10, "patience": 2, "area": 0.5})
-_FAST_AT_MOST: Mapping[str, int] = MappingProxyType({"steps": 60, "sampling_steps": 20})
+_FAST_AT_MOST: Mapping[str, int] = MappingProxyType({"steps": 60, "reference_steps": 60, "sampling_steps": 20})
 
 _PROPAGATE: Mapping[str, Any] = MappingProxyType(
     {
-        "steps": 25, "sampling_steps": 20, "lr_schedule": "falling", "reference_training": "sequential",
+        "steps": 25, "lr_schedule": "falling", "reference_training": "sequential",
         "edit_weight": 4.0, "colour_variants": 6, "fill": "carry", "restore_detail": True, "strength": 0.9,
         "mask_boxes": False,
     }
 )  # fmt: skip
-
-DISTILLED: Mapping[str, Any] = MappingProxyType(
-    {"guidance": 1.0, "strength": 1.0, "scheduler": "euler", "flow_shift": 5.0}
-)
-"""The sampling that step-distilled LoRAs of Wan were made for, besides the number of steps."""
+_PROPAGATE_AT_MOST: Mapping[str, int] = MappingProxyType({"sampling_steps": 20})
 
 
 def named_recipe(name: RecipeName, own: Recipe) -> Recipe:
@@ -119,8 +115,14 @@ def named_recipe(name: RecipeName, own: Recipe) -> Recipe:
     of_the_model = {field: getattr(own, field) for field in _OF_THE_MODEL if field in own.model_fields_set}
     paper = PAPER.model_copy(update=of_the_model)
     if name == "fast":
-        fewer = {field: min(getattr(paper, field), most) for field, most in _FAST_AT_MOST.items()}
-        return paper.model_copy(update={**_FAST, **fewer})
+        return paper.model_copy(update={**_FAST, **_at_most(paper, _FAST_AT_MOST)})
     if name == "propagate":
-        return paper.model_copy(update={**_PROPAGATE, **of_the_model, "prior": own.prior})
+        carrying = paper.model_copy(update={**_PROPAGATE, **of_the_model, "prior": own.prior})
+        return carrying.model_copy(update=_at_most(carrying, _PROPAGATE_AT_MOST))
     return paper
+
+
+def _at_most(recipe: Recipe, limits: Mapping[str, int]) -> dict[str, int]:
+    """Returns the limited values of a recipe's fields; a field that is None stays so."""
+    values = {name: getattr(recipe, name) for name in limits}
+    return {name: min(value, limits[name]) for name, value in values.items() if value is not None}

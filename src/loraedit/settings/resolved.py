@@ -66,7 +66,9 @@ class ResolvedSettings(CommonSettings, Recipe):
         return self.with_trigger(self.source_prompt or self.prompt)
 
     def with_trigger(self, prompt: str) -> str:
-        """Returns a prompt that begins with the trigger word."""
+        """Returns a prompt that begins with the trigger word, once."""
+        if prompt.startswith(self.trigger):
+            return prompt
         return ", ".join(part for part in (self.trigger, prompt) if part)
 
     def reference_courses(self, references: int) -> list[ReferenceCourse]:

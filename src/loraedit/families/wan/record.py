@@ -38,6 +38,7 @@ WAN = FamilyRecord(
         "scheduler": r"diffusers\.\w+Scheduler",
     },
     check_transformer=check_wan_transformer,
+    distilled_sampling={"scheduler": "euler", "flow_shift": 5.0},  # Lightning and lightx2v, for every size
     layer_names=LayerNames(
         native={**{f"blocks.#.{ours}": f"blocks.#.{theirs}" for ours, theirs in WAN_BLOCK.items()}, **WAN_REST},
         # A Wan2.1 I2V LoRA has an image branch, which Wan2.2 lacks; a text-to-video LoRA has a narrower first layer.
