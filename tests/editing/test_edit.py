@@ -217,6 +217,18 @@ def test_another_first_frame_prompt_seed_or_sampling_reuses_the_motion_lora(
     assert edit(scene, checkpoint, train_seed=1, **call).reused == []
 
 
+def test_a_negative_prompt_without_guidance_is_noted_and_samples_nothing_again(
+    checkpoint: Path, scene: Scene, tmp_path: Path
+) -> None:
+    call = {"run": tmp_path / "run", "steps": 1, "prompt": "a", "source_prompt": "a"}
+    edit(scene, checkpoint, **call)
+    again = edit(scene, checkpoint, negative_prompt="blurry", **call)
+    assert again.reused == ["train motion", "sample"]
+    assert [note for note in again.notes if "no effect at --guidance 1" in note]
+    one, two = (edit(scene, checkpoint, guidance=3.0, negative_prompt=text, **call) for text in ("blurry", "dark"))
+    assert two.reused == ["train motion"] and two.notes == one.notes == []
+
+
 @pytest.mark.parametrize("kind", ["cache/latents-*", "cache/sample-*", "lora/*", "checkpoints/*"])
 def test_a_damaged_file_of_a_run_is_replaced(checkpoint: Path, scene: Scene, tmp_path: Path, kind: str) -> None:
     call = {"run": tmp_path / "run", "steps": 2}

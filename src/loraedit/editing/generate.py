@@ -120,8 +120,9 @@ class TargetGeneration:
 
     def _latents_key(self, condition_key: str) -> str:
         sampling, extras = self.context.settings.sampling(), self.context.extra_keys()
+        unused = set() if self.context.job.card.guided(sampling.guidance) else {"negative_prompt"}
         stems = [path.stem for path in self.loras.values()]
-        return self.cache.key(stems, sampling.model_dump(), *([extras] if extras else []), condition_key)
+        return self.cache.key(stems, sampling.model_dump(exclude=unused), *([extras] if extras else []), condition_key)
 
     def _sample(self, encoded: Encoded, shown: Tensor, steps_folder: Path, index: int) -> Tensor:
         """Samples the latents of a segment, in all processes together."""
