@@ -19,10 +19,14 @@ from typer.testing import CliRunner
 
 import loraedit
 from loraedit.cli.main import app
+from loraedit.editing import run_edit
 from loraedit.errors import InputError, ModelError
 from loraedit.families.card import NANO, read_card
 from loraedit.families.known import known_names
 from loraedit.families.skeleton import open_skeleton
+from loraedit.job.edits import EditObject
+from loraedit.job.prepare import prepare
+from loraedit.job.request import EditRequest
 from loraedit.planning import (
     Cost,
     Shape,
@@ -32,6 +36,7 @@ from loraedit.planning import (
     measure_cost,
     parse_vram,
     work_of,
+    work_of_job,
 )
 from loraedit.planning.fitting import LADDER, MARGIN_BYTES
 from loraedit.planning.gpus import Gpu
@@ -260,6 +265,19 @@ def test_what_is_planned_is_what_is_done(checkpoints: dict[str, Path], scene: Sc
     work = work_of(card, settings, Size(36, 44), [len(scene.source)], 1024, 0)
     assert (work.passes, 2 * work.experts) == (done["sample"], len(made.losses))
     assert work.experts == 2
+
+
+def test_every_object_is_planned_with_a_training_of_its_own(checkpoint: Path, scene: Scene) -> None:
+    corner, edited = np.zeros_like(scene.mask), scene.edited_first.copy()
+    corner[:, 26:, 30:], edited[26:, 30:] = True, 255
+    last, below = scene.source[3].copy(), scene.source[4].copy()
+    last[12:18, 18:22], below[30:, 34:] = 0, 0
+    objects = [EditObject("square", scene.mask, {3: last}), EditObject("corner", corner, {4: below})]
+    settings = make_settings({"model": str(checkpoint), "recipe": "paper", "steps": 2, "reference_steps": 3})
+    job = prepare(EditRequest(scene.source, edited, objects=objects, settings=settings))
+    work = work_of_job(job)
+    assert work.train_steps == len(run_edit(job).losses) == 2 * (2 + 3)
+    assert (work.samples, work.reference_samples, work.segments) == (2, 2, 2)
 
 
 def test_what_waits_in_the_hosts_memory_counts_where_that_is_all_there_is() -> None:

@@ -12,12 +12,11 @@ from loraedit.job.segments import cut_in_time
 from loraedit.lora.extra import parse_extra, settle_distilled
 from loraedit.lora.opening import check_header
 from loraedit.planning.fitting import parse_vram
-from loraedit.planning.plan import Work, make_plan, work_of
+from loraedit.planning.plan import Work, make_plan, work_of, work_of_all
 from loraedit.runtime.ranks import processes
 from loraedit.settings import EditSettings, ResolvedSettings, Resources
 from loraedit.types import OnStep, Size, no_step
 from loraedit.video.decoding import MAX_FRAMES
-from loraedit.video.scaling import working_size
 
 __all__ = ["describe_resources", "fitting_notes", "resources_for", "work_of_job", "work_of_size"]
 
@@ -56,12 +55,13 @@ def _resources_of_several(settings: ResolvedSettings) -> Resources:
 
 
 def work_of_job(job: Job) -> Work:
-    """Returns the work of a job."""
-    references = sum(len(target.references) for target in job.targets)
-    lengths = [len(segment) for target in job.targets for segment in job.segments if target.edits(segment)]
-    return work_of(
-        job.card, job.settings, _largest_window(job), lengths, job.area_px, references, len(job.source)
-    )  # fmt: skip
+    """Returns the work of a job: that of all its edit targets, each of which is trained by itself."""
+    works = []
+    for target in job.targets:
+        lengths = [len(segment) for segment in job.segments if target.edits(segment)]
+        window, references = target.window.size, len(target.references)
+        works.append(work_of(job.card, job.settings, window, lengths, job.area_px, references, len(job.source)))
+    return work_of_all(works)
 
 
 def work_of_size(card: ModelCard, wanted: EditSettings, size: Size, frames: int) -> Work:
@@ -81,16 +81,6 @@ def work_of_size(card: ModelCard, wanted: EditSettings, size: Size, frames: int)
     area_px = card.working_area_px(settings.area)
     lengths = [len(segment) for segment in cut_in_time(frames, [size], area_px, settings, card)]
     return work_of(card, settings, size, lengths, area_px, 0, frames)
-
-
-def _largest_window(job: Job) -> Size:
-    """Returns the window of a job that is largest at the model's size, in pixels of the clip."""
-
-    def working_area(window: Size) -> int:
-        size = working_size(window, job.area_px, job.card.multiple_px)
-        return size.height * size.width
-
-    return max((target.window.size for target in job.targets), key=working_area)
 
 
 def fitting_notes(resources: Resources) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
@@ -17,7 +17,7 @@ from loraedit.settings import ResolvedSettings, Resources, SamplingSettings, Tra
 from loraedit.types import OnStep, Size, no_step
 from loraedit.video.scaling import padded_length, working_size
 
-__all__ = ["Plan", "Work", "make_plan", "work_of"]
+__all__ = ["Plan", "Work", "make_plan", "work_of", "work_of_all"]
 
 FLOAT = 4
 
@@ -202,7 +202,7 @@ def work_of(
     card: ModelCard, settings: ResolvedSettings, window: Size, frames: list[int], area_px: int, references: int,
     clip_frames: int | None = None,
 ) -> Work:  # fmt: skip
-    """Returns the work of an edit.
+    """Returns the work of an edit of one target.
 
     Args:
         window: size of the crop that the model sees, in pixels of the clip.
@@ -224,6 +224,20 @@ def work_of(
         shape, training, sampling, experts, samples, references, len(frames),
         clip_frames or sum(frames), card.guided(sampling.guidance),
     )  # fmt: skip
+
+
+def work_of_all(works: Sequence[Work]) -> Work:
+    """Adds up the work of the targets of one edit, as if all had the longest segment and the largest window."""
+    first = works[0]
+    largest = max((work.shape.size for work in works), key=lambda size: size.height * size.width)
+    return replace(
+        first,
+        shape=Shape(max(work.shape.frames for work in works), largest),
+        train=first.train.model_copy(update={"steps": sum(work.train.steps for work in works)}),
+        samples=sum(work.samples for work in works),
+        reference_samples=sum(work.reference_samples for work in works),
+        segments=sum(work.segments for work in works),
+    )
 
 
 def _disk_bytes(card: ModelCard, frame: Size, work: Work) -> int:
