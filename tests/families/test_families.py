@@ -5,12 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from diffusers.hooks import apply_group_offloading
-from parity import CPU, KINDS, PROMPT, check_edit, check_half_precision, check_mask_reaches_the_model
+from parity import CPU, KINDS, PROMPT, check_edit, check_half_precision, check_mask_reaches_the_model, encode, moving
 from torch import nn
 
+from loraedit.diffusion.samples import Guide, motion_sample
 from loraedit.families import open_family
 from loraedit.families.base import Family
 from loraedit.families.card import read_card
@@ -27,6 +29,23 @@ def family_of(others: dict[str, Path], name: str) -> Family:
 @pytest.mark.parametrize("name", KINDS)
 def test_the_mask_inside_a_frame_reaches_the_model(others: dict[str, Path], name: str) -> None:
     check_mask_reaches_the_model(family_of(others, name), *KINDS[name].clip)
+
+
+@pytest.mark.parametrize("gaps", [False, True], ids=["whole", "with gaps"])
+@pytest.mark.parametrize("name", ["wan", *KINDS])
+def test_sampling_starts_from_no_cell_whose_latents_are_withheld(every: dict[str, Path], name: str, gaps: bool) -> None:
+    """A guide that lacks one row of pixels in each token shows nothing to models whose condition is then 0."""
+    family, (frames, height, width) = family_of(every, name), KINDS[name].clip if name in KINDS else (9, 32, 48)
+    source, mask = moving(frames, height, width), np.ones((frames, height, width), np.bool_)
+    trusted = mask.copy()
+    trusted[:, :: family.card.multiple_px] = not gaps
+    given = motion_sample(source, mask, PROMPT, Guide(source, trusted))
+    shown, withholds = family.shown_cells(given), gaps and name in ("hunyuan, channels", "hunyuan 1.5")
+    content = encode(family, given).condition[-family.card.latent_channels :]
+    assert shown.shape == content[:1].shape and shown[:, :1].all()
+    assert shown[:, 1:].any() != withholds
+    assert content.abs().amax(0, keepdim=True)[shown].min() > 0
+    assert content[:, 1:].any() != withholds
 
 
 @pytest.mark.parametrize("name", KINDS)

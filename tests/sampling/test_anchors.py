@@ -16,7 +16,6 @@ from loraedit.diffusion.samples import Guide, motion_sample
 from loraedit.families.base import Encoded
 from loraedit.families.model_card import ModelCard
 from loraedit.masks.packing import pack_shares
-from loraedit.sampling.anchors import shown_cells
 from loraedit.sampling.sampler import initial_noise, sample
 from loraedit.sampling.schedule import make_schedule
 from loraedit.settings import SamplingSettings
@@ -147,7 +146,7 @@ def test_a_cell_counts_as_shown_if_most_of_its_pixels_show_something(card: Model
     trusted[:, :side, side : side + side // 2] = True  # half of the second cell
     source = np.zeros((*everything.shape, 3), np.float32)
     given = motion_sample(source, everything, "", Guide(source, trusted))
-    found = shown_cells(given, card)
+    found = ToyFamily(card).shown_cells(given)
     assert found.shape == (1, 2, 2, 2)
     assert found[0, 0].all(), "the first frame is kept"
     assert found[0, 1].tolist() == [[True, False], [False, False]]

@@ -20,7 +20,7 @@ from torch.utils.checkpoint import checkpoint
 
 from loraedit.diffusion.samples import Sample
 from loraedit.families import FamilyRecord
-from loraedit.families.base import Encoded, Expert
+from loraedit.families.base import Encoded, Expert, mostly_shown
 from loraedit.families.folder import read_card_file, read_json
 from loraedit.families.model_card import CardFile, ModelCard
 from loraedit.masks.packing import pack_keep_mask
@@ -115,6 +115,9 @@ class ToyFamily:
     def embed_prompt(self, prompt: str, device: torch.device) -> dict[str, Tensor]:  # noqa: ARG002 (no encoder runs)
         letters = torch.tensor([ord(letter) for letter in prompt[: self.card.settings.text_tokens] or " "]).float()
         return {"text": torch.cos(letters[:, None] / torch.arange(1, TEXT_WIDTH + 1))}
+
+    def shown_cells(self, sample: Sample) -> Tensor:
+        return mostly_shown(sample, self.card)
 
     def _latents(self, pixels: Pixels) -> Tensor:
         return self.vae_encode(ToyVae(), torch.from_numpy(pixels).permute(3, 0, 1, 2)[None])[0].clone()

@@ -25,7 +25,6 @@ from loraedit.job.segments import Segment
 from loraedit.masks.compositing import composite, restore_detail
 from loraedit.masks.shaping import feather
 from loraedit.runtime.distributed import together
-from loraedit.sampling.anchors import shown_cells
 from loraedit.sampling.sampler import sample
 from loraedit.settings import ResolvedSettings
 from loraedit.storage.files import save_tensors, try_load_tensors
@@ -97,7 +96,7 @@ class TargetGeneration:
         context, (part, parts) = self.context, self._part(index)
         condition = _condition(context.settings, self.clip, inputs)
         ((key, encoded),) = self.cache.encoded([condition], part, parts).items()
-        shown = shown_cells(condition, context.job.card)
+        shown = context.family.shown_cells(condition)
         latents, reused = self._latents(key, encoded, shown, index)
         with self.reporter.phase("decode", part, parts):
             generated = decode_segment(context, self.clip, latents, segment)

@@ -31,7 +31,6 @@ from loraedit.masks.shaping import feather
 from loraedit.masks.tube import MaskTube
 from loraedit.runs.pictures import contact_sheet
 from loraedit.runtime.ranks import processes
-from loraedit.sampling.anchors import shown_cells
 from loraedit.sampling.sampler import sample
 from loraedit.sampling.schedule import experts_used
 from loraedit.sampling.transformers import Held
@@ -90,7 +89,7 @@ class Previews:
         self._mask = clip.mask(self._segment.start, self._segment.stop)
         self._source = Clip(clip.below.span(self._segment.start, self._segment.stop), context.job.source.fps)
         ((self._key, self._encoded),) = cache.encoded([condition]).items()
-        self._shown = shown_cells(condition, context.job.card)
+        self._shown = context.family.shown_cells(condition)
 
     def start(self) -> None:
         """Makes the preview before training, unless the run folder has it for the same condition."""

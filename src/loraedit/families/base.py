@@ -11,10 +11,11 @@ from torch import Tensor, nn
 
 from loraedit.diffusion.samples import Sample
 from loraedit.families.model_card import ModelCard
+from loraedit.masks.packing import pack_shares
 from loraedit.settings import LoraTargets, Resources, SamplingSettings
 from loraedit.types import OnStep, Pixels
 
-__all__ = ["TIMESTEPS", "Encoded", "Expert", "Family", "batch", "tokens_of"]
+__all__ = ["TIMESTEPS", "Encoded", "Expert", "Family", "batch", "mostly_shown", "tokens_of"]
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,16 @@ def tokens_of(card: ModelCard, latent: Sequence[int]) -> int:
     return frames * (height // patch) * (width // patch)
 
 
+SHOWN_SHARE = 0.75
+"""Share of a cell's pixels that must show something for the cell to count as mostly shown."""
+
+
+def mostly_shown(sample: Sample, card: ModelCard) -> Tensor:
+    """Returns the latent cells most of whose pixels show something, bool ``[1, f, h, w]``."""
+    height, width = (extent // card.spatial for extent in sample.shown.shape[1:])
+    return torch.from_numpy(pack_shares(sample.shown, height, width, card.temporal) >= SHOWN_SHARE)
+
+
 TIMESTEPS = 1000
 """The timestep of pure noise, t = 1."""
 
@@ -114,6 +125,12 @@ class Family(Protocol):
 
     def encode(self, samples: Sequence[Sample], device: torch.device, on_step: OnStep) -> list[Encoded]:
         """Encodes samples whose frames already have the working size and a valid count."""
+
+    def shown_cells(self, sample: Sample) -> Tensor:
+        """Returns the latent cells whose latents in :meth:`encode` show something to start from, ``[1, f, h, w]`` bool.
+
+        They are those that are :func:`mostly_shown`, without any cell whose latents the family withholds.
+        """
 
     def embed_prompt(self, prompt: str, device: torch.device) -> dict[str, Tensor]:
         """Encodes a prompt without a picture, and returns the fields of :class:`Encoded` that depend on it."""

@@ -4,7 +4,8 @@ The keep mask has one value for each latent cell. A cell is kept if all its pixe
 read the mask in one of two ways:
 
 - *channels* (HunyuanVideo with concatenated latents, HunyuanVideo-1.5): noise, condition and mask are input channels
-  side by side. As in the pretraining of these models, the condition is 0 where nothing is shown.
+  side by side. As in the pretraining of these models, the condition is 0 where nothing is shown. A cell is shown if
+  some frame shows all its pixels.
 - *tokens* (HunyuanVideo with replaced tokens, LTX): a kept token is the condition itself, at timestep 0. The
   prediction there is meaningless, so it has no weight in the loss, and the sampler restores kept tokens.
 """
@@ -112,10 +113,19 @@ class KeepChannelFamily(VaeCodec):
         keep = self._keep(sample.edit_mask)
         target = None if sample.target is None else self._latents(vae, sample.target)
         if self.card.mask == "channels":
-            condition = condition * self._cells(~sample.shown).amax(0, keepdim=True)
+            condition = condition * self._visible(sample)
         rate = None if sample.frame_rate is None else torch.tensor(sample.frame_rate)
         fields = {"condition": torch.cat([keep, condition]), "target": target, "frame_rate": rate}
         return {name: value for name, value in fields.items() if value is not None}
+
+    def shown_cells(self, sample: Sample) -> Tensor:
+        """Returns the mostly shown cells, without those whose latents are 0, bool ``[1, f, h, w]``."""
+        cells = super().shown_cells(sample)
+        return cells & self._visible(sample) if self.card.mask == "channels" else cells
+
+    def _visible(self, sample: Sample) -> Tensor:
+        """Returns the cells that some frame shows completely, bool ``[1, f, h, w]``."""
+        return self._cells(~sample.shown).amax(0, keepdim=True) == 1
 
     def _cells(self, edit_mask: Mask) -> Tensor:
         """Returns the packed keep mask, float32 ``[temporal, f, h, w]``, equal in all cells of a patch."""

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from loraedit.diffusion.samples import Sample
+from loraedit.families.base import mostly_shown
 from loraedit.families.model_card import ModelCard
 from loraedit.runtime.memory import tile
 from loraedit.settings import Resources
@@ -42,6 +44,10 @@ class VaeCodec(ABC):
         with torch.inference_mode():
             latents = self.vae_encode(vae, video)[0].float().cpu()
         return latents.clone()
+
+    def shown_cells(self, sample: Sample) -> Tensor:
+        """Returns the latent cells that are mostly shown, bool ``[1, f, h, w]``: no cell's latents are withheld."""
+        return mostly_shown(sample, self.card)
 
     def decode(self, latents: Tensor, device: torch.device) -> Pixels:
         """Decodes latents ``[c, f, h, w]`` into pixels ``[F, H, W, 3]`` in [-1, 1]."""

@@ -7,23 +7,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from loraedit.diffusion.samples import Sample
 from loraedit.families.base import Encoded, Family
-from loraedit.families.model_card import ModelCard
-from loraedit.masks.packing import pack_shares
 from loraedit.sampling.schedule import Schedule
 from loraedit.settings import SamplingSettings
 
-__all__ = ["Anchors", "shown_cells"]
-
-SHOWN_SHARE = 0.75
-"""Share of a cell's pixels that must show something for the cell to count as shown."""
-
-
-def shown_cells(condition: Sample, card: ModelCard) -> Tensor:
-    """Returns the latent cells in which a condition shows something to start from, bool ``[1, f, h, w]``."""
-    height, width = (extent // card.spatial for extent in condition.shown.shape[1:])
-    return torch.from_numpy(pack_shares(condition.shown, height, width, card.temporal) >= SHOWN_SHARE)
+__all__ = ["Anchors"]
 
 
 @dataclass(frozen=True)
