@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -14,6 +14,10 @@ from loraedit.cli.input_options import FirstFrame, MaskOption, Reference
 from loraedit.cli.output import JsonOutput, ProgressJson, interruptible, print_json, show_profile, show_result
 from loraedit.cli.progress import load_libraries, show_progress
 from loraedit.cli.setting_options import with_settings
+from loraedit.settings import recipes_for
+
+if TYPE_CHECKING:
+    from loraedit.job.prepare import Job
 
 __all__ = ["edit"]
 
@@ -67,8 +71,8 @@ def edit(
     chosen = make_settings(settings)
     with interruptible(), show_progress(console, progress_json) as progress:
         job = prepare(EditRequest(source, first_frame, mask, references, objects, chosen, out, run), progress)
-        for note in job.notes:
-            progress.message(note)
+        for line in (_recipe_line(job), *job.notes):
+            progress.message(line)
         load_libraries(progress)  # torch among them, so only after the request has been checked
         from loraedit.editing import run_edit
 
@@ -80,3 +84,14 @@ def edit(
     show_result(console, result.summary(), job.notes, wall_s)
     if result.profile:
         show_profile(console, result.profile)
+
+
+def _recipe_line(job: Job) -> str:
+    """Returns what the edit will do, in a line: recipe and steps."""
+    settings = job.settings
+    name = recipes_for(settings.recipe, job.card.recipe)[0]
+    courses = [course.steps for target in job.targets for course in settings.reference_courses(len(target.references))]
+    steps = 0 if settings.lora == "none" else settings.steps * len(job.targets) + sum(courses)
+    training = f"at most {steps}" if settings.check_every else str(steps)
+    recipe = f"{job.card.folder.name}'s own recipe" if name == "model" else f"Recipe {name}"
+    return f"{recipe}: {training} training steps, {settings.sampling_steps} sampling steps."

@@ -18,7 +18,20 @@ from loraedit.settings import EditSettings, ResolvedSettings, Resources
 from loraedit.types import OnStep, Size, no_step
 from loraedit.video.decoding import MAX_FRAMES
 
-__all__ = ["describe_resources", "fitting_notes", "resources_for", "work_of_job", "work_of_size"]
+__all__ = [
+    "OFFLOADED_BLOCKS_STAY",
+    "describe_resources",
+    "fitting_notes",
+    "resources_for",
+    "work_of_job",
+    "work_of_size",
+]
+
+OFFLOADED_BLOCKS_STAY = (
+    "Offloaded blocks stay on the device once the backward pass has loaded them, so training takes more memory than "
+    "planned. --no-offload-blocks plans without them."
+)
+"""A fault of ``offload_blocks`` that plans do not count."""
 
 
 def resources_for(job: Job, device: torch.device, on_step: OnStep = no_step) -> Resources:
@@ -84,8 +97,9 @@ def work_of_size(card: ModelCard, wanted: EditSettings, size: Size, frames: int)
 
 
 def fitting_notes(resources: Resources) -> list[str]:
-    """Returns a message about the memory measures in use, if there are any."""
-    return [f"Memory measures in use: {used}."] if (used := describe_resources(resources)) else []
+    """Returns messages about the memory measures in use, if there are any."""
+    notes = [f"Memory measures in use: {used}."] if (used := describe_resources(resources)) else []
+    return [*notes, OFFLOADED_BLOCKS_STAY] if resources.offload_blocks else notes
 
 
 def describe_resources(resources: Resources) -> str:

@@ -1,4 +1,4 @@
-"""The sampler: turns noise into latents under a condition, with the checkpoint's own scheduler."""
+"""The sampler: turns noise into latents under a condition, with any of diffusers' deterministic schedulers."""
 
 from __future__ import annotations
 

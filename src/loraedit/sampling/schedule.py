@@ -20,7 +20,7 @@ class Schedule:
     """The steps of a sampling.
 
     Attributes:
-        scheduler: the checkpoint's scheduler, set to begin with the first step.
+        scheduler: a diffusers scheduler, set to begin with the first step.
         timesteps: the timestep of each step.
         levels: the noise level before each step, and 0 at the end; one more than there are steps.
     """
