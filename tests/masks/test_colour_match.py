@@ -113,6 +113,40 @@ def test_a_true_change_of_light_at_the_border_stays(share: float) -> None:
     assert psnr(matched, truth) > psnr(generated, truth) - 0.1
 
 
+GLOW = 14 * np.exp(-((X - X[0, 0, 65]) ** 2 * (WIDTH / HEIGHT) ** 2 + (Y - Y[0, 40]) ** 2) / (2 * 0.3**2))
+"""Light that the user paints across the upper border of the box, in grey levels, ``[1, H, W, 1]``."""
+
+
+def glow_in_mask(frames: Frames, without: Frames) -> float:
+    """Returns the strength of the glow in the mask as a multiple of what the user painted."""
+    where = np.broadcast_to(GLOW, frames.shape)[MASK]
+    return float(((frames.astype(np.float64) - without)[MASK] * where).sum() / np.square(where).sum())
+
+
+@pytest.mark.parametrize("drift", [0.0, UNIFORM, -UNIFORM], ids=["no drift", "drift", "inverse drift"])
+@pytest.mark.parametrize("beyond", [True, False], ids=["glows outside", "source outside"])
+def test_painted_light_that_crosses_the_border_is_no_drift(beyond: bool, drift: float | Floats) -> None:
+    """The model generates the glow on both sides of the border, or in the mask alone."""
+    truth = np.rint(SOURCE + GLOW).clip(0, 255).astype(np.uint8)
+    truth = truth if beyond else np.where(MASK[..., None], truth, SOURCE)
+    light = np.broadcast_to(GLOW, SOURCE.shape).astype(np.float32)
+    matched = match_colours(model(truth, drift), SOURCE, MASK, NOWHERE, light)
+    assert 0.8 < glow_in_mask(matched, model(SOURCE)) < 1.2
+    if np.any(drift):
+        assert step(matched, model(truth)) < 0.3 * step(model(truth, drift), model(truth))
+    if beyond:
+        unaware = match_colours(model(truth), SOURCE, MASK, NOWHERE)
+        assert glow_in_mask(unaware, model(SOURCE)) < 0.6, "without the light, the glow is taken for drift"
+
+
+def test_painted_light_gives_garbage_no_weight() -> None:
+    light = np.broadcast_to(GLOW, SOURCE.shape).astype(np.float32)
+    for kind in ("noise", "blobs", "mirrored", "grey"):
+        generated = np.where(MASK[..., None], model(TRUTH, UNIFORM), garbage(kind))
+        change = np.abs(match_colours(generated, SOURCE, MASK, NOWHERE, light).astype(int) - generated)
+        assert change.max() <= 1 and change[MASK].mean() < 0.1
+
+
 def test_a_model_without_drift_loses_nothing() -> None:
     generated = model(TRUTH)
     matched = match_colours(generated, SOURCE, MASK, UNCHANGED)

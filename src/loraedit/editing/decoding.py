@@ -12,16 +12,21 @@ from loraedit.editing.context import EditContext
 from loraedit.editing.target_clip import ClipKeyframe, TargetClip
 from loraedit.job.segments import Segment
 from loraedit.masks.colour_match import match_colours
-from loraedit.types import Frames, Mask, Plane
+from loraedit.types import Frames, Image, Mask, Plane
 from loraedit.video.scaling import from_working
 
-__all__ = ["decode_segment", "unchanged_pixels"]
+__all__ = ["decode_segment", "painted_light", "unchanged_pixels"]
 
 SAME = 2
 """Largest difference in grey levels between an edited frame and the frame below where nothing is edited."""
 
+LIGHT_PX = 64
+"""Largest short side in which the light of edited frames is kept: it varies slowly."""
+
 ROOM = 0.05
 """Share of the window's short side by which what an edit changes is grown."""
+
+_Levels = NDArray[np.float32]  # [h', w', 3], or [F, h', w', 3]
 
 
 def decode_segment(context: EditContext, clip: TargetClip, latents: Tensor, segment: Segment) -> Frames:
@@ -35,7 +40,7 @@ def decode_segment(context: EditContext, clip: TargetClip, latents: Tensor, segm
     if not context.settings.match_colours:
         return frames
     below, mask = clip.below.span(segment.start, segment.stop), clip.mask(segment.start, segment.stop)
-    return match_colours(frames, below, mask, unchanged_pixels(clip, mask))
+    return match_colours(frames, below, mask, unchanged_pixels(clip, mask), painted_light(clip, segment, mask))
 
 
 def unchanged_pixels(clip: TargetClip, mask: Mask) -> Mask:
@@ -59,6 +64,59 @@ def unchanged_pixels(clip: TargetClip, mask: Mask) -> Mask:
             changed = [cv2.resize(each, (width, height), interpolation=cv2.INTER_NEAREST) > 0 for each in changes]
             plane[box] = inside[box] & ~np.logical_or.reduce(changed)
     return unchanged
+
+
+def painted_light(clip: TargetClip, segment: Segment, mask: Mask) -> _Levels:
+    """Returns what the edited frames add to the frames below outside the mask, in grey levels.
+
+    It follows the bounding box of the mask, and changes linearly in time from one edited frame to the next. An edited
+    frame whose mask is empty says nothing.
+
+    Args:
+        clip: the target's clip.
+        segment: some frames of the clip.
+        mask: their edit mask, ``[F, h, w]``.
+
+    Returns:
+        float32 ``[F, h', w', 3]``, reduced in size.
+    """
+    scale = max(min(mask.shape[1:]) / LIGHT_PX, 1)
+    height, width = (max(round(side / scale), 1) for side in mask.shape[1:])
+    light = np.zeros((len(mask), height, width, 3), np.float32)
+    keyframes = sorted(clip.keyframes, key=lambda keyframe: keyframe.index)
+    masks = {each.index: clip.mask(each.index, each.index + 1)[0] for each in keyframes}
+    telling = [each for each in keyframes if masks[each.index].any()]
+    times = [each.index for each in telling]
+    for keyframe, pulse in zip(telling, np.eye(len(telling)), strict=True):
+        outside = ~masks[keyframe.index]
+        added = _added(keyframe.edited, clip.below.frame(keyframe.index), outside, (width, height))
+        weights = np.interp(range(segment.start, segment.stop), times, pulse)
+        for index in np.flatnonzero((weights > 0) & mask.any((1, 2)) & added.any()):
+            light[index] += weights[index] * _moved(added, ~outside, mask[index])
+    return light
+
+
+def _added(edited: Image, below: Image, where: Plane, size: tuple[int, int]) -> _Levels:
+    """Returns the mean of ``edited - below`` over the given pixels of each cell, ``[h', w', 3]``; 0 without any."""
+    weights = where.astype(np.float32)
+    difference = cv2.subtract(edited, below, dtype=cv2.CV_32F) * weights[..., None]
+    total, count = (cv2.resize(each, size, interpolation=cv2.INTER_AREA) for each in (difference, weights))
+    return np.asarray(total / np.maximum(count, 1e-6)[..., None], np.float32)
+
+
+def _moved(plane: _Levels, before: Plane, after: Plane) -> _Levels:
+    """Moves and scales a reduced plane as the bounding box of a mask moves and scales from ``before`` to ``after``."""
+    height, width = plane.shape[:2]
+    cell = after.shape[1] / width, after.shape[0] / height
+    matrix = cv2.getAffineTransform(_corners(before, cell), _corners(after, cell))
+    return np.asarray(cv2.warpAffine(plane, matrix, (width, height), borderMode=cv2.BORDER_REPLICATE), np.float32)
+
+
+def _corners(mask: Plane, cell: tuple[float, float]) -> NDArray[np.float32]:
+    """Returns three corners of the bounding box as x, y in cells, counted from the centre of the first one."""
+    x, y, width, height = cv2.boundingRect(mask.astype(np.uint8))
+    corners = np.array([[x, y], [x + width, y], [x, y + height]], np.float32)
+    return np.asarray(corners / cell - 0.5, np.float32)
 
 
 def _change(clip: TargetClip, keyframe: ClipKeyframe) -> NDArray[np.uint8] | None:

@@ -4,6 +4,8 @@ A video model's colours drift by a few grey levels. The drift can be measured wh
 
 1. *Outside* the mask the truth is what lies below. The mean difference there is extrapolated over the whole mask,
    because colours drift in the whole frame.
+   An edited frame may show light there that the source does not have. The share of it that the model generates is
+   fitted, and is no drift.
 2. *Inside* the mask, near its border, the truth is known where the edit leaves pixels as they are. What step 1 leaves
    of the difference there is corrected near these pixels only. This finds drift that stops at the border.
 
@@ -52,13 +54,19 @@ LEAST_TRUSTED, FULLY_TRUSTED = 0.25, 0.5
 LEAST_INSIDE = 0.02
 """Filtered weight inside the mask at which the correction near the border is halved; it fades out beyond."""
 
+MEAN_SHARE = 0.1
+"""How much the mean over the ring counts against the variation along it, in the fit of the share of painted light. A
+drift has a mean as well, but hardly the same pattern as the light."""
+
 NEIGHBOURS = 1.5
 """Standard deviation in frames of the average over neighbouring frames."""
 
 _Grid = NDArray[np.float32]  # [F, gh, gw], or [F, gh, gw, 3]; one frame without F
 
 
-def match_colours(generated: Frames, below: Frames, mask: Mask, unchanged: Mask) -> Frames:
+def match_colours(
+    generated: Frames, below: Frames, mask: Mask, unchanged: Mask, light: NDArray[np.float32] | None = None
+) -> Frames:
     """Adds a low-frequency correction to generated frames inside the mask; outside, they stay bit for bit.
 
     Args:
@@ -66,6 +74,8 @@ def match_colours(generated: Frames, below: Frames, mask: Mask, unchanged: Mask)
         below: the frames that they will be composited on, uint8 ``[F, H, W, 3]``.
         mask: the edit mask, ``[F, H, W]``.
         unchanged: ``[F, H, W]``, True where the edit should leave a pixel of the mask as it is below.
+        light: what the edit adds outside the mask, in grey levels, ``[F, h, w, 3]`` at any size; None means nothing. It
+            never reaches the result, but the model may generate it.
 
     Returns:
         uint8 ``[F, H, W, 3]``. Equal to ``generated`` if the mask covers all frames, or if hardly anything agrees with
@@ -76,14 +86,15 @@ def match_colours(generated: Frames, below: Frames, mask: Mask, unchanged: Mask)
     matched = generated.copy()
     if not mask.any() or mask.all():
         return matched
-    correction = _correction(generated, below, mask, unchanged)
+    light = np.zeros((len(mask), 1, 1, 3), np.float32) if light is None else light
+    correction = _correction(generated, below, mask, unchanged, light)
     for index, shift in enumerate(correction):
         if mask[index].any() and shift.any():
             matched[index] = _shifted(generated[index], shift, mask[index])
     return matched
 
 
-def _correction(generated: Frames, below: Frames, mask: Mask, unchanged: Mask) -> _Grid:
+def _correction(generated: Frames, below: Frames, mask: Mask, unchanged: Mask, light: _Grid) -> _Grid:
     """Returns the correction in grey levels by cell, ``[F, gh, gw, 3]``."""
     height, width = mask.shape[1:]
     cell = max(round(min(height, width) / CELLS), 1)
@@ -92,6 +103,8 @@ def _correction(generated: Frames, below: Frames, mask: Mask, unchanged: Mask) -
     mean, agreement = _measure(generated, below, grid)
     outside, inside = _rings(mask, unchanged, grid, max(ring, 2))
 
+    painted = np.stack([cv2.resize(each, (grid.width, grid.height)) for each in light]) * outside[..., None]
+    mean = mean + _painted_share(mean, painted, outside * agreement)[:, None, None, None] * painted
     weight = outside * agreement * _plausible(mean, outside * agreement, scale)
     everywhere = _extrapolated(mean, weight, scale) * _trust(weight, outside)[:, None, None, None]
     rest = mean - everywhere
@@ -179,6 +192,27 @@ def _plausible(mean: _Grid, weight: _Grid, scale: float) -> _Grid:
             off = np.abs(local[index] - np.median(local[index][cells], axis=0)).max(-1)
             plausible[index] *= np.exp(-np.square(off / DEVIATION))
     return plausible
+
+
+def _painted_share(mean: _Grid, painted: _Grid, weight: _Grid) -> _Grid:
+    """Returns the share of the painted light that the model generates in each frame, ``[F]`` in [0, 1].
+
+    It is the least-squares fit of ``mean = drift - share * painted``, with one drift for each frame and channel. Cells
+    where neither light nor drift explains the difference do not count.
+    """
+    unexplained = mean - mean.clip(np.minimum(-painted, 0), np.maximum(-painted, 0))
+    weight = weight * (2 - np.abs(unexplained).max(-1) / (0.75 * MAX_SHIFT)).clip(0, 1)
+    total = _over_time(weight).sum((1, 2)) + np.float32(1e-6)
+
+    def average(values: _Grid) -> _Grid:
+        averaged: _Grid = _over_time(weight[..., None] * values).sum((1, 2)) / total[:, None]
+        return averaged
+
+    middle, middle_light = average(mean), average(painted)
+    product = average(mean * painted) - (1 - MEAN_SHARE) * middle * middle_light
+    square = average(painted**2) - (1 - MEAN_SHARE) * middle_light**2
+    share: _Grid = np.clip(-product.sum(-1) / (square.sum(-1) + 1), 0, 1)  # light of less than a level has no share
+    return share
 
 
 def _trust(weight: _Grid, ring: _Grid) -> _Grid:
