@@ -38,6 +38,17 @@ def test_a_plan_counts_the_operations_of_a_true_pass(
     assert costs["sample"].flops == pytest.approx(true_operations(card, shape), rel=1e-3)
 
 
+def test_a_longer_prompt_costs_more_though_the_shorter_one_was_measured(
+    others: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    card = read_card(others["ltx"])
+    longer = card.model_copy(update={"settings": card.settings.model_copy(update={"text_tokens": 64})})
+    shape = Shape(2 * card.frame_step + 1, Size(64, 64))
+    short, long = (measure_cost(each, shape, SETTINGS, Resources()) for each in (card, longer))
+    assert all(long[name].flops > short[name].flops for name in ("train", "sample"))
+
+
 def true_operations(card: object, shape: Shape) -> int:
     """Counts the operations of a forward pass on real tensors, in which no token is kept."""
     family = open_family(card)  # type: ignore[arg-type]

@@ -136,7 +136,7 @@ def _train(card: ModelCard, shape: Shape, settings: TrainSettings, resources: Re
             optimizer.step()
         return {"flops": meter.flops, "working": meter.peak}
 
-    facts = (resources.recomputes, resources.offload_checkpoints, settings.batch_size, lora)
+    facts = (resources.recomputes, resources.offload_checkpoints, settings.batch_size, lora, _inputs(card, shape))
     found = _stored(card, "train", shape, facts, lambda: from_few_blocks(card, step))
     return _with_weights(found, card, lora, resources)
 
@@ -155,8 +155,13 @@ def _forward(card: ModelCard, shape: Shape, settings: TrainSettings, resources: 
             family.velocity(transformer, together.target, torch.empty(1), together)
         return {"flops": meter.flops, "working": meter.peak}
 
-    found = _stored(card, "sample", shape, lora, lambda: from_few_blocks(card, run))
+    found = _stored(card, "sample", shape, (lora, _inputs(card, shape)), lambda: from_few_blocks(card, run))
     return _with_weights(found, card, lora, resources)
+
+
+def _inputs(card: ModelCard, shape: Shape) -> dict[str, tuple[int, ...]]:
+    """Returns the shapes of all that the transformer reads; prompts and pictures take tokens too."""
+    return open_family(card).encoded_shapes(shape.latent(card))
 
 
 def _transformer(card: ModelCard, shape: Shape, lora: dict[str, Any]) -> tuple[Family, Any, Encoded, FakeTensorMode]:
@@ -165,7 +170,7 @@ def _transformer(card: ModelCard, shape: Shape, lora: dict[str, Any]) -> tuple[F
     transformer = _adapted(family, lora)
     without_contents(transformer, mode)
     with mode:
-        empty = {name: torch.empty(sizes) for name, sizes in family.encoded_shapes(shape.latent(card)).items()}
+        empty = {name: torch.empty(sizes) for name, sizes in _inputs(card, shape).items()}
         return family, transformer, Encoded(**empty), mode
 
 
