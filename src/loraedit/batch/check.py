@@ -21,12 +21,13 @@ from loraedit.video import open_footage
 __all__ = ["check_jobs"]
 
 
-def check_jobs(file: str, jobs: Sequence[BatchJob], folder: Path, on_step: OnStep) -> None:
+def check_jobs(file: str, jobs: Sequence[BatchJob], folder: Path, download: bool, on_step: OnStep) -> None:
     """Reads everything that the jobs need, each clip once.
 
     Args:
         file: the name of the jobs file, for messages.
         folder: the batch's folder.
+        download: fetch models and captioners that are not on this machine, each as soon as a job that needs it passes.
         on_step: called with (jobs checked, jobs in all).
 
     Raises:
@@ -35,7 +36,7 @@ def check_jobs(file: str, jobs: Sequence[BatchJob], folder: Path, on_step: OnSte
     for done, job in enumerate(jobs):
         on_step(done, len(jobs))
         try:
-            _check(job, folder / folder_of(job.name))
+            _check(job, folder / folder_of(job.name), download)
         except LoraEditError as error:
             raise type(error)(f"{file}: job '{job.name}': {error}") from error
     on_step(len(jobs), len(jobs))
@@ -47,9 +48,9 @@ def _footage(path: Path) -> Footage:
     return open_footage(path)
 
 
-def _check(job: BatchJob, folder: Path) -> None:
+def _check(job: BatchJob, folder: Path, download: bool) -> None:
     """Checks one job; in place of an automatic mask, the change in the first frame stands for all frames."""
-    inputs, settings = job.inputs(), make_settings(job.settings)
+    inputs, settings = job.inputs(), make_settings({**job.settings, "download": download})
     clip = _footage(inputs["source"])
     inputs["source"] = Kept(clip, clip.fps, clip.origin, clip.timed)
     if not inputs["objects"] and inputs["mask"] in (None, "auto"):

@@ -48,6 +48,7 @@ def run_batch(
     retries: int = 2,
     on_check: OnStep = no_step,
     on_news: Callable[[Board], None] = lambda _: None,
+    download: bool = False,
 ) -> BatchResult:
     """Runs all jobs of a file that are not done yet.
 
@@ -58,6 +59,7 @@ def run_batch(
         retries: how often a job is tried again after it fails or its worker dies.
         on_check: called with (jobs checked, jobs in all) before anything runs.
         on_news: called with the state of the batch, several times a second.
+        download: fetch models and captioners that are not on this machine, before anything runs.
 
     Raises:
         InputError: something given cannot be used; nothing has been done.
@@ -69,7 +71,7 @@ def run_batch(
     depot = Depot(batch.folder)
     board = Board(_lines(depot, jobs))
     missing = [job for job in jobs if board.lines[job.name].state != "done"]
-    check_jobs(file.name, missing, depot.local, on_check)
+    check_jobs(file.name, missing, depot.local, download, on_check)
     depot.local.mkdir(parents=True, exist_ok=True)
     with sole_user(depot.local):
         task = EditTask(batch.folder, "cpu" if gpus_per_job == 0 else None, batch.image_encoder)

@@ -43,6 +43,9 @@ def batch(
     retries: Annotated[
         int, typer.Option(help="How often a job is repeated if it fails or its worker dies.", min=0, max=100)
     ] = 2,
+    download: Annotated[
+        bool, typer.Option("--download", help="Download models and captioners from the Hub before the jobs begin.")
+    ] = False,
     json_output: JsonOutput = False,
 ) -> None:
     """Run all jobs of a file. The same command again runs only the jobs that are not done."""
@@ -52,7 +55,7 @@ def batch(
     table = BatchDisplay(console)
     try:
         with interruptible(), show_progress(console) as progress, redirect_stdout(sys.stderr):  # for Ray's messages
-            result = run_batch(file, ray, gpus_per_job, retries, progress.steps("check"), table)
+            result = run_batch(file, ray, gpus_per_job, retries, progress.steps("check"), table, download)
     finally:
         table.close()
     failures = result.board.failures()
