@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from loraedit.settings import Recipe
+from loraedit.storage.checkpoints import checkpoint_files, sample_bytes
 from loraedit.storage.files import fingerprint, read_json
 
 __all__ = ["CARD_FILE", "CardFile", "ModelCard", "SingleFile", "prior_file"]
@@ -136,32 +137,17 @@ class ModelCard(BaseModel):
         Of the card file only the area and the prompt length count. The recipe's defaults and the prior do not, because
         they only affect results through the settings.
         """
-        parts: list[Any] = [self.settings.area_px, self.settings.text_tokens]
-        for path in sorted(self.folder.rglob("*")):
-            name = path.relative_to(self.folder).as_posix()
-            replaced = name.split("/")[0] in self.files
-            if path.suffix == ".safetensors" and not name.startswith("prior/") and not replaced:
-                parts += [name, path.stat().st_size, _sample_bytes(path)]
-            elif path.suffix in {".json", ".model", ".txt"} and path.name != CARD_FILE:
-                parts += [name, path.read_bytes()]
+
+        def skip(name: str) -> bool:
+            top, weights = name.split("/")[0], name.endswith(".safetensors")
+            return Path(name).name == CARD_FILE or (weights and (top == "prior" or top in self.files))
+
+        parts = [self.settings.area_px, self.settings.text_tokens, *checkpoint_files(self.folder, skip)]
         for name, file in sorted(self.files.items()):
-            parts += [name, file.path.stat().st_size, _sample_bytes(file.path)]
+            parts += [name, file.path.stat().st_size, sample_bytes(file.path)]
         return fingerprint(*parts)
 
 
 def prior_file(folder: Path, expert: str) -> Path:
     """Returns the path of an expert's prior LoRA in a checkpoint."""
     return folder / "prior" / f"{expert}.safetensors"
-
-
-def _sample_bytes(path: Path, count: int = 64, length: int = 1 << 16) -> bytes:
-    """Reads pieces spread over a file, including its head and its end; a small file is read completely."""
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        if size <= count * length:
-            return file.read()
-        pieces = []
-        for index in range(count):
-            file.seek((size - length) * index // (count - 1))
-            pieces.append(file.read(length))
-    return b"".join(pieces)
