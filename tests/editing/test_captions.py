@@ -8,18 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from scenes import Scene
-from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import (
-    BartConfig,
-    CLIPImageProcessor,
-    Florence2Config,
-    Florence2ForConditionalGeneration,
-    Florence2Processor,
-    PreTrainedTokenizerFast,
-)
+from scenes import Scene, make_scene
+from tiny_captioners import WORDS, save_tiny_florence, word_tokenizer
+from transformers import Florence2ForConditionalGeneration, PreTrainedTokenizerFast
 
 from loraedit.editing import run_edit
 from loraedit.editing.captions import Captioner, captioned, without_preamble
@@ -29,45 +23,19 @@ from loraedit.families.wan.family import WanFamily
 from loraedit.job.edits import EditObject
 from loraedit.job.prepare import Job, prepare
 from loraedit.job.request import EditRequest
+from loraedit.job.targets import Texts
 from loraedit.settings import make_settings
 from loraedit.types import Image
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 CPU = torch.device("cpu")
-SIDE = 64
-IMAGE_TOKENS = (SIDE // 32) ** 2 + 1
-WORDS = ["<s>", "<pad>", "</s>", "<unk>", "<image>", "a", "red", "coat", "Describe", "in", "detail", "what", "is"]
-
-
-def _words(words: Sequence[str]) -> Tokenizer:
-    tokenizer = Tokenizer(models.WordLevel({word: index for index, word in enumerate(words)}, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    return tokenizer
 
 
 @pytest.fixture(scope="module")
 def florence(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("florence")
-    torch.manual_seed(0)
-    text = BartConfig(
-        vocab_size=len(WORDS), d_model=16, encoder_layers=1, decoder_layers=1, encoder_attention_heads=2,
-        decoder_attention_heads=2, encoder_ffn_dim=16, decoder_ffn_dim=16, max_position_embeddings=320,
-        bos_token_id=0, pad_token_id=1, eos_token_id=2, decoder_start_token_id=2, forced_eos_token_id=2,
-    )  # fmt: skip
-    vision = {
-        "depths": (1, 1, 1, 1), "embed_dim": (8, 8, 8, 8), "num_heads": (2, 2, 2, 2), "num_groups": (2, 2, 2, 2),
-        "window_size": 2, "projection_dim": 16,
-    }  # fmt: skip
-    config = Florence2Config(text_config=text.to_dict(), vision_config=vision, image_token_id=WORDS.index("<image>"))
-    Florence2ForConditionalGeneration(config).save_pretrained(folder)
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=_words(WORDS), bos_token="<s>", eos_token="</s>", pad_token="<pad>", unk_token="<unk>",
-        extra_special_tokens={"image_token": "<image>"},
-    )  # fmt: skip
-    pictures = CLIPImageProcessor(size={"height": SIDE, "width": SIDE}, do_center_crop=False)
-    pictures.image_seq_length = IMAGE_TOKENS
-    Florence2Processor(pictures, tokenizer, post_processor_config={"pure_text": {}}).save_pretrained(folder)
+    save_tiny_florence(folder)
     return folder
 
 
@@ -75,8 +43,15 @@ def florence(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def seen(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Replaces the captioner by one that knows the pictures of the scene; returns what it has described so far."""
     described: list[str] = []
-    reds = {reference(scene, index).tobytes(): f"frame {index} in green" for index in (2, 3)}
-    names = {scene.source[0].tobytes(): "a red square", scene.edited_first.tobytes(): "a blue square", **reds}
+    reds = [(reference(scene, index), f"frame {index} in green") for index in (2, 3)]
+    known = [(scene.source[0], "a red square"), (scene.edited_first, "a blue square"), *reds]
+    knowing(known, described, monkeypatch)
+    return described
+
+
+def knowing(known: Sequence[tuple[Image, str]], described: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Replaces the captioner by one that knows these pictures, and notes what it describes."""
+    names = {image.tobytes(): name for image, name in known}
 
     class Knowing:
         def describe(self, image: Image) -> str:
@@ -84,7 +59,6 @@ def seen(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> list[str]:
             return described[-1]
 
     monkeypatch.setattr(Captioner, "open", lambda *_: Knowing())
-    return described
 
 
 def reference(scene: Scene, index: int) -> Image:
@@ -97,7 +71,9 @@ def reference(scene: Scene, index: int) -> Image:
 def job_of(scene: Scene, florence: Path, **values: Any) -> Job:
     """The job of an edit with a captioner; values are settings, but for references, objects, mask and run."""
     given = {name: values.pop(name) for name in ("references", "objects", "mask", "run") if name in values}
-    settings = make_settings({"captioner": str(florence), "device": "cpu", "trigger": "p3rs0n", **values})
+    settings = make_settings(
+        {"captioner": str(florence), "device": "cpu", "trigger": "p3rs0n", "crop": "off", **values}
+    )
     inputs = {"mask": scene.mask, **given}
     return prepare(EditRequest(scene.source, scene.edited_first, settings=settings, **inputs))
 
@@ -128,7 +104,7 @@ def qwen(tmp_path_factory: pytest.TempPathFactory) -> Path:
         folder
     )
     tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=_words(words), eos_token="<|im_end|>", pad_token="<pad>", unk_token="<unk>",
+        tokenizer_object=word_tokenizer(words), eos_token="<|im_end|>", pad_token="<pad>", unk_token="<unk>",
         additional_special_tokens=marks,
     )  # fmt: skip
     tokenizer.chat_template = (
@@ -225,12 +201,12 @@ def test_a_reference_has_a_caption_of_its_own_unless_there_is_a_prompt(
 ) -> None:
     references = {3: reference(scene, 3), 2: reference(scene, 2)}
     job, note = captioned(job_of(scene, florence, references=references), tmp_path, CPU)
-    texts = {index: job.reference_text(job.targets[0], index) for index in references}
+    texts = {index: job.targets[0].texts.reference(index) for index in references}
     assert texts == {2: "p3rs0n, frame 2 in green", 3: "p3rs0n, frame 3 in green"}
-    assert "2 edited frames more" in note
+    assert "2 pictures more" in note
 
     job, _ = captioned(job_of(scene, florence, references=references, prompt="a sea"), tmp_path / "other", CPU)
-    assert {job.reference_text(job.targets[0], index) for index in references} == {"p3rs0n, a sea"}
+    assert {job.targets[0].texts.reference(index) for index in references} == {"p3rs0n, a sea"}
     assert len(seen) == 5
 
 
@@ -245,11 +221,56 @@ def test_each_object_has_the_captions_of_its_own_references(
     ]
     asked = job_of(scene, florence, objects=objects, mask=None, references={2: reference(scene, 2)})
     job, _ = captioned(asked, tmp_path, CPU)
-    assert [target.texts for target in job.targets] == [
+    assert [target.texts.references for target in job.targets] == [
         {2: "p3rs0n, frame 2 in green", 3: "p3rs0n, frame 3 in green"},
         {2: "p3rs0n, frame 2 in green", 3: "p3rs0n, something else"},
     ]
     assert len(seen) == 5  # a picture of two objects is described once
+
+
+def test_each_object_is_described_by_what_the_model_sees_of_it(
+    florence: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wide = make_scene(width=160)
+    mask, edited, later = np.zeros_like(wide.mask), wide.edited_first.copy(), wide.source[3].copy()
+    mask[:, 4:30, 130:156], edited[10:20, 134:150], later[10:20, 134:150] = True, 255, 128
+    objects = [EditObject("square", wide.mask), EditObject("right", mask, {3: later})]
+    settings = make_settings({"captioner": str(florence), "device": "cpu", "trigger": "p3rs0n", "crop": "fixed"})
+    asked = prepare(EditRequest(wide.source, edited, objects=objects, settings=settings))
+    pictures = []
+    for number, target in enumerate(asked.targets):
+        assert target.window.size.width < 100
+        shown = {"source": wide.source[0], "edit": edited, **({"later": later} if number else {})}
+        at = {name: target.window.at(3 if name == "later" else 0) for name in shown}
+        pictures += [(image[at[name]], f"{name} of object {number}") for name, image in shown.items()]
+    seen: list[str] = []
+    knowing(pictures, seen, monkeypatch)
+    job, note = captioned(asked, tmp_path, CPU)
+    assert [target.texts for target in job.targets] == [
+        Texts("p3rs0n, source of object 0", "p3rs0n, edit of object 0"),
+        Texts("p3rs0n, source of object 1", "p3rs0n, edit of object 1", {3: "p3rs0n, later of object 1"}),
+    ]
+    assert job.settings.prompt == "edit of object 0, edit of object 1" and "3 pictures more" in note
+    assert len(seen) == 5
+
+
+def test_captions_are_made_again_by_a_captioner_with_other_files(
+    florence: Path, scene: Scene, tmp_path: Path, seen: list[str]
+) -> None:
+    copy, cache = shutil.copytree(florence, tmp_path / "captioner"), tmp_path / "cache"
+    job = job_of(scene, copy)
+    captioned(job, cache, CPU)
+    shutil.move(copy, tmp_path / "moved")
+    captioned(job_of(scene, tmp_path / "moved"), cache, CPU)
+    assert len(seen) == 2  # the same files under another name
+    weights = bytearray((florence / "model.safetensors").read_bytes())
+    weights[-1] ^= 1
+    shutil.copytree(florence, copy)
+    (copy / "model.safetensors").write_bytes(weights)
+    captioned(job, cache, CPU)
+    assert len(seen) == 4
+    captioned(job, cache, torch.device("cuda"))  # in the precision of the files, where a CPU takes float32
+    assert len(seen) == 6
 
 
 def test_prompts_of_objects_describe_their_references(
@@ -257,7 +278,7 @@ def test_prompts_of_objects_describe_their_references(
 ) -> None:
     objects = [EditObject("square", "5,7,30,25", {3: reference(scene, 3)}, prompt="a green square")]
     job, _ = captioned(job_of(scene, florence, objects=objects, mask=None), tmp_path, CPU)
-    assert job.reference_text(job.targets[0], 3) == job.settings.text == "p3rs0n, a green square"
+    assert job.targets[0].texts.reference(3) == job.settings.text == "p3rs0n, a green square"
     assert seen == ["a red square"]
 
 
@@ -289,7 +310,7 @@ def test_a_run_encodes_its_captions_records_them_and_is_repeated_without_the_cap
     assert {source, edited, second} <= set(encoded)
     assert any("a red square" in note for note in result.notes)
     record = json.loads((tmp_path / "run/settings.json").read_text())
-    assert record["texts"] == {"source": source, "edited": edited, "references": [{"2": second}]}
+    assert record["texts"] == [{"source": source, "edited": edited, "references": {"2": second}}]
 
     shutil.rmtree(captioner)
     described, before = len(seen), set(encoded)

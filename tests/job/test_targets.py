@@ -17,7 +17,7 @@ from loraedit.editing.target_clip import open_target_clip
 from loraedit.job.edits import object_of
 from loraedit.job.prepare import Job, prepare
 from loraedit.job.request import EditRequest
-from loraedit.job.targets import EditTarget, edit_targets
+from loraedit.job.targets import EditTarget, Texts, edit_targets
 from loraedit.job.window import Window, choose_window
 from loraedit.lora.export import export
 from loraedit.masks.tube import MaskTube
@@ -78,7 +78,7 @@ def targets(planes: list[Plane], looks: list[dict[int, int]], everything: dict[i
     ]
     edited = {index: grey(level) for index, level in everything.items()}
     whole = MaskTube([np.logical_or.reduce(planes)] * 3)
-    return edit_targets(edited, objects, whole, source, windowed)
+    return edit_targets(edited, objects, whole, source, windowed, Texts("", ""))
 
 
 def windowed(mask: MaskTube) -> Window:
@@ -128,7 +128,7 @@ def test_a_reference_of_everything_is_learnt_in_each_layer_that_is_there(checkpo
 def test_an_edit_without_objects_is_one_target_of_the_frames_as_they_are() -> None:
     scene = make_scene()
     (target,) = edit_targets(
-        {0: scene.edited_first}, (), MaskTube(scene.mask), Clip(scene.source, Fraction(10)), windowed
+        {0: scene.edited_first}, (), MaskTube(scene.mask), Clip(scene.source, Fraction(10)), windowed, Texts("", "")
     )
     assert np.array_equal(target.keyframe(0, np.zeros_like(scene.edited_first)), scene.edited_first)
     assert np.array_equal(np.asarray(target.mask), scene.mask)

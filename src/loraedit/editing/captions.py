@@ -1,7 +1,8 @@
 """Texts from images: the captioning model of ``--captioner`` describes the frames that the user does not.
 
 The source is described by its first frame, the edit by the edited first frame, and each reference by itself, as in the
-published method. Weights are read from safetensors files only, and no code of a checkpoint is run.
+published method. With windows, captions describe what the model sees of each object. Weights are read from safetensors
+files only, and no code of a checkpoint is run.
 """
 
 from __future__ import annotations
@@ -21,13 +22,14 @@ from loraedit.errors import ModelError
 from loraedit.families.loading import free
 from loraedit.job.captioner import AUTO, FLORENCE, captioner_type, find_captioner
 from loraedit.job.prepare import Job
-from loraedit.job.targets import EditTarget
+from loraedit.job.targets import EditTarget, Texts
+from loraedit.storage.checkpoints import checkpoint_files
 from loraedit.storage.files import fingerprint, read_json, write_json
 from loraedit.types import Image, OnStep, no_step
 
 __all__ = ["Captioner", "captioned", "without_preamble"]
 
-CAPTION_FORMAT = 2
+CAPTION_FORMAT = 3
 """A part of every key. Raise it when captions change, so that old ones are not taken for new ones."""
 
 FLORENCE_TASK = "<DETAILED_CAPTION>"
@@ -47,51 +49,55 @@ SHOWN_CHARACTERS = 100
 def captioned(job: Job, folder: Path, device: torch.device, on_step: OnStep = no_step) -> tuple[Job, str]:
     """Returns the job with captions as texts, and a sentence about them.
 
-    A caption takes the place of each prompt that is ``auto``. If the prompt is, each reference gets one too. Captions
-    are kept in ``folder``, so the same command again does not load the captioner.
+    A caption takes the place of each prompt that is ``auto``. If the prompt is, each reference gets one too. Each
+    target has captions of its own window; the settings of the job join those of all targets. Captions are kept in
+    ``folder``, so the same command again does not load the captioner.
 
     Args:
         job: at least one of its prompts is ``auto``.
-        on_step: called with (frames described, frames in all).
+        on_step: called with (pictures described, pictures in all).
 
     Raises:
         ModelError: the captioner cannot be loaded, or finds no words.
     """
-    settings, firsts = job.settings, _first_frames(job)
-    references = [_references(target) if settings.prompt == AUTO else {} for target in job.targets]
-    shown = [*firsts.values(), *(image for each in references for image in each.values())]
+    settings = job.settings
     assert settings.captioner is not None
-    images = {fingerprint(image): image for image in shown}
+    pictures = [(_first_frames(job, target), _references(job, target)) for target in job.targets]
+    images = {fingerprint(image): image for each in pictures for part in each for image in part.values()}
     captions = _captions(images, settings.captioner, folder, device, on_step)
 
-    prompts = {name: captions[fingerprint(image)] for name, image in firsts.items()}
-    texts = [
-        {index: settings.with_trigger(captions[fingerprint(image)]) for index, image in each.items()}
-        for each in references
-    ]
-    targets = tuple(replace(target, texts=each) for target, each in zip(job.targets, texts, strict=True))
-    told = replace(job, settings=settings.model_copy(update=prompts), targets=targets)
-    return told, _note(settings.captioner, prompts, len({index for each in texts for index in each}))
+    prompts: list[dict[str, str]] = []
+    targets = []
+    for target, (firsts, references) in zip(job.targets, pictures, strict=True):
+        prompts.append({name: captions[fingerprint(image)] for name, image in firsts.items()})
+        own = settings.model_copy(update=prompts[-1])
+        texts = {index: own.with_trigger(captions[fingerprint(image)]) for index, image in references.items()}
+        targets.append(replace(target, texts=Texts(own.source_text, own.text, texts)))
+    joined = {name: ", ".join(dict.fromkeys(each[name] for each in prompts)) for name in prompts[0]}
+    told = replace(job, settings=settings.model_copy(update=joined), targets=tuple(targets))
+    return told, _note(settings.captioner, prompts[0], len(images) - len(prompts[0]))
 
 
-def _first_frames(job: Job) -> dict[str, Image]:
-    """Returns the frame to describe for each prompt that is ``auto``."""
-    frames = {}
+def _first_frames(job: Job, target: EditTarget) -> dict[str, Image]:
+    """Returns what the model sees of a target in the first frame, for each prompt that is ``auto``."""
+    window, frames = target.window.at(0), {}
     if job.settings.source_prompt == AUTO:
-        frames["source_prompt"] = next(job.source.rgb(0, 1))
+        frames["source_prompt"] = next(job.source.rgb(0, 1))[window]
     if job.settings.prompt == AUTO:
-        frames["prompt"] = job.edited_first
+        frames["prompt"] = job.edited_first[window]
     return frames
 
 
-def _references(target: EditTarget) -> dict[int, Image]:
-    return {index: target.keyframes[index] for index in target.references}
+def _references(job: Job, target: EditTarget) -> dict[int, Image]:
+    """Returns what the model sees of a target's references by frame index, if the prompt is ``auto``."""
+    indices = target.references if job.settings.prompt == AUTO else []
+    return {index: target.keyframes[index][target.window.at(index)] for index in indices}
 
 
-def _note(captioner: str, prompts: Mapping[str, str], references: int) -> str:
+def _note(captioner: str, prompts: Mapping[str, str], more: int) -> str:
     names = {"source_prompt": "source", "prompt": "edit"}
     shown = [f"{names[name]}: '{textwrap.shorten(text, SHOWN_CHARACTERS)}'" for name, text in prompts.items()]
-    shown += [f"{references} edited frame{'s' if references > 1 else ''} more"] if references else []
+    shown += [f"{more} picture{'s' if more > 1 else ''} more"] if more > 0 else []
     return f"Described by {Path(captioner).name}: {', '.join(shown)}. The whole texts are in settings.json."
 
 
@@ -99,19 +105,26 @@ def _captions(
     images: Mapping[str, Image], captioner: str, folder: Path, device: torch.device, on_step: OnStep
 ) -> dict[str, str]:
     """Reads the captions of images by their fingerprints from the folder; makes those that are missing."""
-    files = {key: folder / f"caption-{fingerprint(CAPTION_FORMAT, captioner, key)}.json" for key in images}
+    model = fingerprint(*checkpoint_files(find_captioner(captioner)))
+    dtype = str(_dtype(device))
+    files = {key: folder / f"caption-{fingerprint(CAPTION_FORMAT, model, dtype, key)}.json" for key in images}
     captions = {key: str(read_json(file)["caption"]) for key, file in files.items() if file.exists()}
     missing = [key for key in images if key not in captions]
     if missing:
         on_step(0, len(missing))
-        model = Captioner.open(captioner, device)
+        describer = Captioner.open(captioner, device)
         for done, key in enumerate(missing, 1):
-            captions[key] = model.describe(images[key])
+            captions[key] = describer.describe(images[key])
             write_json(files[key], {"caption": captions[key], "captioner": captioner})
             on_step(done, len(missing))
-        del model
+        del describer
         free()
     return captions
+
+
+def _dtype(device: torch.device) -> Any:
+    """Returns the precision of a captioner on a device; ``auto`` is that of its files."""
+    return torch.float32 if device.type == "cpu" else "auto"
 
 
 @dataclass(frozen=True)
@@ -145,10 +158,11 @@ class Captioner:
 
         folder = find_captioner(captioner)
         kind = captioner_type(folder)
-        dtype: Any = torch.float32 if device.type == "cpu" else "auto"
         safe = {"trust_remote_code": False, "local_files_only": True}
         try:
-            model: Any = AutoModelForImageTextToText.from_pretrained(folder, use_safetensors=True, dtype=dtype, **safe)
+            model: Any = AutoModelForImageTextToText.from_pretrained(
+                folder, use_safetensors=True, dtype=_dtype(device), **safe
+            )
             processor = AutoProcessor.from_pretrained(folder, **safe)  # type: ignore[no-untyped-call]
         except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
             reason = str(error).strip().splitlines()[0].rstrip(".") if str(error).strip() else type(error).__name__

@@ -72,13 +72,16 @@ class EditContext:
             "resources": self.resources.model_dump(),
         }
 
-    def _texts(self) -> dict[str, Any]:
-        """Returns the texts that the model gets: of the source, of the edit, and of each target's references."""
-        job = self.job
-        references = [
-            {str(index): job.reference_text(target, index) for index in target.references} for target in job.targets
+    def _texts(self) -> list[dict[str, Any]]:
+        """Returns the texts that the model gets with each target: of the source, of the edit, and of its references."""
+        return [
+            {
+                "source": target.texts.source,
+                "edited": target.texts.edited,
+                "references": {str(index): target.texts.reference(index) for index in target.references},
+            }
+            for target in self.job.targets
         ]
-        return {"source": self.settings.source_text, "edited": self.settings.text, "references": references}
 
 
 def open_context(job: Job, folder: Path, device: torch.device, resources: Resources, store: Store) -> EditContext:

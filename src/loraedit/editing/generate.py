@@ -164,7 +164,9 @@ def _condition(settings: ResolvedSettings, clip: TargetClip, inputs: GenerationI
     references = inputs.references if masked and settings.condition_on_references else {}
     first = inputs.fixed_frames[0]
     fixed = {**references, **{index: frame for index, frame in inputs.fixed_frames.items() if index}}
-    condition = conditioning.inference_condition(inputs.source, first, mask, settings.text, inputs.guide, fixed)
+    condition = conditioning.inference_condition(
+        inputs.source, first, mask, clip.target.texts.edited, inputs.guide, fixed
+    )
     return replace(condition, image=first_frame(clip, edited=True), frame_rate=clip.job.frame_rate)
 
 

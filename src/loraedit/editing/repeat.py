@@ -11,7 +11,7 @@ from loraedit.errors import InputError
 from loraedit.job.edits import EditObject
 from loraedit.job.prepare import Job, prepare
 from loraedit.job.request import EditRequest
-from loraedit.job.targets import EditTarget
+from loraedit.job.targets import EditTarget, Texts
 from loraedit.runs.finished import Finished, read_finished
 from loraedit.runs.folder import object_folder
 from loraedit.runs.kept import Kept
@@ -78,7 +78,7 @@ def plan_repetition(run: Path, out: Path | None, target: Path | None) -> Repetit
         job,
         settings=job.settings.model_copy(update=used),
         objects=finished.objects,
-        targets=_with_texts(job, before["texts"]["references"]),
+        targets=_with_texts(job, before["texts"]),
     )
     return Repetition(job, _differences(before, job), run, finished)
 
@@ -104,12 +104,13 @@ def _request(finished: Finished, run: Path, settings: EditSettings, out: Path | 
     )
 
 
-def _with_texts(job: Job, texts: list[dict[str, str]]) -> tuple[EditTarget, ...]:
-    """Returns the targets of a job with the texts that the run used for their references."""
-    return tuple(
-        replace(target, texts={int(index): text for index, text in of_target.items()})
-        for target, of_target in zip(job.targets, texts, strict=True)
-    )
+def _with_texts(job: Job, texts: list[dict[str, Any]]) -> tuple[EditTarget, ...]:
+    """Returns the targets of a job with the texts that the run used."""
+    targets = []
+    for target, each in zip(job.targets, texts, strict=True):
+        references = {int(index): text for index, text in each["references"].items()}
+        targets.append(replace(target, texts=Texts(each["source"], each["edited"], references)))
+    return tuple(targets)
 
 
 def _differences(before: dict[str, Any], job: Job) -> list[str]:

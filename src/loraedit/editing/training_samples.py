@@ -123,7 +123,7 @@ class TrainingSamples:
         self, segment: Segment, inputs: TrainingInput, variant: int, recolour: Callable[[Pixels], Pixels]
     ) -> list[Sample]:
         """Makes the motion samples of a segment in one colour variant; variant 0 is the source itself."""
-        source, prompt = recolour(inputs.source), self._settings.source_text
+        source, prompt = recolour(inputs.source), self._clip.target.texts.source
         guides = [Guide(recolour(guide.pixels), guide.trusted) for guide in inputs.source_guides]
         kept = [*range(1, segment.fixed), *(inputs.references if self._settings.condition_on_references else ())]
         if self._settings.lora == "naive":
@@ -138,7 +138,7 @@ class TrainingSamples:
 
     def _appearance_sample(self, segment: Segment, inputs: TrainingInput, frame: int) -> Sample:
         """Makes the appearance sample of a reference, a frame of the segment."""
-        index, text = frame - segment.start, self._clip.job.reference_text(self._clip.target, frame)
+        index, text = frame - segment.start, self._clip.target.texts.reference(frame)
         guide, at = inputs.first_frame_guide, slice(index, index + 1)
         carried = Guide(guide.pixels[at], guide.trusted[at]) if guide else None
         return conditioning.appearance_sample(

@@ -17,7 +17,7 @@ from loraedit.job.inputs import Inputs, read_inputs
 from loraedit.job.model import download_weights, local_weights
 from loraedit.job.request import EditRequest
 from loraedit.job.segments import Segment, cut_in_time
-from loraedit.job.targets import EditTarget, edit_targets
+from loraedit.job.targets import EditTarget, Texts, edit_targets
 from loraedit.job.window import choose_window
 from loraedit.lora.extra import ExtraLora
 from loraedit.masks.shaping import default_feather_px
@@ -79,10 +79,6 @@ class Job:
     def frame_rate(self) -> float | None:
         """Frames per second for a model that reads them; None for any other."""
         return frame_rate_for(self.card, self.source)
-
-    def reference_text(self, target: EditTarget, index: int) -> str:
-        """Returns the text of the sample of a target's reference: a caption of it, or else the text of the edit."""
-        return target.texts.get(index, self.settings.text)
 
 
 @unusable_paths_refused()
@@ -161,7 +157,8 @@ def _job(checked: CheckedRequest, inputs: Inputs, edit_mask: MaskTube) -> Job:
     """Chooses windows and segments."""
     settings, card, source = checked.settings, checked.card, inputs.source
     window = partial(choose_window, crop=settings.crop, context=settings.context)
-    targets = edit_targets(inputs.keyframes, inputs.objects, edit_mask, source, window)
+    texts = Texts(settings.source_text, settings.text)
+    targets = edit_targets(inputs.keyframes, inputs.objects, edit_mask, source, window, texts)
     area_px = card.working_area_px(settings.area)
     segments = cut_in_time(len(source), [each.window.size for each in targets], area_px, settings, card)
     return Job(

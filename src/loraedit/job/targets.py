@@ -18,7 +18,26 @@ from loraedit.masks.tube import MaskTube
 from loraedit.runs.kept import KeptObject
 from loraedit.types import Footage, Image, Plane
 
-__all__ = ["EditTarget", "edit_targets"]
+__all__ = ["EditTarget", "Texts", "edit_targets"]
+
+
+@dataclass(frozen=True)
+class Texts:
+    """The texts that the model gets with a target, each with the trigger word.
+
+    Attributes:
+        source: of the source.
+        edited: of the edit.
+        references: captions of references by frame index.
+    """
+
+    source: str
+    edited: str
+    references: dict[int, str] = field(default_factory=dict)
+
+    def reference(self, index: int) -> str:
+        """Returns the text of a reference: a caption of it, or else the text of the edit."""
+        return self.references.get(index, self.edited)
 
 
 @dataclass(frozen=True)
@@ -29,17 +48,16 @@ class EditTarget:
         mask: one plane for each frame, True = edit.
         window: the part of the frame that the model sees; it contains the mask.
         keyframes: the edited frames by frame index, uint8 ``[H, W, 3]``, the first frame among them.
+        texts: the texts of what the model sees.
         parts: where a keyframe counts that shows more than this target, by frame index, bool ``[H, W]``; elsewhere the
             pixels below are used.
-        texts: captions of references by frame index, with the trigger word; a reference without one has the text of
-            the edit.
     """
 
     mask: MaskTube
     window: Window
     keyframes: dict[int, Image]
+    texts: Texts
     parts: dict[int, Plane] = field(default_factory=dict)
-    texts: dict[int, str] = field(default_factory=dict)
 
     def edits(self, segment: Segment) -> bool:
         """Returns True if anything is edited in a segment."""
@@ -68,6 +86,7 @@ def edit_targets(
     edit_mask: MaskTube,
     source: Footage,
     window: Callable[[MaskTube], Window],
+    texts: Texts,
 ) -> tuple[EditTarget, ...]:
     """Returns the targets of an edit: one for each object; without objects, one.
 
@@ -77,14 +96,15 @@ def edit_targets(
         edit_mask: the mask of everything.
         source: the clip.
         window: chooses the window for a mask.
+        texts: the texts of all targets.
     """
     if not objects:
-        return (EditTarget(edit_mask, window(edit_mask), dict(edited)),)
-    return tuple(_target_of(edited, each, edit_mask, source, window(each.mask)) for each in objects)
+        return (EditTarget(edit_mask, window(edit_mask), dict(edited), texts),)
+    return tuple(_target_of(edited, each, edit_mask, source, window(each.mask), texts) for each in objects)
 
 
 def _target_of(
-    edited: Mapping[int, Image], each: KeptObject, edit_mask: MaskTube, source: Footage, window: Window
+    edited: Mapping[int, Image], each: KeptObject, edit_mask: MaskTube, source: Footage, window: Window, texts: Texts
 ) -> EditTarget:
     """Returns an object's target.
 
@@ -95,4 +115,4 @@ def _target_of(
     shared = {index: image for index, image in edited.items() if not index or each.mask.box(index)}
     parts = {index: each.mask[index] | ~edit_mask[index] for index in shared}
     parts |= {index: each.mask[index] & changed(image, source, index) for index, image in each.keyframes.items()}
-    return EditTarget(each.mask, window, shared | each.keyframes, parts)
+    return EditTarget(each.mask, window, shared | each.keyframes, texts, parts)

@@ -36,7 +36,7 @@ CLIP_FOLDERS = ("frames", "source", "mask")
 EDITED_FIRST_FILE = "first_frame_edited.png"
 SETTINGS_FILE = "settings.json"
 RESULT_FILE = "result.json"
-RUN_FORMAT = 4
+RUN_FORMAT = 5
 """Stands in ``settings.json``; raise it when a run folder changes so that other versions of loraedit misread it."""
 
 _WHERE = "Give the run folder of an edit, by default named OUT-run beside its output."
