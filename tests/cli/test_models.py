@@ -117,7 +117,7 @@ SAMPLING = {  # guidance, flow shift (0 is the checkpoint's own schedule), steps
     "skyreels-v2-i2v-1.3b-540p": (5.0, 5.0, 50, 24),
     "skyreels-v2-i2v-14b-540p": (5.0, 5.0, 50, 24),
     "skyreels-v2-i2v-14b-720p": (5.0, 5.0, 50, 24),
-    "wan2.2-i2v-a14b": (3.5, 5.0, 40, 16),
+    "wan2.2-i2v-a14b": (3.5, 3.0, 40, 16),
     "wan2.2-ti2v-5b": (5.0, 5.0, 50, 24),
     "hunyuanvideo-i2v": (6.0, 7.0, 50, 24),
     "hunyuanvideo-i2v-33ch": (1.0, 7.0, 50, 24),
@@ -305,7 +305,7 @@ def test_the_models_command_says_what_there_is_and_what_is_here(published: dict[
     answer = json.loads(result.stdout)
     assert [row["id"] for row in answer["models"]] == [model.id for model in known_models()]
     row = next(row for row in answer["models"] if "A14B" in row["id"])
-    assert row["sampling"] == {"guidance": 3.5, "flow_shift": 5.0, "sampling_steps": 40, "scheduler": "model"}
+    assert row["sampling"] == {"guidance": 3.5, "flow_shift": 3.0, "sampling_steps": 40, "scheduler": "model"}
     assert row["frame_rate"] == 16 and "wan_i2v_A14B.py" in row["source"]
     assert [Path(each["folder"]).name for each in answer["folders"]] == ["nano", "broken"]
     assert answer["folders"][0]["problem"] is None
