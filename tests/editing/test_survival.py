@@ -62,7 +62,7 @@ def test_out_of_memory_goes_on_one_level_lower_with_a_note(
 
     monkeypatch.setattr(loop, "_loss", short_of_memory)
     result = edit(scene, checkpoint, tmp_path / "run")
-    assert result.notes == ["The device's memory ran out (train), so the run went on with checkpointing."]
+    assert result.notes[-1] == "The device's memory ran out (train), so the run went on with checkpointing."
     assert json.loads((tmp_path / "run/settings.json").read_text())["resources"]["checkpointing"] is True
     assert results(tmp_path / "run") == results(tmp_path / "whole")
 
@@ -166,7 +166,7 @@ def test_a_folder_that_can_only_be_read_is_refused_before_any_work(
     assert code == 2 and "Read-only file system" in said and len(said.splitlines()) == 1
 
 
-@pytest.mark.parametrize("stage", ["keep_pieces", "_decode"])
+@pytest.mark.parametrize("stage", ["keep_pieces", "decode_segment"])
 def test_a_run_folder_that_is_deleted_during_the_run_is_reported_and_created_again(
     command: list[str], whole: dict[str, bytes], stage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
