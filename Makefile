@@ -9,7 +9,7 @@ MODELS ?=
 EXAMPLE := examples/pedestrian
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-avx2 web-check batch-check chaos fuzz check format gpu-check bench bench-quick bench-speed cheap nano clean
+.PHONY: help setup demo test test-avx2 web-check batch-check chaos fuzz check format gpu-check bench bench-quick bench-speed recipes nano clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -75,8 +75,8 @@ bench-speed: $(STAMP)  ## measure time and memory beside other libraries, and co
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.speed.run --page docs/benchmark.md
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.cost --page docs/benchmark.md
 
-cheap: $(STAMP)  ## measure what cheaper recipes cost and write docs/cheap.md (long; resumes)
-	$(BIN)/python -m benchmarks.cheap --page docs/cheap.md
+recipes: $(STAMP)  ## compare the recipes and their parts, and write docs/recipes.md (long; resumes)
+	$(BIN)/python -m benchmarks.recipes --page docs/recipes.md
 
 nano: $(STAMP)  ## train the built-in model from scratch (very long; resumes)
 	$(BIN)/python -m pip install -e ".[pretrain]"
