@@ -80,7 +80,10 @@ def test_the_propagating_recipe_carries_keyframes_at_the_models_pace() -> None:
 def test_references_are_learnt_jointly_or_one_after_another(
     values: dict[str, Any], references: int, courses: list[tuple[int, int]]
 ) -> None:
-    found = make_settings(values).resolved(PAPER).reference_courses(references)
+    settings = make_settings(values).resolved(PAPER)
+    found = settings.reference_courses(references)
+    assert settings.training_steps(references) == settings.steps + sum(steps for _, steps in courses)
+    assert settings.model_copy(update={"lora": "none"}).training_steps(references) == 0
     assert [(course.references, course.steps) for course in found] == courses
 
 

@@ -90,8 +90,7 @@ def _recipe_line(job: Job) -> str:
     """Returns what the edit will do, in a line: recipe and steps."""
     settings = job.settings
     name = recipes_for(settings.recipe, job.card.recipe)[0]
-    courses = [course.steps for target in job.targets for course in settings.reference_courses(len(target.references))]
-    steps = 0 if settings.lora == "none" else settings.steps * len(job.targets) + sum(courses)
+    steps = sum(settings.training_steps(len(target.references)) for target in job.targets)
     training = f"at most {steps}" if settings.check_every else str(steps)
     recipe = f"{job.card.folder.name}'s own recipe" if name == "model" else f"Recipe {name}"
     return f"{recipe}: {training} training steps, {settings.sampling_steps} sampling steps."

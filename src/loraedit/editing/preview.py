@@ -55,9 +55,8 @@ def wants_previews(context: EditContext) -> bool:
 def start_is_cheap(context: EditContext) -> bool:
     """Returns True if the settings ask for a preview at the start and it costs little compared to the run."""
     settings, targets = context.settings, context.job.targets
-    courses = [course for each in targets for course in settings.reference_courses(len(each.references))]
-    steps = settings.steps * len(targets) + sum(course.steps for course in courses)
-    training = 3 * steps * settings.batch_size if settings.lora != "none" else 0  # a backward pass costs two forward
+    steps = sum(settings.training_steps(len(target.references)) for target in targets)
+    training = 3 * steps * settings.batch_size  # a backward pass costs two forward
     sampling = settings.sampling_steps * len(context.job.segments) * len(targets)
     return settings.preview and START_SHARE * (training + sampling) >= STEPS
 

@@ -213,13 +213,12 @@ def work_of(
     """
     shape = Shape(padded_length(max(frames), card.frame_step), working_size(window, area_px, card.multiple_px))
     training = settings.training()
-    sampling, steps, experts, samples = settings.sampling(), 0, 0, 0
+    sampling, experts, samples = settings.sampling(), 0, 0
     if settings.lora != "none":
-        steps = training.steps + sum(course.steps for course in settings.reference_courses(references))
         experts = len(experts_trained(open_family(card), settings))
         trained = min(len(frames), TRAINING_SEGMENTS) * (1 + settings.carries)  # carried from one end and from both
         samples = trained + training.colour_variants - 1
-    training = training.model_copy(update={"steps": steps})
+    training = training.model_copy(update={"steps": settings.training_steps(references)})
     return Work(
         shape, training, sampling, experts, samples, references, len(frames),
         clip_frames or sum(frames), card.guided(sampling.guidance),

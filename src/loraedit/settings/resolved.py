@@ -86,6 +86,12 @@ class ResolvedSettings(CommonSettings, Recipe):
         joint = ceil(steps * (1 + REFERENCE_REPEATS * references) / (1 + REFERENCE_REPEATS))
         return [ReferenceCourse(references, joint if most is None else min(joint, most))]
 
+    def training_steps(self, references: int) -> int:
+        """Returns the training steps of an edit target with so many references, over all courses; 0 without a LoRA."""
+        if self.lora == "none":
+            return 0
+        return self.steps + sum(course.steps for course in self.reference_courses(references))
+
     def training(self) -> TrainSettings:
         """Returns the settings that determine the LoRA."""
         return TrainSettings.model_validate({name: getattr(self, name) for name in TrainSettings.model_fields})
