@@ -78,7 +78,7 @@ def find_encoder(text: str, download: bool) -> Encoder:
 
 
 class Views:
-    """What CLIP sees in a clip.
+    """Holds the embeddings of a clip by CLIP.
 
     Attributes:
         pooled: output of the image tower, unprojected, float32 ``[F, D]``.

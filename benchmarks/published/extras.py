@@ -1,4 +1,4 @@
-"""What a published set lacks and you add: masks, references and prompts, in one folder for each case.
+"""Reads what you add to a published set: masks, references and prompts, in one folder for each case.
 
 EXTRAS/CASE/mask.png (an image or a video) or mask/ (frames)
 EXTRAS/CASE/K.png                          an edited frame K

@@ -16,7 +16,7 @@ __all__ = ["Results", "section"]
 
 @dataclass(frozen=True)
 class Results:
-    """What was measured here.
+    """Holds the measurements of a run.
 
     Attributes:
         form: the form of the folder.

@@ -30,7 +30,7 @@ __all__ = ["plan"]
 ESTIMATE = "Estimate"
 
 Works = Mapping[RecipeName, "Work | InputError"]
-"""What each recipe would do with the clip, or why it is refused. The first one is the one asked for."""
+"""The work that each recipe would do with the clip, or the reason why it is refused; the one asked for comes first."""
 
 
 @with_plan_settings
