@@ -12,7 +12,6 @@ from typing import Any
 
 import fsspec
 import pytest
-import torch
 from batches import Fragile, Inline, Plain, endings, nothing, products, resident_bytes, trainings, write_batch
 from mutants import HOSTILE_PROMPT
 from typer.testing import CliRunner
@@ -27,19 +26,14 @@ from loraedit.batch.places import Depot, fetch, stamp
 from loraedit.batch.schedule import Event, Queue, work_through
 from loraedit.cli.main import app
 from loraedit.errors import InputError
-from loraedit.families import loading, open_family
-from loraedit.families.card import read_card
-from loraedit.lora.adapter import attach, lora_parameters, merge
-from loraedit.runtime.memory import place
 
 MEMORY = "memory://studio"
 
 
 @pytest.fixture
 def own_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Batches run here, and weights are not kept for the tests that follow."""
+    """Batches run here."""
     monkeypatch.setattr("loraedit.batch.run.LocalPool", Inline)
-    monkeypatch.setattr(loading, "_kept", None)
 
 
 # ---- jobs.toml -------------------------------------------------------------------------------------------------------
@@ -304,31 +298,3 @@ def test_inputs_and_results_behind_urls_are_fetched_once_and_put_back(
     with other.kept_up("jobs/a") as folder:
         assert (folder / "outcome.json").read_text() == "{}"
     system.rm("/studio", recursive=True)
-
-
-# ---- weights that are kept -------------------------------------------------------------------------------------------
-
-
-def test_kept_weights_are_read_once_and_given_clean_whatever_was_done_to_them(
-    checkpoints: dict[str, Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    card, device = read_card(checkpoints["plain"]), torch.device("cpu")
-    family = open_family(card)
-    monkeypatch.setattr(loading, "_kept", None)
-    plain = family.load_transformer(family.experts[0], device).state_dict()
-    loading.keep_weights()
-    first = family.load_transformer(family.experts[0], device)
-    attach(first, family.lora_targets("all"), 2, 0)
-    for name, parameter in lora_parameters(first):
-        parameter.data += "lora_B" in name
-    merge(first)
-    family.resources = family.resources.model_copy(update={"weights": "fp8", "checkpointing": True})
-    place(first, family.resources, device)
-    monkeypatch.setattr(type(first), "from_pretrained", None)  # it is not asked again
-    second = family.load_transformer(family.experts[0], device)
-    found = second.state_dict()
-    assert found.keys() == plain.keys() and all(torch.equal(found[name], plain[name]) for name in plain)
-    assert not any(parameter.requires_grad for parameter in second.parameters())
-    kept = {parameter.data_ptr() for parameter in second.parameters()}
-    third = family.load_transformer(family.experts[0], device)
-    assert kept == {parameter.data_ptr() for parameter in third.parameters()}  # one copy in memory for all

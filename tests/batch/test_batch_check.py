@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from loraedit.batch import run_batch
 from loraedit.cli.main import app
 from loraedit.errors import ModelError
-from loraedit.families import hub, loading
+from loraedit.families import hub
 
 
 @pytest.mark.parametrize("mask", ["5,7,20,25", "auto"])
@@ -29,7 +29,6 @@ def test_a_batch_fetches_its_model_before_the_jobs_and_only_if_asked(
     monkeypatch.setattr(hub, "find_snapshot", lambda _: cache if cache.exists() else None)
     monkeypatch.setattr(hub, "fetch_snapshot", fetch)
     monkeypatch.setattr("loraedit.batch.run.LocalPool", Inline)
-    monkeypatch.setattr(loading, "_kept", None)
     file = write_batch(tmp_path, "some/model", 1, 1)
     file.write_text(file.read_text().replace("5,7,20,25", mask))
 

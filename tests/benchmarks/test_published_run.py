@@ -15,7 +15,6 @@ from benchmarks.published.figures import LABELS
 from benchmarks.published.run import FORMS, main
 from loraedit.batch.jobs import read_jobs
 from loraedit.errors import InputError
-from loraedit.families import loading
 
 QUICK = ["steps=1", "sampling_steps=1", "colour_variants=1", "area=1.0", "recipe=paper"]
 
@@ -28,7 +27,6 @@ def encoders(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 @pytest.fixture
 def own_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("loraedit.batch.run.LocalPool", Inline)
-    monkeypatch.setattr(loading, "_kept", None)
 
 
 @pytest.mark.parametrize("form", SETS)

@@ -8,9 +8,10 @@ import sys
 import time
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image as PilImage
@@ -23,6 +24,9 @@ from loraedit.job.request import EditRequest
 from loraedit.settings import make_settings
 from loraedit.storage.files import read_json, write_bytes, write_json
 from loraedit.types import Footage
+
+if TYPE_CHECKING:
+    from loraedit.families.kept_weights import KeptWeights
 
 __all__ = ["OUTCOME_FILE", "EditTask", "read_outcome"]
 
@@ -59,9 +63,6 @@ class EditTask:
 
     def __call__(self, job: BatchJob, report: Report) -> dict[str, Any]:
         """Runs or continues a job; returns its record for the tables."""
-        from loraedit.families.loading import keep_weights
-
-        keep_weights()
         depot = Depot(self.place)
         with depot.kept_up(folder_of(job.name)) as folder:
             known = read_outcome(folder, job.key)
@@ -77,12 +78,14 @@ class EditTask:
     def _edit(self, job: BatchJob, folder: Path, reporter: _Reporter, store: str) -> dict[str, Any]:
         from loraedit.editing import run_edit
         from loraedit.evaluate import evaluate_run
+        from loraedit.families.kept_weights import keeping_weights
 
         began, memory = time.monotonic(), _Memory()
         settings = make_settings({**job.settings, "store": store, "device": self.device})
         request = EditRequest(**job.inputs(), settings=settings, out=folder / job.out, run=folder / "run")
         prepared = prepare(request, reporter)
-        result = run_edit(prepared, reporter)
+        with keeping_weights(kept=_worker_weights()):
+            result = run_edit(prepared, reporter)
         reporter("evaluate", 0, 1, "")
         measured = evaluate_run(folder / "run", None if self.image_encoder is None else Path(self.image_encoder))
         _write_thumb(folder / "thumb.jpg", prepared.source, result.clip)
@@ -100,6 +103,14 @@ class EditTask:
             "notes": result.notes,
             "host": f"{socket.gethostname()}:{os.getpid()}",
         }
+
+
+@cache
+def _worker_weights() -> KeptWeights:
+    """Returns the components that this process keeps in host memory from job to job."""
+    from loraedit.families.kept_weights import KeptWeights
+
+    return KeptWeights(between_edits=True)
 
 
 class _Reporter:

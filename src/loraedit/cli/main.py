@@ -54,10 +54,12 @@ def _root(
     ] = False,
 ) -> None:
     if processes() > 1:
+        from loraedit.families.kept_weights import keeping_weights
         from loraedit.runtime.distributed import assist, dismiss
 
         if not leads():
-            assist()
+            with keeping_weights():
+                assist()
             raise typer.Exit
         context.call_on_close(dismiss)
 

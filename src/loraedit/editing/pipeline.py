@@ -35,6 +35,7 @@ from loraedit.editing.result import EditFiles, EditResult
 from loraedit.editing.segment_inputs import carry_first_segment
 from loraedit.editing.target_clip import TargetClip, open_target_clip, over_lower_targets
 from loraedit.editing.train import TargetTraining, TrainedCourse, prior_file
+from loraedit.families.kept_weights import keeping_weights
 from loraedit.families.loading import free
 from loraedit.job.captioner import wants_captions
 from loraedit.job.prepare import Job
@@ -108,7 +109,8 @@ def _edit(job: Job, folder: Path, progress: Progress, to_memory: bool) -> EditRe
     reporter.notes += fitting_notes(resources)
     while True:
         try:
-            return _carry_out(open_context(job, folder, device, resources, store), reporter, to_memory)
+            with keeping_weights(reporter.component_read):
+                return _carry_out(open_context(job, folder, device, resources, store), reporter, to_memory)
         except torch.OutOfMemoryError:
             phase = reporter.current_phase
             lower = save_more(resources, phase in ENCODING, job.settings.resources)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from loraedit.editing.profiling import Profile
+from loraedit.families.kept_weights import ComponentRead
 from loraedit.types import OnStep, Progress
 
 __all__ = ["Reporter"]
@@ -68,6 +69,11 @@ class Reporter:
             self.phase_seconds[name] = self.phase_seconds.get(name, 0.0) + seconds
         self.log(phase=name, event="end", seconds=round(seconds, 3))
         self.progress(name, part + 1, parts)
+
+    def component_read(self, read: ComponentRead) -> None:
+        """Logs which components were read from the checkpoint."""
+        seconds = round(read.seconds, 3)
+        self.log(event="loaded", components=list(read.names), seconds=seconds, bytes=read.size_bytes)
 
     def log(self, **event: Any) -> None:
         """Appends one JSON line to ``RUN/log.jsonl``."""

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from loraedit.diffusion.samples import Sample
 from loraedit.families.base import Encoded, Expert
 from loraedit.families.encoder_passes import read_picture, read_prompt
-from loraedit.families.loading import compute_dtype, load_component, load_part, loading
+from loraedit.families.loading import load_transformer, load_vae
 from loraedit.families.model_card import ModelCard
 from loraedit.families.schedulers import open_scheduler
 from loraedit.families.vae_codec import VaeCodec
@@ -141,7 +141,7 @@ class KeepChannelFamily(VaeCodec):
     # ---- latents -------------------------------------------------------------------------------------------------
 
     def _vae(self, device: torch.device) -> AbstractContextManager[Any]:
-        return load_component(self.card, self.vae_kind, "vae", device, torch.float32)
+        return load_vae(self.card, self.vae_kind, device)
 
     def vae_encode(self, vae: Any, video: Tensor) -> Tensor:
         """See :class:`loraedit.families.base.Family`."""
@@ -161,10 +161,7 @@ class KeepChannelFamily(VaeCodec):
 
     def load_transformer(self, expert: Expert, device: torch.device) -> nn.Module:
         """Loads the transformer, frozen: float32 on a CPU, bfloat16 elsewhere."""
-        with loading(self.card):
-            transformer = load_part(self.card, self.transformer_kind, expert.name, compute_dtype(device))
-        module: nn.Module = transformer.eval().requires_grad_(False)
-        return module
+        return load_transformer(self.card, self.transformer_kind, expert.name, device, self.resources)
 
     def scheduler(
         self,

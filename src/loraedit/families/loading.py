@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import copy
 import gc
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import diffusers
@@ -15,6 +15,7 @@ from transformers import PreTrainedTokenizerBase
 
 from loraedit.errors import ModelError
 from loraedit.families.folder import AGAIN
+from loraedit.families.kept_weights import Keep, read_once
 from loraedit.families.model_card import ModelCard
 from loraedit.runtime.memory import place_encoder
 from loraedit.settings import Resources
@@ -23,16 +24,13 @@ from loraedit.storage.files import read_json
 __all__ = [
     "compute_dtype",
     "free",
-    "keep_weights",
-    "load_component",
-    "load_part",
+    "load_encoder",
     "load_pipeline",
     "load_scheduler",
+    "load_transformer",
+    "load_vae",
     "loading",
 ]
-
-_kept: dict[Any, Any] | None = None
-"""Components that were read, by checkpoint, component and precision; None if nothing is kept."""
 
 
 def compute_dtype(device: torch.device) -> torch.dtype:
@@ -52,29 +50,48 @@ def loading(card: ModelCard) -> Iterator[None]:
         raise ModelError(f"The checkpoint '{card.folder}' cannot be loaded: {reason}") from error
 
 
-def keep_weights() -> None:
-    """Keeps the components that this process reads from now on in the host's memory, for the next use."""
-    global _kept
-    _kept = {} if _kept is None else _kept
+def load_transformer(
+    card: ModelCard,
+    kind: Any,
+    name: str,
+    device: torch.device,
+    resources: Resources,
+    read: Callable[[torch.dtype], Any] | None = None,
+) -> nn.Module:
+    """Loads a transformer on the CPU, frozen, in the precision of the device.
 
-
-def load_part(card: ModelCard, kind: Any, name: str, dtype: torch.dtype) -> Any:
-    """Loads a component of the checkpoint on the CPU.
+    It stays in host memory for its next use, unless the resources say otherwise.
 
     Args:
-        kind: its class in diffusers or transformers.
+        kind: its class in diffusers.
         name: its folder in the checkpoint.
-        dtype: precision to load it in.
+        device: where it will compute.
+        resources: whether to keep it.
+        read: reads it in a precision from elsewhere; None reads the folder.
     """
+    dtype = compute_dtype(device)
 
-    def read() -> Any:
-        options = {"dtype": dtype, "use_safetensors": True, "output_loading_info": True}
-        model, info = kind.from_pretrained(card.folder, subfolder=name, **options)
-        if info["missing_keys"]:  # the libraries would use random values
-            raise ModelError(f"'{card.folder / name}' lacks the tensor {min(info['missing_keys'])}. {AGAIN}")
-        return model
+    def read_frozen() -> nn.Module:
+        return _frozen(_read_part(card, kind, name, dtype) if read is None else read(dtype))
 
-    return _read_once(card, (kind, name, dtype), read)
+    keep: Keep = "never" if resources.reload_weights else "within edits"
+    with loading(card):
+        transformer: nn.Module = read_once(card, name, (kind, dtype), read_frozen, keep)
+    return transformer
+
+
+def _frozen(transformer: nn.Module) -> nn.Module:
+    """Prepares a transformer that was just read, in place and before it is kept: all copies share what this leaves."""
+    return transformer.eval().requires_grad_(False)
+
+
+def _read_part(card: ModelCard, kind: Any, name: str, dtype: torch.dtype) -> Any:
+    """Reads a component of the checkpoint."""
+    options = {"dtype": dtype, "use_safetensors": True, "output_loading_info": True}
+    model, info = kind.from_pretrained(card.folder, subfolder=name, **options)
+    if info["missing_keys"]:  # the libraries would use random values
+        raise ModelError(f"'{card.folder / name}' lacks the tensor {min(info['missing_keys'])}. {AGAIN}")
+    return model
 
 
 def load_pipeline(card: ModelCard, kind: Any, absent: Iterable[str], device: torch.device, resources: Resources) -> Any:
@@ -89,8 +106,12 @@ def load_pipeline(card: ModelCard, kind: Any, absent: Iterable[str], device: tor
     missing: dict[str, Any] = dict.fromkeys(absent)
     options = {"dtype": compute_dtype(device), "use_safetensors": True, "local_files_only": True}
     with loading(card):
-        pipeline = _read_once(
-            card, (kind, *missing, options["dtype"]), lambda: kind.from_pretrained(card.folder, **missing, **options)
+        pipeline = read_once(
+            card,
+            (kind, *missing),
+            options["dtype"],
+            lambda: kind.from_pretrained(card.folder, **missing, **options),
+            keep="between edits",
         )
     for name, part in pipeline.components.items():
         if isinstance(part, nn.Module):
@@ -98,36 +119,6 @@ def load_pipeline(card: ModelCard, kind: Any, absent: Iterable[str], device: tor
         elif isinstance(part, PreTrainedTokenizerBase) and part.pad_token is None:
             raise ModelError(f"'{card.folder / name}' names no token to pad prompts with. {AGAIN}")
     return pipeline
-
-
-def _read_once(card: ModelCard, what: tuple[Any, ...], read: Callable[[], Any]) -> Any:
-    """Returns the result of ``read``; while weights are kept, components of the last checkpoint are read once.
-
-    Each caller gets a copy that shares the frozen weights. Moving it, hooks, adapters and conversion to another
-    precision do not affect the kept component. Weights must not be changed in place.
-
-    Args:
-        what: identifies the component and the way of reading it.
-        read: reads the component.
-    """
-    if _kept is None:
-        return read()
-    checkpoint = card.fingerprint()
-    if any(kept != checkpoint for kept, *_ in _kept):
-        _kept.clear()
-    key = (checkpoint, *what)
-    if key not in _kept:
-        _kept[key] = read()
-    return _sharing_weights(_kept[key])
-
-
-def _sharing_weights(kept: Any) -> Any:
-    parts = [kept] if isinstance(kept, nn.Module) else [*kept.components.values()]
-    memo: dict[int, Any] = {}
-    for part in parts:
-        for parameter in part.parameters() if isinstance(part, nn.Module) else ():
-            memo[id(parameter)] = nn.Parameter(parameter.data, requires_grad=parameter.requires_grad)
-    return copy.deepcopy(kept, memo)
 
 
 def free() -> None:
@@ -138,28 +129,41 @@ def free() -> None:
 
 
 @contextmanager
-def load_component(
-    card: ModelCard,
-    kind: Any,
-    name: str,
-    device: torch.device,
-    dtype: torch.dtype,
-    resources: Resources | None = None,
-) -> Iterator[Any]:
-    """Provides a component of the checkpoint on a device, and frees it at the end.
+def load_vae(card: ModelCard, kind: Any, device: torch.device) -> Iterator[Any]:
+    """Provides the VAE on a device in float32, and frees it there at the end.
 
     Args:
-        kind: its class in diffusers or transformers.
-        name: its folder in the checkpoint.
-        resources: how an encoder is placed there; None places it whole.
+        kind: its class in diffusers.
     """
     with loading(card):
-        model = load_part(card, kind, name, dtype)
-    place_encoder(model, resources or Resources(), device)
+        read = partial(_read_part, card, kind, "vae", torch.float32)
+        vae = read_once(card, "vae", kind, read, keep="within edits")
+    vae.to(device)
     try:
-        yield model.eval()
+        yield vae.eval()
     finally:
-        del model
+        del vae
+        free()
+
+
+@contextmanager
+def load_encoder(card: ModelCard, kind: Any, name: str, device: torch.device, resources: Resources) -> Iterator[Any]:
+    """Provides a text or image encoder on a device in the precision of the device, and frees it at the end.
+
+    Args:
+        kind: its class in transformers.
+        name: its folder in the checkpoint.
+        resources: how it is placed there.
+    """
+    dtype = compute_dtype(device)
+    with loading(card):
+        read = partial(_read_part, card, kind, name, dtype)
+        encoder = read_once(card, name, (kind, dtype), read, keep="between edits")
+    place_encoder(encoder, resources, device)
+    try:
+        yield encoder.eval()
+    finally:
+        del encoder
         free()
 
 

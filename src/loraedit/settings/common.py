@@ -135,6 +135,10 @@ class CommonSettings(Settings):
     offload_encoders: Annotated[bool | None, About("Memory", plan=True)] = Field(
         None, description="Keep the weights of the encoders in host memory.  [default: as --vram needs]"
     )
+    reload_weights: Annotated[bool | None, About("Memory", plan=True)] = Field(
+        None,
+        description="Read the model's weights again for each use, to save host memory.  [default: no]",
+    )
     tile_vae: Annotated[bool | None, About("Memory", trains="motion", plan=True)] = Field(
         None, description="Encode and decode in tiles.  [default: as --vram needs]"
     )

@@ -98,6 +98,7 @@ class Resources(Settings):
         offload_checkpoints: keep these inputs in host memory.
         offload_blocks: keep the frozen weights of the blocks in host memory, and load one block at a time.
         offload_encoders: do the same for the layers of text and image encoders.
+        reload_weights: read a transformer from its files for each use, in place of keeping it in host memory.
         tile_vae: encode and decode in overlapping tiles.
         attention: diffusers' name of an attention backend. None is a real answer: torch's own choice.
         compile_blocks: compile a block once, and use it for all.
@@ -108,6 +109,7 @@ class Resources(Settings):
     offload_checkpoints: bool = False
     offload_blocks: bool = False
     offload_encoders: bool = False
+    reload_weights: bool = False
     tile_vae: bool = False
     attention: str | None = None
     compile_blocks: bool = False

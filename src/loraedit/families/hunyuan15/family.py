@@ -26,7 +26,7 @@ from transformers import (
 from loraedit.families.base import Encoded
 from loraedit.families.hunyuan.family import DOUBLE_BLOCK
 from loraedit.families.keep_channel import Fields, KeepChannelFamily
-from loraedit.families.loading import compute_dtype, load_component, loading
+from loraedit.families.loading import load_encoder, loading
 from loraedit.settings import LoraTargets
 from loraedit.types import Pixels
 from loraedit.video.scaling import to_uint8
@@ -100,8 +100,7 @@ class Hunyuan15Family(KeepChannelFamily):
         """Provides an encoder and the processor that prepares its input."""
         with loading(self.card):
             prepare = reader_kind.from_pretrained(self.card.folder / reader)
-        placement = device, compute_dtype(device), self.resources
-        with load_component(self.card, kind, name, *placement) as model, torch.inference_mode():
+        with load_encoder(self.card, kind, name, device, self.resources) as model, torch.inference_mode():
             yield model, prepare
 
     def velocity(self, transformer: Any, latents: Tensor, timestep: Tensor, condition: Encoded) -> Tensor:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import Any
 
 import diffusers
@@ -22,15 +23,7 @@ from torch.nn import functional
 from loraedit.diffusion.samples import Sample
 from loraedit.families.base import Encoded, Expert
 from loraedit.families.encoder_passes import read_picture, read_prompt
-from loraedit.families.loading import (
-    compute_dtype,
-    free,
-    load_component,
-    load_part,
-    load_pipeline,
-    load_scheduler,
-    loading,
-)
+from loraedit.families.loading import free, load_pipeline, load_scheduler, load_transformer, load_vae
 from loraedit.families.model_card import ModelCard
 from loraedit.families.schedulers import is_own, open_scheduler
 from loraedit.families.single_file import load_single_file
@@ -187,7 +180,7 @@ class WanFamily(VaeCodec):
 
     def _vae(self, device: torch.device) -> AbstractContextManager[Any]:
         """Provides the VAE in float32, as diffusers keeps it, and frees it at the end."""
-        return load_component(self.card, AutoencoderKLWan, "vae", device, torch.float32)
+        return load_vae(self.card, AutoencoderKLWan, device)
 
     def vae_encode(self, vae: Any, video: Tensor) -> Tensor:
         """See :class:`loraedit.families.base.Family`."""
@@ -206,14 +199,9 @@ class WanFamily(VaeCodec):
 
     def load_transformer(self, expert: Expert, device: torch.device) -> nn.Module:
         """Loads one transformer, frozen: float32 on a CPU, bfloat16 elsewhere; GGUF weights stay quantised."""
-        kind, dtype = TRANSFORMERS[self.card.pipeline], compute_dtype(device)
-        file = self.card.files.get(expert.name)
-        with loading(self.card):
-            if file is not None:
-                transformer = load_single_file(kind, file, tensor_name, SCALES, dtype)
-            else:
-                transformer = load_part(self.card, kind, expert.name, dtype)
-        module: nn.Module = transformer.eval().requires_grad_(False)
+        kind, file = TRANSFORMERS[self.card.pipeline], self.card.files.get(expert.name)
+        read = None if file is None else partial(load_single_file, kind, file, tensor_name, SCALES)
+        module = load_transformer(self.card, kind, expert.name, device, self.resources, read)
         if cpu_kernels_apply(device, self.resources):
             use_cpu_kernels(module)
         return module
