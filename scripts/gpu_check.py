@@ -35,7 +35,7 @@ from loraedit.families.card import NANO, ModelCard, read_card
 from loraedit.families.hub import resolve_model
 from loraedit.lora.adapter import attach, lora_parameters
 from loraedit.planning.cost import Shape
-from loraedit.planning.fitting import LADDER
+from loraedit.planning.fitting import ladder
 from loraedit.planning.job import describe_resources
 from loraedit.runtime.devices import autocasts, find_device, training_attention, training_precision
 from loraedit.runtime.memory import checkpoints_kept, place
@@ -43,9 +43,9 @@ from loraedit.settings import Resources
 from loraedit.types import Size
 
 LEVELS = {
-    **{describe_resources(rung) or "plain": rung for rung in LADDER},
+    **{describe_resources(rung) or "plain": rung for rung in ladder(blocks=2)},
     "fp8 weights": Resources(weights="fp8"),
-    "fp8 weights, blocks on the host": Resources(weights="fp8", offload_blocks=True, offload_checkpoints=True),
+    "fp8 weights, blocks on the host": Resources(weights="fp8", swap_blocks=2, offload_checkpoints=True),
 }
 WIDTH = 120
 """Columns of the table."""
@@ -124,7 +124,7 @@ def run(card: ModelCard, resources: Resources, device: torch.device, precise: bo
     assert sample.target is not None
     level = torch.tensor([0.5 * TIMESTEPS], device=device)
     transformer.train()
-    with nullcontext() if precise else training_precision(device), checkpoints_kept(resources, device):
+    with nullcontext() if precise else training_precision(device), checkpoints_kept(transformer, resources, device):
         velocity = family.velocity(transformer, sample.target, level, sample)
     loss = flow_matching_loss(velocity, sample.target, torch.zeros_like(velocity), torch.ones_like(velocity))
     with training_attention(device):

@@ -80,14 +80,14 @@ def test_out_of_memory_at_the_lowest_level_is_raised(
     with pytest.raises(torch.OutOfMemoryError):
         edit(scene, checkpoint, tmp_path / "run")
     assert len(seen) == 7 and len(set(map(str, seen))) == 7
-    assert seen[-1].offload_blocks and seen[-1].tile_vae
+    assert seen[-1].swap_blocks and seen[-1].tile_vae
 
 
 def test_the_next_means_save_where_memory_ran_out() -> None:
-    keep = EditSettings(checkpointing=False, offload_blocks=False, offload_checkpoints=False).resources
-    assert save_more(Resources(), True, EditSettings().resources) == Resources(offload_encoders=True)
-    assert save_more(Resources(), False, keep) == Resources(offload_encoders=True)
-    assert save_more(Resources(offload_encoders=True, tile_vae=True), True, keep) is None
+    keep = EditSettings(checkpointing=False, swap_blocks=0, offload_checkpoints=False).resources
+    assert save_more(Resources(), True, 2, EditSettings().resources) == Resources(offload_encoders=True)
+    assert save_more(Resources(), False, 2, keep) == Resources(offload_encoders=True)
+    assert save_more(Resources(offload_encoders=True, tile_vae=True), True, 2, keep) is None
 
 
 def test_what_is_refused_before_work_leaves_no_run_folder(checkpoint: Path, scene: Scene, tmp_path: Path) -> None:

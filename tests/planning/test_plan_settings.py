@@ -22,7 +22,7 @@ CHANGES: dict[str, tuple[Any, dict[str, Any]]] = {
     "model": ("nano", {}), "extra_lora": (("none.safetensors",), {}), "extra_in_training": (True, {}),
     "recipe": ("fast", {}), "lora": ("none", {}), "budget": ("5steps", {}), "device": ("gpu", {}), "vram": ("9", {}),
     "weights": ("fp8", {}), "checkpointing": (False, {}), "offload_checkpoints": (True, {}),
-    "offload_blocks": (True, {}), "offload_encoders": (True, {}), "reload_weights": (True, {}), "tile_vae": (True, {}),
+    "swap_blocks": (2, {}), "offload_encoders": (True, {}), "reload_weights": (True, {}), "tile_vae": (True, {}),
     "margin": (1.0, {}),
     "mask_boxes": (False, {"crop": "fixed"}), "steps": (7, {}), "reference_steps": (7, {}),
     "reference_training": ("sequential", {}), "check_every": (5, {}), "batch_size": (2, {}), "rank": (2, {}),

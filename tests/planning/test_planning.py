@@ -38,7 +38,7 @@ from loraedit.planning import (
     work_of,
     work_of_job,
 )
-from loraedit.planning.fitting import LADDER, MARGIN_BYTES
+from loraedit.planning.fitting import MARGIN_BYTES, ladder
 from loraedit.planning.gpus import Gpu
 from loraedit.planning.meter import Meter, gpu_attention
 from loraedit.planning.skeleton import build
@@ -55,6 +55,9 @@ def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+RUNGS = ladder(6)
 
 
 def nano_costs(resources: Resources) -> dict[str, Cost]:
@@ -85,23 +88,8 @@ def test_attention_counts_forwards_and_backwards_and_keeps_no_table() -> None:
     assert meter.peak < 2 * length * length
 
 
-def test_checkpoints_on_the_host_are_not_counted() -> None:
-    def peak(on_host: bool) -> int:
-        with FakeTensorMode(), Meter(nn.Module()) as meter:
-            value = torch.empty(1000, requires_grad=True)
-            if on_host:
-                with meter.checkpoints_on_host():
-                    outs = [(value * 2).exp() for _ in range(10)]
-            else:
-                outs = [(value * 2).exp() for _ in range(10)]
-            del outs[:-1]
-            return meter.live if on_host else meter.peak
-
-    assert peak(True) < peak(False)
-
-
 def test_means_lower_the_peak_and_recomputing_raises_the_operations() -> None:
-    plain, again, hosted, blocks = (nano_costs(each)["train"] for each in (LADDER[0], LADDER[1], LADDER[2], LADDER[4]))
+    plain, again, hosted, blocks = (nano_costs(each)["train"] for each in (RUNGS[0], RUNGS[1], RUNGS[2], RUNGS[4]))
     assert plain.working_bytes > again.working_bytes > hosted.working_bytes
     assert 1.2 < again.flops / plain.flops < 1.7
     assert again.flops == hosted.flops == blocks.flops
@@ -154,23 +142,23 @@ def test_propagating_costs_a_third_of_the_published_recipe_and_a_tenth_in_a_quar
 
 def test_the_choice_is_the_first_that_fits() -> None:
     def measure(resources: Resources) -> dict[str, Cost]:
-        train = 30 - 10 * resources.checkpointing - 8 * resources.offload_checkpoints - 9 * resources.offload_blocks
+        train = 30 - 10 * resources.checkpointing - 8 * resources.offload_checkpoints - 9 * bool(resources.swap_blocks)
         text = 2 if resources.offload_encoders else 11
         vae = 3 if resources.tile_vae else 7
         needs = {"train": train, "text_encode": text, "vae_decode": vae}
         return {name: Cost(1, 0, need * GB) for name, need in needs.items()}
 
     def chosen(budget: int, **own: bool) -> Resources:
-        return choose_resources(measure, budget * GB, lambda each: each.model_copy(update=own))
+        return choose_resources(measure, budget * GB, 6, lambda each: each.model_copy(update=own))
 
     assert chosen(40) == Resources()
-    assert chosen(24) == LADDER[1]
-    assert chosen(14) == LADDER[2]
-    assert chosen(13) == LADDER[3]
-    assert chosen(12) == LADDER[4].model_copy(update={"offload_encoders": True})
-    assert chosen(6) == LADDER[4].model_copy(update={"offload_encoders": True, "tile_vae": True})
+    assert chosen(24) == RUNGS[1]
+    assert chosen(14) == RUNGS[2]
+    assert chosen(13) == RUNGS[3]
+    assert chosen(12) == RUNGS[4].model_copy(update={"offload_encoders": True})
+    assert chosen(6) == RUNGS[4].model_copy(update={"offload_encoders": True, "tile_vae": True})
     assert not fits(measure(chosen(4)), 4 * GB)
-    assert chosen(40, checkpointing=True) == LADDER[1]
+    assert chosen(40, checkpointing=True) == RUNGS[1]
     assert fits({"train": Cost(1, 0, 8 * GB)}, 8 * GB + MARGIN_BYTES)
 
 
@@ -313,10 +301,12 @@ def test_an_edit_is_fitted_into_memory_and_says_how(
         return loraedit.edit(scene.source, scene.edited_first, scene.mask, run=tmp_path / name, **settings)
 
     plain = edited("plain")
-    monkeypatch.setattr("loraedit.planning.fitting.LADDER", LADDER[-1:] * 2)  # as if nothing less would do
+    monkeypatch.setattr(
+        "loraedit.planning.fitting.ladder", lambda blocks: ladder(blocks)[-1:] * 2
+    )  # as if nothing less would do
     fitted = edited("fitted", vram="4GB")
     assert np.abs(fitted.clip.frames.astype(int) - plain.clip.frames).max() <= 1
-    assert any("offload blocks" in note for note in fitted.notes) and not plain.notes
+    assert any("2 blocks swapped" in note for note in fitted.notes) and not plain.notes
     written = json.loads((tmp_path / "fitted/settings.json").read_text())
     assert written["resources"]["offload_checkpoints"] is True
     with pytest.raises(InputError, match="more memory than the device has"):

@@ -95,7 +95,7 @@ def test_two_processes_give_the_lora_and_the_clip_of_one(
 
 def test_options_that_several_gpus_exclude_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
-    for settings in ({"offload_blocks": True}, {"weights": "fp8"}):
+    for settings in ({"swap_blocks": 1}, {"weights": "fp8"}):
         job = SimpleNamespace(settings=make_settings(settings))
         with pytest.raises(InputError, match="cannot be combined with several GPUs"):
             resources_for(job, torch.device("cpu"))  # type: ignore[arg-type]

@@ -28,8 +28,8 @@ CPU = torch.device("cpu")
 EXACT = {
     "checkpointing": Resources(checkpointing=True),
     "checkpoints on the host": Resources(checkpointing=True, offload_checkpoints=True),
-    "blocks on the host": Resources(checkpointing=True, offload_blocks=True),
-    "all of it": Resources(checkpointing=True, offload_blocks=True, offload_checkpoints=True),
+    "blocks on the host": Resources(checkpointing=True, swap_blocks=6),
+    "all of it": Resources(checkpointing=True, swap_blocks=6, offload_checkpoints=True),
     "attention backend": Resources(attention="native"),
 }
 
@@ -57,7 +57,7 @@ def gradients(resources: Resources, metered: bool = True) -> tuple[dict[str, Ten
     assert together.target is not None
     meter = Meter(transformer)
     with meter if metered else nullcontext():
-        with checkpoints_kept(resources, CPU):
+        with checkpoints_kept(transformer, resources, CPU):
             velocity = family.velocity(transformer, together.target, torch.tensor([500.0]), together)
         loss = flow_matching_loss(velocity, together.target, torch.zeros_like(velocity), torch.ones_like(velocity))
         torch.autograd.backward(loss)
@@ -123,7 +123,7 @@ def test_training_with_blocks_on_the_host_gives_the_same_lora(tmp_path: Path) ->
         transformer = family.load_transformer(family.experts[0], CPU)
         settings = TrainSettings(steps=2, rank=2, lr=1e-2)
         stage = Stage([sample_of(family)], [1])
-        state = tmp_path / f"{resources.offload_blocks}.safetensors"
+        state = tmp_path / f"{resources.swap_blocks}.safetensors"
         train(family, family.experts[0], transformer, stage, settings, state, lambda *_: None, CPU)
         return [parameter.detach() for _, parameter in lora_parameters(transformer)]
 
@@ -169,11 +169,11 @@ def test_an_attention_backend_that_cannot_be_used_is_refused(backend: str) -> No
 
 
 def test_what_the_user_sets_wins_over_what_was_chosen() -> None:
-    chosen = Resources(checkpointing=True, offload_blocks=True)
-    assert make_settings({"offload_blocks": False, "weights": "fp8"}).resources(chosen) == Resources(
+    chosen = Resources(checkpointing=True, swap_blocks=6)
+    assert make_settings({"swap_blocks": 0, "weights": "fp8"}).resources(chosen) == Resources(
         checkpointing=True, weights="fp8"
     )
-    assert Resources(checkpointing=True, offload_blocks=True).alters() == {}
+    assert Resources(checkpointing=True, swap_blocks=6).alters() == {}
     assert Resources(weights="fp8").alters() == {"weights": "fp8"}
 
 

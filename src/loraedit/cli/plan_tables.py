@@ -28,7 +28,7 @@ def show_plan(console: Console, found: dict[str, Any]) -> None:
     Args:
         found: the plan as JSON values.
     """
-    from loraedit.planning import OFFLOADED_BLOCKS_STAY, describe_resources
+    from loraedit.planning import describe_resources
 
     segments = f"{found['segments']} segments of " if found["segments"] > 1 else ""
     print_line(
@@ -39,8 +39,6 @@ def show_plan(console: Console, found: dict[str, Any]) -> None:
     console.print(_phase_table(found))
     measures = describe_resources(Resources.model_validate(found["resources"])) or "none needed"
     print_line(console, f"Memory saving: {measures}. Disk space: at most {amount(found['disk_bytes'] / 1e9)} GB.")
-    if found["resources"]["offload_blocks"]:
-        print_line(console, OFFLOADED_BLOCKS_STAY)
     if found["vram_bytes"] is not None and found["fits"]:
         free = found["vram_bytes"] - max(found["peak_bytes"].values())
         print_line(console, f"Of {amount(found['vram_bytes'] / 1e9)} GB, {amount(free / 1e9)} GB stay free.")

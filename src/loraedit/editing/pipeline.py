@@ -37,6 +37,7 @@ from loraedit.editing.target_clip import TargetClip, open_target_clip, over_lowe
 from loraedit.editing.train import TargetTraining, TrainedCourse, prior_file
 from loraedit.families.kept_weights import keeping_weights
 from loraedit.families.loading import free
+from loraedit.families.registry import block_count
 from loraedit.job.captioner import wants_captions
 from loraedit.job.prepare import Job
 from loraedit.planning import describe_resources, fitting_notes, resources_for, save_more
@@ -113,7 +114,7 @@ def _edit(job: Job, folder: Path, progress: Progress, to_memory: bool) -> EditRe
                 return _carry_out(open_context(job, folder, device, resources, store), reporter, to_memory)
         except torch.OutOfMemoryError:
             phase = reporter.current_phase
-            lower = save_more(resources, phase in ENCODING, job.settings.resources)
+            lower = save_more(resources, phase in ENCODING, block_count(job.card), job.settings.resources)
             if lower is None:
                 raise
             resources = lower

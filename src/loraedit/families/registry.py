@@ -6,10 +6,11 @@ from loraedit.families.hunyuan.record import HUNYUAN
 from loraedit.families.hunyuan15.record import HUNYUAN_15
 from loraedit.families.ltx.record import LTX
 from loraedit.families.ltx2.record import LTX_2
+from loraedit.families.model_card import ModelCard
 from loraedit.families.record import FamilyRecord
 from loraedit.families.wan.record import WAN
 
-__all__ = ["find_record", "record_of", "records", "register"]
+__all__ = ["block_count", "find_record", "record_of", "records", "register"]
 
 _records: list[FamilyRecord] = [WAN, HUNYUAN, HUNYUAN_15, LTX, LTX_2]
 
@@ -47,3 +48,9 @@ def record_of(pipeline: str) -> FamilyRecord:
     if record is None:
         raise KeyError(pipeline)
     return record
+
+
+def block_count(card: ModelCard) -> int:
+    """Returns the number of blocks of a model's first transformer."""
+    config = card.config(card.experts[0])
+    return sum(int(config[name]) for name in record_of(card.pipeline).block_counts)

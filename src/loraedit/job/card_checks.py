@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from loraedit.errors import InputError
 from loraedit.families.card import ModelCard
+from loraedit.families.registry import block_count
 from loraedit.settings import ResolvedSettings
 
 __all__ = ["check_against_card"]
@@ -16,6 +17,7 @@ def check_against_card(settings: ResolvedSettings, card: ModelCard) -> None:
         InputError: it cannot.
     """
     _check_prior(settings, card)
+    _check_blocks(settings, card)
     if card.mask == "tokens":
         _check_tokens(settings, card)
 
@@ -33,6 +35,12 @@ def _check_prior(settings: ResolvedSettings, card: ModelCard) -> None:
         raise InputError("The prior LoRA adapts all linear layers. Leave --lora-targets out, or add --no-prior.")
     if not used and settings.lora != "none" and settings.steps == 0:
         raise InputError("Without a prior a LoRA of 0 steps does nothing. Give --steps at least 1, or --lora none.")
+
+
+def _check_blocks(settings: ResolvedSettings, card: ModelCard) -> None:
+    count = block_count(card)
+    if settings.swap_blocks is not None and settings.swap_blocks > count:
+        raise InputError(f"The model has {count} blocks. Give --swap-blocks at most that many.")
 
 
 def _check_tokens(settings: ResolvedSettings, card: ModelCard) -> None:

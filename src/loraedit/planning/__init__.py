@@ -6,7 +6,6 @@ from loraedit.planning.comparison import comparison, gpu_of, plan_each
 from loraedit.planning.cost import Cost, Shape, measure_cost
 from loraedit.planning.fitting import MARGIN_BYTES, choose_resources, fits, parse_vram, save_more
 from loraedit.planning.job import (
-    OFFLOADED_BLOCKS_STAY,
     describe_resources,
     fitting_notes,
     resources_for,
@@ -18,7 +17,6 @@ from loraedit.planning.this_device import measure_device
 
 __all__ = [
     "MARGIN_BYTES",
-    "OFFLOADED_BLOCKS_STAY",
     "Cost",
     "Plan",
     "Shape",

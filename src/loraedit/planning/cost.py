@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -25,7 +25,7 @@ from loraedit.lora.adapter import attach, lora_parameters, match_precision
 from loraedit.planning.depth import from_few_blocks
 from loraedit.planning.meter import Meter, gpu_attention
 from loraedit.planning.skeleton import HALF, build, component_config, without_contents
-from loraedit.runtime.memory import blocks, tile
+from loraedit.runtime.memory import blocks, checkpoints_kept, tile
 from loraedit.settings import Resources, TrainSettings
 from loraedit.storage.files import cache_folder, fingerprint, read_json, write_json
 from loraedit.training.loop import make_optimizer
@@ -124,7 +124,7 @@ def _train(card: ModelCard, shape: Shape, settings: TrainSettings, resources: Re
         if resources.recomputes:
             transformer.enable_gradient_checkpointing()
         optimizer, meter = make_optimizer(transformer, settings), Meter(transformer)
-        saved = meter.checkpoints_on_host if resources.offload_checkpoints else nullcontext
+        saved = partial(checkpoints_kept, transformer, resources, torch.device("cpu"))
         with mode, meter, gpu_attention():
             together = batch([condition] * settings.batch_size)
             assert together.target is not None
@@ -188,12 +188,12 @@ def _with_weights(measured: dict[str, int], card: ModelCard, lora: dict[str, Any
     file = card.files.get(card.experts[0])
     quantised = file is not None and file.path.suffix == ".gguf"  # it stays quantised in memory
     stored = file.path.stat().st_size if file and quantised else weights[resources.weights]
-    if resources.offload_blocks or resources.weights == "fp8":
+    if resources.swap_blocks or resources.weights == "fp8":
         incoming = weights["largest"]
-    if resources.offload_blocks and resources.weights == "fp8":
+    if resources.swap_blocks and resources.weights == "fp8":
         incoming += weights["largest"] // 2
-    resident = weights["outside"] + incoming + (0 if resources.offload_blocks else stored)
-    return Cost(measured["flops"], resident, measured["working"], stored if resources.offload_blocks else 0)
+    resident = weights["outside"] + incoming + (0 if resources.swap_blocks else stored)
+    return Cost(measured["flops"], resident, measured["working"], stored if resources.swap_blocks else 0)
 
 
 def _weights(card: ModelCard, lora: dict[str, Any]) -> dict[str, int]:

@@ -11,26 +11,30 @@ from loraedit.errors import InputError
 from loraedit.planning.cost import Cost
 from loraedit.settings import Resources
 
-__all__ = ["MARGIN_BYTES", "choose_resources", "fits", "parse_vram", "save_more"]
+__all__ = ["MARGIN_BYTES", "choose_resources", "fits", "ladder", "parse_vram", "save_more"]
 
 GB = 10**9
 MARGIN_BYTES = 2 * GB
 """Memory that stays free for what no plan sees: the driver, the kernels' scratch space, gaps between blocks."""
 
-LADDER = (
-    Resources(),
-    Resources(checkpointing=True),
-    Resources(checkpointing=True, offload_checkpoints=True),
-    Resources(checkpointing=True, offload_blocks=True),
-    Resources(checkpointing=True, offload_blocks=True, offload_checkpoints=True),
-)
-"""Measures for the transformer, fastest first. None changes a result; fp8 would, so only the user can choose it."""
-
-_OF_TRANSFORMER = ("checkpointing", "offload_checkpoints", "offload_blocks")
+_OF_TRANSFORMER = ("checkpointing", "offload_checkpoints", "swap_blocks")
 _ENCODERS = {"offload_encoders": True, "tile_vae": True}
 
 Measure = Callable[[Resources], dict[str, Cost]]
 """Returns the cost of some or all phases under given resources."""
+
+
+def ladder(blocks: int) -> list[Resources]:
+    """Returns measures for a transformer of so many blocks, fastest first. None changes a result."""
+    kept = Resources(checkpointing=True)
+    swapped = kept.model_copy(update={"swap_blocks": blocks})
+    return [
+        Resources(),
+        kept,
+        kept.model_copy(update={"offload_checkpoints": True}),
+        swapped,
+        swapped.model_copy(update={"offload_checkpoints": True}),
+    ]
 
 
 def parse_vram(text: str, device: torch.device | None) -> int | None:
@@ -54,12 +58,15 @@ def fits(costs: dict[str, Cost], budget: int) -> bool:
     return all(cost.peak_bytes + MARGIN_BYTES <= budget for cost in costs.values())
 
 
-def choose_resources(measure: Measure, budget: int, apply_user: Callable[[Resources], Resources]) -> Resources:
+def choose_resources(
+    measure: Measure, budget: int, blocks: int, apply_user: Callable[[Resources], Resources]
+) -> Resources:
     """Chooses the resources of a run.
 
     Args:
         measure: returns the costs under given resources; called for as few rungs of the ladder as possible.
         budget: bytes of the device.
+        blocks: number of the transformer's blocks.
         apply_user: overrides chosen resources by the user's own settings.
 
     Returns:
@@ -71,7 +78,7 @@ def choose_resources(measure: Measure, budget: int, apply_user: Callable[[Resour
         costs = measure(resources)
         return fits({name: costs[name] for name in phases if name in costs}, budget)
 
-    plain, *rungs = (apply_user(rung) for rung in LADDER)
+    plain, *rungs = (apply_user(rung) for rung in ladder(blocks))
     chosen = next((rung for rung in rungs if need(rung, "train", "sample")), rungs[-1])
     if chosen == rungs[0] and need(plain, "train", "sample"):  # measured last, because it takes long and rarely fits
         chosen = plain
@@ -82,18 +89,21 @@ def choose_resources(measure: Measure, budget: int, apply_user: Callable[[Resour
     return chosen
 
 
-def save_more(used: Resources, encoding: bool, apply_user: Callable[[Resources], Resources]) -> Resources | None:
+def save_more(
+    used: Resources, encoding: bool, blocks: int, apply_user: Callable[[Resources], Resources]
+) -> Resources | None:
     """Chooses the next measure after memory ran out against the plan.
 
     Args:
         used: the resources under which it ran out.
+        blocks: number of the transformer's blocks.
         encoding: True if it ran out while encoding or decoding, False if in the transformer.
         apply_user: see :func:`choose_resources`.
 
     Returns:
         The next measure that saves memory where it ran out, or else elsewhere; None if all are in use.
     """
-    measures = [{name: getattr(rung, name) for name in _OF_TRANSFORMER} for rung in LADDER]
+    measures = [{name: getattr(rung, name) for name in _OF_TRANSFORMER} for rung in ladder(blocks)]
     rungs = [apply_user(used.model_copy(update=measure)) for measure in measures]
     place = max((index for index, rung in enumerate(rungs) if rung == used), default=-1)
     others = [

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from loraedit.errors import InputError
@@ -19,19 +21,12 @@ from loraedit.types import OnStep, Size, no_step
 from loraedit.video.decoding import MAX_FRAMES
 
 __all__ = [
-    "OFFLOADED_BLOCKS_STAY",
     "describe_resources",
     "fitting_notes",
     "resources_for",
     "work_of_job",
     "work_of_size",
 ]
-
-OFFLOADED_BLOCKS_STAY = (
-    "Offloaded blocks stay on the device once the backward pass has loaded them, so training takes more memory than "
-    "planned. --no-offload-blocks plans without them."
-)
-"""A fault of ``offload_blocks`` that plans do not count."""
 
 
 def resources_for(job: Job, device: torch.device, on_step: OnStep = no_step) -> Resources:
@@ -61,8 +56,8 @@ def _resources_of_several(settings: ResolvedSettings) -> Resources:
         InputError: the user's settings would keep weights elsewhere.
     """
     resources = settings.resources(Resources(checkpointing=True))
-    if resources.offload_blocks or resources.weights != "full":
-        option = "--offload-blocks" if resources.offload_blocks else f"--weights {resources.weights}"
+    if resources.swap_blocks or resources.weights != "full":
+        option = "--swap-blocks" if resources.swap_blocks else f"--weights {resources.weights}"
         raise InputError(f"{option} cannot be combined with several GPUs, which share the weights. Remove it.")
     return resources
 
@@ -98,11 +93,15 @@ def work_of_size(card: ModelCard, wanted: EditSettings, size: Size, frames: int)
 
 def fitting_notes(resources: Resources) -> list[str]:
     """Returns messages about the memory measures in use, if there are any."""
-    notes = [f"Memory measures in use: {used}."] if (used := describe_resources(resources)) else []
-    return [*notes, OFFLOADED_BLOCKS_STAY] if resources.offload_blocks else notes
+    return [f"Memory measures in use: {used}."] if (used := describe_resources(resources)) else []
 
 
 def describe_resources(resources: Resources) -> str:
     """Lists the memory measures in use, in words; empty if there are none."""
-    used = resources.model_dump(exclude_defaults=True)
-    return ", ".join(name.replace("_", " ") if value is True else f"{value} {name}" for name, value in used.items())
+    return ", ".join(_in_words(name, value) for name, value in resources.model_dump(exclude_defaults=True).items())
+
+
+def _in_words(name: str, value: Any) -> str:
+    if name == "swap_blocks":
+        return f"{value} blocks swapped"
+    return name.replace("_", " ") if value is True else f"{value} {name.replace('_', ' ')}"

@@ -16,6 +16,8 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 from torch.utils.weak import WeakIdKeyDictionary
 
+from loraedit.runtime.host_memory import allocating_on_host
+
 __all__ = ["Meter", "gpu_attention"]
 
 aten = torch.ops.aten
@@ -26,7 +28,8 @@ class Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     It counts the operations of matrix products, convolutions and attention: forwards, backwards, and again where blocks
     are recomputed. A multiplication and its addition are two operations. Torch's own counter gives the same number, but
-    it keeps gradients alive, so the peak would be wrong under it. The tensors of ``module`` do not count as memory.
+    it keeps gradients alive, so the peak would be wrong under it. The tensors of ``module`` and buffers in host memory
+    do not count as memory.
 
     Where a model reads the values of a fake tensor, a number is 0, a mask is True everywhere, and its complement is
     False everywhere.
@@ -42,7 +45,6 @@ class Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.flops = self.live = self.peak = 0
         own = (*module.parameters(), *module.buffers())
         self._sizes = {tensor.untyped_storage()._cdata: 0 for tensor in own}
-        self._on_host = False
         self._complements = WeakIdKeyDictionary()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -77,26 +79,12 @@ class Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 return args[0][:0] if mask in self._complements else args[0].clone()
         return None
 
-    @contextmanager
-    def checkpoints_on_host(self) -> Iterator[None]:
-        """Counts tensors saved for gradients as if they lay in the host's memory until they are needed."""
-
-        def pack(tensor: Tensor) -> Tensor:
-            self._on_host = True
-            try:
-                return tensor.clone()
-            finally:
-                self._on_host = False
-
-        with torch.autograd.graph.saved_tensors_hooks(pack, Tensor.clone):
-            yield
-
     def _count_memory(self, tensor: Tensor) -> None:
         storage = tensor.untyped_storage()
         key = storage._cdata
         if key in self._sizes:
             return
-        size = 0 if self._on_host else storage.nbytes()
+        size = 0 if allocating_on_host() else storage.nbytes()
         self._sizes[key] = size
         self.live += size
         self.peak = max(self.peak, self.live)

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from loraedit.families import open_family
 from loraedit.families.card import ModelCard
+from loraedit.families.registry import block_count
 from loraedit.job.segments import TRAINING_SEGMENTS
 from loraedit.planning.cost import Cost, Shape, lora_bytes, measure_cost
 from loraedit.planning.fitting import MARGIN_BYTES, choose_resources, fits
@@ -191,7 +192,9 @@ def make_plan(
         return measure_cost(card, work.shape, work.train, resources, on_step)
 
     usual = Resources(checkpointing=True)  # nobody trains a large model without it
-    resources = apply_user(usual) if budget is None else choose_resources(measure, budget, apply_user)
+    resources = (
+        apply_user(usual) if budget is None else choose_resources(measure, budget, block_count(card), apply_user)
+    )
     costs = measure(resources)
     on_step(1, 1)
     disk = _disk_bytes(card, frame, work)

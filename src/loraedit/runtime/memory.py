@@ -6,31 +6,45 @@ device: it is small, and its gradients and optimiser moments live where it does.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from diffusers.hooks.group_offloading import (
-    GroupOffloadingConfig,
-    GroupOffloadingHook,
-    GroupOffloadingType,
-    ModuleGroup,
-    apply_group_offloading,
-)
-from diffusers.hooks.hooks import HookRegistry
+from diffusers.hooks.group_offloading import apply_group_offloading
 from torch import nn
 
 from loraedit.errors import InputError
+from loraedit.runtime.block_swap import swap_blocks, swapped_bytes
 from loraedit.runtime.distributed import share_blocks
+from loraedit.runtime.host_checkpoints import HostCheckpoints
+from loraedit.runtime.host_memory import STREAMING
 from loraedit.runtime.ranks import processes
 from loraedit.settings import Resources
 
-__all__ = ["FP8", "blocks", "checkpoints_kept", "place", "place_encoder", "tile"]
+__all__ = [
+    "FP8",
+    "WeightsHeld",
+    "blocks",
+    "checkpoint_bytes",
+    "checkpoints_kept",
+    "place",
+    "place_encoder",
+    "tile",
+    "weights_held",
+]
 
 FP8 = torch.float8_e4m3fn
-STREAMING = ("cuda", "xpu")
-"""Kinds of devices that can copy while they compute."""
+_checkpoints: weakref.WeakKeyDictionary[nn.Module, HostCheckpoints] = weakref.WeakKeyDictionary()
+"""The host memory for checkpoints of each transformer that has some."""
+
+
+class WeightsHeld(NamedTuple):
+    """The bytes of a placed transformer's weights, its LoRAs and the places for incoming blocks included."""
+
+    device: int
+    host: int
 
 
 def place(transformer: Any, resources: Resources, device: torch.device) -> None:
@@ -41,8 +55,8 @@ def place(transformer: Any, resources: Resources, device: torch.device) -> None:
     """
     if resources.weights == "fp8":
         transformer.enable_layerwise_casting(storage_dtype=FP8, compute_dtype=transformer.dtype)
-    if resources.offload_blocks:
-        _offload_blocks(transformer, device)
+    if resources.swap_blocks:
+        swap_blocks(transformer, list(blocks(transformer)), resources.swap_blocks, device)
     elif processes() > 1:
         share_blocks(transformer, blocks(transformer), device)
     else:
@@ -52,7 +66,7 @@ def place(transformer: Any, resources: Resources, device: torch.device) -> None:
     if resources.attention is not None:
         _set_attention(transformer, resources.attention)
     if resources.compile_blocks:
-        transformer.compile_repeated_blocks(fullgraph=not resources.offload_blocks and resources.weights == "full")
+        transformer.compile_repeated_blocks(fullgraph=not resources.swap_blocks and resources.weights == "full")
 
 
 def place_encoder(encoder: nn.Module, resources: Resources, device: torch.device) -> None:
@@ -90,11 +104,26 @@ def _without_slivers(stride: int, cells: int) -> int:
     return next((length for length in candidates if cells == 1 or (cells - 1) % length), stride)
 
 
-def checkpoints_kept(resources: Resources, device: torch.device) -> AbstractContextManager[Any]:
+def checkpoints_kept(transformer: nn.Module, resources: Resources, device: torch.device) -> AbstractContextManager[Any]:
     """Returns a context in which a forward pass keeps the inputs of its gradients in host memory, if offloaded."""
     if not resources.offload_checkpoints:
         return nullcontext()
-    return torch.autograd.graph.save_on_cpu(pin_memory=device.type == "cuda", device_type=device.type)
+    return _checkpoints.setdefault(transformer, HostCheckpoints(device)).keep()
+
+
+def checkpoint_bytes(transformer: nn.Module) -> int:
+    """Returns the host memory that the checkpoints of a transformer have taken so far, in bytes."""
+    return _checkpoints[transformer].pool.allocated if transformer in _checkpoints else 0
+
+
+def weights_held(transformer: nn.Module) -> WeightsHeld:
+    """Counts where the weights of a placed transformer are."""
+    storages = {
+        tensor.untyped_storage()._cdata: tensor.untyped_storage().nbytes()
+        for tensor in (*transformer.parameters(), *transformer.buffers())
+    }
+    on_host = swapped_bytes(transformer)
+    return WeightsHeld(sum(size for key, size in storages.items() if key not in on_host), sum(on_host.values()))
 
 
 def blocks(transformer: nn.Module) -> Iterator[nn.Module]:
@@ -118,32 +147,3 @@ def _set_attention(transformer: Any, backend: str) -> None:
         raise InputError(f"The attention backend '{backend}' cannot be used: {reason}. Remove --attention.") from error
     finally:
         _AttentionBackendRegistry.set_active_backend(default)
-
-
-def _offload_blocks(transformer: nn.Module, device: torch.device) -> None:
-    """Applies diffusers' group offloading to the frozen weights of each block; the rest goes to the device.
-
-    The groups are built here to leave out the LoRA. If it were offloaded too, it would be on the CPU when its
-    gradients arrive. Nothing is prefetched, because gradients run through the blocks backwards.
-    """
-    host = torch.device("cpu")
-    stream = getattr(torch, device.type).Stream(device) if device.type in STREAMING else None
-    config = GroupOffloadingConfig(
-        onload_device=device, offload_device=host, offload_type=GroupOffloadingType.BLOCK_LEVEL, non_blocking=False,
-        record_stream=False, low_cpu_mem_usage=False, stream=stream,
-    )  # fmt: skip
-    offloaded: set[int] = set()
-    for block in blocks(transformer):
-        frozen = [parameter for parameter in block.parameters() if not parameter.requires_grad]
-        group = ModuleGroup(
-            modules=[], offload_device=host, onload_device=device, offload_leader=block, onload_leader=block,
-            parameters=frozen, buffers=list(block.buffers()), stream=stream,
-        )  # fmt: skip
-        group.non_blocking = False  # a block waits for its weights
-        HookRegistry.check_if_exists_or_initialize(block).register_hook(
-            GroupOffloadingHook(group, config=config), "group_offloading"
-        )
-        offloaded |= {id(tensor) for tensor in (*group.parameters, *group.buffers)}
-    for tensor in (*transformer.parameters(), *transformer.buffers()):
-        if id(tensor) not in offloaded:
-            tensor.data = tensor.data.to(device)

@@ -129,8 +129,8 @@ class CommonSettings(Settings):
     offload_checkpoints: Annotated[bool | None, About("Memory", plan=True)] = Field(
         None, description="Keep the inputs of the blocks in host memory.  [default: as --vram needs]"
     )
-    offload_blocks: Annotated[bool | None, About("Memory", plan=True)] = Field(
-        None, description="Keep the weights of the blocks in host memory.  [default: as --vram needs]"
+    swap_blocks: Annotated[Steps | None, About("Memory", plan=True)] = Field(
+        None, description="Keep the weights of N blocks in host memory.  [default: as --vram needs]"
     )
     offload_encoders: Annotated[bool | None, About("Memory", plan=True)] = Field(
         None, description="Keep the weights of the encoders in host memory.  [default: as --vram needs]"

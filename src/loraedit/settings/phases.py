@@ -96,7 +96,8 @@ class Resources(Settings):
             converted back layer by layer.
         checkpointing: keep only the inputs of each block, and compute the block again for its gradients.
         offload_checkpoints: keep these inputs in host memory.
-        offload_blocks: keep the frozen weights of the blocks in host memory, and load one block at a time.
+        swap_blocks: number of blocks whose frozen weights stay in host memory; each is copied to the device while the
+            block before it computes.
         offload_encoders: do the same for the layers of text and image encoders.
         reload_weights: read a transformer from its files for each use, in place of keeping it in host memory.
         tile_vae: encode and decode in overlapping tiles.
@@ -107,7 +108,7 @@ class Resources(Settings):
     weights: WeightStore = "full"
     checkpointing: bool = False
     offload_checkpoints: bool = False
-    offload_blocks: bool = False
+    swap_blocks: Steps = 0
     offload_encoders: bool = False
     reload_weights: bool = False
     tile_vae: bool = False
@@ -116,8 +117,8 @@ class Resources(Settings):
 
     @property
     def recomputes(self) -> bool:
-        """True if blocks are computed again for their gradients; weights loaded per block require it."""
-        return self.checkpointing or self.offload_checkpoints or self.offload_blocks or self.weights != "full"
+        """True if blocks are computed again for their gradients; swapped weights require it."""
+        return self.checkpointing or self.offload_checkpoints or self.swap_blocks > 0 or self.weights != "full"
 
     def alters(self) -> dict[str, Any]:
         """Returns the fields that change results and differ from their defaults."""

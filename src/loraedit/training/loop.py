@@ -214,7 +214,7 @@ def _loss(
     levels = (low + (high - low) * torch.rand(len(samples), generator=generator)).to(data.device)
     noise = torch.randn(data.shape, generator=generator).to(data.device)
     noisy = add_noise(data, noise, levels.view(-1, 1, 1, 1, 1))
-    with training_precision(data.device), checkpoints_kept(family.resources, data.device):
+    with training_precision(data.device), checkpoints_kept(transformer, family.resources, data.device):
         velocity = family.velocity(transformer, noisy, levels * TIMESTEPS, batched)
     keep = torch.stack([sample.keep(family.card.latent_channels) for sample in samples])
     weight = 1 + (settings.edit_weight - 1) * (1 - keep)

@@ -1,0 +1,229 @@
+"""Keeps the frozen weights of some blocks in host memory, and brings each to the device while it computes.
+
+The device holds two slots, each as large as the largest swapped block. While the block in one slot computes, the next
+one is copied into the other: the following block in a forward pass, the preceding one in a backward pass. A block needs
+its weights in the backward pass too, when it is computed again for its gradients.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from diffusers.hooks.hooks import HookRegistry, ModelHook
+from torch import Tensor, nn
+
+from loraedit.runtime.host_memory import STREAMING, host_buffer
+
+__all__ = ["BlockSwap", "pack_blocks", "swap_blocks", "swapped_bytes", "swapped_indices"]
+
+SLOTS = 2
+ALIGNMENT = 256
+"""Bytes to which tensors are aligned in a buffer, as GPU kernels prefer."""
+
+HOOK = "block_swap"
+
+
+def swap_blocks(transformer: nn.Module, blocks: Sequence[nn.Module], count: int, device: torch.device) -> None:
+    """Moves the frozen weights of ``count`` blocks to host memory, and everything else to the device, in place.
+
+    The blocks are spread evenly, so that the copies of the next one are hidden behind as much work as possible. LoRA
+    weights always stay on the device.
+
+    Args:
+        transformer: the model, with its LoRA if it has one.
+        blocks: its repeated blocks in the order in which they compute.
+        count: how many to swap; at most all.
+        device: where the model computes.
+    """
+    swapped = [blocks[index] for index in swapped_indices(len(blocks), count)]
+    swap = BlockSwap([_PackedBlock(block, device) for block in swapped], device)
+    on_host = {id(tensor) for packed in swap.blocks for tensor in packed.tensors}
+    for tensor in (*transformer.parameters(), *transformer.buffers()):
+        if id(tensor) not in on_host:
+            tensor.data = tensor.data.to(device)
+    for number, slot in enumerate(swap.slots):
+        transformer.register_buffer(f"swap_slot_{number}", slot.buffer, persistent=False)
+    for position, block in enumerate(swapped):
+        HookRegistry.check_if_exists_or_initialize(block).register_hook(_Hook(swap, position), HOOK)
+
+
+def pack_blocks(blocks: Sequence[nn.Module], count: int, device: torch.device) -> None:
+    """Packs the weights of the blocks that will be swapped, in place; copies of the model then share the buffers."""
+    for index in swapped_indices(len(blocks), count):
+        _PackedBlock(blocks[index], device)
+
+
+def swapped_indices(blocks: int, count: int) -> list[int]:
+    """Returns the indices of ``count`` of the blocks, spread evenly."""
+    return [index for index in range(blocks) if (index + 1) * count // blocks > index * count // blocks]
+
+
+def swapped_bytes(transformer: nn.Module) -> dict[int, int]:
+    """Returns the sizes in bytes of a transformer's buffers in host memory, by the addresses of their storages."""
+    registries: list[Any] = [getattr(module, "_diffusers_hook", None) for module in transformer.modules()]
+    hooks = [hook for registry in registries if registry and (hook := registry.get_hook(HOOK))]
+    buffers = [block.host for hook in hooks[:1] for block in hook.swap.blocks]
+    return {buffer.untyped_storage()._cdata: buffer.nbytes for buffer in buffers}
+
+
+class _Piece(NamedTuple):
+    """The place of a tensor in the buffer of its block."""
+
+    start: int
+    shape: torch.Size
+    dtype: torch.dtype
+
+    def of(self, buffer: Tensor) -> Tensor:
+        """Returns the tensor that lies in a buffer, as a view."""
+        size = self.shape.numel() * self.dtype.itemsize
+        return buffer[self.start : self.start + size].view(self.dtype).view(self.shape)
+
+
+class _PackedBlock:
+    """The frozen tensors of a block, packed into one buffer in host memory so that a single copy moves them.
+
+    Attributes:
+        tensors: the block's own parameters and buffers. Their data lies in the host's buffer or in a slot.
+        host: the buffer, uint8 ``[N]``.
+    """
+
+    def __init__(self, block: nn.Module, device: torch.device) -> None:
+        self.tensors = list(_frozen(block))
+        self._pieces, size = _layout(self.tensors)
+        packed = _buffer_of(self.tensors, self._pieces, size)
+        self.host = host_buffer(size, device) if packed is None else packed
+        if packed is None:
+            for piece, tensor in zip(self._pieces, self.tensors, strict=True):
+                piece.of(self.host).copy_(tensor.data)
+                tensor.data = piece.of(self.host)
+
+    def bind(self, buffer: Tensor) -> None:
+        """Lets the block compute with the weights in a buffer."""
+        for piece, tensor in zip(self._pieces, self.tensors, strict=True):
+            tensor.data = piece.of(buffer)
+
+
+class _Slot:
+    """A place on the device for the weights of one block.
+
+    Attributes:
+        buffer: uint8 ``[N]``.
+        holds: position of the block whose weights it has, or None.
+        arrived: event after which they are there; None on devices without streams.
+    """
+
+    def __init__(self, size: int, device: torch.device) -> None:
+        self.buffer = torch.empty(size, dtype=torch.uint8, device=device)
+        self.holds: int | None = None
+        self.arrived: Any = None
+
+
+class BlockSwap:
+    """Brings blocks into the slots, before they compute and ahead of that.
+
+    Attributes:
+        blocks: the swapped blocks in the order in which they compute.
+        slots: their places on the device.
+    """
+
+    def __init__(self, blocks: Sequence[_PackedBlock], device: torch.device) -> None:
+        self.blocks = blocks
+        size = max(len(block.host) for block in blocks)
+        self.slots = [_Slot(size, device) for _ in range(min(SLOTS, len(blocks)))]
+        self._device: Any = getattr(torch, device.type) if device.type in STREAMING else None
+        self._copies: Any = self._device.Stream(device) if self._device else None
+        self._last = -1
+
+    def enter(self, position: int) -> None:
+        """Makes a block ready to compute, and starts to bring the one that is expected next."""
+        following = self._following(position)
+        self._last = position
+        slot = self._slot_of(position) or self._bring(position, self._other_slot(self._slot_of(following)))
+        if slot.arrived is not None:
+            slot.arrived.wait()
+        self.blocks[position].bind(slot.buffer)
+        if following is not None and self._slot_of(following) is None:
+            self._bring(following, self._other_slot(slot))
+
+    def _following(self, position: int) -> int | None:
+        """Returns the block that is expected after this one, or None if that is certain to be there.
+
+        The order of the last two blocks says whether a pass runs forwards or backwards. With gradients, a forward pass
+        is followed by a backward pass, which begins with the block that was the last; without, by another one.
+        """
+        last, end = self._last, len(self.blocks) - 1
+        backwards = torch.is_grad_enabled() and (position == last - 1 or position == last == end)
+        if backwards:
+            return position - 1 if position else None
+        if position == end:
+            return None if torch.is_grad_enabled() else 0
+        return position + 1
+
+    def _slot_of(self, position: int | None) -> _Slot | None:
+        return next((slot for slot in self.slots if position is not None and slot.holds == position), None)
+
+    def _other_slot(self, slot: _Slot | None) -> _Slot:
+        return next(other for other in reversed(self.slots) if other is not slot or len(self.slots) == 1)
+
+    def _bring(self, position: int, slot: _Slot) -> _Slot:
+        """Starts to copy a block's weights into a slot, whose block goes back to the host.
+
+        All work on the slot's old contents must be queued on the current stream. In a backward pass it is: autograd
+        runs all of a block's gradients before it computes an earlier block again.
+        """
+        if slot.holds is not None:
+            old = self.blocks[slot.holds]
+            old.bind(old.host)
+        slot.holds, source = position, self.blocks[position].host
+        if self._device is None:
+            slot.buffer[: len(source)].copy_(source)
+            return slot
+        self._copies.wait_stream(self._device.current_stream())
+        with self._device.stream(self._copies):
+            slot.buffer[: len(source)].copy_(source, non_blocking=True)
+        slot.arrived = self._copies.record_event()
+        return slot
+
+
+class _Hook(ModelHook):
+    """Calls :meth:`BlockSwap.enter` before a block computes. A step cache that skips the block skips this too."""
+
+    def __init__(self, swap: BlockSwap, position: int) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.swap, self._position = swap, position
+
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    def pre_forward(self, module: nn.Module, *args: Any, **kwargs: Any) -> tuple[Any, Any]:  # noqa: ARG002
+        """Makes the block ready."""
+        self.swap.enter(self._position)
+        return args, kwargs
+
+
+def _frozen(block: nn.Module) -> Iterator[Tensor]:
+    """Yields the tensors of a block without those of LoRAs."""
+    for name, tensor in (*block.named_parameters(), *block.named_buffers()):
+        if ".lora_" not in name and not tensor.requires_grad:
+            yield tensor
+
+
+def _layout(tensors: Sequence[Tensor]) -> tuple[list[_Piece], int]:
+    """Returns the place of each tensor in a buffer, and the buffer's size in bytes."""
+    pieces, size = [], 0
+    for tensor in tensors:
+        pieces.append(_Piece(size, tensor.shape, tensor.dtype))
+        size += -(-tensor.numel() * tensor.element_size() // ALIGNMENT) * ALIGNMENT
+    return pieces, size
+
+
+def _buffer_of(tensors: Sequence[Tensor], pieces: Sequence[_Piece], size: int) -> Tensor | None:
+    """Returns the buffer in which the tensors lie at the given places already, or None if they do not."""
+    storage = tensors[0].untyped_storage()
+    starts = [tensor.storage_offset() * tensor.element_size() for tensor in tensors]
+    same = all(tensor.untyped_storage()._cdata == storage._cdata for tensor in tensors)
+    if not same or storage.nbytes() != size or starts != [piece.start for piece in pieces]:
+        return None
+    buffer = torch.empty(0, dtype=torch.uint8)
+    buffer.set_(storage, 0, (size,))  # type: ignore[call-overload]
+    return buffer

@@ -1,0 +1,85 @@
+"""Buffers in the host's memory that a device reads and writes directly, at their exact sizes.
+
+Torch's own pinned memory comes in powers of two and is not returned to the system. A buffer from here is pinned as it
+is, and returned as soon as nothing refers to it.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from torch import Tensor
+
+__all__ = ["STREAMING", "BufferPool", "allocating_on_host", "host_buffer"]
+
+STREAMING = ("cuda", "xpu")
+"""Kinds of devices that can copy while they compute."""
+
+_on_host = False
+"""True while a buffer is allocated, for :func:`allocating_on_host`."""
+
+
+def host_buffer(size: int, device: torch.device) -> Tensor:
+    """Allocates a buffer, uint8 ``[size]``, pinned if the device copies while it computes.
+
+    Args:
+        size: in bytes.
+        device: the device that uses the buffer.
+    """
+    with _marked():
+        if device.type == "cuda":
+            return _registered(size)
+        return torch.empty(size, dtype=torch.uint8, pin_memory=device.type in STREAMING)
+
+
+def allocating_on_host() -> bool:
+    """Returns True while this module allocates, for meters that count the device's memory alone."""
+    return _on_host
+
+
+class BufferPool:
+    """Buffers of one device that are used again by buffers of the same size.
+
+    Attributes:
+        allocated: bytes of all buffers that were ever needed at the same time.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device, self.allocated = device, 0
+        self._free: defaultdict[int, list[Tensor]] = defaultdict(list)
+
+    def take(self, size: int) -> Tensor:
+        """Returns a buffer, uint8 ``[size]``."""
+        if self._free[size]:
+            return self._free[size].pop()
+        self.allocated += size
+        return host_buffer(size, self._device)
+
+    def give_back(self, buffer: Tensor) -> None:
+        """Takes a buffer back. Work on it that is queued on the device's current stream may still be unfinished."""
+        self._free[len(buffer)].append(buffer)
+
+
+@contextmanager
+def _marked() -> Iterator[None]:
+    global _on_host
+    _on_host = True
+    try:
+        yield
+    finally:
+        _on_host = False
+
+
+def _registered(size: int) -> Tensor:
+    """Allocates ordinary memory and pins it; it is unpinned before it is freed."""
+    memory = np.empty(size, np.uint8)
+    address = memory.ctypes.data
+    runtime = torch.cuda.cudart()  # type: ignore[no-untyped-call]
+    torch.cuda.check_error(int(runtime.cudaHostRegister(address, size, 0)))
+    weakref.finalize(memory, runtime.cudaHostUnregister, address).atexit = False
+    return torch.from_numpy(memory)
