@@ -169,8 +169,7 @@ def cost_table() -> str:
     with open_skeleton(MODEL) as card:
         for name in NAMED:
             settings = make_settings({"model": MODEL, "recipe": name}).resolved(card.recipe)
-            area_px = round(FRAME.height * FRAME.width * settings.area)
-            work = work_of(card, settings, FRAME, [FRAMES], area_px, 0)
+            work = work_of(card, settings, card.working_size(FRAME, settings), [FRAMES], 0)
             totals[name] = make_plan(card, MODEL, FRAME, work, None, settings.resources).total_flops
             share = totals[name] / totals["paper"]
             steps = [str(settings.steps), str(settings.sampling_steps), f"{settings.area:g}"]

@@ -60,7 +60,9 @@ def assemble(preset: Preset, work: Path, start: Path | None) -> Path:
     fresh = work / "checkpoint"
     shutil.rmtree(fresh, ignore_errors=True)
     pipeline.save_pretrained(fresh, safe_serialization=True)
-    card = {"area_px": preset.area, "text_tokens": TEXT_TOKENS, "recipe": preset.recipe}
+    card = {
+        "area_px": preset.area, "least_area_px": preset.area, "text_tokens": TEXT_TOKENS, "recipe": preset.recipe,
+    }  # fmt: skip
     if start is not None:
         card = json.loads((start / "loraedit.json").read_text())
         if (start / "prior").is_dir():

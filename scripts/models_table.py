@@ -21,6 +21,7 @@ from loraedit.families.skeleton import open_skeleton
 from loraedit.planning import Plan, describe_resources, make_plan, work_of
 from loraedit.settings import make_settings
 from loraedit.types import Size
+from loraedit.video.scaling import working_size
 
 GB = 10**9
 BUDGETS = (12, 16, 24, 32, 48, 80)
@@ -74,7 +75,8 @@ def _figures(model: KnownModel, size: Size, frames: int) -> tuple[str, ...]:
     """Returns a line of the table without the model's name."""
     with open_skeleton(model.id) as card:
         settings = make_settings({"model": model.id, "offload_blocks": False}).resolved(card.recipe)
-        work = work_of(card, settings, size, [frames], size.height * size.width, 0)
+        working = working_size(size, size.height * size.width, card.multiple_px)
+        work = work_of(card, settings, working, [frames], 0)
 
         def planned(budget: int | None) -> Plan:
             return make_plan(card, model.id, size, work, budget, settings.resources)

@@ -17,6 +17,9 @@ from loraedit.errors import ModelError
 from loraedit.families import open_family
 from loraedit.families.card import NANO, read_card
 from loraedit.families.hub import resolve_model
+from loraedit.families.skeleton import open_skeleton
+from loraedit.settings import make_settings
+from loraedit.types import Size
 
 
 def test_nano_is_a_wan_checkpoint_of_at_most_25_mb() -> None:
@@ -30,6 +33,33 @@ def test_a_checkpoint_without_a_card_file_gets_wans_own_values(checkpoint: Path,
     (folder / "loraedit.json").unlink()
     card = read_card(folder)
     assert (card.settings.area_px, card.settings.text_tokens, card.multiple_px) == (832 * 480, 512, 16)
+
+
+@pytest.mark.parametrize(
+    ("window", "asked", "expected"),
+    [
+        (Size(303, 393), {}, Size(304, 400)),  # its own pixels
+        (Size(480, 832), {}, Size(480, 832)),
+        (Size(1080, 1920), {}, Size(480, 848)),  # never more than the model's area,
+        (Size(60, 104), {}, Size(240, 416)),  # and never less than a quarter of it
+        (Size(303, 393), {"quality": "full"}, Size(560, 720)),
+        (Size(303, 393), {"area": 0.5}, Size(304, 400)),  # below half the area already
+        (Size(480, 832), {"area": 0.5}, Size(336, 592)),
+        (Size(303, 393), {"quality": "full", "area": 0.5}, Size(400, 512)),
+        (Size(60, 104), {"area": 0.1}, Size(144, 256)),  # what the user asks for goes below the least area
+    ],
+)
+def test_a_window_is_worked_on_at_its_own_pixels_within_the_areas_of_the_model(
+    window: Size, asked: dict[str, object], expected: Size
+) -> None:
+    with open_skeleton("wan2.1-i2v-14b-480p") as card:
+        assert card.working_size(window, make_settings(asked).resolved(card.recipe)) == expected
+
+
+def test_nano_works_at_its_own_area_on_every_window() -> None:
+    card = read_card(NANO)
+    settings = make_settings({}).resolved(card.recipe)
+    assert {str(card.working_size(Size(side, side), settings)) for side in (20, 64, 200)} == {"64x64"}
 
 
 @pytest.mark.parametrize(

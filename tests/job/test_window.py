@@ -7,11 +7,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from loraedit.families.skeleton import open_skeleton
+from loraedit.job.prepare import prepare
+from loraedit.job.request import EditRequest
 from loraedit.job.window import choose_window
 from loraedit.masks.compositing import lay_over, restore_detail
 from loraedit.masks.shaping import feather
 from loraedit.masks.tube import MaskTube
-from loraedit.settings import Crop
+from loraedit.settings import Crop, make_settings
 from loraedit.types import Mask, Size
 from loraedit.video.scaling import from_working, to_working, working_size
 
@@ -106,3 +109,33 @@ def test_a_frame_without_mask_does_not_stop_the_window() -> None:
     mask = walking()
     mask[8:12] = False
     assert choose_window(MaskTube(mask), "follow", 0.25).cut(mask).sum() == mask.sum()
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(3, 90), st.integers(3, 90), st.sampled_from([8, 16, 32]), st.integers(0, 2**31))
+def test_a_grown_window_has_whole_multiples_where_they_fit_and_still_contains_the_old_one(
+    height: int, width: int, multiple: int, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    mask = np.zeros((3, height, width), bool)
+    for plane in mask:
+        plane[rng.integers(height), rng.integers(width)] = True
+    window = choose_window(MaskTube(mask), "follow", 0.25)
+    grown = window.grown(Size(height, width), multiple)
+    for side, limit in ((grown.size.height, height), (grown.size.width, width)):
+        assert side % multiple == 0 or side == limit
+    for index in range(3):
+        for old, new, limit in zip(window.at(index), grown.at(index), (height, width), strict=True):
+            assert 0 <= new.start <= old.start and old.stop <= new.stop <= limit
+            assert new.stop - new.start < old.stop - old.start + multiple
+
+
+def test_the_model_works_at_the_windows_very_pixels_where_its_sides_can_be_multiples() -> None:
+    mask = np.zeros((3, 480, 832), bool)
+    mask[:, 100:300, 300:600] = True
+    source = np.zeros((3, 480, 832, 3), np.uint8)
+    edited = np.where(mask[0, ..., None], np.uint8(255), source[0])
+    with open_skeleton("wan2.1-i2v-14b-480p") as card:
+        job = prepare(EditRequest(source, edited, mask, settings=make_settings({"mask_boxes": False})), card=card)
+        size = job.targets[0].window.size
+        assert card.working_size(size, job.settings) == size == Size(304, 464)

@@ -140,7 +140,7 @@ def test_a_recipe_that_is_refused_says_why_and_the_one_asked_for_raises(scene: S
 def test_a_size_is_planned_as_an_edit_works_at_the_area_of_the_model() -> None:
     card = read_card(NANO)
     window = work_of_size(card, make_settings({"area": 0.5}), FRAME, 9).shape.size
-    assert window.height * window.width == pytest.approx(card.working_area_px(0.5), rel=0.2)
+    assert window.height * window.width == pytest.approx(card.settings.area_px / 2, rel=0.2)
 
 
 def test_a_distilled_lora_is_planned_in_its_few_steps(tmp_path: Path) -> None:

@@ -19,14 +19,10 @@ from typer.testing import CliRunner
 
 import loraedit
 from loraedit.cli.main import app
-from loraedit.editing import run_edit
 from loraedit.errors import InputError, ModelError
 from loraedit.families.card import NANO, read_card
 from loraedit.families.known import known_names
 from loraedit.families.skeleton import open_skeleton
-from loraedit.job.edits import EditObject
-from loraedit.job.prepare import prepare
-from loraedit.job.request import EditRequest
 from loraedit.planning import (
     Cost,
     Shape,
@@ -36,7 +32,6 @@ from loraedit.planning import (
     measure_cost,
     parse_vram,
     work_of,
-    work_of_job,
 )
 from loraedit.planning.fitting import MARGIN_BYTES, ladder
 from loraedit.planning.gpus import Gpu
@@ -135,7 +130,7 @@ def test_propagating_costs_a_third_of_the_published_recipe_and_a_tenth_in_a_quar
         totals = []
         for recipe, window in (("propagate", zone), ("paper", frame)):
             settings = make_settings({"recipe": recipe}).resolved(card.recipe)
-            work = work_of(card, settings, window, [49], window.height * window.width, 0)
+            work = work_of(card, settings, window, [49], 0)
             totals.append(make_plan(card, "wan", frame, work, None, settings.resources).total_flops)
         assert totals[0] <= share * totals[1]
 
@@ -233,44 +228,13 @@ def test_a_model_that_reads_the_guidance_itself_is_run_once_a_step() -> None:
         with open_skeleton(model) as card:
             asked = {"model": model, "sampling_steps": 20, "guidance": 5.0, "strength": 1.0}
             settings = make_settings(asked).resolved(card.recipe)
-            passes.append(work_of(card, settings, SHAPE.size, [9], 64 * 64, 0).passes)
+            passes.append(work_of(card, settings, SHAPE.size, [9], 0).passes)
     assert passes == [20, 40]
-
-
-@pytest.mark.parametrize("strength", [1.0, 0.8])
-@pytest.mark.usefixtures("coarse_flow")
-def test_what_is_planned_is_what_is_done(checkpoints: dict[str, Path], scene: Scene, strength: float) -> None:
-    """The model has two experts; a strength below their boundary still takes both."""
-    model, done = checkpoints["wan22"], dict[str, int]()
-
-    def progress(phase: str, _done: int, total: int, _told: str) -> None:
-        done[phase] = max(total, done.get(phase, 0))
-
-    asked: dict[str, Any] = {"steps": 2, "sampling_steps": 6, "fill": "carry", "strength": strength}
-    made = loraedit.edit(scene.source, scene.edited_first, scene.mask, model=str(model), progress=progress, **asked)
-    card = read_card(model)
-    settings = make_settings(asked).resolved(card.recipe)
-    work = work_of(card, settings, Size(36, 44), [len(scene.source)], 1024, 0)
-    assert (work.passes, 2 * work.experts) == (done["sample"], len(made.losses))
-    assert work.experts == 2
-
-
-def test_every_object_is_planned_with_a_training_of_its_own(checkpoint: Path, scene: Scene) -> None:
-    corner, edited = np.zeros_like(scene.mask), scene.edited_first.copy()
-    corner[:, 26:, 30:], edited[26:, 30:] = True, 255
-    last, below = scene.source[3].copy(), scene.source[4].copy()
-    last[12:18, 18:22], below[30:, 34:] = 0, 0
-    objects = [EditObject("square", scene.mask, {3: last}), EditObject("corner", corner, {4: below})]
-    settings = make_settings({"model": str(checkpoint), "recipe": "paper", "steps": 2, "reference_steps": 3})
-    job = prepare(EditRequest(scene.source, edited, objects=objects, settings=settings))
-    work = work_of_job(job)
-    assert work.train_steps == len(run_edit(job).losses) == 2 * (2 + 3)
-    assert (work.samples, work.reference_samples, work.segments) == (2, 2, 2)
 
 
 def test_what_waits_in_the_hosts_memory_counts_where_that_is_all_there_is() -> None:
     with open_skeleton("nano") as card:
-        work = work_of(card, make_settings({}).resolved(card.recipe), SHAPE.size, [9], 64 * 64, 0)
+        work = work_of(card, make_settings({}).resolved(card.recipe), SHAPE.size, [9], 0)
         plan = make_plan(card, "nano", SHAPE.size, work, None, lambda resources: resources)
     plan = replace(plan, costs={"train": Cost(1, GB, GB, host_bytes=20 * GB)})
     assert plan.fits_on(Gpu("a card", 8, 1.0)) and plan.fits_on(Gpu("a processor", 24, 1.0, is_host=True))

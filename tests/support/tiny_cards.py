@@ -17,8 +17,14 @@ SHORT = {
 """A few quick steps, the mask as it is, the bare prompt, and the checkpoint's own noise levels."""
 
 
-def write_card(folder: Path, area_px: int = 1024, text_tokens: int = 8, **recipe: object) -> Path:
-    """Writes the card of a tiny checkpoint; recipe values replace those of ``SHORT``. Returns the folder."""
-    card = {"area_px": area_px, "text_tokens": text_tokens, "recipe": {**SHORT, **recipe}}
+def write_card(
+    folder: Path, area_px: int = 1024, text_tokens: int = 8, least_area_px: int | None = None, **recipe: object
+) -> Path:
+    """Writes the card of a tiny checkpoint; recipe values replace those of ``SHORT``. Returns the folder.
+
+    Without a least area, every window is worked on at ``area_px``.
+    """
+    areas = {"area_px": area_px, "least_area_px": least_area_px or area_px}
+    card = {**areas, "text_tokens": text_tokens, "recipe": {**SHORT, **recipe}}
     (folder / "loraedit.json").write_text(json.dumps(card))
     return folder

@@ -99,7 +99,7 @@ def _run_of(model: str, size: Size, progress: Progress) -> dict[str, Any]:
     device = find_device(None)
     with open_skeleton(model) as card:
         settings = make_settings({"model": model}).resolved(card.recipe)
-        work = work_of(card, settings, size, [FRAMES], size.height * size.width, 0)
+        work = work_of(card, settings, card.working_size(size, settings), [FRAMES], 0)
         plan = make_plan(
             card, model, size, work, parse_vram("auto", device), settings.resources,
             on_step=lambda done, total: progress("plan", done, total, model),

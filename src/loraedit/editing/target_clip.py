@@ -20,7 +20,6 @@ from loraedit.propagation.added_parts import ShapeChange
 from loraedit.propagation.foreground import ForegroundSeparator
 from loraedit.propagation.paths import PROPAGATION_FLOW, trace_paths
 from loraedit.types import Image, Mask, OnStep, Size, no_step
-from loraedit.video.scaling import working_size
 
 __all__ = ["ClipKeyframe", "TargetClip", "nearest_frame", "open_target_clip", "over_lower_targets"]
 
@@ -71,7 +70,7 @@ class TargetClip:
     @property
     def size(self) -> Size:
         """The working size: height and width of what the model sees."""
-        return working_size(self.target.window.size, self.job.area_px, self.job.card.multiple_px)
+        return self.job.card.working_size(self.target.window.size, self.job.settings)
 
     @property
     def first(self) -> ClipKeyframe:

@@ -14,7 +14,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from loraedit.families.model_card import CardFile
+from loraedit.families.model_card import LEAST_SHARE, CardFile
 from loraedit.settings import Recipe
 
 __all__ = ["Component", "KnownModel", "known_model", "known_models", "known_names", "usual_settings"]
@@ -112,6 +112,7 @@ class KnownModel(BaseModel):
         """Returns what ``loraedit.json`` would hold for this model."""
         return CardFile(
             area_px=self.width * self.height,
+            least_area_px=round(self.width * self.height * LEAST_SHARE),
             text_tokens=self.text_tokens,
             frame_rate=self.frame_rate,
             source=self.source,

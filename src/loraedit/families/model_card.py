@@ -10,10 +10,20 @@ from pydantic import BaseModel, ConfigDict, Field
 from loraedit.settings import Recipe
 from loraedit.storage.checkpoints import checkpoint_files, sample_bytes
 from loraedit.storage.files import fingerprint, read_json
+from loraedit.types import Size
+from loraedit.video.scaling import working_size
 
-__all__ = ["CARD_FILE", "CardFile", "ModelCard", "SingleFile", "prior_file"]
+__all__ = ["CARD_FILE", "LEAST_SHARE", "CardFile", "ModelCard", "SingleFile", "prior_file"]
 
 CARD_FILE = "loraedit.json"
+
+LEAST_SHARE = 0.25
+"""Share of its frame area below which a model is not used, unless its card says otherwise: half of each side.
+
+This is judged, not measured. Video models are trained at rising sizes, Wan for example at 192 lines, then 480, then
+720 (arXiv 2503.20314), and are known to lose quality far below the size of their last stage. Half of 480 lines is a
+size between two stages.
+"""
 
 Positive = Annotated[int, Field(ge=1)]
 
@@ -23,6 +33,8 @@ class CardFile(BaseModel):
 
     Attributes:
         area_px: frame area the model was trained at, in pixels.
+        least_area_px: smallest frame area at which the model still works well, in pixels; see :data:`LEAST_SHARE`. One
+            above ``area_px`` counts as ``area_px``.
         text_tokens: length to which prompts are padded.
         frame_rate: frames per second that the model was trained at.
         source: the page or file with the sampling values and the frame rate; empty if there is none.
@@ -32,6 +44,7 @@ class CardFile(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     area_px: Positive = 832 * 480
+    least_area_px: Positive = round(832 * 480 * LEAST_SHARE)
     text_tokens: Positive = 512
     frame_rate: Annotated[float, Field(gt=0)] = 16.0
     source: str = ""
@@ -122,9 +135,30 @@ class ModelCard(BaseModel):
         """Returns the LoRA file that the training of this expert may start from."""
         return prior_file(self.folder, expert)
 
-    def working_area_px(self, share: float) -> int:
-        """Returns the frame area to work at, in pixels, for a share of the area that the model was trained at."""
-        return round(self.settings.area_px * share)
+    def working_size(self, window: Size, settings: Recipe) -> Size:
+        """Returns the height and width at which the model works on a window of a clip. Plans and runs both ask here.
+
+        ``quality="native"`` keeps the window's own pixels, except that one below the model's least area is scaled up
+        to it. No window is worked on at more than the share ``area`` of the model's frame area; with ``quality="full"``
+        every window is worked on at just that. The sides are rounded to the model's multiples.
+
+        Args:
+            window: size in pixels of the clip.
+            settings: the resolved settings.
+
+        Raises:
+            InputError: a side is not positive.
+        """
+        return working_size(window, self._area_px(window, settings), self.multiple_px)
+
+    def keeps_pixels(self, window: Size, settings: Recipe) -> bool:
+        """Returns whether a window is worked on at its own pixels, but for the rounding of its sides."""
+        return self._area_px(window, settings) == window.height * window.width
+
+    def _area_px(self, window: Size, settings: Recipe) -> int:
+        most = max(round(self.settings.area_px * settings.area), 1)
+        least = most if settings.quality == "full" else self.settings.least_area_px
+        return min(max(window.height * window.width, least), most)
 
     @property
     def recipe(self) -> Recipe:
@@ -134,7 +168,7 @@ class ModelCard(BaseModel):
     def fingerprint(self) -> str:
         """Returns the checkpoint's identity: its text files, and size and samples of each weights file.
 
-        Of the card file only the area and the prompt length count. The recipe's defaults and the prior do not, because
+        Of the card file only the areas and the prompt length count. The recipe's defaults and the prior do not, because
         they only affect results through the settings.
         """
 
@@ -142,7 +176,8 @@ class ModelCard(BaseModel):
             top, weights = name.split("/")[0], name.endswith(".safetensors")
             return Path(name).name == CARD_FILE or (weights and (top == "prior" or top in self.files))
 
-        parts = [self.settings.area_px, self.settings.text_tokens, *checkpoint_files(self.folder, skip)]
+        card = self.settings
+        parts = [card.area_px, card.least_area_px, card.text_tokens, *checkpoint_files(self.folder, skip)]
         for name, file in sorted(self.files.items()):
             parts += [name, file.path.stat().st_size, sample_bytes(file.path)]
         return fingerprint(*parts)

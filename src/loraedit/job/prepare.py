@@ -18,7 +18,7 @@ from loraedit.job.model import download_weights, local_weights
 from loraedit.job.request import EditRequest
 from loraedit.job.segments import Segment, cut_in_time
 from loraedit.job.targets import EditTarget, Texts, edit_targets
-from loraedit.job.window import choose_window
+from loraedit.job.window import Window, choose_window
 from loraedit.lora.extra import ExtraLora
 from loraedit.masks.shaping import default_feather_px
 from loraedit.masks.tube import MaskTube
@@ -63,11 +63,6 @@ class Job:
     notes: tuple[str, ...]
     out: Path | None
     run: Path | None
-
-    @property
-    def area_px(self) -> int:
-        """Frame area to work at, in pixels."""
-        return self.card.working_area_px(self.settings.area)
 
     @property
     def feather_px(self) -> int:
@@ -156,11 +151,10 @@ def _shaped_job(checked: CheckedRequest, inputs: Inputs, loose: MaskTube) -> Job
 def _job(checked: CheckedRequest, inputs: Inputs, edit_mask: MaskTube) -> Job:
     """Chooses windows and segments."""
     settings, card, source = checked.settings, checked.card, inputs.source
-    window = partial(choose_window, crop=settings.crop, context=settings.context)
+    window = partial(_window, settings, card)
     texts = Texts(settings.source_text, settings.text)
     targets = edit_targets(inputs.keyframes, inputs.objects, edit_mask, source, window, texts)
-    area_px = card.working_area_px(settings.area)
-    segments = cut_in_time(len(source), [each.window.size for each in targets], area_px, settings, card)
+    segments = cut_in_time(len(source), [each.window.size for each in targets], settings, card)
     return Job(
         source=source,
         edited_first=inputs.edited_first,
@@ -176,6 +170,13 @@ def _job(checked: CheckedRequest, inputs: Inputs, edit_mask: MaskTube) -> Job:
         out=checked.request.out,
         run=checked.run,
     )
+
+
+def _window(settings: ResolvedSettings, card: ModelCard, mask: MaskTube) -> Window:
+    """Returns the window for a mask, a little larger if the model can then work at its very pixels."""
+    window = choose_window(mask, settings.crop, settings.context)
+    grown = window.grown(mask.size, card.multiple_px)
+    return grown if card.keeps_pixels(grown.size, settings) else window
 
 
 def _footage_notes(clip: Footage) -> list[str]:

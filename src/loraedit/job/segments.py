@@ -14,7 +14,7 @@ from loraedit.errors import InputError
 from loraedit.families.card import ModelCard
 from loraedit.settings import ResolvedSettings
 from loraedit.types import Size
-from loraedit.video.scaling import padded_length, working_size
+from loraedit.video.scaling import padded_length
 
 __all__ = ["Segment", "cut_in_time", "split", "spread"]
 
@@ -66,22 +66,19 @@ def split(frames: int, longest: int, step: int, temporal: int) -> list[Segment]:
     return [Segment(start, start + length, fixed if start else 0) for start in starts]
 
 
-def cut_in_time(
-    frames: int, windows: Sequence[Size], area_px: int, settings: ResolvedSettings, card: ModelCard
-) -> list[Segment]:
+def cut_in_time(frames: int, windows: Sequence[Size], settings: ResolvedSettings, card: ModelCard) -> list[Segment]:
     """Cuts a clip into segments; neither they nor a frame exceed the reach of the model's position codes.
 
     Args:
         frames: number of frames of the clip.
         windows: sizes of what the model sees, in pixels of the clip.
-        area_px: frame area to work at.
 
     Raises:
         InputError: the model cannot take frames of that shape or area.
     """
     longest_px = card.max_positions * card.multiple_px
     for window in windows:
-        size = working_size(window, area_px, card.multiple_px)
+        size = card.working_size(window, settings)
         if max(size.height, size.width) > longest_px:
             raise InputError(
                 f"A frame of {window} is too narrow or too large: at the model's size a side would have "

@@ -51,6 +51,13 @@ class Window:
         """Cuts the window out of consecutive frames or masks ``[H, W, ...]`` from ``start`` on, and stacks them."""
         return np.stack([frame[self.at(index)] for index, frame in enumerate(frames, start)])
 
+    def grown(self, frame: Size, multiple: int) -> Window:
+        """Returns the window with sides that are multiples of a number, where the frame has room for them."""
+        limits, size = np.array([frame.height, frame.width]), np.array([self.size.height, self.size.width])
+        larger = np.minimum(-(-size // multiple) * multiple, limits)
+        corners = np.clip(self.corners - (larger - size) // 2, 0, limits - larger)
+        return Window(Size(int(larger[0]), int(larger[1])), corners)
+
 
 def choose_window(mask: MaskTube, crop: Crop, context: float) -> Window:
     """Chooses the window for a mask.

@@ -67,8 +67,8 @@ def work_of_job(job: Job) -> Work:
     works = []
     for target in job.targets:
         lengths = [len(segment) for segment in job.segments if target.edits(segment)]
-        window, references = target.window.size, len(target.references)
-        works.append(work_of(job.card, job.settings, window, lengths, job.area_px, references, len(job.source)))
+        size = job.card.working_size(target.window.size, job.settings)
+        works.append(work_of(job.card, job.settings, size, lengths, len(target.references), len(job.source)))
     return work_of_all(works)
 
 
@@ -86,9 +86,8 @@ def work_of_size(card: ModelCard, wanted: EditSettings, size: Size, frames: int)
         check_header(extra.path)
     settings = settle_distilled(wanted, extras, card)[0].resolved(card.recipe)
     check_against_card(settings, card)
-    area_px = card.working_area_px(settings.area)
-    lengths = [len(segment) for segment in cut_in_time(frames, [size], area_px, settings, card)]
-    return work_of(card, settings, size, lengths, area_px, 0, frames)
+    lengths = [len(segment) for segment in cut_in_time(frames, [size], settings, card)]
+    return work_of(card, settings, card.working_size(size, settings), lengths, 0, frames)
 
 
 def fitting_notes(resources: Resources) -> list[str]:

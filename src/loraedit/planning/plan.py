@@ -16,7 +16,7 @@ from loraedit.planning.gpus import EFFICIENCY, GPUS, HOST_BANDWIDTH, Gpu
 from loraedit.sampling.schedule import experts_trained
 from loraedit.settings import ResolvedSettings, Resources, SamplingSettings, TrainSettings
 from loraedit.types import OnStep, Size, no_step
-from loraedit.video.scaling import padded_length, working_size
+from loraedit.video.scaling import padded_length
 
 __all__ = ["Plan", "Work", "make_plan", "work_of", "work_of_all"]
 
@@ -202,19 +202,18 @@ def make_plan(
 
 
 def work_of(
-    card: ModelCard, settings: ResolvedSettings, window: Size, frames: list[int], area_px: int, references: int,
+    card: ModelCard, settings: ResolvedSettings, size: Size, frames: list[int], references: int,
     clip_frames: int | None = None,
 ) -> Work:  # fmt: skip
     """Returns the work of an edit of one target.
 
     Args:
-        window: size of the crop that the model sees, in pixels of the clip.
+        size: what the model sees, at the size at which it works: :meth:`ModelCard.working_size`.
         frames: the number of frames of each segment to generate.
-        area_px: frame area to work at, in pixels.
         references: number of edited frames besides the first.
         clip_frames: frames of the whole clip; None means those of all segments together.
     """
-    shape = Shape(padded_length(max(frames), card.frame_step), working_size(window, area_px, card.multiple_px))
+    shape = Shape(padded_length(max(frames), card.frame_step), size)
     training = settings.training()
     sampling, experts, samples = settings.sampling(), 0, 0
     if settings.lora != "none":

@@ -24,6 +24,7 @@ from loraedit.settings.values import (
     LoraTargets,
     LrSchedule,
     Margin,
+    Quality,
     Rank,
     Rate,
     ReferenceTraining,
@@ -115,7 +116,12 @@ class EditSettings(CommonSettings):
         None, description="Give the references as fixed frames too, in training and generation."
     )
     area: Annotated[Share | None, About("Method", trains="motion", plan=True)] = Field(
-        None, description="Work at this share of the model's frame area: cheaper, with less detail."
+        None, description="Work at no more than this share of the model's frame area: cheaper, with less detail."
+    )
+    quality: Annotated[Quality | None, About("Method", trains="motion", plan=True)] = Field(
+        None,
+        description="native works at the clip's own pixels, within the frame areas that suit the model; full scales a "
+        "small window up to the model's frame area, for more detail in more time and memory.",
     )
     crop: Annotated[Crop | None, About("Method", trains="motion", plan=True)] = Field(
         None, description="What the model sees: fixed or follow (a window around the mask), off, or auto."

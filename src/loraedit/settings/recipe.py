@@ -16,6 +16,7 @@ from loraedit.settings.values import (
     Level,
     LoraTargets,
     LrSchedule,
+    Quality,
     Rank,
     Rate,
     RecipeName,
@@ -70,6 +71,7 @@ class Recipe(Settings):
     strength: Strength = 1.0
     mask_boxes: bool = True
     area: Share = 1.0
+    quality: Quality = "native"
     crop: Crop = "auto"
     context: Context = 0.25
     segment_frames: Length = 81
@@ -107,7 +109,8 @@ def named_recipe(name: RecipeName, own: Recipe) -> Recipe:
 
     Args:
         name: ``model`` is the model's own; ``paper`` is the published method; ``fast`` is the same with early stopping,
-            fewer steps and half the area; ``propagate`` shows the model the keyframes, carried along the optical flow.
+            fewer steps and at most half the area; ``propagate`` shows the model the keyframes, carried along the
+            optical flow.
         own: the recipe in the model's card. Its step counts, rates and sampling also apply to the published method.
     """
     if name == "model":

@@ -14,7 +14,7 @@ RECIPE_USES: Mapping[RecipeName, str] = MappingProxyType(
     {
         "model": "What was measured best on the model; if nothing was, the same as paper.",
         "paper": "LoRA-Edit as published: for new shapes, objects and motion, and whenever in doubt.",
-        "fast": "The published method at half the area in fewer steps: for a first try.",
+        "fast": "The published method at half the area at most, in fewer steps: for a first try.",
         "propagate": "Keyframes carried by optical flow: for new colours, textures and logos; measured on nano only.",
     }
 )

@@ -21,6 +21,7 @@ __all__ = [
     "LrSchedule",
     "Margin",
     "Pixels",
+    "Quality",
     "Rank",
     "Rate",
     "RecipeName",
@@ -43,6 +44,7 @@ LrSchedule = Literal["constant", "falling"]
 ReferenceTraining = Literal["joint", "sequential"]
 SchedulerName = Literal["model", "euler", "unipc", "dpm++"]
 Crop = Literal["auto", "fixed", "follow", "off"]
+Quality = Literal["native", "full"]
 WeightStore = Literal["full", "fp8"]
 
 MAX_MARGIN = 10.0
