@@ -14,6 +14,7 @@ import torch
 from diffusers.hooks.hooks import HookRegistry, ModelHook
 from torch import Tensor, nn
 
+from loraedit.runtime.devices import move
 from loraedit.runtime.host_memory import STREAMING, host_buffer
 
 __all__ = ["BlockSwap", "pack_blocks", "swap_blocks", "swapped_bytes", "swapped_indices"]
@@ -40,9 +41,8 @@ def swap_blocks(transformer: nn.Module, blocks: Sequence[nn.Module], count: int,
     swapped = [blocks[index] for index in swapped_indices(len(blocks), count)]
     swap = BlockSwap([_PackedBlock(block, device) for block in swapped], device)
     on_host = {id(tensor) for packed in swap.blocks for tensor in packed.tensors}
-    for tensor in (*transformer.parameters(), *transformer.buffers()):
-        if id(tensor) not in on_host:
-            tensor.data = tensor.data.to(device)
+    others = (tensor for tensor in (*transformer.parameters(), *transformer.buffers()) if id(tensor) not in on_host)
+    move(others, device)
     for number, slot in enumerate(swap.slots):
         transformer.register_buffer(f"swap_slot_{number}", slot.buffer, persistent=False)
     for position, block in enumerate(swapped):

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import torch
+from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from loraedit.errors import InputError
 from loraedit.runtime.ranks import processes
 
-__all__ = ["autocasts", "computed_in", "find_device", "training_attention", "training_precision"]
+__all__ = ["autocasts", "computed_in", "find_device", "move", "training_attention", "training_precision"]
 
 
 def find_device(name: str | None) -> torch.device:
@@ -32,6 +33,12 @@ def find_device(name: str | None) -> torch.device:
         available = f"cpu and {torch.accelerator.device_count()} {best.type}" if best is not None else "only cpu"
         raise InputError(f"torch finds no device '{name}' on this machine. It finds {available}.")
     return device
+
+
+def move(tensors: Iterable[Tensor], device: torch.device) -> None:
+    """Moves tensors of a module to a device, in place, as ``Module.to`` does; also fake ones, which that refuses."""
+    for tensor in tensors:
+        tensor.data = tensor.data.to(device)
 
 
 def autocasts(device: torch.device) -> bool:

@@ -21,6 +21,7 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
 from loraedit.errors import LoraEditError
+from loraedit.runtime.devices import move
 from loraedit.runtime.ranks import processes
 
 __all__ = ["add_up", "agreed", "assist", "dismiss", "share_blocks", "split_tokens", "together"]
@@ -93,9 +94,8 @@ def share_blocks(transformer: nn.Module, blocks: Iterable[nn.Module], device: to
         dtype = _main_dtype(block)
         whole = {p for p in block.parameters() if p.requires_grad or p.ndim < 2 or p.dtype != dtype}
         fully_shard(block, mesh=_mesh(device.type), ignored_params=whole)
-    for tensor in (*transformer.parameters(), *transformer.buffers()):
-        if not isinstance(tensor, dist.tensor.DTensor):
-            tensor.data = tensor.data.to(device)
+    tensors = (*transformer.parameters(), *transformer.buffers())
+    move((tensor for tensor in tensors if not isinstance(tensor, dist.tensor.DTensor)), device)
 
 
 def split_tokens(transformer: Any, lengths: Iterable[int]) -> None:

@@ -17,6 +17,7 @@ from torch import nn
 
 from loraedit.errors import InputError
 from loraedit.runtime.block_swap import swap_blocks, swapped_bytes
+from loraedit.runtime.devices import move
 from loraedit.runtime.distributed import share_blocks
 from loraedit.runtime.host_checkpoints import HostCheckpoints
 from loraedit.runtime.host_memory import STREAMING
@@ -60,7 +61,7 @@ def place(transformer: Any, resources: Resources, device: torch.device) -> None:
     elif processes() > 1:
         share_blocks(transformer, blocks(transformer), device)
     else:
-        transformer.to(device)
+        move((*transformer.parameters(), *transformer.buffers()), device)
     if resources.recomputes:
         transformer.enable_gradient_checkpointing()
     if resources.attention is not None:
