@@ -48,7 +48,7 @@ def _no_waiting_for_disks() -> Iterator[None]:
 def _generation_in_float32() -> Iterator[None]:
     """Generates in float32, since results are compared with other code; `test_wan_cpu.py` covers bfloat16."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("loraedit.sampling.transformers.autocasts", lambda _: False)
+        patch.setattr("loraedit.sampling.transformers.converts_weights", lambda _: False)
         yield
 
 

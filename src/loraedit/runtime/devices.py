@@ -13,7 +13,20 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from loraedit.errors import InputError
 from loraedit.runtime.ranks import processes
 
-__all__ = ["autocasts", "computed_in", "find_device", "move", "training_attention", "training_precision"]
+__all__ = [
+    "autocasts",
+    "computed_in",
+    "converts_weights",
+    "find_device",
+    "move",
+    "on_cpu",
+    "simulated_accelerator",
+    "training_attention",
+    "training_precision",
+]
+
+_simulating = False
+"""True while the CPU stands for an accelerator."""
 
 
 def find_device(name: str | None) -> torch.device:
@@ -43,10 +56,31 @@ def move(tensors: Iterable[Tensor], device: torch.device) -> None:
 
 def autocasts(device: torch.device) -> bool:
     """Returns True if training on a device computes in bfloat16, whatever the precision of the weights."""
-    if device.type != "cpu":
+    if not on_cpu(device):
         return True
     has = torch.cpu.get_capabilities()
     return bool(has.get("avx512_bf16") or has.get("amx_bf16"))
+
+
+def on_cpu(device: torch.device) -> bool:
+    """Returns True for a CPU that does not stand for an accelerator."""
+    return device.type == "cpu" and not _simulating
+
+
+def converts_weights(device: torch.device) -> bool:
+    """Returns True if frozen weights are converted to bfloat16 before the training, and not layer by layer in it."""
+    return on_cpu(device) and autocasts(device)
+
+
+@contextmanager
+def simulated_accelerator() -> Iterator[None]:
+    """Lets everything that asks for the precision of the CPU get that of an accelerator, for plans on fake tensors."""
+    global _simulating
+    before, _simulating = _simulating, True
+    try:
+        yield
+    finally:
+        _simulating = before
 
 
 def computed_in(kind: str, otherwise: torch.dtype) -> torch.dtype:
@@ -71,7 +105,7 @@ def training_attention(device: torch.device) -> Iterator[None]:
 
     On a CPU that computes in bfloat16, torch's unfused attention is nearly twice as fast as its fused kernel.
     """
-    if device.type != "cpu" or not autocasts(device):
+    if not converts_weights(device):
         yield
         return
     before = torch.backends.cuda.fp16_bf16_reduction_math_sdp_allowed()  # type: ignore[no-untyped-call]

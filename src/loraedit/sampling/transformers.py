@@ -15,12 +15,12 @@ from torch import Tensor
 from loraedit.families.base import Encoded, Expert, Family, batch
 from loraedit.lora.adapter import as_autocast, attach_lora, match_precision, merge, stack
 from loraedit.lora.extra import ExtraLora, for_expert
-from loraedit.runtime.devices import autocasts, training_precision
+from loraedit.runtime.devices import converts_weights, on_cpu, training_precision
 from loraedit.runtime.distributed import split_tokens
 from loraedit.runtime.memory import place
 from loraedit.sampling.schedule import expert_at
 
-__all__ = ["Held", "Transformers"]
+__all__ = ["Held", "Transformers", "place_for_sampling"]
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,16 @@ class Held:
 
     expert: Expert
     transformer: Any
+
+
+def place_for_sampling(family: Family, transformer: Any, device: torch.device) -> None:
+    """Brings a transformer with its LoRAs to the device, in the precision of the sampling, in place."""
+    match_precision(transformer, transformer.dtype)
+    if on_cpu(device):
+        merge(transformer)
+    if converts_weights(device):
+        as_autocast(transformer)
+    place(transformer, family.resources, device)
 
 
 class Transformers:
@@ -57,7 +67,7 @@ class Transformers:
         self._family, self._loras, self._extras, self._device = family, loras, extras, device
         self._step_cache, self._tokens = step_cache, tokens
         # On a CPU that trains in bfloat16, sampling does too. Elsewhere the precision is that of the weights.
-        self._bfloat16 = device.type == "cpu" and (held is not None or autocasts(device))
+        self._bfloat16 = converts_weights(device) or (on_cpu(device) and held is not None)
         self._expert: Expert | None = held.expert if held else None
         self._transformer: Any = held.transformer if held else None
 
@@ -101,12 +111,7 @@ class Transformers:
         stack(transformer, for_expert(self._extras, expert.name, family.card.experts))
         if expert.name in self._loras:
             attach_lora(self._loras[expert.name], family, transformer)
-            match_precision(transformer, transformer.dtype)
-        if self._device.type == "cpu":
-            merge(transformer)
-        if self._bfloat16:
-            as_autocast(transformer)
-        place(transformer, family.resources, self._device)
+        place_for_sampling(family, transformer, self._device)
         if family.splits_tokens:
             split_tokens(transformer, [self._tokens])
         if self._step_cache:

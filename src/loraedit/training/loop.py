@@ -21,14 +21,14 @@ from loraedit.diffusion.flow_matching import add_noise, flow_matching_loss
 from loraedit.errors import InputError
 from loraedit.families.base import TIMESTEPS, Encoded, Expert, Family, batch, tokens_of
 from loraedit.lora.adapter import as_autocast, attach, load_lora, lora_parameters
-from loraedit.runtime.devices import autocasts, training_attention, training_precision
+from loraedit.runtime.devices import converts_weights, training_attention, training_precision
 from loraedit.runtime.distributed import add_up, split_tokens
 from loraedit.runtime.memory import checkpoints_kept, place
 from loraedit.settings import TrainSettings
 from loraedit.training.state import StateFile
 from loraedit.training.stopping import after_step, held_out_loss, last_step, noise_range, rate
 
-__all__ = ["OnLoss", "Stage", "make_optimizer", "train"]
+__all__ = ["OnLoss", "Stage", "make_optimizer", "place_for_training", "take_step", "train"]
 
 OnLoss = Callable[[int, int, float], None]
 """Called after each step with (steps done, steps in all, loss)."""
@@ -105,7 +105,7 @@ def train(
         _set_rate(optimizer, rate(state, settings))
         samples = [sample.to(device) for sample in _draw(stage, settings, state.step)]
         try:
-            loss = _step(family, expert, transformer, samples, optimizer, settings, state.losses)
+            loss = take_step(family, expert, transformer, samples, optimizer, settings, state.losses)
         except InputError:
             if state.losses:
                 state_file.save(state)
@@ -126,6 +126,13 @@ def make_optimizer(transformer: nn.Module, settings: TrainSettings) -> torch.opt
     return torch.optim.AdamW(parameters, settings.lr, BETAS, weight_decay=WEIGHT_DECAY, fused=True)
 
 
+def place_for_training(family: Family, transformer: nn.Module, device: torch.device) -> None:
+    """Brings a transformer with its LoRA to the device, in the precision of the training, in place."""
+    if converts_weights(device):
+        as_autocast(transformer)
+    place(transformer, family.resources, device)
+
+
 def _attach_and_place(
     family: Family, transformer: nn.Module, stage: Stage, settings: TrainSettings, device: torch.device
 ) -> None:
@@ -133,9 +140,7 @@ def _attach_and_place(
     attach(transformer, family.lora_targets(settings.lora_targets), settings.rank, settings.train_seed)
     if stage.start is not None:
         load_lora(stage.start, family, transformer)
-    if device.type == "cpu" and autocasts(device):
-        as_autocast(transformer)
-    place(transformer, family.resources, device)
+    place_for_training(family, transformer, device)
     if family.splits_tokens:
         split_tokens(transformer, (tokens_of(family.card, sample.condition.shape[1:]) for sample in stage.samples))
 
@@ -145,7 +150,7 @@ def _set_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
         group["lr"] = learning_rate
 
 
-def _step(
+def take_step(
     family: Family,
     expert: Expert,
     transformer: nn.Module,
