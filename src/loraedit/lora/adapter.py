@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from diffusers.models.modeling_utils import get_parameter_dtype
 from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.lora import LoraLayer
 from safetensors import SafetensorError
@@ -22,6 +23,7 @@ from torch import Tensor, nn
 from loraedit.errors import ModelError
 from loraedit.families.base import Family
 from loraedit.families.lora_linear import LORA_LAYERS
+from loraedit.families.quantised import QuantisedLinear, parameter_shapes
 from loraedit.lora.matching import MatchedLora, match_lora
 from loraedit.lora.reading import read_lora
 from loraedit.storage.files import save_tensors
@@ -39,7 +41,6 @@ __all__ = [
 ]
 
 ADAPTER = "default"
-FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 
 
 def attach(transformer: nn.Module, targets: Sequence[str], rank: int, seed: int) -> None:
@@ -83,13 +84,14 @@ def match_precision(transformer: nn.Module, dtype: torch.dtype) -> None:
 def merge(transformer: nn.Module) -> None:
     """Adds all adapters to the float32 weights under them and removes the adapters, in place.
 
-    Generation then runs plain layers. Layers in other precisions keep their adapters, because the sum would be rounded.
+    Generation then runs plain layers. Layers in other precisions and quantised ones keep their adapters, because the
+    sum would be rounded.
 
     Raises:
         ModelError: the sum overflows.
     """
     for name, module in list(transformer.named_modules()):
-        if isinstance(module, LoraLayer) and module.get_base_layer().weight.dtype == torch.float32:
+        if isinstance(module, LoraLayer) and _precision(module.get_base_layer()) == torch.float32:
             try:
                 module.merge(safe_merge=True)  # into a new tensor, because weights are shared: see families.loading
             except ValueError as error:
@@ -145,7 +147,8 @@ def stack(transformer: nn.Module, extras: Sequence[tuple[Path, float]]) -> None:
     """Adds LoRA files of any public kind to a bare frozen transformer, in place and in this order.
 
     Each layer becomes W + sum of weight_i alpha_i / rank_i B_i A_i. The weights W stay unchanged, so nothing is
-    rounded; only whole differences, which distilled LoRAs have for norms and biases, are added to parameters.
+    rounded; only whole differences, which distilled LoRAs have for norms and biases, are added to parameters. A
+    quantised weight with a whole difference is held in full precision from then on.
 
     Args:
         extras: file and weight of each LoRA.
@@ -153,7 +156,7 @@ def stack(transformer: nn.Module, extras: Sequence[tuple[Path, float]]) -> None:
     Raises:
         ModelError: a file is damaged, or for another transformer.
     """
-    shapes = {name: tuple(parameter.shape) for name, parameter in transformer.named_parameters()}
+    shapes = parameter_shapes(transformer)
     for index, (path, weight) in enumerate(extras):
         lora = match_lora(read_lora(path), shapes)
         _add_differences(transformer, lora, weight, path)
@@ -166,7 +169,11 @@ def _add_differences(transformer: nn.Module, lora: MatchedLora, weight: float, p
     for name, value in lora.differences.items():
         layer, _, parameter_name = name.rpartition(".")
         module = transformer.get_submodule(layer)
-        module = module.get_base_layer() if isinstance(module, LoraLayer) else module
+        if isinstance(module, LoraLayer):
+            layer, module = f"{layer}.base_layer", module.get_base_layer()
+        if isinstance(module, QuantisedLinear) and parameter_name == "weight":
+            module = module.expanded(get_parameter_dtype(transformer))
+            transformer.set_submodule(layer, module)
         parameter = module.get_parameter(parameter_name)
         parameter.data = parameter.add(_finite(value, name, path).to(parameter), alpha=weight)  # a new tensor
 
@@ -182,18 +189,24 @@ def _add_low_rank(transformer: nn.Module, lora: MatchedLora, weight: float, adap
     for name, layer in lora.layers.items():
         module = transformer.get_submodule(name)
         assert isinstance(module, LoraLayer)
-        base = module.get_base_layer().get_parameter("weight")
-        dtype = base.dtype if base.dtype in FLOATS else torch.bfloat16
+        base = module.get_base_layer()
+        dtype = _precision(base) or get_parameter_dtype(transformer)
         for part, value in (("lora_A", layer.down), ("lora_B", layer.up)):
-            matrix = _finite(value, name, path).to(base.device, dtype)
+            matrix = _finite(value, name, path).to(next(base.parameters()).device, dtype)
             getattr(module, part)[adapter].weight = nn.Parameter(matrix, requires_grad=False)
         module.r[adapter], module.lora_alpha[adapter] = layer.rank, layer.alpha
         module.set_scale(adapter, weight)
 
 
+def _precision(layer: nn.Module) -> torch.dtype | None:
+    """Returns the precision of a layer's weight; None if it is quantised."""
+    return None if isinstance(layer, QuantisedLinear) else layer.get_parameter("weight").dtype
+
+
 def _inject(config: LoraConfig, transformer: nn.Module, adapter: str, **options: Any) -> None:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Already found a `peft_config`")  # several adapters are intended
+        warnings.filterwarnings("ignore", message="Unsupported layer type")  # QuantisedLinear, which LORA_LAYERS has
         config._register_custom_module(LORA_LAYERS)
         inject_adapter_in_model(config, transformer, adapter, **options)
 

@@ -17,8 +17,9 @@ from diffusers.models.attention import FeedForward
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from loraedit.families.lora_linear import AdaptedLinear, LoraLinear
+from loraedit.families.lora_linear import FrozenWithLora, LoraLinear
 from loraedit.families.wan.cpu.rows import by_rows
+from loraedit.runtime.devices import computed_in
 
 __all__ = ["feed_forward"]
 
@@ -40,10 +41,10 @@ def feed_forward(layers: FeedForward, x: Tensor) -> Tensor:
         return by_rows(lambda rows: second(_activated(first, x[:, rows])), x.shape[1])
     adapted = [layer.single_adapter(x) for layer in (first.proj, second) if isinstance(layer, LoraLinear)]
     parts = [part for layer in adapted if layer is not None for part in layer]
-    if len(parts) < 2 * len(AdaptedLinear._fields) or first.approximate != "tanh":
+    if len(parts) < 2 * len(FrozenWithLora._fields) or first.approximate != "tanh":
         fed = checkpoint(layers, x, use_reentrant=False)
     else:
-        fed = _AdaptedFeedForward.apply(x, *parts)  # type: ignore[no-untyped-call]
+        fed = _AdaptedFeedForward.apply(x.to(computed_in(x.device.type, x.dtype)), *parts)  # type: ignore[no-untyped-call]
     return fed
 
 
@@ -80,16 +81,17 @@ class _AdaptedFeedForward(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, *parts: Any) -> Tensor:
-        ctx.scales = parts[4], parts[9]
-        ctx.save_for_backward(x, *parts[:4], *parts[5:9])
-        first, second = _layers(parts)
+        ctx.bases, ctx.scales = (parts[0], parts[4]), (parts[3], parts[7])
+        ctx.save_for_backward(x, *parts[1:3], *parts[5:7])
+        first, second = (FrozenWithLora(*layer).computed_in(x.dtype) for layer in (parts[:4], parts[4:]))
         fed = [second.forward(_gelu(first.forward(rows))) for rows in torch.split(x.flatten(0, -2), ROWS)]
         return _joined(fed).view(x.shape)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         x, *saved = ctx.saved_tensors
-        first, second = _layers([*saved[:4], ctx.scales[0], *saved[4:], ctx.scales[1]])
+        adapters = zip(ctx.bases, saved[::2], saved[1::2], ctx.scales, strict=True)
+        first, second = (FrozenWithLora(*layer).computed_in(x.dtype) for layer in adapters)
         x_gradients, adapter_gradients = [], []
         pieces = (torch.split(values.flatten(0, -2), ROWS) for values in (x, gradients[0]))
         for rows, gradient in zip(*pieces, strict=True):
@@ -103,12 +105,7 @@ class _AdaptedFeedForward(torch.autograd.Function):
             x_gradients.append(first.input_gradient(hidden_gradient, low_rank))
             adapter_gradients.append((*first_gradients, *second_gradients))
         down, up, down_2, up_2 = (_summed(parts) for parts in zip(*adapter_gradients, strict=True))
-        return _joined(x_gradients).view(x.shape), None, None, down, up, None, None, None, down_2, up_2, None
-
-
-def _layers(parts: Sequence[Any]) -> tuple[AdaptedLinear, AdaptedLinear]:
-    count = len(AdaptedLinear._fields)
-    return AdaptedLinear(*parts[:count]).in_one_precision(), AdaptedLinear(*parts[count:]).in_one_precision()
+        return _joined(x_gradients).view(x.shape), None, down, up, None, None, down_2, up_2, None
 
 
 def _joined(rows: Sequence[Tensor]) -> Tensor:

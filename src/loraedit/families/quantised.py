@@ -1,0 +1,236 @@
+"""Linear layers whose frozen weight stays quantised in memory and is converted back wherever it computes.
+
+Everything is held in plain tensors, which hooks can move like any other, and nothing dequantised is saved for a
+gradient. The arithmetic runs on fake tensors too, so plans measure these very layers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import linear
+
+from loraedit.runtime.devices import computed_in
+
+__all__ = [
+    "GgufWeight",
+    "Nf4Weight",
+    "QuantisedLinear",
+    "QuantisedWeight",
+    "ScaledWeight",
+    "empty_weight",
+    "parameter_shapes",
+    "quantise",
+]
+
+NF4_BLOCK = 64
+"""Weights that share a factor in NF4."""
+
+
+class QuantisedWeight(nn.Module):
+    """A frozen weight ``[D', D]`` in fewer bits.
+
+    Attributes:
+        kind: ``fp8``, ``int8``, ``nf4``, or the name of a GGUF type, such as ``Q4_K``.
+        shape: that of the weight.
+    """
+
+    kind: str
+    shape: tuple[int, ...]
+
+    def dequantised(self, dtype: torch.dtype) -> Tensor:
+        """Returns the weight ``[D', D]`` in a precision, as a new tensor."""
+        raise NotImplementedError
+
+
+class ScaledWeight(QuantisedWeight):
+    """Codes times factors: fp8 with at most one factor, as in ComfyUI's scaled fp8, or int8 with one for each row.
+
+    Args:
+        codes: float8 or int8, in the shape of the weight.
+        scale: the factors, in a shape that broadcasts against the codes; None is 1.
+    """
+
+    def __init__(self, codes: Tensor, scale: Tensor | None = None) -> None:
+        super().__init__()
+        self.kind = "int8" if codes.dtype == torch.int8 else "fp8"
+        self.shape = tuple(codes.shape)
+        self.codes = _frozen(codes)
+        # One row and one column at least: against a number, torch would round the factor to the precision of the codes.
+        self.scale = None if scale is None else _frozen(scale.float().reshape(-1, *[1] * (codes.ndim - 1)))
+
+    def dequantised(self, dtype: torch.dtype) -> Tensor:
+        """See :class:`QuantisedWeight`. The product is rounded once."""
+        weight = self.codes.to(dtype)
+        return weight if self.scale is None else weight.mul_(self.scale)
+
+
+class Nf4Weight(QuantisedWeight):
+    """Four-bit codes for quantiles of a normal distribution, with a float32 factor for each 64 weights (bitsandbytes).
+
+    Args:
+        codes: uint8, two codes a byte.
+        scale: the factors.
+        shape: that of the weight.
+    """
+
+    kind = "nf4"
+
+    def __init__(self, codes: Tensor, scale: Tensor, shape: Sequence[int]) -> None:
+        super().__init__()
+        self.codes, self.scale, self.shape = _frozen(codes), _frozen(scale), tuple(shape)
+
+    def dequantised(self, dtype: torch.dtype) -> Tensor:
+        """See :class:`QuantisedWeight`."""
+        weight: Tensor = _bitsandbytes().dequantize_4bit(self.codes, self.scale, NF4_BLOCK, "nf4", self.shape, dtype)
+        return weight
+
+
+class GgufWeight(QuantisedWeight):
+    """A weight in the blocks of a GGUF file.
+
+    Args:
+        codes: uint8 ``[D', bytes of a row]``.
+        kind: the name of the GGUF type.
+    """
+
+    def __init__(self, codes: Tensor, kind: str) -> None:
+        super().__init__()
+        _, block, size = _gguf_layout(kind)
+        self.kind, self.codes = kind, _frozen(codes)
+        self.shape = (codes.shape[0], codes.shape[1] // size * block)
+
+    def dequantised(self, dtype: torch.dtype) -> Tensor:
+        """See :class:`QuantisedWeight`. The arithmetic is float32 for float32, else float16, as in ComfyUI."""
+        function, block, size = _gguf_layout(self.kind)
+        exact = torch.float32 if dtype == torch.float32 else torch.float16
+        weight: Tensor = function(self.codes.view(-1, size), block, size, dtype=exact)
+        return weight.reshape(self.shape).to(dtype)
+
+
+class QuantisedLinear(nn.Module):
+    """A frozen linear layer with a quantised weight.
+
+    It computes in the precision of autocast, or else in that of its input. Where blocks are compiled, the compiler
+    decides what is saved for the gradient.
+
+    Args:
+        stored: the weight.
+        bias: ``[D']``, frozen.
+    """
+
+    bias: nn.Parameter | None
+
+    def __init__(self, stored: QuantisedWeight, bias: nn.Parameter | None) -> None:
+        super().__init__()
+        self.stored = stored
+        self.out_features, self.in_features = stored.shape
+        self.register_parameter("bias", bias)
+
+    def parts(self, dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
+        """Returns weight and bias in a precision."""
+        return self.stored.dequantised(dtype), None if self.bias is None else self.bias.to(dtype)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Returns the output ``[..., D']`` for ``[..., D]``."""
+        x = x.to(computed_in(x.device.type, x.dtype))
+        if not (torch.is_grad_enabled() and x.requires_grad) or torch.compiler.is_compiling():
+            return linear(x, *self.parts(x.dtype))
+        result: Tensor = _Step.apply(x, self)  # type: ignore[no-untyped-call]
+        return result
+
+    def expanded(self, dtype: torch.dtype) -> nn.Linear:
+        """Returns a plain layer with the weight in a precision."""
+        plain = nn.Linear(self.in_features, self.out_features, device="meta")
+        weight, bias = self.parts(dtype)
+        plain.weight = _frozen(weight)
+        plain.register_parameter("bias", None if bias is None else _frozen(bias))
+        return plain
+
+    def extra_repr(self) -> str:
+        """See :class:`torch.nn.Module`."""
+        return f"{self.in_features}, {self.out_features}, kind={self.stored.kind}"
+
+
+class _Step(torch.autograd.Function):
+    """A :class:`QuantisedLinear` for autograd: the gradient dequantises the weight again."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, layer: QuantisedLinear) -> Tensor:
+        ctx.layer = layer
+        return linear(x, *layer.parts(x.dtype))
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        (gradient,) = gradients
+        return gradient @ ctx.layer.stored.dequantised(gradient.dtype), None
+
+
+def quantise(weight: Tensor, kind: str) -> QuantisedWeight:
+    """Quantises a weight ``[D', D]`` as ``fp8``, ``int8`` or ``nf4``."""
+    if kind == "nf4":
+        codes, scale = _bitsandbytes().quantize_4bit(weight.contiguous(), NF4_BLOCK, "nf4", torch.uint8)
+        return Nf4Weight(codes, scale, weight.shape)
+    exact = weight.float()
+    if kind == "int8":
+        scale = _factor(exact.abs().amax(1, keepdim=True), 127.0)
+        return ScaledWeight((exact / scale).round_().to(torch.int8), scale)
+    largest = torch.finfo(torch.float8_e4m3fn).max
+    scale = _factor(exact.abs().amax(), largest)
+    return ScaledWeight((exact / scale).clamp_(-largest, largest).to(torch.float8_e4m3fn), scale)
+
+
+def _factor(largest: Tensor, largest_code: float) -> Tensor:
+    """Returns the factor that gives the largest weight the largest code; 1 where all weights are 0."""
+    return torch.where(largest == 0, 1.0, largest / largest_code)
+
+
+def empty_weight(shape: Sequence[int], kind: str, device: torch.device) -> QuantisedWeight:
+    """Returns a weight without contents, of any kind."""
+    if kind in ("fp8", "int8", "nf4"):
+        return quantise(torch.empty(*shape, device=device, dtype=torch.bfloat16), kind)
+    _, block, size = _gguf_layout(kind)
+    return GgufWeight(torch.empty(shape[0], shape[1] // block * size, dtype=torch.uint8, device=device), kind)
+
+
+def parameter_shapes(model: nn.Module) -> Mapping[str, tuple[int, ...]]:
+    """Returns the shapes of a model's parameters by name, as if no weight was quantised."""
+    return dict(_shapes(model))
+
+
+def _shapes(model: nn.Module) -> Iterator[tuple[str, tuple[int, ...]]]:
+    for path, module in model.named_modules():
+        if isinstance(module, QuantisedWeight):
+            yield f"{path.removesuffix('.stored')}.weight", module.shape
+            continue
+        for name, parameter in module.named_parameters(path, recurse=False):
+            yield name, tuple(parameter.shape)
+
+
+def _frozen(tensor: Tensor) -> nn.Parameter:
+    return nn.Parameter(tensor, requires_grad=False)
+
+
+@cache
+def _gguf_layout(kind: str) -> tuple[Any, int, int]:
+    """Returns diffusers' function for a GGUF type, the weights of a block, and its bytes."""
+    from diffusers.quantizers.gguf.utils import dequantize_functions
+    from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
+
+    number = GGMLQuantizationType[kind]
+    return dequantize_functions[number], *GGML_QUANT_SIZES[number]
+
+
+@cache
+def _bitsandbytes() -> Any:
+    """Returns the operators of bitsandbytes, which take plain tensors on every device."""
+    import logging
+
+    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)  # it misses a kernel that is not used
+    import bitsandbytes  # noqa: F401 (registers the operators)
+
+    return torch.ops.bitsandbytes
