@@ -19,6 +19,7 @@ import time
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -39,17 +40,18 @@ from loraedit.planning.fitting import ladder
 from loraedit.planning.job import describe_resources
 from loraedit.runtime.devices import autocasts, find_device, training_attention, training_precision
 from loraedit.runtime.memory import checkpoints_kept, place
-from loraedit.settings import Resources
+from loraedit.settings import Resources, WeightStore
 from loraedit.types import Size
 
+KINDS: tuple[WeightStore, ...] = ("fp8", "int8", "nf4") if find_spec("bitsandbytes") else ("fp8", "int8")
 LEVELS = {
     **{describe_resources(rung) or "plain": rung for rung in ladder(blocks=2)},
-    "fp8 weights": Resources(weights="fp8"),
-    "fp8 weights, blocks on the host": Resources(weights="fp8", swap_blocks=2, offload_checkpoints=True),
+    **{f"{kind} weights": Resources(weights=kind) for kind in KINDS},
+    "int8 weights, blocks on the host": Resources(weights="int8", swap_blocks=2, offload_checkpoints=True),
 }
 WIDTH = 120
 """Columns of the table."""
-NEAR = {"exact": 0.9999, "bfloat16": 0.99, "fp8": 0.9}
+NEAR = {"exact": 0.9999, "bfloat16": 0.99, "fp8": 0.98, "int8": 0.98, "nf4": 0.9}
 """Lowest cosine similarity of gradient and velocity with the CPU's, by the precision of the computation."""
 
 
@@ -97,7 +99,8 @@ def check(models: Mapping[str, Path], device: torch.device) -> int:
                 table.add_row(label, name, "", "", "", "", "", f"did not run: {type(error).__name__}")
                 continue
             alike = [_cosine(found.gradient, reference.gradient), _cosine(found.velocity, reference.velocity)]
-            least = NEAR["fp8" if level.weights == "fp8" else "bfloat16" if autocasts(device) else "exact"]
+            precision = "bfloat16" if autocasts(device) else "exact"
+            least = NEAR[precision if level.weights == "auto" else level.weights]
             ok = min(alike) >= least
             bad += not ok
             table.add_row(

@@ -39,7 +39,7 @@ def test_a_transformer_is_read_once_and_given_clean_whatever_was_done_to_it(chec
         for name, parameter in lora_parameters(first):
             parameter.data += "lora_B" in name
         merge(first)
-        place(first, Resources(weights="fp8", checkpointing=True), CPU)
+        place(first, Resources(checkpointing=True), CPU)
         second, third = load(family), load(family)
     found = second.state_dict()
     assert found.keys() == plain.keys() and all(torch.equal(found[name], plain[name]) for name in plain)
@@ -48,6 +48,14 @@ def test_a_transformer_is_read_once_and_given_clean_whatever_was_done_to_it(chec
     (reading,) = readings
     assert reading.names == ("transformer",)
     assert reading.size_bytes == sum(tensor.nbytes for tensor in (*second.parameters(), *second.buffers()))
+
+
+def test_quantised_weights_are_kept_apart_from_full_ones_and_shared(checkpoint: Path) -> None:
+    card, readings = read_card(checkpoint), list[ComponentRead]()
+    with keeping_weights(readings.append):
+        full, first, second = (load(open_family(card, Resources(weights=kind))) for kind in ("full", "int8", "int8"))
+        assert places(first) == places(second) and not places(first) & places(full)
+    assert len(readings) == 2 and readings[1].size_bytes < 0.7 * readings[0].size_bytes
 
 
 def test_a_single_file_is_read_once(checkpoint: Path) -> None:

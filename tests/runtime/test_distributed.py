@@ -96,8 +96,12 @@ def test_two_processes_give_the_lora_and_the_clip_of_one(
 def test_options_that_several_gpus_exclude_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     for settings in ({"swap_blocks": 1}, {"weights": "fp8"}):
-        job = SimpleNamespace(settings=make_settings(settings))
+        job = SimpleNamespace(settings=make_settings(settings), card=SimpleNamespace(files={}))
         with pytest.raises(InputError, match="cannot be combined with several GPUs"):
             resources_for(job, torch.device("cpu"))  # type: ignore[arg-type]
+    file = SimpleNamespace(path="model.gguf", kinds={"blocks.0.ffn.net.2.weight": "Q4_K"})
+    job = SimpleNamespace(settings=make_settings(), card=SimpleNamespace(files={"transformer": file}))
+    with pytest.raises(InputError, match=r"'model.gguf' is quantised.*Add --weights full"):
+        resources_for(job, torch.device("cpu"))  # type: ignore[arg-type]
     with pytest.raises(InputError, match="uses its own device"):
         find_device("cuda:1")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,14 @@ from loraedit.families.card import NANO, read_card
 from loraedit.lora.adapter import lora_parameters
 from loraedit.planning.meter import Meter
 from loraedit.runtime.memory import blocks, checkpoints_kept, place, place_encoder
-from loraedit.settings import Resources, TrainSettings, make_settings
+from loraedit.settings import Resources, TrainSettings, WeightStore, make_settings
 from loraedit.training import Stage, train
 from scripts.gpu_check import with_lora
 
 CPU = torch.device("cpu")
+NF4 = pytest.param(
+    "nf4", 0.2, 0.98, marks=pytest.mark.skipif(find_spec("bitsandbytes") is None, reason="needs bitsandbytes")
+)
 EXACT = {
     "checkpointing": Resources(checkpointing=True),
     "checkpoints on the host": Resources(checkpointing=True, offload_checkpoints=True),
@@ -107,14 +111,22 @@ def test_recomputing_takes_less_memory_and_more_operations(plain: tuple[dict[str
     assert 1.2 * plain[1].flops < meter.flops < 1.7 * plain[1].flops
 
 
-def test_fp8_keeps_the_weights_in_a_quarter_and_the_gradients_close(
-    plain: tuple[dict[str, Tensor], Meter, nn.Module],
+@pytest.mark.parametrize(("weights", "share", "alike"), [("fp8", 0.3, 0.995), ("int8", 0.3, 0.999), NF4])
+def test_quantised_weights_take_less_and_keep_the_gradients_close(
+    weights: WeightStore, share: float, alike: float, plain: tuple[dict[str, Tensor], Meter, nn.Module]
 ) -> None:
-    found, _, transformer = gradients(Resources(weights="fp8"))
-    assert stored_bytes(transformer) < 0.35 * stored_bytes(plain[2])
+    found, _, transformer = gradients(Resources(weights=weights))
+    assert stored_bytes(transformer) < share * stored_bytes(plain[2])
     ours, theirs = (torch.cat([each[key].flatten() for key in plain[0]]) for each in (found, plain[0]))
-    assert torch.nn.functional.cosine_similarity(ours, theirs, dim=0) > 0.95
+    assert torch.nn.functional.cosine_similarity(ours, theirs, dim=0) > alike
     assert all(p.dtype == torch.float32 for _, p in lora_parameters(transformer))
+
+
+def test_quantised_blocks_swap_like_any_others() -> None:
+    resident, _, _ = gradients(Resources(weights="int8"))
+    swapped, _, _ = gradients(Resources(weights="int8", swap_blocks=4))
+    for key, gradient in resident.items():
+        torch.testing.assert_close(swapped[key], gradient, rtol=1e-4, atol=1e-7)
 
 
 def test_training_with_blocks_on_the_host_gives_the_same_lora(tmp_path: Path) -> None:

@@ -134,7 +134,7 @@ def test_a_setting_out_of_range_is_refused_by_name(values: dict[str, Any], words
 
 COURSES: tuple[Course, ...] = ("motion", "appearance")
 NULLABLE = {
-    "captioner", "tracker_model", "transformer", "transformer_2", "budget", "device", "weights", "checkpointing",
+    "captioner", "tracker_model", "transformer", "transformer_2", "budget", "device", "checkpointing",
     "offload_checkpoints", "swap_blocks", "offload_encoders", "reload_weights", "tile_vae", "attention", "codec",
     "store", "feather_px",
 }  # fmt: skip

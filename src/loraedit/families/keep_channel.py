@@ -160,7 +160,7 @@ class KeepChannelFamily(VaeCodec):
     # ---- the transformer -----------------------------------------------------------------------------------------
 
     def load_transformer(self, expert: Expert, device: torch.device) -> nn.Module:
-        """Loads the transformer, frozen: float32 on a CPU, bfloat16 elsewhere."""
+        """Loads the transformer, frozen: float32 on a CPU, bfloat16 elsewhere, unless its weights are quantised."""
         return load_transformer(self.card, self.transformer_kind, expert.name, device, self.resources)
 
     def scheduler(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -14,7 +14,9 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from loraedit.errors import ModelError
+from loraedit.families.file_kinds import Rename
 from loraedit.families.folder import AGAIN
+from loraedit.families.frozen_weights import folder_tensors, kinds_of, read_transformer, single_file_tensors
 from loraedit.families.kept_weights import Keep, read_once
 from loraedit.families.model_card import ModelCard
 from loraedit.runtime.memory import place_encoder
@@ -51,32 +53,30 @@ def loading(card: ModelCard) -> Iterator[None]:
 
 
 def load_transformer(
-    card: ModelCard,
-    kind: Any,
-    name: str,
-    device: torch.device,
-    resources: Resources,
-    read: Callable[[torch.dtype], Any] | None = None,
+    card: ModelCard, kind: Any, name: str, device: torch.device, resources: Resources, rename: Rename = str
 ) -> nn.Module:
-    """Loads a transformer on the CPU, frozen, in the precision of the device.
+    """Loads a transformer on the CPU, frozen, in the precision of the device; its weights may be quantised.
 
     It stays in host memory for its next use, unless the resources say otherwise.
 
     Args:
         kind: its class in diffusers.
-        name: its folder in the checkpoint.
+        name: its folder in the checkpoint; the card may name a single file in its place.
         device: where it will compute.
-        resources: whether to keep it.
-        read: reads it in a precision from elsewhere; None reads the folder.
+        resources: whether to keep it, and how the weights of its blocks are held.
+        rename: maps the tensor names of a single file to those of diffusers, see :func:`single_file_tensors`.
     """
-    dtype = compute_dtype(device)
+    dtype, weights, file = compute_dtype(device), resources.weights, card.files.get(name)
 
-    def read_frozen() -> nn.Module:
-        return _frozen(_read_part(card, kind, name, dtype) if read is None else read(dtype))
+    def read() -> Any:
+        if file is None and weights in ("auto", "full"):
+            return _frozen(_read_part(card, kind, name, dtype))
+        tensors = single_file_tensors(file.path, rename) if file else folder_tensors(card.folder / name)
+        return _frozen(read_transformer(kind, card.config(name), tensors, kinds_of(card, name, weights), dtype))
 
     keep: Keep = "never" if resources.reload_weights else "within edits"
     with loading(card):
-        transformer: nn.Module = read_once(card, name, (kind, dtype), read_frozen, keep)
+        transformer: nn.Module = read_once(card, name, (kind, dtype, weights), read, keep)
     return transformer
 
 

@@ -63,12 +63,16 @@ class SingleFile(BaseModel):
     Attributes:
         path: ``.safetensors`` or ``.gguf``, with native layer names or those of diffusers.
         config: the configuration of diffusers' class, derived from the tensors' shapes.
+        shapes: of its tensors, by diffusers' names.
+        kinds: how its quantised weights are stored, by diffusers' names: ``fp8``, or a GGUF type such as ``Q4_K``.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     path: Path
     config: dict[str, Any]
+    shapes: dict[str, tuple[int, ...]] = {}
+    kinds: dict[str, str] = {}
 
 
 class ModelCard(BaseModel):
@@ -126,6 +130,10 @@ class ModelCard(BaseModel):
             return self.files[component].config
         config: dict[str, Any] = read_json(self.folder / component / "config.json")
         return config
+
+    def kinds(self, component: str) -> dict[str, str]:
+        """Returns how the quantised weights of a component are stored, by name; empty if none is quantised."""
+        return self.files[component].kinds if component in self.files else {}
 
     def guided(self, guidance: float) -> bool:
         """Returns whether a sampling step at this guidance scale takes a second forward pass, without the prompt."""

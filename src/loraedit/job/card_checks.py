@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
 from loraedit.errors import InputError
 from loraedit.families.card import ModelCard
 from loraedit.families.registry import block_count
-from loraedit.settings import ResolvedSettings
+from loraedit.settings import ResolvedSettings, WeightStore
 
 __all__ = ["check_against_card"]
 
@@ -18,8 +20,22 @@ def check_against_card(settings: ResolvedSettings, card: ModelCard) -> None:
     """
     _check_prior(settings, card)
     _check_blocks(settings, card)
+    _check_weights(settings.weights, card)
     if card.mask == "tokens":
         _check_tokens(settings, card)
+
+
+def _check_weights(weights: WeightStore, card: ModelCard) -> None:
+    """Checks that weights can be held as the user wants them."""
+    if weights == "nf4" and find_spec("bitsandbytes") is None:
+        raise InputError("--weights nf4 needs the bitsandbytes package: pip install 'loraedit[quant]'.")
+    for expert, file in card.files.items():
+        stored = set(file.kinds.values()) - {weights}
+        if weights not in ("auto", "full") and stored and (stored, weights) != ({"fp8"}, "nf4"):
+            raise InputError(
+                f"'{file.path}' is quantised already ({', '.join(sorted(stored))}), so --weights {weights} would lose "
+                f"precision and save nothing. Leave the option out, or give the {expert} in full precision."
+            )
 
 
 def _check_prior(settings: ResolvedSettings, card: ModelCard) -> None:

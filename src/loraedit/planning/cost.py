@@ -20,6 +20,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from loraedit.diffusion.flow_matching import flow_matching_loss
 from loraedit.families import open_family
 from loraedit.families.base import Encoded, Family, batch, tokens_of
+from loraedit.families.frozen_weights import kinds_of, quantise_shapes
 from loraedit.families.model_card import ModelCard
 from loraedit.lora.adapter import attach, lora_parameters, match_precision
 from loraedit.planning.depth import from_few_blocks
@@ -33,7 +34,7 @@ from loraedit.types import OnStep, Size, no_step
 
 __all__ = ["PHASES", "Cost", "Shape", "lora_bytes", "measure_cost"]
 
-FORMAT = 4
+FORMAT = 5
 """Part of the key of every stored figure; raise it when the measuring changes."""
 
 PHASES = ("text_encode", "image_encode", "vae_encode", "train", "sample", "vae_decode")
@@ -108,7 +109,7 @@ def measure_cost(
 
 def lora_bytes(card: ModelCard, settings: TrainSettings) -> int:
     """Returns the size of one LoRA in float32."""
-    return _weights(card, {"rank": settings.rank, "targets": settings.lora_targets})["lora"]
+    return _weights(card, _lora_of(settings), Resources())["lora"]
 
 
 # ---- the transformer -------------------------------------------------------------------------------------------------
@@ -116,10 +117,10 @@ def lora_bytes(card: ModelCard, settings: TrainSettings) -> int:
 
 def _train(card: ModelCard, shape: Shape, settings: TrainSettings, resources: Resources) -> Cost:
     """Measures one optimiser step of a LoRA."""
-    lora = {"rank": settings.rank, "targets": settings.lora_targets}
+    lora = _lora_of(settings)
 
     def step(shallow: ModelCard) -> dict[str, int]:
-        family, transformer, condition, mode = _transformer(shallow, shape, lora)
+        family, transformer, condition, mode = _transformer(shallow, shape, lora, resources)
         transformer.train()
         if resources.recomputes:
             transformer.enable_gradient_checkpointing()
@@ -136,17 +137,20 @@ def _train(card: ModelCard, shape: Shape, settings: TrainSettings, resources: Re
             optimizer.step()
         return {"flops": meter.flops, "working": meter.peak}
 
-    facts = (resources.recomputes, resources.offload_checkpoints, settings.batch_size, lora, _inputs(card, shape))
+    facts = (
+        resources.recomputes, resources.offload_checkpoints, settings.batch_size, lora, _inputs(card, shape),
+        _held(card, resources),
+    )  # fmt: skip
     found = _stored(card, "train", shape, facts, lambda: from_few_blocks(card, step))
     return _with_weights(found, card, lora, resources)
 
 
 def _forward(card: ModelCard, shape: Shape, settings: TrainSettings, resources: Resources) -> Cost:
     """Measures one forward pass with a LoRA."""
-    lora = {"rank": settings.rank, "targets": settings.lora_targets}
+    lora = _lora_of(settings)
 
     def run(shallow: ModelCard) -> dict[str, int]:
-        family, transformer, condition, mode = _transformer(shallow, shape, lora)
+        family, transformer, condition, mode = _transformer(shallow, shape, lora, resources)
         match_precision(transformer, HALF)
         meter = Meter(transformer)
         with mode, meter, gpu_attention(), torch.no_grad():
@@ -155,8 +159,19 @@ def _forward(card: ModelCard, shape: Shape, settings: TrainSettings, resources: 
             family.velocity(transformer, together.target, torch.empty(1), together)
         return {"flops": meter.flops, "working": meter.peak}
 
-    found = _stored(card, "sample", shape, (lora, _inputs(card, shape)), lambda: from_few_blocks(card, run))
+    facts = lora, _inputs(card, shape), _held(card, resources)
+    found = _stored(card, "sample", shape, facts, lambda: from_few_blocks(card, run))
     return _with_weights(found, card, lora, resources)
+
+
+def _lora_of(settings: TrainSettings) -> dict[str, Any]:
+    """Returns what determines the layers of a LoRA."""
+    return {"rank": settings.rank, "targets": settings.lora_targets}
+
+
+def _held(card: ModelCard, resources: Resources) -> tuple[str, dict[str, str]]:
+    """Returns what determines how the weights of the first transformer are held."""
+    return resources.weights, card.kinds(card.experts[0])
 
 
 def _inputs(card: ModelCard, shape: Shape) -> dict[str, tuple[int, ...]]:
@@ -164,19 +179,23 @@ def _inputs(card: ModelCard, shape: Shape) -> dict[str, tuple[int, ...]]:
     return open_family(card).encoded_shapes(shape.latent(card))
 
 
-def _transformer(card: ModelCard, shape: Shape, lora: dict[str, Any]) -> tuple[Family, Any, Encoded, FakeTensorMode]:
+def _transformer(
+    card: ModelCard, shape: Shape, lora: dict[str, Any], resources: Resources
+) -> tuple[Family, Any, Encoded, FakeTensorMode]:
     """Returns a family, a fake transformer with its LoRA, a fake condition, and the fake mode."""
     family, mode = open_family(card), FakeTensorMode(allow_non_fake_inputs=True)
-    transformer = _adapted(family, lora)
+    transformer = _adapted(family, lora, resources)
     without_contents(transformer, mode)
     with mode:
         empty = {name: torch.empty(sizes) for name, sizes in _inputs(card, shape).items()}
         return family, transformer, Encoded(**empty), mode
 
 
-def _adapted(family: Family, lora: dict[str, Any]) -> Any:
+def _adapted(family: Family, lora: dict[str, Any], resources: Resources) -> Any:
     """Returns the first transformer on the meta device, with a LoRA."""
-    transformer = build(family.card, family.experts[0].name)
+    expert = family.experts[0].name
+    transformer = build(family.card, expert)
+    quantise_shapes(transformer, kinds_of(family.card, expert, resources.weights))
     with torch.device("meta"):
         attach(transformer, family.lora_targets(lora["targets"]), lora["rank"], seed=0)
     return transformer
@@ -184,42 +203,32 @@ def _adapted(family: Family, lora: dict[str, Any]) -> Any:
 
 def _with_weights(measured: dict[str, int], card: ModelCard, lora: dict[str, Any], resources: Resources) -> Cost:
     """Adds the weights where :func:`loraedit.runtime.memory.place` leaves them."""
-    weights, incoming = _weights(card, lora), 0
-    file = card.files.get(card.experts[0])
-    quantised = file is not None and file.path.suffix == ".gguf"  # it stays quantised in memory
-    stored = file.path.stat().st_size if file and quantised else weights[resources.weights]
-    if resources.swap_blocks or resources.weights == "fp8":
-        incoming = weights["largest"]
-    if resources.swap_blocks and resources.weights == "fp8":
-        incoming += weights["largest"] // 2
-    resident = weights["outside"] + incoming + (0 if resources.swap_blocks else stored)
-    return Cost(measured["flops"], resident, measured["working"], stored if resources.swap_blocks else 0)
+    weights = _weights(card, lora, resources)
+    if resources.swap_blocks:
+        resident = weights["outside"] + weights["largest"]
+        return Cost(measured["flops"], resident, measured["working"], weights["blocks"])
+    return Cost(measured["flops"], weights["outside"] + weights["blocks"], measured["working"])
 
 
-def _weights(card: ModelCard, lora: dict[str, Any]) -> dict[str, int]:
+def _weights(card: ModelCard, lora: dict[str, Any], resources: Resources) -> dict[str, int]:
     def count(shallow: ModelCard) -> dict[str, int]:
-        return _count_weights(shallow, lora)
+        return _count_weights(shallow, lora, resources)
 
-    return _stored(card, "weights", None, lora, lambda: from_few_blocks(card, count))
+    facts = lora, _held(card, resources)
+    return _stored(card, "weights", None, facts, lambda: from_few_blocks(card, count))
 
 
-def _count_weights(card: ModelCard, lora: dict[str, Any]) -> dict[str, int]:
-    """Counts bytes: frozen parameters of the blocks in full and as fp8, the LoRA, the rest, and the largest block."""
-    transformer = _adapted(open_family(card), lora)
-    frozen = [item for block in blocks(transformer) for item in block.named_parameters() if not item[1].requires_grad]
-    full = sum(_bytes(parameter) for _, parameter in frozen)
+def _count_weights(card: ModelCard, lora: dict[str, Any], resources: Resources) -> dict[str, int]:
+    """Counts bytes: frozen parameters of the blocks, the LoRA, the rest, and the largest block."""
+    transformer = _adapted(open_family(card), lora, resources)
+    inside = [each for block in blocks(transformer) for each in block.parameters() if not each.requires_grad]
+    frozen = sum(map(_bytes, inside))
     return {
-        "full": full,
-        "fp8": sum(_as_fp8(name, parameter) for name, parameter in frozen),
+        "blocks": frozen,
         "lora": sum(_bytes(parameter) for _, parameter in lora_parameters(transformer)),
-        "outside": sum(_bytes(parameter) for parameter in transformer.parameters()) - full,
+        "outside": sum(_bytes(parameter) for parameter in transformer.parameters()) - frozen,
         "largest": max(sum(map(_bytes, block.parameters())) for block in blocks(transformer)),
     }
-
-
-def _as_fp8(name: str, parameter: Tensor) -> int:
-    """Returns the bytes of a parameter under layerwise casting, which skips norms and parameters outside layers."""
-    return _bytes(parameter) if "norm" in name or "scale_shift_table" in name else parameter.numel()
 
 
 def _bytes(tensor: Tensor) -> int:

@@ -37,5 +37,5 @@ def from_few_blocks(card: ModelCard, measure: Callable[[ModelCard], dict[str, in
 def _shallow(card: ModelCard, depths: dict[str, int]) -> ModelCard:
     """Returns the model card with other numbers of blocks; no weights exist for it."""
     expert = card.experts[0]
-    config = SingleFile(path=card.folder / expert, config={**card.config(expert), **depths})
-    return card.model_copy(update={"files": {**card.files, expert: config}})
+    file = SingleFile(path=card.folder / expert, config={**card.config(expert), **depths}, kinds=card.kinds(expert))
+    return card.model_copy(update={"files": {**card.files, expert: file}})

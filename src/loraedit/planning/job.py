@@ -37,7 +37,7 @@ def resources_for(job: Job, device: torch.device, on_step: OnStep = no_step) -> 
     """
     settings = job.settings
     if processes() > 1:
-        return _resources_of_several(settings)
+        return _resources_of_several(settings, job.card)
     budget = parse_vram(settings.vram, device)
     if budget is None:
         return settings.resources(Resources())
@@ -49,16 +49,21 @@ def resources_for(job: Job, device: torch.device, on_step: OnStep = no_step) -> 
     return plan.resources
 
 
-def _resources_of_several(settings: ResolvedSettings) -> Resources:
+def _resources_of_several(settings: ResolvedSettings, card: ModelCard) -> Resources:
     """Returns the resources of several processes, which share the weights between their devices without a plan.
 
     Raises:
         InputError: the user's settings would keep weights elsewhere.
     """
     resources = settings.resources(Resources(checkpointing=True))
-    if resources.swap_blocks or resources.weights != "full":
+    if resources.swap_blocks or resources.weights not in ("auto", "full"):
         option = "--swap-blocks" if resources.swap_blocks else f"--weights {resources.weights}"
         raise InputError(f"{option} cannot be combined with several GPUs, which share the weights. Remove it.")
+    quantised = [file.path for file in card.files.values() if file.kinds]
+    if quantised and resources.weights == "auto":
+        raise InputError(
+            f"'{quantised[0]}' is quantised, and several GPUs share full weights only. Add --weights full, or use one."
+        )
     return resources
 
 

@@ -25,7 +25,6 @@ from loraedit.runtime.ranks import processes
 from loraedit.settings import Resources
 
 __all__ = [
-    "FP8",
     "WeightsHeld",
     "blocks",
     "checkpoint_bytes",
@@ -36,7 +35,6 @@ __all__ = [
     "weights_held",
 ]
 
-FP8 = torch.float8_e4m3fn
 _checkpoints: weakref.WeakKeyDictionary[nn.Module, HostCheckpoints] = weakref.WeakKeyDictionary()
 """The host memory for checkpoints of each transformer that has some."""
 
@@ -54,8 +52,6 @@ def place(transformer: Any, resources: Resources, device: torch.device) -> None:
     Raises:
         InputError: the attention backend is not available.
     """
-    if resources.weights == "fp8":
-        transformer.enable_layerwise_casting(storage_dtype=FP8, compute_dtype=transformer.dtype)
     if resources.swap_blocks:
         swap_blocks(transformer, list(blocks(transformer)), resources.swap_blocks, device)
     elif processes() > 1:
@@ -67,7 +63,7 @@ def place(transformer: Any, resources: Resources, device: torch.device) -> None:
     if resources.attention is not None:
         _set_attention(transformer, resources.attention)
     if resources.compile_blocks:
-        transformer.compile_repeated_blocks(fullgraph=not resources.swap_blocks and resources.weights == "full")
+        transformer.compile_repeated_blocks(fullgraph=not resources.swap_blocks)
 
 
 def place_encoder(encoder: nn.Module, resources: Resources, device: torch.device) -> None:

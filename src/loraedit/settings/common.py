@@ -120,8 +120,10 @@ class CommonSettings(Settings):
     vram: Annotated[str, About("Memory", trains="motion", plan=True)] = Field(
         "auto", description="GPU memory to fit into, such as 24GB; auto asks the GPU (on a CPU: no limit)."
     )
-    weights: Annotated[WeightStore | None, About("Memory", trains="motion", plan=True)] = Field(
-        None, description="Keep frozen weights full, or as fp8 (less exact).  [default: as --vram needs]"
+    weights: Annotated[WeightStore, About("Memory", trains="motion", plan=True)] = Field(
+        "auto",
+        description="Hold the blocks' weights full or, less exactly, as fp8, int8 or nf4; auto: as in the file, or as "
+        "--vram needs.",
     )
     checkpointing: Annotated[bool | None, About("Memory", plan=True)] = Field(
         None, description="Compute blocks again for their gradients, to save memory.  [default: as --vram needs]"
@@ -171,5 +173,5 @@ class CommonSettings(Settings):
 
     def resources(self, chosen: Resources) -> Resources:
         """Returns ``chosen`` with every field that the user set replaced by the user's value."""
-        own = {name: getattr(self, name) for name in Resources.model_fields if getattr(self, name) is not None}
-        return chosen.model_copy(update=own)
+        own = {name: getattr(self, name) for name in Resources.model_fields}
+        return chosen.model_copy(update={name: value for name, value in own.items() if value not in (None, "auto")})

@@ -92,8 +92,8 @@ class Resources(Settings):
     """How an edit fits into memory. All but ``weights`` and ``tile_vae`` change results by rounding at most.
 
     Attributes:
-        weights: storage of the frozen weights of a transformer's layers: as they compute, or as 8-bit floats that are
-            converted back layer by layer.
+        weights: how the frozen weights of a transformer's blocks are held: as their file has them (``auto``), in full
+            precision, or quantised and converted back layer by layer.
         checkpointing: keep only the inputs of each block, and compute the block again for its gradients.
         offload_checkpoints: keep these inputs in host memory.
         swap_blocks: number of blocks whose frozen weights stay in host memory; each is copied to the device while the
@@ -105,7 +105,7 @@ class Resources(Settings):
         compile_blocks: compile a block once, and use it for all.
     """
 
-    weights: WeightStore = "full"
+    weights: WeightStore = "auto"
     checkpointing: bool = False
     offload_checkpoints: bool = False
     swap_blocks: Steps = 0
@@ -118,7 +118,7 @@ class Resources(Settings):
     @property
     def recomputes(self) -> bool:
         """True if blocks are computed again for their gradients; swapped weights require it."""
-        return self.checkpointing or self.offload_checkpoints or self.swap_blocks > 0 or self.weights != "full"
+        return self.checkpointing or self.offload_checkpoints or self.swap_blocks > 0
 
     def alters(self) -> dict[str, Any]:
         """Returns the fields that change results and differ from their defaults."""

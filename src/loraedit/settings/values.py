@@ -45,7 +45,7 @@ ReferenceTraining = Literal["joint", "sequential"]
 SchedulerName = Literal["model", "euler", "unipc", "dpm++"]
 Crop = Literal["auto", "fixed", "follow", "off"]
 Quality = Literal["native", "full"]
-WeightStore = Literal["full", "fp8"]
+WeightStore = Literal["auto", "full", "fp8", "int8", "nf4"]
 
 MAX_MARGIN = 10.0
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from loraedit.errors import ModelError
+from loraedit.families.file_kinds import weight_kinds
 from loraedit.families.folder import AGAIN, Shapes, file_shapes, lora_rank, read_card_file, read_json
 from loraedit.families.known import usual_settings
 from loraedit.families.model_card import ModelCard, SingleFile, prior_file
@@ -42,8 +43,9 @@ def read_wan_card(folder: Path, index: dict[str, Any], files: Mapping[str, Path]
         configs[name] = _base_config(folder, name, name in files)
         if name in files:
             shapes = _renamed(file_shapes(files[name]))
+            kinds = weight_kinds(files[name], tensor_name)
             configs[name] = config_of(shapes, configs[name], str(files[name]))
-            single[name] = SingleFile(path=files[name], config=configs[name])
+            single[name] = SingleFile(path=files[name], config=configs[name], shapes=shapes, kinds=kinds)
     read_json(folder, "scheduler/scheduler_config.json")
     latents = int(vae.get("z_dim", 16))
     temporal, spatial = _factors(folder, vae)

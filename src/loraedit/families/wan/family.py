@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from functools import partial
 from typing import Any
 
 import diffusers
@@ -26,10 +25,9 @@ from loraedit.families.encoder_passes import read_picture, read_prompt
 from loraedit.families.loading import free, load_pipeline, load_scheduler, load_transformer, load_vae
 from loraedit.families.model_card import ModelCard
 from loraedit.families.schedulers import is_own, open_scheduler
-from loraedit.families.single_file import load_single_file
 from loraedit.families.vae_codec import VaeCodec
 from loraedit.families.wan.cpu import cpu_kernels_apply, use_cpu_kernels
-from loraedit.families.wan.tensors import SCALES, WAN_LINEARS, native_name, tensor_name
+from loraedit.families.wan.tensors import WAN_LINEARS, native_name, tensor_name
 from loraedit.masks.packing import pack_keep_mask, pack_token_mask
 from loraedit.runtime.devices import computed_in
 from loraedit.settings import LoraTargets, Resources, SamplingSettings
@@ -198,10 +196,9 @@ class WanFamily(VaeCodec):
     # ---- the transformer -----------------------------------------------------------------------------------------
 
     def load_transformer(self, expert: Expert, device: torch.device) -> nn.Module:
-        """Loads one transformer, frozen: float32 on a CPU, bfloat16 elsewhere; GGUF weights stay quantised."""
-        kind, file = TRANSFORMERS[self.card.pipeline], self.card.files.get(expert.name)
-        read = None if file is None else partial(load_single_file, kind, file, tensor_name, SCALES)
-        module = load_transformer(self.card, kind, expert.name, device, self.resources, read)
+        """Loads one transformer, frozen: float32 on a CPU, bfloat16 elsewhere, unless its weights are quantised."""
+        kind = TRANSFORMERS[self.card.pipeline]
+        module = load_transformer(self.card, kind, expert.name, device, self.resources, tensor_name)
         if cpu_kernels_apply(device, self.resources):
             use_cpu_kernels(module)
         return module

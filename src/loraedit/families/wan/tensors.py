@@ -8,11 +8,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from loraedit.errors import ModelError
+from loraedit.families.file_kinds import SCALES
 from loraedit.families.folder import Shapes
 
 __all__ = [
     "BLOCK_NAMES",
-    "SCALES",
     "TOP_NAMES",
     "WAN_BLOCK",
     "WAN_LINEARS",
@@ -60,9 +60,6 @@ TOP_NAMES = {
 }
 TO_DIFFUSERS = {native: name for name, native in TOP_NAMES.items()}
 BLOCK_TO_DIFFUSERS = {native: name for name, native in BLOCK_NAMES.items()}
-
-SCALES = (".scale_weight", ".weight_scale")
-"""Endings of ComfyUI's names for the factor of a scaled fp8 weight."""
 
 IGNORED = ("scaled_fp8", ".scale_input", ".input_scale", ".comfy_quant", *SCALES)
 
