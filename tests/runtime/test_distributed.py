@@ -100,7 +100,7 @@ def test_options_that_several_gpus_exclude_are_refused(monkeypatch: pytest.Monke
         with pytest.raises(InputError, match="cannot be combined with several GPUs"):
             resources_for(job, torch.device("cpu"))  # type: ignore[arg-type]
     file = SimpleNamespace(path="model.gguf", kinds={"blocks.0.ffn.net.2.weight": "Q4_K"})
-    job = SimpleNamespace(settings=make_settings(), card=SimpleNamespace(files={"transformer": file}))
+    job = SimpleNamespace(settings=make_settings({}), card=SimpleNamespace(files={"transformer": file}))
     with pytest.raises(InputError, match=r"'model.gguf' is quantised.*Add --weights full"):
         resources_for(job, torch.device("cpu"))  # type: ignore[arg-type]
     with pytest.raises(InputError, match="uses its own device"):
