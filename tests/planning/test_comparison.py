@@ -14,7 +14,7 @@ from loraedit.families.skeleton import open_skeleton
 from loraedit.job.prepare import prepare, prepare_recipes
 from loraedit.job.request import EditRequest
 from loraedit.planning import Cost, Shape, comparison, gpu_of, plan_each, work_of_job, work_of_size
-from loraedit.planning.gpus import EFFICIENCY, Gpu
+from loraedit.planning.gpus import Gpu
 from loraedit.settings import EditSettings, RecipeName, Resources, TrainSettings, make_settings, recipes_for
 from loraedit.types import OnStep, Size, no_step
 
@@ -48,7 +48,7 @@ def planned(model: str, on_step: OnStep = no_step, **asked: Any) -> tuple[dict[R
         works = {}
         for name in recipes_for(wanted.recipe, card.recipe):
             works[name] = work_of_size(card, wanted.model_copy(update={"recipe": name}), FRAME, 49)
-        plans = plan_each(card, model, FRAME, works, None, wanted.resources, EFFICIENCY, on_step)
+        plans = plan_each(card, model, FRAME, works, None, wanted.resources, on_step=on_step)
     rows = comparison(plans, CPU, gpu_of(next(iter(plans.values()))))
     return rows, plans
 

@@ -186,7 +186,7 @@ def test_plan_prints_one_object_that_holds_what_was_asked() -> None:
     found = json.loads(done.stdout)
     here = found["here"]
     assert here["memory_gb"] > 0 and here["tflops"] > 0
-    computing = found["total_flops"] / (here["tflops"] * 1e12 * found["efficiency"])
+    computing = found["total_flops"] / (here["tflops"] * 1e12 * here["efficiency"])
     assert here["seconds"] == pytest.approx(computing)  # nothing of nano is brought in from the host
     assert found["fits"] and found["resources"]["checkpointing"] is False
     assert set(found["peak_bytes"]) == {"text_encode", "vae_encode", "train", "sample", "vae_decode"}

@@ -60,7 +60,7 @@ def plan(
         typer.Option(
             min=0.01,
             max=1.0,
-            help="The share of a GPU's published speed that you reach, as measured.",
+            help="The share of a GPU's published speed that you reach.  [default: each GPU's own]",
             rich_help_panel=ESTIMATE,
         ),
     ] = None,
@@ -134,17 +134,16 @@ def _measure(
         InputError: the recipe asked for is refused.
     """
     from loraedit.planning import comparison, gpu_of, measure_device, parse_vram, plan_each
-    from loraedit.planning.gpus import EFFICIENCY
     from loraedit.runtime.devices import find_device
 
     asked, first = next(iter(works.items()))
     if isinstance(first, InputError):
         raise first
     quiet_libraries("diffusers", "transformers")
-    device, rate = find_device(wanted.device), efficiency or EFFICIENCY
+    device = find_device(wanted.device)
     possible = {name: work for name, work in works.items() if not isinstance(work, InputError)}
     budget, on_step = parse_vram(wanted.vram, device), progress.steps("plan")
-    plans = plan_each(card, wanted.model, size, possible, budget, wanted.resources, rate, on_step)
+    plans = plan_each(card, wanted.model, size, possible, budget, wanted.resources, efficiency, on_step)
     here = measure_device(device)
     found = {**plans[asked].as_json(), "here": plans[asked].on(here), "recipe": asked}
     if len(works) == 1:

@@ -95,11 +95,17 @@ def _phase_table(found: dict[str, Any]) -> Table:
 
 
 def _gpu_table(found: dict[str, Any]) -> Table:
-    table = Table("GPU", "Memory GB", "Runs as planned", "Estimated time")
+    table = Table("GPU", "Memory GB", "Runs as planned", "Estimated time", "Share of speed")
     for gpu in [found["here"], *found["gpus"]]:
         time = "" if gpu["runs"] == "no" else estimate(gpu["seconds"])
-        table.add_row(gpu["name"], str(gpu["memory_gb"]), gpu["runs"], time)
+        table.add_row(gpu["name"], str(gpu["memory_gb"]), gpu["runs"], time, _share(gpu) if time else "")
     return table
+
+
+def _share(gpu: dict[str, Any]) -> str:
+    """Returns the share of its speed that a GPU reaches, and where that is known from if it is not another GPU's."""
+    source = str(gpu["efficiency_source"])
+    return f"{gpu['efficiency']:.0%}" if source.startswith("as ") else f"{gpu['efficiency']:.0%} {source}"
 
 
 def _show_recipes(console: Console, found: dict[str, Any]) -> None:

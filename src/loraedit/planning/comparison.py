@@ -21,7 +21,7 @@ def plan_each(
     works: Mapping[RecipeName, Work],
     budget: int | None,
     apply_user: Callable[[Resources], Resources],
-    efficiency: float,
+    efficiency: float | None = None,
     on_step: OnStep = no_step,
 ) -> dict[RecipeName, Plan]:
     """Returns the plan of each work; see :func:`loraedit.planning.plan.make_plan` for the arguments.

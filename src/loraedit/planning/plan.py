@@ -12,7 +12,7 @@ from loraedit.families.registry import block_count
 from loraedit.job.segments import TRAINING_SEGMENTS
 from loraedit.planning.cost import Cost, Shape, lora_bytes, measure_cost
 from loraedit.planning.fitting import MARGIN_BYTES, choose_resources, fits
-from loraedit.planning.gpus import EFFICIENCY, GPUS, HOST_BANDWIDTH, Gpu
+from loraedit.planning.gpus import GPUS, HOST_BANDWIDTH, Efficiency, Gpu
 from loraedit.sampling.schedule import experts_trained
 from loraedit.settings import ResolvedSettings, Resources, SamplingSettings, TrainSettings
 from loraedit.types import OnStep, Size, no_step
@@ -80,7 +80,7 @@ class Plan:
     resources: Resources
     budget: int | None
     disk_bytes: int
-    efficiency: float
+    efficiency: float | None = None
 
     @property
     def total_flops(self) -> int:
@@ -100,7 +100,11 @@ class Plan:
         """Estimates the time on a GPU; transfers from the host add to computing."""
         transfers = 2 * self.work.train_steps + self.work.passes  # blocks run twice in training
         transfer = self.costs["train"].host_bytes * transfers / HOST_BANDWIDTH
-        return self.total_flops / (gpu.tflops * 1e12 * self.efficiency) + transfer
+        return self.total_flops / (gpu.tflops * 1e12 * self.efficiency_on(gpu).share) + transfer
+
+    def efficiency_on(self, gpu: Gpu) -> Efficiency:
+        """Returns the share of a GPU's speed that the times rest on: the user's, or else the GPU's."""
+        return gpu.efficiency if self.efficiency is None else Efficiency(self.efficiency, "given")
 
     def fits_on(self, gpu: Gpu) -> bool:
         """Returns whether the plan fits a GPU without further measures."""
@@ -153,13 +157,14 @@ class Plan:
             "remedy": self.remedy(),
             "resources": self.resources.model_dump(),
             "disk_bytes": self.disk_bytes,
-            "efficiency": self.efficiency,
             "gpus": [self.on(gpu) for gpu in GPUS],
         }
 
     def on(self, gpu: Gpu) -> dict[str, Any]:
         """Returns a GPU's figures, whether the plan fits and runs there, and the time it takes, as JSON values."""
-        return {**asdict(gpu), "fits": self.fits_on(gpu), "runs": self.runs_on(gpu), "seconds": self.seconds(gpu)}
+        figures = {"fits": self.fits_on(gpu), "runs": self.runs_on(gpu), "seconds": self.seconds(gpu)}
+        efficiency = self.efficiency_on(gpu)
+        return {**asdict(gpu), **figures, "efficiency": efficiency.share, "efficiency_source": efficiency.source}
 
 
 def make_plan(
@@ -169,7 +174,7 @@ def make_plan(
     work: Work,
     budget: int | None,
     apply_user: Callable[[Resources], Resources],
-    efficiency: float = EFFICIENCY,
+    efficiency: float | None = None,
     on_step: OnStep = no_step,
 ) -> Plan:
     """Measures an edit and chooses its memory measures.
@@ -180,7 +185,7 @@ def make_plan(
         budget: bytes of the device, or None for no limit.
         apply_user: overrides chosen resources by the user's own settings, such as
             :meth:`ResolvedSettings.resources`.
-        efficiency: share of a GPU's published speed that is reached.
+        efficiency: share of every GPU's published speed that is reached; None takes each GPU's own.
         on_step: called with (phases done, phases in all) before each phase, anew for each choice that is measured, and
             with (1, 1) at the end.
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import time
+from dataclasses import replace
 
 import torch
 
-from loraedit.planning.gpus import Gpu
+from loraedit.planning.gpus import Gpu, known_gpu
 from loraedit.runtime.devices import autocasts
 
 __all__ = ["measure_device"]
@@ -18,13 +19,16 @@ MEASURED_S = 0.3
 
 
 def measure_device(device: torch.device) -> Gpu:
-    """Returns a device's memory as the system states it, and its speed as measured in a third of a second.
+    """Returns a device's memory as the system states it, and its speed.
 
-    The speed is measured in the precision of training. On a busy machine it is lower.
+    The speed of a GPU of the list is the published one, to which its efficiency refers. Any other is measured in a
+    third of a second, in the precision of training; on a busy machine it is lower.
     """
     if device.type == "cuda":
         facts = torch.cuda.get_device_properties(device)
         name, memory = facts.name, facts.total_memory
+        if known := known_gpu(name):
+            return replace(known, memory_gb=round(memory / 1e9))
     else:
         name = "this machine's processor" if device.type == "cpu" else str(device)
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
