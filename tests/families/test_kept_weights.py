@@ -66,6 +66,16 @@ def test_a_single_file_is_read_once(checkpoint: Path) -> None:
     assert len(readings) == 1
 
 
+def test_what_is_read_while_gradients_are_off_serves_a_training(checkpoint: Path) -> None:
+    family = open_family(read_card(checkpoint))
+    with keeping_weights():
+        with torch.inference_mode():
+            load(family)
+        trained = load(family)
+        attach(trained, family.lora_targets("all"), 2, 0)
+        assert not any(tensor.is_inference() for tensor in trained.state_dict().values())
+
+
 def test_what_is_kept_is_free_after_the_outermost_context(checkpoint: Path) -> None:
     family = open_family(read_card(checkpoint))
     with keeping_weights():

@@ -10,6 +10,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 
 from loraedit.families.model_card import ModelCard
@@ -115,7 +116,8 @@ def read_once(card: ModelCard, part: Any, variant: Any, read: Callable[[], Any],
         scope.on_read(_reading(result, part, time.monotonic() - start))
         return result
 
-    return scope.kept.get(card, part, variant, read_and_report, keep)
+    with torch.inference_mode(False):  # tensors of that mode could not be used outside of it
+        return scope.kept.get(card, part, variant, read_and_report, keep)
 
 
 def _models(part: Any) -> dict[str, nn.Module]:
