@@ -8,9 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from scenes import Scene
 
 import loraedit
+from loraedit.editing.context import EditContext, open_context
+from loraedit.editing.preview import wants_first_preview
+from loraedit.families.card import NANO
+from loraedit.job.prepare import prepare
+from loraedit.job.request import EditRequest
+from loraedit.settings import Resources, make_settings
+from loraedit.storage.lora_store import open_store
 from loraedit.types import Clip
 from loraedit.video import read_image
 
@@ -29,10 +37,10 @@ def runs(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str
     clip = Clip(scene.source, Fraction(5))
     settings = {"model": str(model), "steps": 10, "sampling_steps": 4}
     previewed = loraedit.edit(
-        clip, scene.edited_first, scene.mask, run=folder / "previewed", preview_every=4,
+        clip, scene.edited_first, scene.mask, run=folder / "previewed", preview=True, preview_every=4,
         progress=progress, **settings,
     )  # fmt: skip
-    plain = loraedit.edit(clip, scene.edited_first, scene.mask, run=folder / "plain", preview=False, **settings)
+    plain = loraedit.edit(clip, scene.edited_first, scene.mask, run=folder / "plain", **settings)
     return {"previewed": previewed, "plain": plain, "events": events, "folder": folder}
 
 
@@ -60,7 +68,30 @@ def test_previews_come_at_regular_steps_and_are_logged(runs: dict[str, Any]) -> 
     assert runs["previewed"].files.preview == run / files[-1]
 
 
-def test_a_cheap_run_has_no_first_preview(scene: Scene, checkpoint: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [({}, True), ({"prior": False}, False), ({"steps": 1, "sampling_steps": 3}, False), ({"preview": False}, False)],
+)
+def test_a_model_with_a_prior_has_a_first_preview_before_a_costly_run(
+    scene: Scene, tmp_path: Path, settings: dict[str, Any], expected: bool
+) -> None:
+    assert wants_first_preview(context_of(scene, NANO, tmp_path, **settings)) == expected
+
+
+def test_a_model_without_a_prior_has_a_first_preview_only_if_asked(
+    scene: Scene, checkpoint: Path, tmp_path: Path
+) -> None:
+    assert not wants_first_preview(context_of(scene, checkpoint, tmp_path, steps=100))
+    assert wants_first_preview(context_of(scene, checkpoint, tmp_path, steps=1, preview=True))
+
+
+def context_of(scene: Scene, model: Path, run: Path, **settings: Any) -> EditContext:
+    chosen = make_settings({"model": str(model), **settings})
+    job = prepare(EditRequest(scene.source, scene.edited_first, scene.mask, settings=chosen))
+    return open_context(job, run, torch.device("cpu"), Resources(), open_store("none"))
+
+
+def test_previews_while_a_run_goes_on_need_no_first_one(scene: Scene, checkpoint: Path, tmp_path: Path) -> None:
     clip = Clip(scene.source, Fraction(5))
     settings = {"model": str(checkpoint), "steps": 1, "sampling_steps": 3, "preview_every": 1}
     result = loraedit.edit(clip, scene.edited_first, scene.mask, run=tmp_path / "run", **settings)

@@ -136,7 +136,7 @@ COURSES: tuple[Course, ...] = ("motion", "appearance")
 NULLABLE = {
     "captioner", "tracker_model", "transformer", "transformer_2", "budget", "device", "checkpointing",
     "offload_checkpoints", "swap_blocks", "offload_encoders", "reload_weights", "tile_vae", "attention", "codec",
-    "store", "feather_px",
+    "store", "feather_px", "preview",
 }  # fmt: skip
 
 

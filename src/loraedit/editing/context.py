@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from loraedit.families import open_family
-from loraedit.families.base import Family
+from loraedit.families.base import Expert, Family
 from loraedit.job.prepare import Job
 from loraedit.runs.finished import input_hashes
 from loraedit.runs.folder import RUN_FORMAT
@@ -51,6 +51,11 @@ class EditContext:
     def extra_keys(self) -> list[list[str | float | None]]:
         """Returns what identifies the extra LoRAs, in their order."""
         return [extra.key for extra in self.job.extras]
+
+    def prior_file(self, expert: Expert) -> Path | None:
+        """Returns the prior LoRA of the checkpoint, if the settings ask for it and the checkpoint has one."""
+        file = self.job.card.prior(expert.name)
+        return file if self.settings.prior and self.settings.lora == "motion" and file.exists() else None
 
     def provenance(self) -> dict[str, Any]:
         """Returns everything that decides the result, as JSON values; equal for equal runs."""

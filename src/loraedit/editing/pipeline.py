@@ -29,12 +29,12 @@ from loraedit.editing.context import EditContext, open_context
 from loraedit.editing.finish import FinishedFiles, finish
 from loraedit.editing.generate import TargetGeneration, first_condition
 from loraedit.editing.pieces import composited_rgb_below, discard_pieces
-from loraedit.editing.preview import Previews, start_is_cheap, wants_previews
+from loraedit.editing.preview import Previews, wants_first_preview, wants_previews
 from loraedit.editing.reporter import Reporter
 from loraedit.editing.result import EditFiles, EditResult
 from loraedit.editing.segment_inputs import carry_first_segment
 from loraedit.editing.target_clip import TargetClip, open_target_clip, over_lower_targets
-from loraedit.editing.train import TargetTraining, TrainedCourse, prior_file
+from loraedit.editing.train import TargetTraining, TrainedCourse
 from loraedit.families.kept_weights import keeping_weights
 from loraedit.families.loading import free
 from loraedit.families.registry import block_count
@@ -175,10 +175,10 @@ def _edit_target(context: EditContext, reporter: Reporter, number: int, losses_b
 def _open_previews(
     context: EditContext, cache: StageCache, reporter: Reporter, clip: TargetClip, condition: Sample
 ) -> Previews:
-    """Returns the previews of the first target, the one at the start made if it is cheap."""
-    priors = {expert.name: file for expert in context.family.experts if (file := prior_file(context, expert))}
+    """Returns the previews of the first target, the one before training made if it is wanted."""
+    priors = {expert.name: file for expert in context.family.experts if (file := context.prior_file(expert))}
     previews = Previews(context, cache, reporter, clip, condition, priors)
-    if start_is_cheap(context):
+    if wants_first_preview(context):
         previews.start()
     return previews
 

@@ -38,27 +38,38 @@ from loraedit.settings import SamplingSettings
 from loraedit.storage.files import write_bytes
 from loraedit.types import Clip, no_step
 
-__all__ = ["Previews", "start_is_cheap", "wants_previews"]
+__all__ = ["Previews", "wants_first_preview", "wants_previews"]
 
 STEPS = 3
 """Denoising steps of a preview."""
 
 START_SHARE = 0.1
-"""The largest share of a run's passes through the model that the preview at its start may take."""
+"""The largest share of a run's passes through the model that a preview before it takes by default."""
 
 
 def wants_previews(context: EditContext) -> bool:
     """Returns True if the edit has previews. Runs with several processes have none."""
-    return processes() == 1 and (bool(context.settings.preview_every) or start_is_cheap(context))
+    return processes() == 1 and (bool(context.settings.preview_every) or wants_first_preview(context))
 
 
-def start_is_cheap(context: EditContext) -> bool:
-    """Returns True if the settings ask for a preview at the start and it costs little compared to the run."""
+def wants_first_preview(context: EditContext) -> bool:
+    """Returns True if the edit has a preview before training: as the settings say, or if it is worth its cost.
+
+    Without a prior a model does not know the method yet, and its preview would mislead.
+    """
+    if context.settings.preview is not None:
+        return context.settings.preview
+    has_prior = any(context.prior_file(expert) for expert in context.family.experts)
+    return has_prior and _first_preview_is_cheap(context)
+
+
+def _first_preview_is_cheap(context: EditContext) -> bool:
+    """Returns True if a preview takes a small share of the run's passes through the model."""
     settings, targets = context.settings, context.job.targets
     steps = sum(settings.training_steps(len(target.references)) for target in targets)
     training = 3 * steps * settings.batch_size  # a backward pass costs two forward
     sampling = settings.sampling_steps * len(context.job.segments) * len(targets)
-    return settings.preview and START_SHARE * (training + sampling) >= STEPS
+    return START_SHARE * (training + sampling) >= STEPS
 
 
 class Previews:

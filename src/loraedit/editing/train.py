@@ -31,7 +31,7 @@ from loraedit.storage.lora_store import Learnt
 from loraedit.training import Stage, train
 from loraedit.version import __version__
 
-__all__ = ["TargetTraining", "TrainedCourse", "prior_file"]
+__all__ = ["TargetTraining", "TrainedCourse"]
 
 PREPARE_SAMPLES = 2, 3
 """The keys of the samples are the last of three parts of the phase "prepare"; two are before the training."""
@@ -135,7 +135,7 @@ class TargetTraining:
         self, expert: Expert, courses: Sequence[_Course], samples: TrainingSamples
     ) -> list[TrainedCourse]:
         """Trains one expert through all courses, each of which starts from the LoRA of the one before."""
-        context, start = self.context, prior_file(self.context, expert)
+        context, start = self.context, self.context.prior_file(expert)
         key = fingerprint(start.read_bytes()) if start else ""
         extras = context.extra_keys() if context.settings.extra_in_training else []
         key = fingerprint(key, extras) if extras else key
@@ -219,12 +219,6 @@ class TargetTraining:
     def _state_file(self, file: Path) -> Path:
         """Returns the file of the training state of a LoRA. After the training it holds the losses alone."""
         return self.context.folder / "checkpoints" / file.name
-
-
-def prior_file(context: EditContext, expert: Expert) -> Path | None:
-    """Returns the prior LoRA of the checkpoint, if the settings ask for it and the checkpoint has one."""
-    file, settings = context.job.card.prior(expert.name), context.settings
-    return file if settings.prior and settings.lora == "motion" and file.exists() else None
 
 
 def _save_finished(state: Path, losses: Sequence[float]) -> None:

@@ -156,8 +156,10 @@ class CommonSettings(Settings):
     codec: Annotated[Codec | None, About("Output")] = Field(
         None, description="h264, h265, av1, prores, ffv1 or png.  [default: by the name of --out]"
     )
-    preview: Annotated[bool, About("Output")] = Field(
-        True, description="Show a preview, in few steps, before a run that costs far more."
+    preview: Annotated[bool | None, About("Output")] = Field(
+        None,
+        description="Show a preview, in few steps, before training.  [default: if the model has a prior, and the run "
+        "costs far more]",
     )
     preview_every: Annotated[Steps, About("Output")] = Field(
         0, description="Show a preview every N training or sampling steps; 0: never."
