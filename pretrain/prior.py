@@ -25,6 +25,7 @@ from loraedit.diffusion.samples import Guide, Sample, inference_condition
 from loraedit.families import open_family
 from loraedit.families.base import Encoded, Family, batch
 from loraedit.families.card import read_card
+from loraedit.families.encoding import encode
 from loraedit.lora.adapter import save_lora
 from loraedit.masks.shaping import box_regions, dilate
 from loraedit.propagation.carry import TRUSTED, carry_edits
@@ -33,7 +34,7 @@ from loraedit.runtime.devices import training_precision
 from loraedit.settings import Resources, TrainSettings
 from loraedit.storage.files import save_tensors, write_json
 from loraedit.training import Stage, train
-from loraedit.types import Frames, Mask, Weights, no_step
+from loraedit.types import Frames, Mask, Weights
 from loraedit.video.scaling import to_float
 from pretrain.checkpoints import append_log
 from pretrain.clips import Source
@@ -160,7 +161,7 @@ def encoded(family: Family, samples: list[Sample], path: Path, device: torch.dev
     """Returns samples as the model takes them, kept on disk in half precision."""
     if not path.exists():
         with training_precision(device):
-            together = batch(family.encode(samples, device, no_step))
+            together = batch(encode(family, samples, device))
         save_tensors(path, {name: values.half().cpu() for name, values in together.tensors().items()})
     tensors = load_file(path)
     return [Encoded(**{name: values[row].float() for name, values in tensors.items()}) for row in range(len(samples))]

@@ -26,6 +26,7 @@ from loraedit.errors import InputError, ModelError
 from loraedit.families import known, open_family
 from loraedit.families.base import batch
 from loraedit.families.card import read_card
+from loraedit.families.encoding import encode
 from loraedit.families.hub import resolve_model
 from loraedit.families.known import Component, KnownModel, known_model, known_models, known_names, usual_settings
 from loraedit.families.model_card import CARD_FILE
@@ -217,7 +218,7 @@ def test_kept_tokens_are_clean_at_timestep_0_and_the_others_noise(published: dic
     family = open_family(read_card(published[TOKENS]))
     source, mask = moving(), np.zeros((5, 64, 64), bool)
     mask[:, :32, :32] = True
-    encoded = family.encode([motion_sample(source, mask, "")], CPU, lambda *_: None)[0]
+    encoded = encode(family, [motion_sample(source, mask, "")], CPU)[0]
     latents = torch.randn(1, 48, 2, 4, 4)
     seen = {}
 
@@ -288,7 +289,7 @@ def test_a_first_last_frame_model_reads_both_ends_of_the_condition(published: di
         inference_condition(source, source[:1], everything, "", fixed_frames={4: last})
         for last in (source[4:], source[3:4])
     ]
-    images = [encoded.image for encoded in family.encode(conditions, CPU, lambda *_: None)]
+    images = [encoded.image for encoded in encode(family, conditions, CPU)]
     assert images[0] is not None and images[1] is not None
     assert images[0].shape == (10, 16)
     assert torch.equal(images[0][:5], images[1][:5])

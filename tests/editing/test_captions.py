@@ -295,13 +295,13 @@ def test_a_run_encodes_its_captions_records_them_and_is_repeated_without_the_cap
     florence: Path, checkpoint: Path, scene: Scene, tmp_path: Path, seen: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     encoded: list[str] = []
-    read_texts = WanFamily._read_texts
+    read_texts = WanFamily._texts
 
     def watched(family: WanFamily, prompts: Sequence[str], *others: Any) -> Any:
         encoded.extend(prompts)
         return read_texts(family, prompts, *others)
 
-    monkeypatch.setattr(WanFamily, "_read_texts", watched)
+    monkeypatch.setattr(WanFamily, "_texts", watched)
     captioner = shutil.copytree(florence, tmp_path / "captioner")
     values = {"model": str(checkpoint), "steps": 2, "reference_steps": 2, "negative_prompt": ""}
     references = {2: reference(scene, 2)}

@@ -229,7 +229,7 @@ def test_a_negative_prompt_without_guidance_is_noted_and_samples_nothing_again(
     assert two.reused == ["train motion"] and two.notes == one.notes == []
 
 
-@pytest.mark.parametrize("kind", ["cache/latents-*", "cache/sample-*", "lora/*", "checkpoints/*"])
+@pytest.mark.parametrize("kind", ["cache/latents-*", "cache/clip-*", "cache/embedding-*", "lora/*", "checkpoints/*"])
 def test_a_damaged_file_of_a_run_is_replaced(checkpoint: Path, scene: Scene, tmp_path: Path, kind: str) -> None:
     call = {"run": tmp_path / "run", "steps": 2}
     first = edit(scene, checkpoint, **call).clip.frames

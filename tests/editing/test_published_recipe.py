@@ -96,7 +96,7 @@ def _watch_optimiser(patch: pytest.MonkeyPatch, record: Record) -> None:
 
 def _watch_model(patch: pytest.MonkeyPatch, record: Record) -> None:
     """Records the samples and texts that are encoded, and what the transformer is called with."""
-    velocity, encode, read_texts = WanFamily.velocity, WanFamily.encode, WanFamily._read_texts
+    velocity, clips, read_texts = WanFamily.velocity, WanFamily.clips, WanFamily._texts
 
     def predicted(family: Any, transformer: Any, latents: Any, timestep: Any, condition: Any) -> Any:
         if torch.is_grad_enabled():
@@ -108,17 +108,17 @@ def _watch_model(patch: pytest.MonkeyPatch, record: Record) -> None:
             record.first_latents = latents[0].clone()
         return velocity(family, transformer, latents, timestep, condition)
 
-    def encoded(family: Any, samples: Any, *others: Any) -> Any:
-        record.samples += samples
-        return encode(family, samples, *others)
+    def encoded(family: Any, sample: Any) -> Any:
+        record.samples.append(sample)
+        return clips(family, sample)
 
     def texts(family: Any, prompts: Any, *others: Any) -> Any:
         record.texts += prompts
         return read_texts(family, prompts, *others)
 
     patch.setattr(WanFamily, "velocity", predicted)
-    patch.setattr(WanFamily, "encode", encoded)
-    patch.setattr(WanFamily, "_read_texts", texts)
+    patch.setattr(WanFamily, "clips", encoded)
+    patch.setattr(WanFamily, "_texts", texts)
 
 
 def _watch_guidance(patch: pytest.MonkeyPatch, record: Record) -> None:

@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from loraedit.errors import ModelError
 from loraedit.families import open_family
 from loraedit.families.card import NANO, read_card
+from loraedit.families.encoding import embed_prompt
 from loraedit.families.hub import resolve_model
 from loraedit.families.skeleton import open_skeleton
 from loraedit.settings import make_settings
@@ -100,7 +101,7 @@ def test_a_tokenizer_that_lost_its_configuration_is_refused(checkpoint: Path, tm
     folder = shutil.copytree(checkpoint, tmp_path / "model")
     (folder / "tokenizer/tokenizer_config.json").unlink()
     with pytest.raises(ModelError, match="names no token to pad prompts with"):
-        open_family(read_card(folder)).embed_prompt("a cat", torch.device("cpu"))
+        embed_prompt(open_family(read_card(folder)), "a cat", torch.device("cpu"))
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from loraedit.diffusion.samples import Guide, motion_sample
 from loraedit.families import open_family
 from loraedit.families.base import Family
 from loraedit.families.card import read_card
+from loraedit.families.encoding import embed_prompt
 from loraedit.families.skeleton import open_skeleton
 from loraedit.planning.skeleton import build
 from loraedit.runtime.memory import tile
@@ -66,7 +67,7 @@ def test_encoders_that_come_layer_by_layer_read_the_same(
 ) -> None:
     """As on a GPU, except that both devices are the CPU."""
     card, resources, placed = read_card(every[name]), Resources(offload_encoders=True), []
-    plain = open_family(card).embed_prompt(PROMPT, CPU)
+    plain = embed_prompt(open_family(card), PROMPT, CPU)
 
     def place(encoder: nn.Module, given: Resources, device: torch.device) -> None:
         if given.offload_encoders:
@@ -74,7 +75,7 @@ def test_encoders_that_come_layer_by_layer_read_the_same(
             placed.append(encoder)
 
     monkeypatch.setattr("loraedit.families.loading.place_encoder", place)
-    offloaded = open_family(card, resources).embed_prompt(PROMPT, CPU)
+    offloaded = embed_prompt(open_family(card, resources), PROMPT, CPU)
     assert placed and offloaded.keys() == plain.keys()
     assert all(torch.equal(offloaded[field], value) for field, value in plain.items())
 

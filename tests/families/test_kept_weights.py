@@ -14,6 +14,7 @@ from torch import nn
 from loraedit.families import open_family
 from loraedit.families.base import Family
 from loraedit.families.card import read_card
+from loraedit.families.encoding import embed_prompt
 from loraedit.families.kept_weights import ComponentRead, KeptWeights, keeping_weights
 from loraedit.lora.adapter import attach, lora_parameters, merge
 from loraedit.runtime.memory import place
@@ -103,7 +104,7 @@ def test_an_encoder_is_kept_only_between_edits(every: dict[str, Path]) -> None:
             family, readings = open_family(read_card(folder)), list[ComponentRead]()
             for prompt in ("one", "two"):
                 with keeping_weights(readings.append, kept):
-                    family.embed_prompt(prompt, CPU)
+                    embed_prompt(family, prompt, CPU)
             assert [name for reading in readings for name in reading.names].count("text_encoder") == times
 
 

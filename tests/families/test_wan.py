@@ -20,6 +20,7 @@ from loraedit.diffusion.samples import inference_condition
 from loraedit.families import open_family
 from loraedit.families.base import Encoded, Family, batch
 from loraedit.families.card import NANO, read_card
+from loraedit.families.encoding import embed_prompt, encode
 from loraedit.lora.adapter import attach, lora_parameters
 from loraedit.sampling.sampler import initial_noise, sample
 from loraedit.sampling.schedule import experts_trained
@@ -53,7 +54,7 @@ def plain_condition(family: Family) -> Encoded:
     everything = np.ones((FRAMES, HEIGHT, WIDTH), bool)
     last = {FRAMES - 1: to_float(negative_picture())} if family.card.image_frames == 2 else {}
     condition = inference_condition(source, source[:1], everything, "a red coat", fixed_frames=last)
-    return family.encode([condition], CPU, lambda *_: None)[0]
+    return encode(family, [condition], CPU)[0]
 
 
 def negative_picture() -> Frames:
@@ -112,7 +113,7 @@ def test_the_image_encoder_sees_both_ends_of_a_wide_frame(folders: dict[str, Pat
     other = picture.copy()
     other[:, :, : (WIDTH - HEIGHT) // 2 - 8] *= -1  # a crop to a square would leave these columns out
     kept = np.zeros((1, HEIGHT, WIDTH), bool)
-    seen = family.encode([inference_condition(each, each, kept, "") for each in (picture, other)], CPU, lambda *_: None)
+    seen = encode(family, [inference_condition(each, each, kept, "") for each in (picture, other)], CPU)
     images = [encoded.image for encoded in seen]
     assert images[0] is not None and images[1] is not None
     assert (images[0] - images[1]).abs().max() > 1e-3
@@ -125,7 +126,7 @@ def test_sampler_equals_diffusers_own_pipeline(
     family = open_family(read_card(folders[name]))
     condition = plain_condition(family)
     steps = 12 if len(family.experts) == 2 else 4  # enough steps to cross the boundary between the experts
-    negative = family.embed_prompt("", CPU)
+    negative = embed_prompt(family, "", CPU)
     settings = SamplingSettings(sampling_steps=steps, guidance=guidance, seed=5)
     latents = sample(family, condition, negative, settings, {}, CPU, tmp_path / "steps", lambda *_: None)
     pixels = family.decode(latents, CPU)
@@ -185,7 +186,7 @@ def test_nano_reconstructs_a_still_picture() -> None:
     source = np.repeat(to_float(picture()), FRAMES, 0)
     everything = np.ones((FRAMES, HEIGHT, WIDTH), bool)
     kept = inference_condition(source, source[:1], ~everything, "")
-    encoded = family.encode([kept], CPU, lambda *_: None)[0]
+    encoded = encode(family, [kept], CPU)[0]
     latents = encoded.condition[family.card.temporal :]
     error = to_uint8(family.decode(latents, CPU)).astype(float) - np.repeat(picture(), FRAMES, 0)
     assert 10 * np.log10(255**2 / np.square(error).mean()) > 24

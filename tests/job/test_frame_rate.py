@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from scenes import Scene
 
 import loraedit
+from loraedit.families.base import Encoded
 from loraedit.families.card import NANO, read_card
+from loraedit.families.encoding import encode_by
 from loraedit.job.frame_rate import frame_rate_for, frame_rate_notes
 from loraedit.job.inputs import read_source
 from loraedit.runs.finished import read_finished
-from loraedit.storage.files import try_load_tensors
 from loraedit.types import Clip
 from loraedit.video import write_image
 
@@ -54,21 +56,30 @@ def test_frames_without_a_rate_take_the_models(others: dict[str, Path], checkpoi
     assert frame_rate_notes(read_card(checkpoint), untimed[1]) == []
 
 
-@pytest.mark.parametrize(("timed", "expected"), [(True, 12.0), (False, 25.0)])
+@pytest.mark.parametrize(
+    ("name", "timed", "expected"), [("ltx", True, 12.0), ("ltx", False, 25.0), ("wan", True, None)]
+)
 def test_every_sample_of_an_edit_has_the_clips_rate(
-    others: dict[str, Path], scene: Scene, tmp_path: Path, timed: bool, expected: float
+    every: dict[str, Path],
+    scene: Scene,
+    tmp_path: Path,
+    name: str,
+    timed: bool,
+    expected: float | None,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     source = Clip(scene.source, Fraction(12)) if timed else scene.source
+    encoded: list[Encoded] = []
+
+    def encode(*given: Any) -> list[Encoded]:
+        encoded.extend(made := encode_by(*given))
+        return made
+
+    monkeypatch.setattr("loraedit.editing.cache.encode_by", encode)
     loraedit.edit(
-        source, scene.edited_first, scene.mask, model=str(others["ltx"]), run=tmp_path / "run", steps=1,
+        source, scene.edited_first, scene.mask, model=str(every[name]), run=tmp_path / "run", steps=1,
         references={4: scene.edited_first}, reference_steps=1, sampling_steps=1, prompt="a red coat",
     )  # fmt: skip
-    samples = list((tmp_path / "run/cache").glob("sample-*"))
-    rates = [(try_load_tensors(file, ("condition",)) or {})["frame_rate"].item() for file in samples]
+    rates = [None if each.frame_rate is None else each.frame_rate.item() for each in encoded]
     assert rates == [expected] * 3  # motion, appearance, generation
     assert read_finished(tmp_path / "run").source.timed == timed
-
-
-def test_a_wan_sample_has_no_frame_rate(finished_run: Path) -> None:
-    (sample, *_) = (finished_run / "cache").glob("sample-*")
-    assert "frame_rate" not in (try_load_tensors(sample, ("condition",)) or {"frame_rate": None})

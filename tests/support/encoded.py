@@ -7,6 +7,7 @@ from scenes import Scene
 
 from loraedit.diffusion.samples import motion_sample
 from loraedit.families.base import Encoded, Family
+from loraedit.families.encoding import encode
 from loraedit.masks.shaping import resize_mask
 from loraedit.types import Size
 from loraedit.video.scaling import resize_frames, to_float
@@ -19,4 +20,4 @@ def encode_motion(family: Family, scene: Scene) -> Encoded:
     size = Size(32, 48)
     source = resize_frames(to_float(scene.source), size)
     sample = motion_sample(source, resize_mask(scene.mask, size), "a coat")
-    return family.encode([sample], CPU, lambda *_: None)[0]
+    return encode(family, [sample], CPU)[0]

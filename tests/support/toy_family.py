@@ -20,7 +20,7 @@ from torch.utils.checkpoint import checkpoint
 
 from loraedit.diffusion.samples import Sample
 from loraedit.families import FamilyRecord
-from loraedit.families.base import Encoded, Expert, mostly_shown
+from loraedit.families.base import Encoded, EncoderInput, Expert, Fields, mostly_shown
 from loraedit.families.folder import read_card_file, read_json
 from loraedit.families.model_card import CardFile, ModelCard
 from loraedit.masks.packing import pack_keep_mask
@@ -101,20 +101,28 @@ class ToyFamily:
     def lora_targets(self, which: LoraTargets) -> tuple[str, ...]:
         return ("widen", "narrow") if which == "all" else ("widen",)
 
-    def encode(self, samples: Sequence[Sample], device: torch.device, on_step: OnStep) -> list[Encoded]:
-        encoded = []
-        for index, sample in enumerate(samples):
-            condition = self._latents(sample.condition)
-            mask = torch.from_numpy(pack_keep_mask(sample.edit_mask, *condition.shape[2:], self.card.temporal))
-            target = None if sample.target is None else self._latents(sample.target)
-            text = self.embed_prompt(sample.prompt, device)["text"]
-            encoded.append(Encoded(torch.cat([mask, condition]), text, target=target))
-            on_step(index + 1, len(samples))
-        return encoded
+    def encoder_inputs(self, prompt: str, pictures: Sequence[Pixels] = ()) -> list[EncoderInput]:  # noqa: ARG002
+        return [EncoderInput(prompt)]
 
-    def embed_prompt(self, prompt: str, device: torch.device) -> dict[str, Tensor]:  # noqa: ARG002 (no encoder runs)
+    def embed(self, inputs: Sequence[EncoderInput], device: torch.device) -> list[Fields]:  # noqa: ARG002
+        return [{"text": self._letters(each.prompt or "")} for each in inputs]
+
+    def _letters(self, prompt: str) -> Tensor:
         letters = torch.tensor([ord(letter) for letter in prompt[: self.card.settings.text_tokens] or " "]).float()
-        return {"text": torch.cos(letters[:, None] / torch.arange(1, TEXT_WIDTH + 1))}
+        return torch.cos(letters[:, None] / torch.arange(1, TEXT_WIDTH + 1))
+
+    def clips(self, sample: Sample) -> list[Pixels]:
+        return [sample.condition] if sample.target is None else [sample.condition, sample.target]
+
+    def encode_clips(self, clips: Sequence[Pixels], device: torch.device, on_step: OnStep) -> list[Tensor]:  # noqa: ARG002
+        latents = [self._latents(clip) for clip in clips]
+        on_step(len(clips), len(clips))
+        return latents
+
+    def assemble(self, sample: Sample, latents: Sequence[Tensor]) -> Fields:
+        condition, *target = latents
+        mask = torch.from_numpy(pack_keep_mask(sample.edit_mask, *condition.shape[2:], self.card.temporal))
+        return {"condition": torch.cat([mask, condition]), **({"target": target[0]} if target else {})}
 
     def shown_cells(self, sample: Sample) -> Tensor:
         return mostly_shown(sample, self.card)

@@ -17,6 +17,7 @@ from loraedit.errors import InputError, ModelError
 from loraedit.families import open_family
 from loraedit.families.base import Encoded, Family, batch
 from loraedit.families.card import NANO, read_card
+from loraedit.families.encoding import encode
 from loraedit.lora.adapter import attach, attach_lora, lora_parameters, save_lora
 from loraedit.masks.shaping import resize_mask
 from loraedit.settings import LoraTargets, TrainSettings
@@ -203,7 +204,7 @@ def test_clips_and_single_frames_share_a_batch(family: Family, scene: Scene, tmp
     clip = encode_motion(family, scene)
     source = resize_frames(to_float(scene.source[:1]), Size(32, 48))
     mask = resize_mask(scene.mask[:1], Size(32, 48))
-    still = family.encode([conditioning.appearance_sample(source, -source, mask, "")], CPU, lambda *_: None)[0]
+    still = encode(family, [conditioning.appearance_sample(source, -source, mask, "")], CPU)[0]
     expert = family.experts[0]
     transformer = family.load_transformer(expert, CPU)
     settings = SETTINGS.model_copy(update={"batch_size": 4, "steps": 3})

@@ -24,6 +24,7 @@ __all__ = [
     "Guide",
     "Sample",
     "appearance_sample",
+    "colour_changes",
     "exclude_frames",
     "inference_condition",
     "motion_sample",
@@ -162,6 +163,12 @@ def inference_condition(
         clip[index] = frame[0]
     condition, shown = fill(clip, mask, guide)
     return Sample(condition, mask, shown, edited_first, prompt)
+
+
+def colour_changes(seed: int, variants: int) -> list[Callable[[Pixels], Pixels]]:
+    """Returns what makes each colour variant of a clip; the first is the clip itself."""
+    rng = np.random.default_rng((seed, 3))
+    return [lambda pixels: pixels, *(recolour(rng) for _ in range(1, variants))]
 
 
 def recolour(rng: np.random.Generator) -> Callable[[Pixels], Pixels]:

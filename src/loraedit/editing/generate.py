@@ -127,7 +127,7 @@ class TargetGeneration:
         """Samples the latents of a segment, in all processes together."""
         context, sampling = self.context, self.context.settings.sampling()
         guided = context.job.card.guided(sampling.guidance)
-        negative = context.family.embed_prompt(sampling.negative_prompt, context.device) if guided else None
+        negative = self.cache.prompt_embedding(sampling.negative_prompt) if guided else None
         on_estimate = self.previews.sampled if self.previews is not None and index == 0 else None
         with self.reporter.phase("sample", *self._part(index)) as on_step:
             return together(

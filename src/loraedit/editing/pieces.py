@@ -12,6 +12,7 @@ import torch
 
 from loraedit.editing.context import EditContext
 from loraedit.editing.windows import ReadFrames
+from loraedit.job.prepare import Job
 from loraedit.job.targets import EditTarget
 from loraedit.job.window import Window
 from loraedit.masks.compositing import lay_over
@@ -20,7 +21,7 @@ from loraedit.masks.tube import MaskTube
 from loraedit.storage.files import load_tensors, save_tensors
 from loraedit.types import Frames, Image, Stored, Weights
 
-__all__ = ["composited", "composited_rgb_below", "discard_pieces", "keep_pieces"]
+__all__ = ["composited", "composited_rgb_below", "discard_pieces", "first_frame_with", "keep_pieces"]
 
 
 def keep_pieces(folder: Path, target: int, start: int, frames: Frames) -> None:
@@ -49,6 +50,19 @@ def composited(context: EditContext) -> Iterator[Stored]:
 def composited_rgb_below(context: EditContext, target: int) -> ReadFrames:
     """Returns a reader of the clip as 8-bit RGB with only the targets before this one composited on it."""
     return partial(_composited_rgb, context, context.job.targets[:target])
+
+
+def first_frame_with(job: Job, pieces: Sequence[Image]) -> Image:
+    """Returns the clip's first frame as 8-bit RGB with the first targets' first frames composited on it.
+
+    Args:
+        job: the job.
+        pieces: the first frames that are generated for these targets, uint8 ``[h, w, 3]``.
+    """
+    frames: Iterator[Stored] = job.source.rgb(0, 1)
+    for target, piece in zip(job.targets, pieces, strict=False):
+        frames = _with_target(frames, target, iter([piece]), 0, job.feather_px)
+    return next(frames)
 
 
 def _composited_rgb(

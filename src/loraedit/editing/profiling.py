@@ -19,7 +19,7 @@ from loraedit.families.base import Family
 __all__ = ["PARTS", "Profile", "ProfileRow"]
 
 PARTS = {
-    "encode": "encode text, images, latents", "embed_prompt": "encode the negative prompt",
+    "embed": "encode texts and pictures", "encode_clips": "encode clips",
     "load_transformer": "load the transformer", "velocity": "passes through the model", "decode": "decode latents",
 }  # fmt: skip
 """The timed methods of a family, and their names in the table. In training, a pass is the forward pass alone."""

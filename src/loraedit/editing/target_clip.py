@@ -21,7 +21,7 @@ from loraedit.propagation.foreground import ForegroundSeparator
 from loraedit.propagation.paths import PROPAGATION_FLOW, trace_paths
 from loraedit.types import Image, Mask, OnStep, Size, no_step
 
-__all__ = ["ClipKeyframe", "TargetClip", "nearest_frame", "open_target_clip", "over_lower_targets"]
+__all__ = ["ClipKeyframe", "TargetClip", "nearest_frame", "open_keyframes", "open_target_clip", "over_lower_targets"]
 
 CONTEXT_FRAMES = 16
 """Frames before and after a keyframe in which its object is separated from the background."""
@@ -90,12 +90,17 @@ def open_target_clip(job: Job, target: EditTarget, on_step: OnStep = no_step) ->
         target: one of the job's targets.
         on_step: called with (frames done, frames in all) as the clip is walked through.
     """
-    source = WindowReader(target.window, job.source.rgb)
-    flow = replace(PROPAGATION_FLOW, estimator=job.settings.flow_estimator, device=job.settings.device)
-    clip = TargetClip(job, target, source, source, _read_keyframes(target, source, source), flow)
+    clip = open_keyframes(job, target)
     if job.settings.carries and len(job.segments) > 1:
         return _with_shape_changes(_with_paths(clip, on_step))
     return clip
+
+
+def open_keyframes(job: Job, target: EditTarget) -> TargetClip:
+    """Reads a target's keyframes, without flow paths to them."""
+    source = WindowReader(target.window, job.source.rgb)
+    flow = replace(PROPAGATION_FLOW, estimator=job.settings.flow_estimator, device=job.settings.device)
+    return TargetClip(job, target, source, source, _read_keyframes(target, source, source), flow)
 
 
 def over_lower_targets(clip: TargetClip, below: ReadFrames) -> TargetClip:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
-
 from loraedit.diffusion import samples as conditioning
 from loraedit.diffusion.samples import Guide, Sample
 from loraedit.editing.cache import StageCache
@@ -109,10 +107,9 @@ class TrainingSamples:
 
     def _motion_samples(self, segment: Segment, inputs: TrainingInput) -> list[Sample]:
         """Makes the motion samples of a segment: the source itself, and its share of the colour variants."""
-        rng = np.random.default_rng((self._settings.train_seed, 3))
+        changes = conditioning.colour_changes(self._settings.train_seed, self._settings.colour_variants)
         samples = []
-        for variant in range(self._settings.colour_variants):
-            recolour = conditioning.recolour(rng) if variant else _unchanged
+        for variant, recolour in enumerate(changes):
             share = (variant - 1) % len(self._motion_segments)
             if variant and share != self._motion_segments.index(segment):
                 continue
@@ -144,7 +141,3 @@ class TrainingSamples:
         return conditioning.appearance_sample(
             inputs.source[at], inputs.references[index], inputs.reference_masks[index], text, carried
         )
-
-
-def _unchanged(pixels: Pixels) -> Pixels:
-    return pixels

@@ -15,7 +15,23 @@ from loraedit.masks.packing import pack_shares
 from loraedit.settings import LoraTargets, Resources, SamplingSettings
 from loraedit.types import OnStep, Pixels
 
-__all__ = ["TIMESTEPS", "Encoded", "Expert", "Family", "batch", "mostly_shown", "tokens_of"]
+__all__ = ["TIMESTEPS", "Encoded", "EncoderInput", "Expert", "Family", "Fields", "batch", "mostly_shown", "tokens_of"]
+
+Fields = dict[str, Tensor]
+"""Some fields of :class:`Encoded` of one sample, by name."""
+
+
+@dataclass(frozen=True, eq=False)
+class EncoderInput:
+    """What text and image encoders read for one embedding, which depends on nothing else.
+
+    Attributes:
+        prompt: the words; None for pictures alone.
+        pictures: frames ``[1, H, W, 3]`` in [-1, 1].
+    """
+
+    prompt: str | None
+    pictures: tuple[Pixels, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -123,17 +139,36 @@ class Family(Protocol):
     def lora_targets(self, which: LoraTargets) -> tuple[str, ...]:
         """Returns the linear layers that a LoRA adapts: their dotted paths, or the ends of these."""
 
-    def encode(self, samples: Sequence[Sample], device: torch.device, on_step: OnStep) -> list[Encoded]:
-        """Encodes samples whose frames already have the working size and a valid count."""
+    def encoder_inputs(self, prompt: str, pictures: Sequence[Pixels] = ()) -> list[EncoderInput]:
+        """Returns what the encoders read for a sample; their embeddings together have all fields but those of clips.
+
+        Args:
+            prompt: the words.
+            pictures: the frame for an image encoder and the condition's last frame, as far as they are known.
+        """
+
+    def embed(self, inputs: Sequence[EncoderInput], device: torch.device) -> list[Fields]:
+        """Encodes texts and pictures to embeddings, float32 on the CPU. Each encoder is loaded once, and freed."""
+
+    def clips(self, sample: Sample) -> list[Pixels]:
+        """Returns the clips that a sample takes the latents of."""
+
+    def encode_clips(self, clips: Sequence[Pixels], device: torch.device, on_step: OnStep) -> list[Tensor]:
+        """Encodes clips of a valid size and frame count to latents ``[c, f, h, w]``, float32 on the CPU."""
+
+    def assemble(self, sample: Sample, latents: Sequence[Tensor]) -> Fields:
+        """Returns condition, target and frame rate of a sample.
+
+        Args:
+            sample: the sample.
+            latents: those of its :meth:`clips`.
+        """
 
     def shown_cells(self, sample: Sample) -> Tensor:
-        """Returns the latent cells whose latents in :meth:`encode` show something to start from, ``[1, f, h, w]`` bool.
+        """Returns the latent cells whose latents in the condition show something to start from, ``[1, f, h, w]`` bool.
 
         They are those that are :func:`mostly_shown`, without any cell whose latents the family withholds.
         """
-
-    def embed_prompt(self, prompt: str, device: torch.device) -> dict[str, Tensor]:
-        """Encodes a prompt without a picture, and returns the fields of :class:`Encoded` that depend on it."""
 
     def decode(self, latents: Tensor, device: torch.device) -> Pixels:
         """Decodes latents ``[c, f, h, w]`` into pixels ``[F, H, W, 3]`` in [-1, 1]."""
@@ -145,7 +180,7 @@ class Family(Protocol):
         """Decodes normalised latents ``[1, c, f, h, w]`` into a video ``[1, 3, F, H, W]`` in [-1, 1]."""
 
     def run_encoder(self, name: str, encoder: Any) -> None:
-        """Runs an encoder once as :meth:`encode` does, on a prompt of full length or a picture, for plans to measure.
+        """Runs an encoder once as :meth:`embed` does, on a prompt of full length or a picture, for plans to measure.
 
         Args:
             name: the component, such as ``text_encoder``.

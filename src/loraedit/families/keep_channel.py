@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from loraedit.diffusion.samples import Sample
-from loraedit.families.base import Encoded, Expert
+from loraedit.families.base import Expert, Fields
 from loraedit.families.encoder_passes import read_picture, read_prompt
 from loraedit.families.loading import load_transformer, load_vae
 from loraedit.families.model_card import ModelCard
@@ -29,12 +29,9 @@ from loraedit.families.schedulers import open_scheduler
 from loraedit.families.vae_codec import VaeCodec
 from loraedit.masks.packing import pack_keep_mask
 from loraedit.settings import LoraTargets, Resources, SamplingSettings
-from loraedit.types import Mask, OnStep, Pixels
+from loraedit.types import Mask, Pixels
 
-__all__ = ["Fields", "KeepChannelFamily", "shown_where_kept"]
-
-Fields = dict[str, Tensor]
-"""Some fields of :class:`Encoded` of one sample, by name."""
+__all__ = ["KeepChannelFamily", "shown_where_kept"]
 
 
 class KeepChannelFamily(VaeCodec):
@@ -77,22 +74,26 @@ class KeepChannelFamily(VaeCodec):
 
     # ---- encoding ------------------------------------------------------------------------------------------------
 
-    def encode(self, samples: Sequence[Sample], device: torch.device, on_step: OnStep) -> list[Encoded]:
-        """Encodes texts and images first, then latents; each encoder is freed before the next loads."""
-        total = 2 * len(samples)
-        embeddings = self._embed([(sample.prompt, sample.image) for sample in samples], device)
-        on_step(len(samples), total)
-        encoded = []
-        with self._vae(device) as vae, torch.inference_mode():
-            for index, sample in enumerate(samples):
-                encoded.append(Encoded(**embeddings[index], **self._shown(vae, sample)))
-                on_step(len(samples) + index + 1, total)
-        return encoded
+    def clips(self, sample: Sample) -> list[Pixels]:
+        """Returns the condition, its first frame, and in training the target.
 
-    def embed_prompt(self, prompt: str, device: torch.device) -> Fields:
-        """Encodes a prompt without a picture, and returns the fields of :class:`Encoded` that depend on it."""
-        fields = self._embed([(prompt, None)], device)[0]
-        return {name: value for name, value in fields.items() if name != "image"}
+        Frame 1 is encoded alone, as in these models' pretraining: the norms of their VAEs would mix in other frames.
+        """
+        condition, *target = super().clips(sample)
+        return [condition, sample.condition[:1], *target]
+
+    def assemble(self, sample: Sample, latents: Sequence[Tensor]) -> Fields:
+        """Returns condition, target and frame rate."""
+        whole, first, *target = latents
+        condition = torch.cat([first, whole[:, 1:]], 1)
+        if self.card.mask == "channels":
+            condition = condition * self._visible(sample)
+        fields = {"condition": torch.cat([self._keep(sample.edit_mask), condition])}
+        if target:
+            fields["target"] = target[0]
+        if sample.frame_rate is not None:
+            fields["frame_rate"] = torch.tensor(sample.frame_rate)
+        return fields
 
     def run_encoder(self, name: str, encoder: Any) -> None:
         """See :class:`loraedit.families.base.Family`."""
@@ -100,23 +101,6 @@ class KeepChannelFamily(VaeCodec):
             read_picture(encoder)
         else:
             read_prompt(encoder, self.card.settings.text_tokens)
-
-    @abstractmethod
-    def _embed(self, pairs: Sequence[tuple[str, Pixels | None]], device: torch.device) -> list[Fields]:
-        """Encodes pairs of (prompt, frame ``[1, H, W, 3]`` or None), and returns embeddings in float32 on the CPU."""
-
-    def _shown(self, vae: Any, sample: Sample) -> Fields:
-        """Returns condition, target and frame rate of a sample."""
-        # Frame 1 is encoded alone, as in these models' pretraining: the norms of their VAEs would mix in other frames.
-        condition = self._latents(vae, sample.condition)
-        condition[:, :1] = self._latents(vae, sample.condition[:1])
-        keep = self._keep(sample.edit_mask)
-        target = None if sample.target is None else self._latents(vae, sample.target)
-        if self.card.mask == "channels":
-            condition = condition * self._visible(sample)
-        rate = None if sample.frame_rate is None else torch.tensor(sample.frame_rate)
-        fields = {"condition": torch.cat([keep, condition]), "target": target, "frame_rate": rate}
-        return {name: value for name, value in fields.items() if value is not None}
 
     def shown_cells(self, sample: Sample) -> Tensor:
         """Returns the mostly shown cells, without those whose latents are 0, bool ``[1, f, h, w]``."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -14,7 +15,7 @@ from loraedit.families.base import mostly_shown
 from loraedit.families.model_card import ModelCard
 from loraedit.runtime.memory import tile
 from loraedit.settings import Resources
-from loraedit.types import Pixels
+from loraedit.types import OnStep, Pixels
 
 __all__ = ["VaeCodec"]
 
@@ -36,6 +37,19 @@ class VaeCodec(ABC):
     @abstractmethod
     def vae_decode(self, vae: Any, latents: Tensor) -> Tensor:
         """See :class:`loraedit.families.base.Family`."""
+
+    def clips(self, sample: Sample) -> list[Pixels]:
+        """Returns the condition, and in training the target."""
+        return [sample.condition] if sample.target is None else [sample.condition, sample.target]
+
+    def encode_clips(self, clips: Sequence[Pixels], device: torch.device, on_step: OnStep) -> list[Tensor]:
+        """Encodes clips to latents, float32 ``[c, f, h, w]`` on the CPU."""
+        latents = []
+        with self._vae(device) as vae:
+            for done, clip in enumerate(clips, 1):
+                latents.append(self._latents(vae, clip))
+                on_step(done, len(clips))
+        return latents
 
     def _latents(self, vae: Any, pixels: Pixels) -> Tensor:
         """Returns the normalised mode of the posterior, float32 ``[c, f, h, w]`` on the CPU."""

@@ -256,7 +256,5 @@ def _disk_bytes(card: ModelCard, frame: Size, work: Work) -> int:
     cells = f * h * w * FLOAT
     pictures = 4 * work.clip_frames * frame.height * frame.width * 3
     kept = (work.sampling.sampling_steps + work.segments) * card.latent_channels * cells
-    encoded = (
-        (work.samples + work.reference_samples + work.segments) * (2 * card.latent_channels + card.temporal) * cells
-    )
+    encoded = (work.samples + work.reference_samples + work.segments) * 2 * card.latent_channels * cells
     return pictures + kept + encoded + work.experts * 4 * lora_bytes(card, work.train)

@@ -58,7 +58,7 @@ def sample(
     Args:
         family: the model.
         condition: the encoded condition.
-        negative: :meth:`Family.embed_prompt` of the negative prompt. Guidance above 1 needs it, unless the model reads
+        negative: the embedding of the negative prompt. Guidance above 1 needs it, unless the model reads
             the guidance scale itself.
         sampling: how to sample.
         loras: LoRA file by expert name; an expert without one runs without a LoRA.

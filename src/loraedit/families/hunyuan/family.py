@@ -16,9 +16,9 @@ from diffusers import AutoencoderKLHunyuanVideo, HunyuanVideoImageToVideoPipelin
 from PIL import Image
 from torch import Tensor
 
-from loraedit.families.base import Encoded
+from loraedit.families.base import Encoded, EncoderInput, Fields
 from loraedit.families.encoder_passes import read_picture_and_prompt, read_prompt
-from loraedit.families.keep_channel import Fields, KeepChannelFamily, shown_where_kept
+from loraedit.families.keep_channel import KeepChannelFamily, shown_where_kept
 from loraedit.families.loading import free, load_pipeline
 from loraedit.types import Pixels
 from loraedit.video.scaling import to_uint8
@@ -56,21 +56,25 @@ class HunyuanFamily(KeepChannelFamily):
         """Returns n: as in the pipeline, every n-th token of a picture is read."""
         return 4 if self.card.mask == "tokens" and pictured else 2
 
-    def _embed(self, pairs: Sequence[tuple[str, Pixels | None]], device: torch.device) -> list[Fields]:
+    def encoder_inputs(self, prompt: str, pictures: Sequence[Pixels] = ()) -> list[EncoderInput]:
+        """Returns prompt and picture together, because Llava reads both."""
+        return [EncoderInput(prompt, tuple(pictures[:1]))]
+
+    def embed(self, inputs: Sequence[EncoderInput], device: torch.device) -> list[Fields]:
         """Encodes prompt and picture (black if there is none) with Llava, and the prompt with CLIP, without padding."""
         kind, absent = HunyuanVideoImageToVideoPipeline, ("transformer", "vae", "scheduler")
         pipeline = load_pipeline(self.card, kind, absent, device, self.resources)
         embeddings = []
         with torch.inference_mode():
-            for prompt, image in pairs:
+            for each in inputs:
                 size = pipeline.text_encoder.config.vision_config.image_size
-                picture = Image.new("RGB", (size, size)) if image is None else Image.fromarray(to_uint8(image)[0])
+                pictures = [Image.fromarray(to_uint8(picture)[0]) for picture in each.pictures]
                 text, pooled, mask = pipeline.encode_prompt(
-                    picture,
-                    prompt,
+                    pictures[0] if pictures else Image.new("RGB", (size, size)),
+                    each.prompt,
                     device=device,
                     max_sequence_length=self.card.settings.text_tokens,
-                    image_embed_interleave=self._interleave(image is not None),
+                    image_embed_interleave=self._interleave(bool(pictures)),
                 )
                 embeddings.append({"text": text[0, mask[0].bool()].float().cpu(), "text_2": pooled[0].float().cpu()})
         del pipeline

@@ -23,9 +23,9 @@ from transformers import (
     T5EncoderModel,
 )
 
-from loraedit.families.base import Encoded
+from loraedit.families.base import Encoded, EncoderInput, Fields
 from loraedit.families.hunyuan.family import DOUBLE_BLOCK
-from loraedit.families.keep_channel import Fields, KeepChannelFamily
+from loraedit.families.keep_channel import KeepChannelFamily
 from loraedit.families.loading import load_encoder, loading
 from loraedit.settings import LoraTargets
 from loraedit.types import Pixels
@@ -62,24 +62,29 @@ class Hunyuan15Family(KeepChannelFamily):
             "image": ((encoder["image_size"] // encoder["patch_size"]) ** 2, self.config["image_embed_dim"]),
         }
 
-    def _embed(self, pairs: Sequence[tuple[str, Pixels | None]], device: torch.device) -> list[Fields]:
-        """Encodes the prompt with Qwen, its quotations with ByT5, and the picture with SigLIP; no padding."""
-        prompts = list(dict.fromkeys(prompt for prompt, _ in pairs))
-        texts = dict(zip(prompts, self._qwen(prompts, device), strict=True))
-        glyphs = dict(zip(prompts, self._byt5(prompts, device), strict=True))
-        pictures = iter(self._siglip([image for _, image in pairs if image is not None], device))
-        return [
-            {"text": texts[prompt], "text_2": glyphs[prompt]} | ({} if image is None else {"image": next(pictures)})
-            for prompt, image in pairs
-        ]
+    def encoder_inputs(self, prompt: str, pictures: Sequence[Pixels] = ()) -> list[EncoderInput]:
+        """Returns the prompt, and the picture apart."""
+        return [EncoderInput(prompt), *(EncoderInput(None, (picture,)) for picture in pictures[:1])]
+
+    def embed(self, inputs: Sequence[EncoderInput], device: torch.device) -> list[Fields]:
+        """Encodes prompts with Qwen, their quotations with ByT5, and pictures with SigLIP; no padding."""
+        prompts = [each.prompt for each in inputs if each.prompt is not None]
+        words = zip(self._qwen(prompts, device), self._byt5(prompts, device), strict=True)
+        pictures = iter(self._siglip([each.pictures[0] for each in inputs if each.prompt is None], device))
+        texts = ({"text": text, "text_2": glyphs} for text, glyphs in words)
+        return [{"image": next(pictures)} if each.prompt is None else next(texts) for each in inputs]
 
     def _qwen(self, prompts: Sequence[str], device: torch.device) -> list[Tensor]:
+        if not prompts:
+            return []
         encode = HunyuanVideo15ImageToVideoPipeline._get_mllm_prompt_embeds
         with self._encoder("text_encoder", Qwen2_5_VLTextModel, "tokenizer", AutoTokenizer, device) as (model, words):
             length = self.card.settings.text_tokens
             return [_without_padding(*encode(model, words, prompt, device, length)) for prompt in prompts]
 
     def _byt5(self, prompts: Sequence[str], device: torch.device) -> list[Tensor]:
+        if not prompts:
+            return []
         encode = HunyuanVideo15ImageToVideoPipeline._get_byt5_prompt_embeds
         with self._encoder("text_encoder_2", T5EncoderModel, "tokenizer_2", ByT5Tokenizer, device) as (model, words):
             return [_without_padding(*encode(words, model, prompt, device)) for prompt in prompts]

@@ -10,8 +10,8 @@ from diffusers import AutoencoderKLLTXVideo, LTXConditionPipeline, LTXVideoTrans
 from diffusers.pipelines.ltx.pipeline_ltx_condition import linear_quadratic_schedule
 from torch import Tensor
 
-from loraedit.families.base import TIMESTEPS, Encoded
-from loraedit.families.keep_channel import Fields, KeepChannelFamily, shown_where_kept
+from loraedit.families.base import TIMESTEPS, Encoded, EncoderInput, Fields
+from loraedit.families.keep_channel import KeepChannelFamily, shown_where_kept
 from loraedit.families.loading import free, load_pipeline, load_scheduler
 from loraedit.families.schedulers import is_own, open_scheduler
 from loraedit.settings import SamplingSettings
@@ -45,23 +45,27 @@ class LtxFamily(KeepChannelFamily):
         """See :class:`KeepChannelFamily`."""
         return {"text": (self.card.settings.text_tokens, self.config["caption_channels"])}
 
-    def _embed(self, pairs: Sequence[tuple[str, Pixels | None]], device: torch.device) -> list[Fields]:
-        """Encodes the prompts without padding; pictures are not read."""
+    def encoder_inputs(self, prompt: str, pictures: Sequence[Pixels] = ()) -> list[EncoderInput]:  # noqa: ARG002
+        """Returns the prompt; pictures are not read."""
+        return [EncoderInput(prompt)]
+
+    def embed(self, inputs: Sequence[EncoderInput], device: torch.device) -> list[Fields]:
+        """Encodes the prompts without padding."""
         pipeline = load_pipeline(self.card, self.pipeline_kind, self.not_for_prompts, device, self.resources)
-        by_prompt = {}
+        embeddings: list[Fields] = []
         with torch.inference_mode():
-            for prompt in dict.fromkeys(prompt for prompt, _ in pairs):
+            for each in inputs:
                 text, mask, _, _ = pipeline.encode_prompt(
-                    prompt,
+                    each.prompt,
                     do_classifier_free_guidance=False,
                     max_sequence_length=self.card.settings.text_tokens,
                     device=device,
                 )
                 text, mask = self._connect(pipeline, text, mask)
-                by_prompt[prompt] = text[0, mask[0].bool()].float().cpu()
+                embeddings.append({"text": text[0, mask[0].bool()].float().cpu().clone()})
         del pipeline
         free()
-        return [{"text": by_prompt[prompt].clone()} for prompt, _ in pairs]
+        return embeddings
 
     def _connect(self, _pipeline: Any, text: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Turns the text encoder's output and mask into the transformer's; T5's output stays unchanged."""

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from loraedit.diffusion.samples import Sample
-from loraedit.families.base import Encoded, Expert
+from loraedit.families.base import Encoded, EncoderInput, Expert, Fields
 from loraedit.families.encoder_passes import read_picture, read_prompt
 from loraedit.families.loading import free, load_pipeline, load_scheduler, load_transformer, load_vae
 from loraedit.families.model_card import ModelCard
@@ -31,7 +31,7 @@ from loraedit.families.wan.tensors import WAN_LINEARS, native_name, tensor_name
 from loraedit.masks.packing import pack_keep_mask, pack_token_mask
 from loraedit.runtime.devices import computed_in
 from loraedit.settings import LoraTargets, Resources, SamplingSettings
-from loraedit.types import Mask, OnStep, Pixels
+from loraedit.types import Mask, Pixels
 
 __all__ = ["WanFamily"]
 
@@ -51,7 +51,6 @@ class WanFamily(VaeCodec):
         self.card = card
         self.resources = Resources()
         self.splits_tokens = TRANSFORMERS[card.pipeline]._cp_plan is not None
-        self._known_texts: dict[str, Tensor] = {}
 
     @property
     def experts(self) -> tuple[Expert, ...]:
@@ -81,47 +80,42 @@ class WanFamily(VaeCodec):
 
     # ---- encoding ------------------------------------------------------------------------------------------------
 
-    def encode(self, samples: Sequence[Sample], device: torch.device, on_step: OnStep) -> list[Encoded]:
-        """Encodes texts first, then images, then latents; each encoder is freed before the next loads."""
-        total = 3 * len(samples)
-        prompts = self._texts([sample.prompt for sample in samples], device)
-        on_step(len(samples), total)
-        images = self._images([self._pictures(sample) for sample in samples], device)
-        on_step(2 * len(samples), total)
-        encoded = []
-        with self._vae(device) as vae:
-            for index, sample in enumerate(samples):
-                condition = self._latents(vae, sample.condition)
-                target = None if sample.target is None else self._latents(vae, sample.target)
-                packed = torch.from_numpy(self._packed(sample.edit_mask, *condition.shape[2:]))
-                encoded.append(Encoded(torch.cat([packed, condition]), prompts[index], images[index], target))
-                on_step(2 * len(samples) + index + 1, total)
-        return encoded
+    def encoder_inputs(self, prompt: str, pictures: Sequence[Pixels] = ()) -> list[EncoderInput]:
+        """Returns the prompt, and the pictures apart. A first-last-frame model reads the condition's last frame too."""
+        seen = tuple(pictures[: self.card.image_frames])
+        known = bool(seen) and len(seen) == self.card.image_frames
+        return [EncoderInput(prompt), *([EncoderInput(None, seen)] if known else [])]
 
-    def embed_prompt(self, prompt: str, device: torch.device) -> dict[str, Tensor]:
-        """Returns the embedding of a prompt, float32 ``[L, D]``, zero-padded to the length in the model card."""
-        return {"text": self._texts([prompt], device)[0]}
+    def embed(self, inputs: Sequence[EncoderInput], device: torch.device) -> list[Fields]:
+        """Encodes texts first, then pictures; each encoder is freed before the next loads."""
+        texts = iter(self._texts([each.prompt for each in inputs if each.prompt is not None], device))
+        images = iter(self._images([each.pictures for each in inputs if each.prompt is None], device))
+        return [{"image": next(images)} if each.prompt is None else {"text": next(texts)} for each in inputs]
+
+    def assemble(self, sample: Sample, latents: Sequence[Tensor]) -> Fields:
+        """Returns condition and target."""
+        condition, *target = latents
+        packed = torch.from_numpy(self._packed(sample.edit_mask, *condition.shape[2:]))
+        return {"condition": torch.cat([packed, condition]), **({"target": target[0]} if target else {})}
 
     def _texts(self, prompts: Sequence[str], device: torch.device) -> list[Tensor]:
-        """Encodes each prompt once and alone, so that its embedding does not depend on others."""
-        missing = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._known_texts]
-        if missing:
-            self._known_texts |= self._read_texts(missing, device)
-        return [self._known_texts[prompt] for prompt in prompts]
+        """Returns an embedding for each prompt, ``[L, D]``, zero-padded to the length in the model card.
 
-    def _read_texts(self, prompts: Sequence[str], device: torch.device) -> dict[str, Tensor]:
-        pipeline = self._pipeline("tokenizer", "text_encoder", device=device)
+        Each is encoded alone, so that it does not depend on the others.
+        """
+        if not prompts:
+            return []
+        pipeline, embeddings = self._pipeline("tokenizer", "text_encoder", device=device), []
         length = self.card.settings.text_tokens
-        by_prompt: dict[str, Tensor] = {}
         with torch.inference_mode():
             for prompt in prompts:
                 hidden, _ = pipeline.encode_prompt(
                     prompt, do_classifier_free_guidance=False, max_sequence_length=length
                 )
-                by_prompt[prompt] = hidden[0].float().cpu().clone()
+                embeddings.append(hidden[0].float().cpu().clone())
         del pipeline
         free()
-        return by_prompt
+        return embeddings
 
     def _packed(self, edit_mask: Mask, height: int, width: int) -> NDArray[np.float32]:
         """Packs the mask as the model reads it: 4 channels per latent frame, or one that is constant in each token."""
@@ -139,17 +133,13 @@ class WanFamily(VaeCodec):
         """Returns the side of the square that the image encoder sees, in pixels."""
         return int(self.card.config("image_encoder")["image_size"])
 
-    def _pictures(self, sample: Sample) -> list[Pixels]:
-        """Returns the frames for the image encoder. A first-last-frame model sees the last frame of the condition."""
-        return [sample.image, sample.condition[-1:]][: self.card.image_frames]
-
-    def _images(self, pictures: Sequence[Sequence[Pixels]], device: torch.device) -> list[Tensor | None]:
+    def _images(self, pictures: Sequence[Sequence[Pixels]], device: torch.device) -> list[Tensor]:
         """Returns an embedding ``[N, D]`` for each list of frames; those of several frames are concatenated."""
-        if not self.card.image_frames:
-            return [None] * len(pictures)
+        if not pictures:
+            return []
         pipeline, side = self._pipeline("image_encoder", "image_processor", device=device), self._image_side
         pipeline.image_processor.do_resize = pipeline.image_processor.do_center_crop = False
-        embeddings: list[Tensor | None] = []
+        embeddings = []
         with torch.inference_mode():
             for frames in pictures:
                 images = [_squashed(frame, side) for frame in frames]
