@@ -35,9 +35,9 @@ from loraedit.families.base import TIMESTEPS, Encoded, Family, batch
 from loraedit.families.card import NANO, ModelCard, read_card
 from loraedit.families.hub import resolve_model
 from loraedit.lora.adapter import attach, lora_parameters
-from loraedit.planning.cost import Shape
 from loraedit.planning.fitting import ladder
 from loraedit.planning.job import describe_resources
+from loraedit.planning.phase_cost import Shape
 from loraedit.runtime.devices import autocasts, find_device, training_attention, training_precision
 from loraedit.runtime.memory import checkpoints_kept, place
 from loraedit.settings import Resources, WeightStore

@@ -18,7 +18,7 @@ from loraedit.cli.progress import quiet_libraries
 from loraedit.errors import InputError, ModelError
 from loraedit.families.known import KnownModel, known_models
 from loraedit.families.skeleton import open_skeleton
-from loraedit.planning import Plan, describe_resources, make_plan, work_of
+from loraedit.planning import Limits, Plan, describe_resources, make_plan, work_of
 from loraedit.settings import make_settings
 from loraedit.types import Size
 from loraedit.video.scaling import working_size
@@ -74,12 +74,12 @@ def main() -> None:
 def _figures(model: KnownModel, size: Size, frames: int) -> tuple[str, ...]:
     """Returns a line of the table without the model's name."""
     with open_skeleton(model.id) as card:
-        settings = make_settings({"model": model.id, "offload_blocks": False}).resolved(card.recipe)
+        settings = make_settings({"model": model.id}).resolved(card.recipe)
         working = working_size(size, size.height * size.width, card.multiple_px)
         work = work_of(card, settings, working, [frames], 0)
 
         def planned(budget: int | None) -> Plan:
-            return make_plan(card, model.id, size, work, budget, settings.resources)
+            return make_plan(card, model.id, size, work, None if budget is None else Limits(budget), settings.resources)
 
         plain = planned(None)
         peak = max(cost.peak_bytes for cost in plain.costs.values())

@@ -79,11 +79,13 @@ def test_out_of_memory_at_the_lowest_level_is_raised(
     monkeypatch.setattr(loop, "place", never)
     with pytest.raises(torch.OutOfMemoryError):
         edit(scene, checkpoint, tmp_path / "run")
-    assert len(seen) == 7 and len(set(map(str, seen))) == 7
+    assert len(seen) == 6 and len(set(map(str, seen))) == 6
     assert seen[-1].swap_blocks and seen[-1].tile_vae
 
 
 def test_the_next_means_save_where_memory_ran_out() -> None:
+    partly = Resources(checkpointing=True, swap_blocks=1)
+    assert save_more(partly, False, 2, EditSettings().resources) == Resources(checkpointing=True, swap_blocks=2)
     keep = EditSettings(checkpointing=False, swap_blocks=0, offload_checkpoints=False).resources
     assert save_more(Resources(), True, 2, EditSettings().resources) == Resources(offload_encoders=True)
     assert save_more(Resources(), False, 2, keep) == Resources(offload_encoders=True)

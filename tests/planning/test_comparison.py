@@ -29,7 +29,12 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[Shape]:
     shapes: list[Shape] = []
 
     def measure(
-        card: ModelCard, shape: Shape, _train: TrainSettings, _resources: Resources, on_step: OnStep = no_step
+        card: ModelCard,
+        shape: Shape,
+        _train: TrainSettings,
+        _resources: Resources,
+        on_step: OnStep = no_step,
+        **_: bool,
     ) -> dict[str, Cost]:
         shapes.append(shape)
         on_step(0, 2)

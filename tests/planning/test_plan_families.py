@@ -14,7 +14,7 @@ from loraedit.families.base import Encoded, batch
 from loraedit.families.card import NANO, read_card
 from loraedit.lora.adapter import attach
 from loraedit.planning import Shape, measure_cost
-from loraedit.planning import cost as measuring
+from loraedit.planning import transformer_cost as measuring
 from loraedit.planning.depth import from_few_blocks
 from loraedit.planning.meter import Meter
 from loraedit.settings import Resources, TrainSettings
@@ -22,6 +22,7 @@ from loraedit.types import Size
 
 CPU = torch.device("cpu")
 SETTINGS = TrainSettings(steps=1, rank=2, lr=1e-3)
+RESOURCES = Resources(checkpointing=True)
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -64,7 +65,7 @@ def true_operations(card: object, shape: Shape) -> int:
 
 def test_few_blocks_say_what_all_of_them_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def step() -> dict[str, int]:
-        found = measuring._train(read_card(NANO), Shape(9, Size(64, 64)), SETTINGS, Resources(checkpointing=True))
+        found = measuring.TransformerPlan(read_card(NANO), Shape(9, Size(64, 64)), SETTINGS, RESOURCES).train()
         return {"flops": found.flops, "weights": found.weights_bytes, "working": found.working_bytes}
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "few"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,8 +25,9 @@ from loraedit.families.known import known_names
 from loraedit.families.skeleton import open_skeleton
 from loraedit.planning import (
     Cost,
+    Fitting,
+    Limits,
     Shape,
-    choose_resources,
     fits,
     make_plan,
     measure_cost,
@@ -37,6 +38,7 @@ from loraedit.planning.fitting import MARGIN_BYTES, ladder
 from loraedit.planning.gpus import Gpu
 from loraedit.planning.meter import Meter, gpu_attention
 from loraedit.planning.skeleton import build
+from loraedit.planning.transformer_cost import TransformerPlan
 from loraedit.settings import Resources, TrainSettings, make_settings
 from loraedit.types import Size
 
@@ -84,27 +86,26 @@ def test_attention_counts_forwards_and_backwards_and_keeps_no_table() -> None:
 
 
 def test_means_lower_the_peak_and_recomputing_raises_the_operations() -> None:
-    plain, again, hosted, blocks = (nano_costs(each)["train"] for each in (RUNGS[0], RUNGS[1], RUNGS[2], RUNGS[4]))
-    assert plain.working_bytes > again.working_bytes > hosted.working_bytes
+    plain, again, swapped, hosted = (nano_costs(each)["train"] for each in RUNGS)
+    assert plain.working_bytes > again.working_bytes == swapped.working_bytes > hosted.working_bytes
     assert 1.2 < again.flops / plain.flops < 1.7
-    assert again.flops == hosted.flops == blocks.flops
-    assert blocks.weights_bytes < hosted.weights_bytes and blocks.host_bytes > 0
+    assert again.flops == swapped.flops == hosted.flops
+    assert swapped.weights_bytes < again.weights_bytes and swapped.host_bytes > 0 == again.host_bytes
+    assert hosted.checkpoint_bytes > 0 == swapped.checkpoint_bytes
 
 
 def test_a_figure_is_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     first = nano_costs(Resources())
-    assert len(list((tmp_path / "loraedit/plans").iterdir())) == 6
-    monkeypatch.setattr("loraedit.planning.cost.Meter", None)
+    assert len(list((tmp_path / "loraedit/plans").iterdir())) == 7
+    monkeypatch.setattr("loraedit.planning.transformer_cost.Meter", None)
     assert nano_costs(Resources()) == first
 
 
 @pytest.mark.parametrize("depths", [(1, 2)])
 def test_the_14b_model_takes_3e15_operations_a_step(depths: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
     """Measured at two depths of the true width, because all blocks cost the same."""
-    monkeypatch.setattr("loraedit.planning.cost._stored", lambda _card, _part, _shape, _facts, measure: measure())
-    from loraedit.planning import cost
-
+    monkeypatch.setattr("loraedit.planning.transformer_cost.stored", lambda *about: about[-1]())
     counts = []
     with open_skeleton("wan2.1-i2v-14b-480p") as card:
         assert sum(p.numel() for p in build(card, "transformer").parameters()) == 16_394_878_784
@@ -115,7 +116,7 @@ def test_the_14b_model_takes_3e15_operations_a_step(depths: tuple[int, int], mon
         for depth in depths:
             path.write_text(json.dumps({**config, "num_layers": depth}))
             sixteen = SETTINGS.model_copy(update={"rank": 16})
-            counts.append(cost._train(card, shape, sixteen, Resources(checkpointing=True)).flops)
+            counts.append(TransformerPlan(card, shape, sixteen, Resources(checkpointing=True)).train().flops)
     low, high = depths
     block = (counts[1] - counts[0]) / (high - low)
     assert counts[0] + (40 - low) * block == pytest.approx(3.04e15, rel=0.002)
@@ -135,26 +136,55 @@ def test_propagating_costs_a_third_of_the_published_recipe_and_a_tenth_in_a_quar
         assert totals[0] <= share * totals[1]
 
 
+def made_up_costs(resources: Resources) -> dict[str, Cost]:
+    """Returns costs of 30 GB of training with weights of 12 GB in six blocks, two of which have a slot."""
+    half = 1 if resources.weights == "auto" else 2
+    there = (6 - max(resources.swap_blocks - 2, 0)) * 2 * GB // half
+    work = (18 - 8 * resources.checkpointing - 6 * resources.offload_checkpoints) * GB
+    text = (2 if resources.offload_encoders else 11) * GB
+    vae = (3 if resources.tile_vae else 7) * GB
+    swapped = resources.swap_blocks * 2 * GB // half
+    train = Cost(1, there, work, host_bytes=swapped, loaded_bytes=12 * GB // half)
+    return {"train": train, "text_encode": Cost(1, 0, text), "vae_decode": Cost(1, 0, vae)}
+
+
+def fitted(device: int, host: int | None = None, **own: Any) -> Resources:
+    """Returns the choice for limits in GB. The host needs the weights once, or twice if they stay there."""
+
+    def host_bytes(resources: Resources, costs: Mapping[str, Cost]) -> int:
+        return (1 if resources.reload_weights else 2) * costs["train"].loaded_bytes
+
+    def apply_user(resources: Resources) -> Resources:
+        return resources.model_copy(update=own)
+
+    fitting = Fitting(made_up_costs, host_bytes, apply_user, blocks=6, stores=("auto", "fp8"))
+    return fitting.choose(Limits(device * GB, None if host is None else host * GB))
+
+
 def test_the_choice_is_the_first_that_fits() -> None:
-    def measure(resources: Resources) -> dict[str, Cost]:
-        train = 30 - 10 * resources.checkpointing - 8 * resources.offload_checkpoints - 9 * bool(resources.swap_blocks)
-        text = 2 if resources.offload_encoders else 11
-        vae = 3 if resources.tile_vae else 7
-        needs = {"train": train, "text_encode": text, "vae_decode": vae}
-        return {name: Cost(1, 0, need * GB) for name, need in needs.items()}
+    kept = Resources(checkpointing=True)
+    assert fitted(40) == Resources()
+    assert fitted(24) == kept
+    assert fitted(20) == kept.model_copy(update={"swap_blocks": 4})  # two have a slot, and two are away
+    assert fitted(16) == kept.model_copy(update={"swap_blocks": 6})
+    assert fitted(14) == kept.model_copy(update={"swap_blocks": 4, "offload_checkpoints": True})
+    assert fitted(24, swap_blocks=3) == kept.model_copy(update={"swap_blocks": 3})
+    assert fitted(40, checkpointing=True) == kept
 
-    def chosen(budget: int, **own: bool) -> Resources:
-        return choose_resources(measure, budget * GB, 6, lambda each: each.model_copy(update=own))
 
-    assert chosen(40) == Resources()
-    assert chosen(24) == RUNGS[1]
-    assert chosen(14) == RUNGS[2]
-    assert chosen(13) == RUNGS[3]
-    assert chosen(12) == RUNGS[4].model_copy(update={"offload_encoders": True})
-    assert chosen(6) == RUNGS[4].model_copy(update={"offload_encoders": True, "tile_vae": True})
-    assert not fits(measure(chosen(4)), 4 * GB)
-    assert chosen(40, checkpointing=True) == RUNGS[1]
+def test_weights_are_stored_smaller_only_where_nothing_else_fits() -> None:
+    least = fitted(9)
+    assert (least.weights, least.swap_blocks, least.offload_checkpoints) == ("fp8", 5, True)
+    assert least.offload_encoders and not least.tile_vae
+    assert fitted(9, weights="auto").weights == "auto"
+    assert not fits(made_up_costs(fitted(4)), 4 * GB)
     assert fits({"train": Cost(1, 0, 8 * GB)}, 8 * GB + MARGIN_BYTES)
+
+
+def test_the_memory_of_the_host_is_kept_within() -> None:
+    assert not fitted(24, host=24).reload_weights
+    assert fitted(24, host=20) == Resources(checkpointing=True, reload_weights=True)
+    assert fitted(24, host=11).weights == "fp8"
 
 
 @pytest.mark.parametrize(
@@ -232,13 +262,13 @@ def test_a_model_that_reads_the_guidance_itself_is_run_once_a_step() -> None:
     assert passes == [20, 40]
 
 
-def test_what_waits_in_the_hosts_memory_counts_where_that_is_all_there_is() -> None:
+def test_the_working_memory_counts_too_where_the_hosts_memory_is_all_there_is() -> None:
     with open_skeleton("nano") as card:
         work = work_of(card, make_settings({}).resolved(card.recipe), SHAPE.size, [9], 0)
         plan = make_plan(card, "nano", SHAPE.size, work, None, lambda resources: resources)
-    plan = replace(plan, costs={"train": Cost(1, GB, GB, host_bytes=20 * GB)})
-    assert plan.fits_on(Gpu("a card", 8, 1.0)) and plan.fits_on(Gpu("a processor", 24, 1.0, is_host=True))
-    assert not plan.fits_on(Gpu("a processor", 23, 1.0, is_host=True))
+    plan = replace(plan, costs={"train": Cost(1, GB, GB)}, host_bytes={"train": 20 * GB})
+    assert plan.fits_on(Gpu("a card", 8, 1.0)) and plan.fits_on(Gpu("a processor", 21, 1.0, is_host=True))
+    assert not plan.fits_on(Gpu("a processor", 20, 1.0, is_host=True))
 
 
 def test_doctor_finds_nano_and_says_what_is_wrong_with_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -270,7 +300,7 @@ def test_an_edit_is_fitted_into_memory_and_says_how(
     )  # as if nothing less would do
     fitted = edited("fitted", vram="4GB")
     assert np.abs(fitted.clip.frames.astype(int) - plain.clip.frames).max() <= 1
-    assert any("2 blocks swapped" in note for note in fitted.notes) and not plain.notes
+    assert any("swapped block" in note for note in fitted.notes) and not plain.notes
     written = json.loads((tmp_path / "fitted/settings.json").read_text())
     assert written["resources"]["offload_checkpoints"] is True
     with pytest.raises(InputError, match="more memory than the device has"):

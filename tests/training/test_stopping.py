@@ -87,7 +87,7 @@ def test_a_run_that_stops_early_ends_equally_after_an_interruption(
     call |= {"steps": 40, "check_every": 3, "patience": 2, "min_gain": 0.5}
     whole = loraedit.edit(scene.source, run=tmp_path / "whole", **call)
     assert len(whole.losses) == 9 + 3
-    honest = loop._step
+    honest = loop.take_step
 
     def cut_short(*arguments: object) -> float:
         if len(arguments[-1]) == 10:  # type: ignore[arg-type]
@@ -95,7 +95,7 @@ def test_a_run_that_stops_early_ends_equally_after_an_interruption(
         return honest(*arguments)  # type: ignore[arg-type]
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(loop, "_step", cut_short)
+        patched.setattr(loop, "take_step", cut_short)
         patched.setattr(state, "_worth_saving", lambda *_: True)  # after every step
         with pytest.raises(KeyboardInterrupt):
             loraedit.edit(scene.source, run=tmp_path / "parts", **call)

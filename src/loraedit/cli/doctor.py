@@ -92,26 +92,36 @@ def _models(progress: Progress) -> list[dict[str, Any]]:
 def _run_of(model: str, size: Size, progress: Progress) -> dict[str, Any]:
     """Plans an edit of a clip of the model's own size on the best device."""
     from loraedit.families.skeleton import open_skeleton
-    from loraedit.planning import describe_resources, make_plan, measure_device, parse_vram, work_of
+    from loraedit.planning import (
+        Limits,
+        describe_resources,
+        make_plan,
+        measure_device,
+        parse_vram,
+        this_host_bytes,
+        work_of,
+    )
     from loraedit.runtime.devices import find_device
     from loraedit.settings import make_settings
 
     device = find_device(None)
+    budget = parse_vram("auto", device)
+    limits = None if budget is None else Limits(budget, this_host_bytes())
     with open_skeleton(model) as card:
         settings = make_settings({"model": model}).resolved(card.recipe)
         work = work_of(card, settings, card.working_size(size, settings), [FRAMES], 0)
         plan = make_plan(
-            card, model, size, work, parse_vram("auto", device), settings.resources,
+            card, model, size, work, limits, settings.resources,
             on_step=lambda done, total: progress("plan", done, total, model),
         )  # fmt: skip
     return {
         "device": str(device),
         "frames": FRAMES,
         "size": str(work.shape.size),
-        "fits": plan.fits if plan.budget is not None else None,
+        "fits": plan.fits if limits is not None else None,
         "runs": plan.runs_on(measure_device(device)) if plan.fits else "no",
         "peak_bytes": max(cost.peak_bytes for cost in plan.costs.values()),
-        "means": describe_resources(plan.resources) if plan.budget is not None else "",
+        "means": describe_resources(plan.resources) if limits is not None else "",
     }
 
 

@@ -133,7 +133,7 @@ def _measure(
     Raises:
         InputError: the recipe asked for is refused.
     """
-    from loraedit.planning import comparison, gpu_of, measure_device, parse_vram, plan_each
+    from loraedit.planning import Limits, comparison, gpu_of, measure_device, parse_vram, plan_each, this_host_bytes
     from loraedit.runtime.devices import find_device
 
     asked, first = next(iter(works.items()))
@@ -143,7 +143,8 @@ def _measure(
     device = find_device(wanted.device)
     possible = {name: work for name, work in works.items() if not isinstance(work, InputError)}
     budget, on_step = parse_vram(wanted.vram, device), progress.steps("plan")
-    plans = plan_each(card, wanted.model, size, possible, budget, wanted.resources, efficiency, on_step)
+    limits = None if budget is None else Limits(budget, this_host_bytes() if wanted.vram == "auto" else None)
+    plans = plan_each(card, wanted.model, size, possible, limits, wanted.resources, efficiency, on_step)
     here = measure_device(device)
     found = {**plans[asked].as_json(), "here": plans[asked].on(here), "recipe": asked}
     if len(works) == 1:

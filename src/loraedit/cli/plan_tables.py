@@ -39,6 +39,9 @@ def show_plan(console: Console, found: dict[str, Any]) -> None:
     console.print(_phase_table(found))
     measures = describe_resources(Resources.model_validate(found["resources"])) or "none needed"
     print_line(console, f"Memory saving: {measures}. Disk space: at most {amount(found['disk_bytes'] / 1e9)} GB.")
+    host = f"Host memory: at most {amount(found['host_peak_bytes'] / 1e9)} GB"
+    limit = found["host_limit_bytes"]
+    print_line(console, f"{host}." if limit is None else f"{host} of {amount(limit / 1e9)} GB that are available.")
     if found["vram_bytes"] is not None and found["fits"]:
         free = found["vram_bytes"] - max(found["peak_bytes"].values())
         print_line(console, f"Of {amount(found['vram_bytes'] / 1e9)} GB, {amount(free / 1e9)} GB stay free.")
@@ -87,7 +90,7 @@ def _steps(row: dict[str, Any]) -> str:
 def _phase_table(found: dict[str, Any]) -> Table:
     flops = found["phase_flops"]
     unit, counts = _operations(list(flops.values()))
-    table = Table("Phase", unit, "Weights GB", "Peak GB", "In host memory GB")
+    table = Table("Phase", unit, "Weights GB", "Peak GB", "Host memory GB")
     for name, count in zip(flops, counts, strict=True):
         numbers = (found[kind][name] / 1e9 for kind in ("weights_bytes", "peak_bytes", "host_bytes"))
         table.add_row(PHASES[name], count, *map(amount, numbers))

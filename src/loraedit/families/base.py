@@ -190,6 +190,9 @@ class Family(Protocol):
     def load_transformer(self, expert: Expert, device: torch.device) -> nn.Module:
         """Loads one transformer on the CPU, frozen, in the precision of the device; ``memory.place`` moves it there."""
 
+    def speed_up(self, transformer: nn.Module, device: torch.device) -> None:
+        """Lets a transformer compute with kernels made for a device, in place. :meth:`load_transformer` does so."""
+
     def velocity(self, transformer: nn.Module, latents: Tensor, timestep: Tensor, condition: Encoded) -> Tensor:
         """Predicts the velocity v_theta for noisy latents ``[B, c, f, h, w]``.
 

@@ -147,6 +147,9 @@ class KeepChannelFamily(VaeCodec):
         """Loads the transformer, frozen: float32 on a CPU, bfloat16 elsewhere, unless its weights are quantised."""
         return load_transformer(self.card, self.transformer_kind, expert.name, device, self.resources)
 
+    def speed_up(self, transformer: nn.Module, device: torch.device) -> None:
+        """See :class:`loraedit.families.base.Family`. There are no kernels for this family."""
+
     def scheduler(
         self,
         sampling: SamplingSettings,

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from loraedit.planning.comparison import comparison, gpu_of, plan_each
-from loraedit.planning.cost import Cost, Shape, measure_cost
-from loraedit.planning.fitting import MARGIN_BYTES, choose_resources, fits, parse_vram, save_more
+from loraedit.planning.cost import measure_cost
+from loraedit.planning.fitting import MARGIN_BYTES, Fitting, Limits, fits, parse_vram, save_more
+from loraedit.planning.host import this_host_bytes
 from loraedit.planning.job import (
     describe_resources,
     fitting_notes,
@@ -12,16 +13,18 @@ from loraedit.planning.job import (
     work_of_job,
     work_of_size,
 )
+from loraedit.planning.phase_cost import Cost, Shape
 from loraedit.planning.plan import Plan, Work, make_plan, work_of
 from loraedit.planning.this_device import measure_device
 
 __all__ = [
     "MARGIN_BYTES",
     "Cost",
+    "Fitting",
+    "Limits",
     "Plan",
     "Shape",
     "Work",
-    "choose_resources",
     "comparison",
     "describe_resources",
     "fits",
@@ -34,6 +37,7 @@ __all__ = [
     "plan_each",
     "resources_for",
     "save_more",
+    "this_host_bytes",
     "work_of",
     "work_of_job",
     "work_of_size",

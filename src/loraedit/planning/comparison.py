@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from loraedit.families.card import ModelCard
+from loraedit.planning.fitting import Limits
 from loraedit.planning.gpus import GPUS, Gpu
 from loraedit.planning.plan import Plan, Work, make_plan
 from loraedit.settings import RecipeName, Resources
@@ -19,7 +20,7 @@ def plan_each(
     model: str,
     frame: Size,
     works: Mapping[RecipeName, Work],
-    budget: int | None,
+    limits: Limits | None,
     apply_user: Callable[[Resources], Resources],
     efficiency: float | None = None,
     on_step: OnStep = no_step,
@@ -37,7 +38,7 @@ def plan_each(
         part = parts.index(_measured(work))
         is_new = all(_measured(work) != _measured(plan.work) for plan in plans.values())
         steps = part_of(on_step, part, len(parts)) if is_new else no_step
-        plans[name] = make_plan(card, model, frame, work, budget, apply_user, efficiency, steps)
+        plans[name] = make_plan(card, model, frame, work, limits, apply_user, efficiency, steps)
     return plans
 
 

@@ -1,40 +1,49 @@
-"""Chooses how an edit fits into a device's memory: the first of a ladder of measures whose need is low enough."""
+"""Chooses how an edit fits into memory: the first of a ladder of measures whose need is low enough."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 
 from loraedit.errors import InputError
-from loraedit.planning.cost import Cost
-from loraedit.settings import Resources
+from loraedit.planning.phase_cost import Cost
+from loraedit.settings import Resources, WeightStore
 
-__all__ = ["MARGIN_BYTES", "choose_resources", "fits", "ladder", "parse_vram", "save_more"]
+__all__ = ["MARGIN_BYTES", "Fitting", "Limits", "fits", "ladder", "parse_vram", "save_more"]
 
 GB = 10**9
 MARGIN_BYTES = 2 * GB
 """Memory that stays free for what no plan sees: the driver, the kernels' scratch space, gaps between blocks."""
 
+IN_TRANSFORMER = ("train", "sample")
+IN_ENCODERS = ("text_encode", "image_encode")
+IN_VAE = ("vae_encode", "vae_decode")
+
 _OF_TRANSFORMER = ("checkpointing", "offload_checkpoints", "swap_blocks")
 _ENCODERS = {"offload_encoders": True, "tile_vae": True}
 
-Measure = Callable[[Resources], dict[str, Cost]]
-"""Returns the cost of some or all phases under given resources."""
+
+@dataclass(frozen=True)
+class Limits:
+    """Bytes that an edit may take.
+
+    Attributes:
+        device: on the device.
+        host: in the host's memory; None is no limit.
+    """
+
+    device: int
+    host: int | None = None
 
 
 def ladder(blocks: int) -> list[Resources]:
     """Returns measures for a transformer of so many blocks, fastest first. None changes a result."""
     kept = Resources(checkpointing=True)
     swapped = kept.model_copy(update={"swap_blocks": blocks})
-    return [
-        Resources(),
-        kept,
-        kept.model_copy(update={"offload_checkpoints": True}),
-        swapped,
-        swapped.model_copy(update={"offload_checkpoints": True}),
-    ]
+    return [Resources(), kept, swapped, swapped.model_copy(update={"offload_checkpoints": True})]
 
 
 def parse_vram(text: str, device: torch.device | None) -> int | None:
@@ -53,40 +62,81 @@ def parse_vram(text: str, device: torch.device | None) -> int | None:
     return int(float(match[1]) * GB)
 
 
-def fits(costs: dict[str, Cost], budget: int) -> bool:
+def fits(costs: Mapping[str, Cost], budget: int) -> bool:
     """Returns whether every phase leaves the margin free."""
     return all(cost.peak_bytes + MARGIN_BYTES <= budget for cost in costs.values())
 
 
-def choose_resources(
-    measure: Measure, budget: int, blocks: int, apply_user: Callable[[Resources], Resources]
-) -> Resources:
-    """Chooses the resources of a run.
+@dataclass(frozen=True)
+class Fitting:
+    """Chooses the resources of an edit.
 
-    Args:
-        measure: returns the costs under given resources; called for as few rungs of the ladder as possible.
-        budget: bytes of the device.
-        blocks: number of the transformer's blocks.
+    Attributes:
+        measure: returns the costs of all phases under given resources.
+        host_bytes: returns the most host memory that an edit with these costs takes.
         apply_user: overrides chosen resources by the user's own settings.
-
-    Returns:
-        The first rung whose transformer fits, or the last one; with encoders offloaded and the VAE in tiles if these
-        do not fit otherwise. The result may still not fit; see :func:`fits`.
+        blocks: number of the transformer's blocks.
+        stores: how weights may be stored, in order of preference.
     """
 
-    def need(resources: Resources, *phases: str) -> bool:
-        costs = measure(resources)
-        return fits({name: costs[name] for name in phases if name in costs}, budget)
+    measure: Callable[[Resources], Mapping[str, Cost]]
+    host_bytes: Callable[[Resources, Mapping[str, Cost]], int]
+    apply_user: Callable[[Resources], Resources]
+    blocks: int
+    stores: Sequence[WeightStore] = ("auto",)
 
-    plain, *rungs = (apply_user(rung) for rung in ladder(blocks))
-    chosen = next((rung for rung in rungs if need(rung, "train", "sample")), rungs[-1])
-    if chosen == rungs[0] and need(plain, "train", "sample"):  # measured last, because it takes long and rarely fits
-        chosen = plain
-    if not need(chosen, "text_encode", "image_encode"):
-        chosen = apply_user(chosen.model_copy(update={"offload_encoders": True}))
-    if not need(chosen, "vae_encode", "vae_decode"):
-        chosen = apply_user(chosen.model_copy(update={"tile_vae": True}))
-    return chosen
+    def choose(self, limits: Limits) -> Resources:
+        """Returns the first choice that keeps within the limits, or the last one; see :meth:`fits`.
+
+        Weights are stored in the first way that fits. Of the measures for the transformer the first that fits the
+        device is taken, with as few swapped blocks as possible. Encoders are offloaded, and the VAE works in tiles, if
+        these do not fit otherwise. If the host's memory is too small, transformers are read again for each use.
+        """
+        chosen = Resources()
+        for store in self.stores:
+            chosen = self._choose(limits, store)
+            if self.fits(chosen, limits):
+                break
+        return chosen
+
+    def fits(self, resources: Resources, limits: Limits) -> bool:
+        """Returns whether all phases leave the device's margin free and keep within the host's memory."""
+        return fits(self.measure(resources), limits.device) and self._fits_host(resources, limits)
+
+    def _choose(self, limits: Limits, store: WeightStore) -> Resources:
+        plain, *rungs = (self._with(rung, weights=store) for rung in ladder(self.blocks))
+        chosen = next((rung for rung in rungs if self._need(rung, limits, IN_TRANSFORMER)), rungs[-1])
+        if chosen == rungs[0] and self._need(plain, limits, IN_TRANSFORMER):  # last: it takes long and rarely fits
+            chosen = plain
+        chosen = self._with_least_swapped(chosen, limits)
+        if not self._need(chosen, limits, IN_ENCODERS):
+            chosen = self._with(chosen, offload_encoders=True)
+        if not self._need(chosen, limits, IN_VAE):
+            chosen = self._with(chosen, tile_vae=True)
+        return chosen if self._fits_host(chosen, limits) else self._with(chosen, reload_weights=True)
+
+    def _with_least_swapped(self, resources: Resources, limits: Limits) -> Resources:
+        """Returns the same with the fewest swapped blocks that fit, by bisection."""
+        enough, too_few = resources.swap_blocks, 0
+        if enough != self.blocks or not self._need(resources, limits, IN_TRANSFORMER):
+            return resources  # it has none, the user chose the number, or all are not enough
+        while enough - too_few > 1:
+            middle = (enough + too_few) // 2
+            if self._need(self._with(resources, swap_blocks=middle), limits, IN_TRANSFORMER):
+                enough = middle
+            else:
+                too_few = middle
+        return self._with(resources, swap_blocks=enough)
+
+    def _with(self, resources: Resources, **changes: object) -> Resources:
+        return self.apply_user(resources.model_copy(update=changes))
+
+    def _need(self, resources: Resources, limits: Limits, phases: Sequence[str]) -> bool:
+        costs = self.measure(resources)
+        return fits({name: costs[name] for name in phases if name in costs}, limits.device)
+
+    def _fits_host(self, resources: Resources, limits: Limits) -> bool:
+        return limits.host is None or self.host_bytes(resources, self.measure(resources)) <= limits.host
 
 
 def save_more(
@@ -98,17 +148,17 @@ def save_more(
         used: the resources under which it ran out.
         blocks: number of the transformer's blocks.
         encoding: True if it ran out while encoding or decoding, False if in the transformer.
-        apply_user: see :func:`choose_resources`.
+        apply_user: see :class:`Fitting`.
 
     Returns:
         The next measure that saves memory where it ran out, or else elsewhere; None if all are in use.
     """
     measures = [{name: getattr(rung, name) for name in _OF_TRANSFORMER} for rung in ladder(blocks)]
     rungs = [apply_user(used.model_copy(update=measure)) for measure in measures]
-    place = max((index for index, rung in enumerate(rungs) if rung == used), default=-1)
+    lower = [rung for rung in rungs if all(getattr(rung, name) >= getattr(used, name) for name in _OF_TRANSFORMER)]
     others = [
         apply_user(used.model_copy(update={"offload_encoders": True})),
         apply_user(used.model_copy(update=_ENCODERS)),
     ]
-    candidates = [*others, *rungs[place + 1 :]] if encoding else [*rungs[place + 1 :], *others]
+    candidates = [*others, *lower] if encoding else [*lower, *others]
     return next((resources for resources in candidates if resources != used), None)

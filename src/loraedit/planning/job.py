@@ -13,7 +13,8 @@ from loraedit.job.prepare import Job
 from loraedit.job.segments import cut_in_time
 from loraedit.lora.extra import parse_extra, settle_distilled
 from loraedit.lora.opening import check_header
-from loraedit.planning.fitting import parse_vram
+from loraedit.planning.fitting import Limits, parse_vram
+from loraedit.planning.host import this_host_bytes
 from loraedit.planning.plan import Work, make_plan, work_of, work_of_all
 from loraedit.runtime.ranks import processes
 from loraedit.settings import EditSettings, ResolvedSettings, Resources
@@ -41,8 +42,9 @@ def resources_for(job: Job, device: torch.device, on_step: OnStep = no_step) -> 
     budget = parse_vram(settings.vram, device)
     if budget is None:
         return settings.resources(Resources())
+    limits = Limits(budget, this_host_bytes())
     plan = make_plan(
-        job.card, settings.model, job.source.size, work_of_job(job), budget, settings.resources, on_step=on_step
+        job.card, settings.model, job.source.size, work_of_job(job), limits, settings.resources, on_step=on_step
     )
     if not plan.fits:
         raise InputError(plan.remedy())
@@ -107,5 +109,5 @@ def describe_resources(resources: Resources) -> str:
 
 def _in_words(name: str, value: Any) -> str:
     if name == "swap_blocks":
-        return f"{value} blocks swapped"
+        return f"{value} swapped block{'' if value == 1 else 's'}"
     return name.replace("_", " ") if value is True else f"{value} {name.replace('_', ' ')}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -28,8 +28,8 @@ class Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     It counts the operations of matrix products, convolutions and attention: forwards, backwards, and again where blocks
     are recomputed. A multiplication and its addition are two operations. Torch's own counter gives the same number, but
-    it keeps gradients alive, so the peak would be wrong under it. The tensors of ``module`` and buffers in host memory
-    do not count as memory.
+    it keeps gradients alive, so the peak would be wrong under it. The tensors of ``module``, ``others`` and buffers in
+    host memory do not count as memory.
 
     Where a model reads the values of a fake tensor, a number is 0, a mask is True everywhere, and its complement is
     False everywhere.
@@ -40,10 +40,10 @@ class Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         peak: the most bytes that existed at one time.
     """
 
-    def __init__(self, module: nn.Module) -> None:
+    def __init__(self, module: nn.Module, others: Iterable[Tensor] = ()) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.flops = self.live = self.peak = 0
-        own = (*module.parameters(), *module.buffers())
+        own = (*module.parameters(), *module.buffers(), *others)
         self._sizes = {tensor.untyped_storage()._cdata: 0 for tensor in own}
         self._complements = WeakIdKeyDictionary()
 
@@ -72,7 +72,7 @@ class Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _without_values(self, func: Any, args: Any) -> Any:
         """Returns the result of an operation that reads a fake tensor's values; None for all other operations."""
         if func is aten._local_scalar_dense.default and isinstance(args[0], FakeTensor) and args[0].constant is None:
-            return 0
+            return int(args[0].dtype == torch.bool)  # 0 in numbers, True in masks: no check of the values fails
         if func is aten.index.Tensor and isinstance(args[0], FakeTensor) and args[1][0] is not None:
             mask = args[1][0]
             if mask.dtype == torch.bool:

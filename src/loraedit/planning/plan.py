@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from importlib.util import find_spec
 from typing import Any, Literal
+
+import torch
 
 from loraedit.families import open_family
 from loraedit.families.card import ModelCard
 from loraedit.families.registry import block_count
 from loraedit.job.segments import TRAINING_SEGMENTS
-from loraedit.planning.cost import Cost, Shape, lora_bytes, measure_cost
-from loraedit.planning.fitting import MARGIN_BYTES, choose_resources, fits
+from loraedit.planning.cost import lora_bytes, measure_cost
+from loraedit.planning.fitting import MARGIN_BYTES, Fitting, Limits, fits
 from loraedit.planning.gpus import GPUS, HOST_BANDWIDTH, Efficiency, Gpu
-from loraedit.sampling.schedule import experts_trained
-from loraedit.settings import ResolvedSettings, Resources, SamplingSettings, TrainSettings
+from loraedit.planning.host import HostPlan, process_bytes
+from loraedit.planning.phase_cost import Cost, Shape
+from loraedit.runtime.devices import converts_weights
+from loraedit.sampling.schedule import experts_trained, experts_used
+from loraedit.settings import ResolvedSettings, Resources, SamplingSettings, TrainSettings, WeightStore
 from loraedit.types import OnStep, Size, no_step
 from loraedit.video.scaling import padded_length
 
 __all__ = ["Plan", "Work", "make_plan", "work_of", "work_of_all"]
 
+CPU = torch.device("cpu")
 FLOAT = 4
 
 LONGEST_ON_HOST_S = 12 * 3600
@@ -35,6 +42,7 @@ class Work:
         train: settings of the training; its steps are those of one expert, including the steps for references.
         sampling: settings of the sampling.
         experts: transformers that are trained.
+        used_experts: transformers that sampling uses.
         samples: clips to encode.
         reference_samples: edited frames to train on.
         segments: number of clips of this length to generate.
@@ -46,6 +54,7 @@ class Work:
     train: TrainSettings
     sampling: SamplingSettings
     experts: int = 1
+    used_experts: int = 1
     samples: int = 1
     reference_samples: int = 0
     segments: int = 1
@@ -77,8 +86,9 @@ class Plan:
     work: Work
     tokens: int
     costs: dict[str, Cost]
+    host_bytes: dict[str, int]
     resources: Resources
-    budget: int | None
+    limits: Limits | None
     disk_bytes: int
     efficiency: float | None = None
 
@@ -93,14 +103,29 @@ class Plan:
 
     @property
     def fits(self) -> bool:
-        """Returns whether all phases leave the margin free; True without a budget."""
-        return self.budget is None or fits(self.costs, self.budget)
+        """Returns whether all phases leave the margin free and keep within the host's memory; True without limits."""
+        return self.limits is None or (fits(self.costs, self.limits.device) and not self._host_lacks())
+
+    @property
+    def host_peak_bytes(self) -> int:
+        """Returns the peak of the host's memory."""
+        return max(self.host_bytes.values())
+
+    def _host_lacks(self) -> int:
+        """Returns the bytes by which the host's memory is too small."""
+        limit = None if self.limits is None else self.limits.host
+        return 0 if limit is None else max(self.host_peak_bytes - limit, 0)
 
     def seconds(self, gpu: Gpu) -> float:
-        """Estimates the time on a GPU; transfers from the host add to computing."""
-        transfers = 2 * self.work.train_steps + self.work.passes  # blocks run twice in training
-        transfer = self.costs["train"].host_bytes * transfers / HOST_BANDWIDTH
-        return self.total_flops / (gpu.tflops * 1e12 * self.efficiency_on(gpu).share) + transfer
+        """Estimates the time on a GPU. Blocks are copied while others compute; checkpoints are not."""
+        speed = gpu.tflops * 1e12 * self.efficiency_on(gpu).share
+        train, sample = self.costs["train"], self.costs["sample"]
+        copies = 2 * train.host_bytes / HOST_BANDWIDTH  # blocks compute twice in training
+        step = max(train.flops / speed, copies) + 2 * train.checkpoint_bytes / HOST_BANDWIDTH
+        forward = max(sample.flops / speed, sample.host_bytes / HOST_BANDWIDTH)
+        steps, passes = self.work.train_steps, self.work.passes
+        others = self.total_flops - steps * train.flops - passes * sample.flops
+        return others / speed + steps * step + passes * forward
 
     def efficiency_on(self, gpu: Gpu) -> Efficiency:
         """Returns the share of a GPU's speed that the times rest on: the user's, or else the GPU's."""
@@ -108,12 +133,10 @@ class Plan:
 
     def fits_on(self, gpu: Gpu) -> bool:
         """Returns whether the plan fits a GPU without further measures."""
-        costs = self.costs
         if gpu.is_host:
-            costs = {
-                name: replace(cost, weights_bytes=cost.weights_bytes + cost.host_bytes) for name, cost in costs.items()
-            }
-        return fits(costs, gpu.memory_gb * 10**9)
+            needs = (self.host_bytes[name] + cost.working_bytes for name, cost in self.costs.items())
+            return max(needs) <= gpu.memory_gb * 10**9
+        return fits(self.costs, gpu.memory_gb * 10**9)
 
     def runs_on(self, gpu: Gpu) -> Literal["yes", "no", "too slow"]:
         """Returns whether the edit can be run on a GPU, or on a processor in its place."""
@@ -123,13 +146,19 @@ class Plan:
 
     def remedy(self) -> str:
         """Returns a sentence that says what would make the edit fit; empty if it fits."""
-        if self.budget is None or self.fits:
+        if self.limits is None or self.fits:
             return ""
         name, cost = max(self.costs.items(), key=lambda item: item[1].peak_bytes)
-        over = (cost.peak_bytes + MARGIN_BYTES - self.budget) / 1e9
+        over = (cost.peak_bytes + MARGIN_BYTES - self.limits.device) / 1e9
+        if over > 0:
+            return (
+                f"The phase {name} needs {over:.2f} GB more memory than the device has. "
+                "Use fewer frames, a smaller --area such as 0.5, or a GPU with more memory."
+            )
+        name = max(self.host_bytes, key=lambda phase: self.host_bytes[phase])
         return (
-            f"The phase {name} needs {over:.2f} GB more memory than the device has. "
-            "Use fewer frames, a smaller --area such as 0.5, or a GPU with more memory."
+            f"The phase {name} needs {self._host_lacks() / 1e9:.2f} GB more host memory than is available. "
+            "Close other programs, or use a quantised --transformer file or --weights fp8."
         )
 
     def as_json(self) -> dict[str, Any]:
@@ -150,8 +179,12 @@ class Plan:
             "total_flops": self.total_flops,
             "peak_bytes": {name: cost.peak_bytes for name, cost in self.costs.items()},
             "weights_bytes": {name: cost.weights_bytes for name, cost in self.costs.items()},
-            "host_bytes": {name: cost.host_bytes for name, cost in self.costs.items()},
-            "vram_bytes": self.budget,
+            "swapped_bytes": {name: cost.host_bytes for name, cost in self.costs.items()},
+            "checkpoint_bytes": {name: cost.checkpoint_bytes for name, cost in self.costs.items()},
+            "host_bytes": self.host_bytes,
+            "host_peak_bytes": self.host_peak_bytes,
+            "host_limit_bytes": self.limits.host if self.limits else None,
+            "vram_bytes": self.limits.device if self.limits else None,
             "margin_bytes": MARGIN_BYTES,
             "fits": self.fits,
             "remedy": self.remedy(),
@@ -172,38 +205,60 @@ def make_plan(
     model: str,
     frame: Size,
     work: Work,
-    budget: int | None,
+    limits: Limits | None,
     apply_user: Callable[[Resources], Resources],
     efficiency: float | None = None,
     on_step: OnStep = no_step,
+    *,
+    on_cpu: bool = False,
 ) -> Plan:
     """Measures an edit and chooses its memory measures.
 
     Args:
         model: the user's name for the model.
         frame: the clip's size.
-        budget: bytes of the device, or None for no limit.
+        limits: memory that the edit may take; None is no limit.
         apply_user: overrides chosen resources by the user's own settings, such as
             :meth:`ResolvedSettings.resources`.
         efficiency: share of every GPU's published speed that is reached; None takes each GPU's own.
         on_step: called with (phases done, phases in all) before each phase, anew for each choice that is measured, and
             with (1, 1) at the end.
+        on_cpu: plan a run on this machine's processor instead of one on an accelerator.
 
     Returns:
         The plan; it may not fit.
     """
 
     def measure(resources: Resources) -> dict[str, Cost]:
-        return measure_cost(card, work.shape, work.train, resources, on_step)
+        return measure_cost(card, work.shape, work.train, resources, on_step, on_cpu=on_cpu)
+
+    def host_bytes(resources: Resources, costs: Mapping[str, Cost]) -> dict[str, int]:
+        return HostPlan(
+            work.shape, work.used_experts, resources.reload_weights, on_cpu, converts_weights(CPU), process_bytes()
+        ).bytes(costs)
+
+    def host_peak(resources: Resources, costs: Mapping[str, Cost]) -> int:
+        return max(host_bytes(resources, costs).values())
 
     usual = Resources(checkpointing=True)  # nobody trains a large model without it
-    resources = (
-        apply_user(usual) if budget is None else choose_resources(measure, budget, block_count(card), apply_user)
-    )
+    fitting = Fitting(measure, host_peak, apply_user, block_count(card), _stores(card))
+    resources = apply_user(usual) if limits is None else fitting.choose(limits)
     costs = measure(resources)
     on_step(1, 1)
-    disk = _disk_bytes(card, frame, work)
-    return Plan(model, frame, work, work.shape.tokens(card), costs, resources, budget, disk, efficiency)
+    return Plan(
+        model, frame, work, work.shape.tokens(card), costs, host_bytes(resources, costs), resources, limits,
+        _disk_bytes(card, frame, work), efficiency,
+    )  # fmt: skip
+
+
+def _stores(card: ModelCard) -> tuple[WeightStore, ...]:
+    """Returns how the weights of a transformer may be stored, in order of preference. A quantised file stays as it is.
+
+    Int8 is closer to the full weights than fp8, in as many bytes.
+    """
+    if card.kinds(card.experts[0]):
+        return ("auto",)
+    return ("auto", "int8", "nf4") if find_spec("bitsandbytes") else ("auto", "int8")
 
 
 def work_of(
@@ -220,14 +275,14 @@ def work_of(
     """
     shape = Shape(padded_length(max(frames), card.frame_step), size)
     training = settings.training()
-    sampling, experts, samples = settings.sampling(), 0, 0
+    sampling, experts, samples, family = settings.sampling(), 0, 0, open_family(card)
     if settings.lora != "none":
-        experts = len(experts_trained(open_family(card), settings))
+        experts = len(experts_trained(family, settings))
         trained = min(len(frames), TRAINING_SEGMENTS) * (1 + settings.carries)  # carried from one end and from both
         samples = trained + training.colour_variants - 1
     training = training.model_copy(update={"steps": settings.training_steps(references)})
     return Work(
-        shape, training, sampling, experts, samples, references, len(frames),
+        shape, training, sampling, experts, len(experts_used(family, sampling)), samples, references, len(frames),
         clip_frames or sum(frames), card.guided(sampling.guidance),
     )  # fmt: skip
 
@@ -257,4 +312,4 @@ def _disk_bytes(card: ModelCard, frame: Size, work: Work) -> int:
     pictures = 4 * work.clip_frames * frame.height * frame.width * 3
     kept = (work.sampling.sampling_steps + work.segments) * card.latent_channels * cells
     encoded = (work.samples + work.reference_samples + work.segments) * 2 * card.latent_channels * cells
-    return pictures + kept + encoded + work.experts * 4 * lora_bytes(card, work.train)
+    return pictures + kept + encoded + work.experts * 4 * lora_bytes(card, work.shape, work.train)

@@ -12,7 +12,6 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 import torch
-from diffusers.hooks.group_offloading import apply_group_offloading
 from torch import nn
 
 from loraedit.errors import InputError
@@ -20,7 +19,6 @@ from loraedit.runtime.block_swap import swap_blocks, swapped_bytes
 from loraedit.runtime.devices import move
 from loraedit.runtime.distributed import share_blocks
 from loraedit.runtime.host_checkpoints import HostCheckpoints
-from loraedit.runtime.host_memory import STREAMING
 from loraedit.runtime.ranks import processes
 from loraedit.settings import Resources
 
@@ -67,11 +65,13 @@ def place(transformer: Any, resources: Resources, device: torch.device) -> None:
 
 
 def place_encoder(encoder: nn.Module, resources: Resources, device: torch.device) -> None:
-    """Brings a text or image encoder to the device, in place. If offloaded, one layer at a time is there."""
-    if resources.offload_encoders and device.type != "cpu":
-        apply_group_offloading(encoder, device, offload_type="leaf_level", use_stream=device.type in STREAMING)
+    """Brings a text or image encoder to the device, in place. If offloaded, two of its layers at a time are there."""
+    encoder.requires_grad_(False)
+    layers = list(_layers(encoder)) if resources.offload_encoders else []
+    if layers:
+        swap_blocks(encoder, layers, len(layers), device)
     else:
-        encoder.to(device)
+        move((*encoder.parameters(), *encoder.buffers()), device)
 
 
 def tile(vae: Any, resources: Resources, height: int, width: int) -> None:
@@ -128,6 +128,15 @@ def blocks(transformer: nn.Module) -> Iterator[nn.Module]:
     for child in transformer.children():
         if isinstance(child, nn.ModuleList):
             yield from child
+
+
+def _layers(encoder: nn.Module) -> Iterator[nn.Module]:
+    """Yields the repeated layers of an encoder, which may have several parts, in order."""
+    for child in encoder.children():
+        if isinstance(child, nn.ModuleList):
+            yield from child
+        else:
+            yield from _layers(child)
 
 
 def _set_attention(transformer: Any, backend: str) -> None:

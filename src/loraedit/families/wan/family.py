@@ -189,9 +189,13 @@ class WanFamily(VaeCodec):
         """Loads one transformer, frozen: float32 on a CPU, bfloat16 elsewhere, unless its weights are quantised."""
         kind = TRANSFORMERS[self.card.pipeline]
         module = load_transformer(self.card, kind, expert.name, device, self.resources, tensor_name)
-        if cpu_kernels_apply(device, self.resources):
-            use_cpu_kernels(module)
+        self.speed_up(module, device)
         return module
+
+    def speed_up(self, transformer: nn.Module, device: torch.device) -> None:
+        """See :class:`loraedit.families.base.Family`."""
+        if cpu_kernels_apply(device, self.resources):
+            use_cpu_kernels(transformer)
 
     def velocity(self, transformer: Any, latents: Tensor, timestep: Tensor, condition: Encoded) -> Tensor:
         """Predicts v_theta for noisy latents ``[B, c, f, h, w]`` at timesteps ``[B]`` (1000 t), in float32."""

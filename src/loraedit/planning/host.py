@@ -1,0 +1,73 @@
+"""The host's memory that an edit takes, phase by phase in the order of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import psutil
+
+from loraedit.planning.phase_cost import Cost, Shape
+
+__all__ = ["HostPlan", "process_bytes", "this_host_bytes"]
+
+FLOAT = 4
+CLIPS = 4
+"""Float clips of the model's shape that exist at the same time: condition and target, decoded and matched."""
+
+
+@dataclass(frozen=True)
+class HostPlan:
+    """Adds up the host's memory of an edit.
+
+    Text and image encoders pass through host memory and are freed. VAE and transformers stay there until the edit ends;
+    without that, a transformer passes through it and leaves its swapped blocks.
+
+    Attributes:
+        shape: what the model sees.
+        experts: number of transformers that are used.
+        reload_weights: whether transformers are read again for each use.
+        on_cpu: whether the device's memory is the host's.
+        converts: whether a CPU converts the weights, and so holds them twice.
+        base_bytes: what the process takes without models.
+    """
+
+    shape: Shape
+    experts: int
+    reload_weights: bool
+    on_cpu: bool = False
+    converts: bool = False
+    base_bytes: int = 0
+
+    def bytes(self, costs: Mapping[str, Cost]) -> dict[str, int]:
+        """Returns the peak of each phase."""
+        return {name: self.base_bytes + self._kept(name, costs) + self._own(cost) for name, cost in costs.items()}
+
+    def _kept(self, phase: str, costs: Mapping[str, Cost]) -> int:
+        """Returns what earlier phases leave, and the pixels of the phase."""
+        if phase in ("text_encode", "image_encode"):
+            return 0
+        vae, transformer = costs["vae_encode"].loaded_bytes, costs["train"].loaded_bytes
+        kept = 0 if self.reload_weights else self.experts * transformer
+        if phase in ("train", "sample"):
+            return vae + max(kept - transformer, 0)
+        size = self.shape.size
+        pixels = CLIPS * FLOAT * 3 * self.shape.frames * size.height * size.width
+        return pixels + (kept if phase == "vae_decode" else 0)
+
+    def _own(self, cost: Cost) -> int:
+        """Returns what the phase's own model takes: as it is read, or in use on a CPU."""
+        if not self.on_cpu:
+            return cost.loaded_bytes + cost.checkpoint_bytes
+        read = cost.loaded_bytes if self.converts else 0
+        return read + cost.weights_bytes + cost.host_bytes + cost.checkpoint_bytes + cost.working_bytes
+
+
+def this_host_bytes() -> int:
+    """Returns the memory of this machine that an edit may take: what is available, and what this process has."""
+    return int(psutil.virtual_memory().available) + process_bytes()
+
+
+def process_bytes() -> int:
+    """Returns the resident memory of this process now."""
+    return int(psutil.Process().memory_info().rss)

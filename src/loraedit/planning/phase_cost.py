@@ -1,0 +1,59 @@
+"""The figures of a phase of an edit, and the shape that they are of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from loraedit.families.base import tokens_of
+from loraedit.families.model_card import ModelCard
+from loraedit.types import Size
+
+__all__ = ["PHASES", "Cost", "Shape"]
+
+PHASES = ("text_encode", "image_encode", "vae_encode", "train", "sample", "vae_decode")
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The shape that the model sees: padded frame count and working size, in pixels."""
+
+    frames: int
+    size: Size
+
+    def latent(self, card: ModelCard) -> tuple[int, int, int]:
+        """Returns ``f, h, w``."""
+        return (
+            (self.frames - 1) // card.temporal + 1,
+            self.size.height // card.spatial,
+            self.size.width // card.spatial,
+        )
+
+    def tokens(self, card: ModelCard) -> int:
+        """Returns the number of video tokens in the transformer's sequence."""
+        return tokens_of(card, self.latent(card))
+
+
+@dataclass(frozen=True)
+class Cost:
+    """The cost of a phase once: one encoding, one training step, one forward pass.
+
+    Attributes:
+        flops: multiplications and additions, counted separately.
+        weights_bytes: weights on the device, including the slots of swapped blocks.
+        working_bytes: the peak of all other memory; in training it includes gradients and moments.
+        host_bytes: weights of swapped blocks, in the host's memory.
+        checkpoint_bytes: checkpoints in the host's memory.
+        loaded_bytes: weights that are in the host's memory once they are read.
+    """
+
+    flops: int
+    weights_bytes: int
+    working_bytes: int
+    host_bytes: int = 0
+    checkpoint_bytes: int = 0
+    loaded_bytes: int = 0
+
+    @property
+    def peak_bytes(self) -> int:
+        """Returns the peak memory of the device."""
+        return self.weights_bytes + self.working_bytes
