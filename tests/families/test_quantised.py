@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from peft import LoraConfig
-from quantised_weights import ALL_KINDS, BITS, stored
+from quantised_weights import ALL_KINDS, BITS, NF4, stored
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
@@ -149,3 +149,11 @@ def test_the_largest_weight_keeps_its_value(kind: str) -> None:
     weight = random(4, 8)
     largest = weight.abs().amax()
     assert quantise(weight, kind).dequantised(torch.float32).abs().amax() == pytest.approx(float(largest), rel=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["fp8", NF4, "Q4_K"])
+def test_layers_compile_without_a_break(kind: str) -> None:
+    layer, x = layer_of(kind), random(2, WIDTH).requires_grad_(True)
+    compiled = torch.compile(layer, backend="aot_eager", fullgraph=True)
+    found = [torch.autograd.grad(run(x).sum(), x)[0] for run in (layer, compiled)]
+    torch.testing.assert_close(*found)

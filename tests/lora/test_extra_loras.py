@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from scenes import Scene
 
 import loraedit
@@ -160,3 +161,20 @@ def test_a_bad_extra_lora_is_refused_before_any_weights_load(
     with pytest.raises(loraedit.ModelError):
         edit(scene, checkpoint, extra_lora=[str(file)], run=tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_quantised_file_takes_extra_loras_and_trains_on_them(
+    checkpoint: Path, style: Path, scene: Scene, tmp_path: Path
+) -> None:
+    """A transformer from one file, in fp8, under a LoRA of its user's and the one of the edit."""
+    state = load_file(checkpoint / "transformer/diffusion_pytorch_model.safetensors")
+    file = tmp_path / "fp8.safetensors"
+    save_file(
+        {name: value.to(torch.float8_e4m3fn) if value.ndim == 2 else value for name, value in state.items()}, file
+    )
+    common: dict[str, Any] = {"transformer": str(file), "run": tmp_path / "run"}
+    frames = [edit(scene, checkpoint, **common).clip.frames]
+    for training in (False, True):
+        result = edit(scene, checkpoint, extra_lora=[str(style)], extra_in_training=training, **common)
+        frames.append(result.clip.frames)
+    assert all((one != other).any() for one, other in combinations(frames, 2))

@@ -7,7 +7,6 @@ gradient. The arithmetic runs on fake tensors too, so plans measure these very l
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cache
 from typing import Any
 
 import torch
@@ -86,7 +85,8 @@ class Nf4Weight(QuantisedWeight):
 
     def dequantised(self, dtype: torch.dtype) -> Tensor:
         """See :class:`QuantisedWeight`."""
-        weight: Tensor = _bitsandbytes().dequantize_4bit(self.codes, self.scale, NF4_BLOCK, "nf4", self.shape, dtype)
+        operator = torch.ops.bitsandbytes.dequantize_4bit  # of plain tensors, on every device
+        weight: Tensor = operator(self.codes, self.scale, NF4_BLOCK, "nf4", self.shape, dtype)
         return weight
 
 
@@ -100,15 +100,14 @@ class GgufWeight(QuantisedWeight):
 
     def __init__(self, codes: Tensor, kind: str) -> None:
         super().__init__()
-        _, block, size = _gguf_layout(kind)
+        self._dequantise, self._block, self._size = _gguf_layout(kind)
         self.kind, self.codes = kind, _frozen(codes)
-        self.shape = (codes.shape[0], codes.shape[1] // size * block)
+        self.shape = (codes.shape[0], codes.shape[1] // self._size * self._block)
 
     def dequantised(self, dtype: torch.dtype) -> Tensor:
         """See :class:`QuantisedWeight`. The arithmetic is float32 for float32, else float16, as in ComfyUI."""
-        function, block, size = _gguf_layout(self.kind)
         exact = torch.float32 if dtype == torch.float32 else torch.float16
-        weight: Tensor = function(self.codes.view(-1, size), block, size, dtype=exact)
+        weight: Tensor = self._dequantise(self.codes.view(-1, self._size), self._block, self._size, dtype=exact)
         return weight.reshape(self.shape).to(dtype)
 
 
@@ -173,7 +172,9 @@ class _Step(torch.autograd.Function):
 def quantise(weight: Tensor, kind: str) -> QuantisedWeight:
     """Quantises a weight ``[D', D]`` as ``fp8``, ``int8`` or ``nf4``."""
     if kind == "nf4":
-        codes, scale = _bitsandbytes().quantize_4bit(weight.contiguous(), NF4_BLOCK, "nf4", torch.uint8)
+        import bitsandbytes  # noqa: F401 (registers its operators)
+
+        codes, scale = torch.ops.bitsandbytes.quantize_4bit(weight.contiguous(), NF4_BLOCK, "nf4", torch.uint8)
         return Nf4Weight(codes, scale, weight.shape)
     exact = weight.float()
     if kind == "int8":
@@ -215,7 +216,6 @@ def _frozen(tensor: Tensor) -> nn.Parameter:
     return nn.Parameter(tensor, requires_grad=False)
 
 
-@cache
 def _gguf_layout(kind: str) -> tuple[Any, int, int]:
     """Returns diffusers' function for a GGUF type, the weights of a block, and its bytes."""
     from diffusers.quantizers.gguf.utils import dequantize_functions
@@ -223,14 +223,3 @@ def _gguf_layout(kind: str) -> tuple[Any, int, int]:
 
     number = GGMLQuantizationType[kind]
     return dequantize_functions[number], *GGML_QUANT_SIZES[number]
-
-
-@cache
-def _bitsandbytes() -> Any:
-    """Returns the operators of bitsandbytes, which take plain tensors on every device."""
-    import logging
-
-    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)  # it misses a kernel that is not used
-    import bitsandbytes  # noqa: F401 (registers the operators)
-
-    return torch.ops.bitsandbytes

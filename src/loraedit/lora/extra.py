@@ -109,16 +109,18 @@ def check_extras(extras: Sequence[ExtraLora], card: ModelCard) -> list[str]:
         left_out: set[str] = set()
         for expert in card.experts:
             if for_expert([extra], expert, card.experts):
-                left_out.update(match_header(header, _shapes(card.folder / expert)))
+                left_out.update(match_header(header, _shapes(card, expert)))
         if left_out:
             notes.append(f"{len(left_out)} layers of '{extra.path.name}' are not in this model and have no effect.")
     return notes
 
 
-def _shapes(folder: Path) -> dict[str, tuple[int, ...]]:
+def _shapes(card: ModelCard, expert: str) -> dict[str, tuple[int, ...]]:
     """Returns the shapes of a transformer's parameters by name, from the headers of its files."""
+    if expert in card.files:
+        return card.files[expert].shapes
     shapes = {}
-    for path in sorted(folder.glob("*.safetensors")):
+    for path in sorted((card.folder / expert).glob("*.safetensors")):
         try:
             with safe_open(path, "np") as file:
                 shapes.update({name: tuple(file.get_slice(name).get_shape()) for name in file.keys()})  # noqa: SIM118
