@@ -19,6 +19,7 @@ from loraedit.families.folder import AGAIN
 from loraedit.families.frozen_weights import folder_tensors, kinds_of, read_transformer, single_file_tensors
 from loraedit.families.kept_weights import Keep, read_once
 from loraedit.families.model_card import ModelCard
+from loraedit.families.weights_check import check_loaded
 from loraedit.runtime.memory import place_encoder
 from loraedit.settings import Resources
 from loraedit.storage.files import read_json
@@ -87,11 +88,20 @@ def _frozen(transformer: nn.Module) -> nn.Module:
 
 def _read_part(card: ModelCard, kind: Any, name: str, dtype: torch.dtype) -> Any:
     """Reads a component of the checkpoint."""
-    options = {"dtype": dtype, "use_safetensors": True, "output_loading_info": True}
-    model, info = kind.from_pretrained(card.folder, subfolder=name, **options)
-    if info["missing_keys"]:  # the libraries would use random values
-        raise ModelError(f"'{card.folder / name}' lacks the tensor {min(info['missing_keys'])}. {AGAIN}")
+    model = kind.from_pretrained(card.folder, subfolder=name, dtype=dtype, use_safetensors=True)
+    check_loaded(model, card.folder / name)
     return model
+
+
+def _read_pipeline(card: ModelCard, kind: Any, absent: Iterable[str], dtype: torch.dtype) -> Any:
+    """Reads a pipeline of the checkpoint without some of its components."""
+    missing: dict[str, Any] = dict.fromkeys(absent)
+    options = {"dtype": dtype, "use_safetensors": True, "local_files_only": True}
+    pipeline = kind.from_pretrained(card.folder, **missing, **options)
+    for name, part in pipeline.components.items():
+        if isinstance(part, nn.Module):
+            check_loaded(part, card.folder / name)
+    return pipeline
 
 
 def load_pipeline(card: ModelCard, kind: Any, absent: Iterable[str], device: torch.device, resources: Resources) -> Any:
@@ -103,16 +113,10 @@ def load_pipeline(card: ModelCard, kind: Any, absent: Iterable[str], device: tor
         device: where the components, which are encoders, should be.
         resources: how the encoders are placed there.
     """
-    missing: dict[str, Any] = dict.fromkeys(absent)
-    options = {"dtype": compute_dtype(device), "use_safetensors": True, "local_files_only": True}
+    left_out, dtype = tuple(absent), compute_dtype(device)
     with loading(card):
-        pipeline = read_once(
-            card,
-            (kind, *missing),
-            options["dtype"],
-            lambda: kind.from_pretrained(card.folder, **missing, **options),
-            keep="between edits",
-        )
+        read = partial(_read_pipeline, card, kind, left_out, dtype)
+        pipeline = read_once(card, (kind, *left_out), dtype, read, keep="between edits")
     for name, part in pipeline.components.items():
         if isinstance(part, nn.Module):
             place_encoder(part, resources, device)
