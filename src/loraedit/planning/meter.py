@@ -46,6 +46,8 @@ class Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         own = (*module.parameters(), *module.buffers(), *others)
         self._sizes = {tensor.untyped_storage()._cdata: 0 for tensor in own}
         self._complements = WeakIdKeyDictionary()
+        for tensor in own:  # a new tensor may get the address of one that was freed
+            weakref.finalize(tensor.untyped_storage(), self._forget, tensor.untyped_storage()._cdata)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Runs an operation and counts it."""
