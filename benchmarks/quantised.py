@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests/support"))
 from gguf_files import write_gguf
+from native_names import native_tensor_name
 
 import loraedit
 from benchmarks.keeping import kept, result_key
@@ -37,7 +38,6 @@ from benchmarks.truth_metrics import paired_bootstrap
 from loraedit.families import open_family
 from loraedit.families.card import NANO, ModelCard, read_card
 from loraedit.families.quantised import quantise
-from loraedit.families.wan.tensors import BLOCK_NAMES, TOP_NAMES
 from loraedit.settings import Resources, WeightStore
 from scripts.gpu_check import run as run_once
 
@@ -53,6 +53,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     "nano's recipe": {},
     "no prior, grey fill": {"prior": False, "fill": "grey", **FROM_NOTHING},
 }
+"""In the first one most of a result is carried from the first frame; in the second one all of it is the LoRA's."""
 
 
 class Case(NamedTuple):
@@ -77,16 +78,7 @@ def wide_model() -> dict[str, Tensor]:
                 rows, columns = (torch.randn(size).mul(0.3).exp() for size in module.weight.shape)
                 outliers = 1 + 4 * (torch.rand_like(module.weight) < 1e-3)
                 module.weight.normal_(std=0.02).mul_(rows[:, None] * columns).mul_(outliers)
-    return {native_name(name): value.bfloat16() for name, value in model.state_dict().items()}
-
-
-def native_name(name: str) -> str:
-    start = ".".join(name.split(".")[:2]) + "." if name.startswith("blocks.") else ""
-    names, rest = BLOCK_NAMES if start else TOP_NAMES, name[len(start) :]
-    if rest in names:
-        return start + names[rest]
-    module, leaf = rest.rsplit(".", 1)
-    return f"{start}{names[module]}.{leaf}"
+    return {native_tensor_name(name): value.bfloat16() for name, value in model.state_dict().items()}
 
 
 def is_quantised(name: str, value: Tensor) -> bool:
@@ -138,8 +130,8 @@ def held_bytes(case: Case) -> int:
     return sum(parameter.nbytes for parameter in transformer.parameters())
 
 
-def gradient_rows(work: Path) -> list[list[str]]:
-    files = files_of(wide_model(), work / "wide")
+def gradient_rows(work: Path, state: dict[str, Tensor]) -> list[list[str]]:
+    files = files_of(state, work / "wide")
     cases = cases_of(rest_of_nano(work / "rest"), files)
     reference, rows = run_once(cases[FULL].card, Resources(), torch.device("cpu")), []
     whole = held_bytes(cases[FULL])
@@ -173,7 +165,7 @@ def edit(kind: str, number: int, case: Case, settings: dict[str, Any]) -> dict[s
 
 def edit_rows(work: Path, count: int, recipes: list[str]) -> list[list[str]]:
     state = load_file(NANO / "transformer/diffusion_pytorch_model.safetensors")
-    cases = cases_of(NANO, files_of({native_name(name): value for name, value in state.items()}, work / "nano"))
+    cases = cases_of(NANO, files_of({native_tensor_name(name): value for name, value in state.items()}, work / "nano"))
     clips = [(kind, 0) for kind in KINDS][:count]
     quality: dict[tuple[str, str], list[float]] = {}
     for recipe in recipes:
@@ -195,13 +187,13 @@ def edit_rows(work: Path, count: int, recipes: list[str]) -> list[list[str]]:
     return rows
 
 
-def section(gradients: list[list[str]], edits: list[list[str]], count: int, recipes: list[str]) -> str:
+def section(size: int, gradients: list[list[str]], edits: list[list[str]], count: int, recipes: list[str]) -> str:
     head = [part for recipe in recipes for part in (f"{recipe}: PSNR, dB", "change, dB")]
     return f"""`python -m benchmarks.quantised` writes this part. {made_by()}
 
-A random model of Wan's class with 245 M parameters: bytes held on a device that computes in bfloat16, and the cosine
-similarity of the LoRA's gradient and of the velocity with those of the bfloat16 weights. `fp8 file` is a scaled fp8
-file as ComfyUI has it.
+A random model of Wan's class with {size / 1e6:.0f} million parameters: bytes held on a device that computes in
+bfloat16, and the cosine similarity of the LoRA's gradient and of the velocity with those of the bfloat16 weights.
+`fp8 file` is a scaled fp8 file as ComfyUI has it.
 
 {table(["weights", "held, of bfloat16", "held, of the file", "gradient", "velocity"], gradients)}
 Edits with nano on {count} cases of `benchmarks/propagation`, whose true result is known, against its own float32
@@ -225,8 +217,9 @@ def main() -> None:
     options = argument_parser().parse_args()
     start_worker()
     edits = edit_rows(options.work, options.cases, options.recipes)
-    gradients = gradient_rows(options.work)
-    text = section(gradients, edits, options.cases, options.recipes)
+    state = wide_model()
+    gradients = gradient_rows(options.work, state)
+    text = section(sum(value.numel() for value in state.values()), gradients, edits, options.cases, options.recipes)
     print(text)
     if options.page is not None:
         put_section(options.page, "quantised", text)

@@ -15,6 +15,7 @@ import pytest
 import torch
 from diffusers import WanTransformer3DModel
 from diffusers.loaders.single_file_utils import convert_wan_transformer_to_diffusers
+from native_names import native_tensor_name
 from quantised_weights import NF4
 from safetensors.torch import load_file, save_file
 from tiny import small_config
@@ -26,7 +27,6 @@ from loraedit.families.card import read_card
 from loraedit.families.frozen_weights import kinds_of, quantise_shapes
 from loraedit.families.known import known_model
 from loraedit.families.quantised import QuantisedLinear, QuantisedWeight, quantise
-from loraedit.families.wan.tensors import BLOCK_NAMES, TOP_NAMES
 from loraedit.lora.adapter import attach, lora_parameters
 from loraedit.planning.skeleton import build
 from loraedit.settings import Resources, WeightStore
@@ -36,15 +36,6 @@ I2V, FIRST_LAST = "Wan-AI/Wan2.1-I2V-14B-480P-Diffusers", "Wan-AI/Wan2.1-FLF2V-1
 WEIGHTS = "transformer/diffusion_pytorch_model.safetensors"
 
 
-def native_name(name: str) -> str:
-    start = ".".join(name.split(".")[:2]) + "." if name.startswith("blocks.") else ""
-    table, rest = BLOCK_NAMES if start else TOP_NAMES, name[len(start) :]
-    if rest in table:
-        return start + table[rest]
-    module, leaf = rest.rsplit(".", 1)
-    return f"{start}{table[module]}.{leaf}"
-
-
 def small_model() -> dict[str, Any]:
     known = known_model(I2V)
     assert known is not None
@@ -52,7 +43,7 @@ def small_model() -> dict[str, Any]:
 
 
 def native_state(folder: Path, prefix: str = "") -> dict[str, Tensor]:
-    return {prefix + native_name(name): value for name, value in load_file(folder / WEIGHTS).items()}
+    return {prefix + native_tensor_name(name): value for name, value in load_file(folder / WEIGHTS).items()}
 
 
 def load_from(folder: Path, file: Path) -> dict[str, Tensor]:
@@ -107,7 +98,7 @@ def test_every_precision_loads_as_it_is_rounded(
     assert isinstance(model.blocks[0].attn1.to_q, QuantisedLinear) == stays
     for name, value in full(model).items():
         assert value.dtype == torch.float32
-        assert torch.equal(value, rounded["diffusion_model." + native_name(name)].float()), name
+        assert torch.equal(value, rounded["diffusion_model." + native_tensor_name(name)].float()), name
 
 
 @pytest.mark.parametrize("ending", ["scale_weight", "weight_scale"])
@@ -131,6 +122,17 @@ def test_scaled_fp8_is_multiplied_out(
     expanded = full(model)
     for name, ours in names.items():
         assert torch.equal(expanded[ours], state[name].float() * state[name.replace("weight", ending)])
+
+
+@pytest.mark.parametrize("weights", [NF4])
+def test_an_fp8_file_may_shrink_to_four_bits(published: dict[str, Path], weights: WeightStore, tmp_path: Path) -> None:
+    state = native_state(published[I2V])
+    matrices = {name: value.to(torch.float8_e4m3fn) for name, value in state.items() if value.ndim == 2}
+    save_file({**state, **matrices}, tmp_path / "model.safetensors")
+    model = loaded(published[I2V], tmp_path / "model.safetensors", weights)
+    assert model.blocks[0].attn1.to_q.stored.kind == "nf4"
+    found, fp8 = full(model)["blocks.0.attn1.to_q.weight"], matrices["blocks.0.self_attn.q.weight"].float()
+    assert (found - fp8).norm() < 0.12 * fp8.norm()
 
 
 @pytest.mark.parametrize("weights", ["fp8", "int8", NF4])
@@ -178,7 +180,7 @@ def test_a_folder_that_lacks_a_tensor_is_refused(published: dict[str, Path], tmp
 def test_a_transformer_of_another_size_takes_the_rest_of_a_folder(published: dict[str, Path], tmp_path: Path) -> None:
     config = {**small_model(), "num_layers": 3, "ffn_dim": 48}
     state = WanTransformer3DModel(**config).state_dict()
-    save_file({native_name(name): value for name, value in state.items()}, tmp_path / "fun.safetensors")
+    save_file({native_tensor_name(name): value for name, value in state.items()}, tmp_path / "fun.safetensors")
     folder = shutil.copytree(published[I2V], tmp_path / "rest")
     (folder / WEIGHTS).unlink()
     card = read_card(folder, {"transformer": tmp_path / "fun.safetensors"})
@@ -206,7 +208,7 @@ def wide(published: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -
 @pytest.mark.parametrize("kind", ["Q8_0", "Q6_K", "Q5_K", "Q4_K"])
 def test_a_gguf_stays_quantised_and_trains(wide: tuple[Path, Any], kind: str, tmp_path: Path) -> None:
     gguf_files, (folder, exact), file = pytest.importorskip("gguf_files"), wide, tmp_path / "model.gguf"
-    native = {native_name(name): value for name, value in exact.state_dict().items()}
+    native = {native_tensor_name(name): value for name, value in exact.state_dict().items()}
     gguf_files.write_gguf(
         file, native, lambda name, value: kind if name.startswith("blocks.") and value.ndim == 2 else None
     )
@@ -228,7 +230,7 @@ def test_a_gguf_stays_quantised_and_trains(wide: tuple[Path, Any], kind: str, tm
 def test_a_plan_gets_the_layers_that_a_run_loads(wide: tuple[Path, Any], weights: WeightStore, tmp_path: Path) -> None:
     """A plan reads no weights; the kinds in a GGUF file are in its header."""
     folder, exact = wide
-    native = {native_name(name): value for name, value in exact.state_dict().items()}
+    native = {native_tensor_name(name): value for name, value in exact.state_dict().items()}
     if weights == "auto":
         gguf_files, file = pytest.importorskip("gguf_files"), tmp_path / "model.gguf"
         gguf_files.write_gguf(file, native, lambda name, _: "Q4_K" if re.search(r"ffn.\d.weight", name) else None)

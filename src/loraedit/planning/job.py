@@ -104,7 +104,10 @@ def fitting_notes(resources: Resources) -> list[str]:
 
 def describe_resources(resources: Resources) -> str:
     """Lists the memory measures in use, in words; empty if there are none."""
-    return ", ".join(_in_words(name, value) for name, value in resources.model_dump(exclude_defaults=True).items())
+    used = resources.model_dump(exclude_defaults=True)
+    if resources.weights == "full":  # asked for, but no measure
+        del used["weights"]
+    return ", ".join(_in_words(name, value) for name, value in used.items())
 
 
 def _in_words(name: str, value: Any) -> str:
