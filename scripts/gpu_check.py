@@ -120,7 +120,7 @@ def run(card: ModelCard, resources: Resources, device: torch.device, precise: bo
     """Computes a training gradient and a velocity on a clip of noise; ``precise`` keeps the weights' precision."""
     family = open_family(card, resources)
     transformer = with_lora(family, device)
-    place(transformer, resources, device)
+    place(transformer, resources, device, resources.training_attention)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     sample, start = batch([_noise(card).to(device)]), time.monotonic()

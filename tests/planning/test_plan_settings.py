@@ -40,7 +40,7 @@ NO_CHANGES: dict[str, Any] = {
     "patience": 9, "min_gain": 0.5, "lr": 1e-3,
     "lr_schedule": "falling", "edit_weight": 2.0, "train_seed": 3, "seed": 3, "step_cache": 0.1,
     "negative_prompt": "rain", "strength": 0.5, "restore_detail": True, "blend_latents": True,
-    "match_colours": False, "attention": "flash",
+    "match_colours": False, "attention": "flash", "training_attention": "flash",
     "compile_blocks": True, "codec": "png", "preview": False, "preview_every": 3, "profile": True, "store": "none",
     "download": True,
 }  # fmt: skip
@@ -64,7 +64,7 @@ def outcome(name: str, beside: dict[str, Any], **asked: Any) -> Any:
             work = work_of_job(job)
             training = work.train.model_dump(include={"rank", "lora_targets", "batch_size", "steps"})
             resources = job.settings.resources(Resources(checkpointing=True))
-            memory = resources.model_dump(exclude={"attention", "compile_blocks"})
+            memory = resources.model_dump(exclude={"attention", "training_attention", "compile_blocks"})
             steps = (work.experts, work.passes, work.may_stop_early, work.samples, work.reference_samples)
             return work.shape, training, memory, steps, parse_vram(job.settings.vram, None), job.settings.model
     except LoraEditError as error:

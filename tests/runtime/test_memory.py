@@ -12,8 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from diffusers.models.transformers.transformer_wan import WanTransformerBlock
+from scenes import Scene
 from torch import Tensor, nn
 
+import loraedit
 from loraedit.diffusion.flow_matching import flow_matching_loss
 from loraedit.errors import InputError
 from loraedit.families import open_family
@@ -35,7 +38,7 @@ EXACT = {
     "checkpoints on the host": Resources(checkpointing=True, offload_checkpoints=True),
     "blocks on the host": Resources(checkpointing=True, swap_blocks=6),
     "all of it": Resources(checkpointing=True, swap_blocks=6, offload_checkpoints=True),
-    "attention backend": Resources(attention="native"),
+    "attention backend": Resources(training_attention="native"),
 }
 
 
@@ -56,7 +59,7 @@ def gradients(resources: Resources, metered: bool = True) -> tuple[dict[str, Ten
     """Runs one backward pass of nano with a LoRA that is not zero; returns its gradients and what it took."""
     family = family_with(resources)
     transformer = with_lora(family, CPU)
-    place(transformer, resources, CPU)
+    place(transformer, resources, CPU, resources.training_attention)
     transformer.train()
     together = batch([sample_of(family)])
     assert together.target is not None
@@ -172,7 +175,27 @@ def test_an_attention_backend_that_cannot_be_used_is_refused(backend: str) -> No
     family = family_with(Resources())
     transformer = family.load_transformer(family.experts[0], CPU)
     with pytest.raises(InputError, match="attention backend"):
-        place(transformer, Resources(attention=backend), CPU)
+        place(transformer, Resources(), CPU, backend)
+
+
+def test_training_and_its_previews_use_the_backend_of_training_and_sampling_its_own(
+    checkpoint: Path, scene: Scene
+) -> None:
+    seen: list[tuple[bool, str]] = []
+
+    def see(module: nn.Module, _given: tuple[object, ...]) -> None:
+        if isinstance(module, WanTransformerBlock):
+            seen.append((torch.is_grad_enabled(), str(module.attn1.processor._attention_backend.value)))
+
+    handle = nn.modules.module.register_module_forward_pre_hook(see)
+    asked = {"steps": 2, "preview_every": 1, "attention": "native", "training_attention": "_native_math"}
+    loraedit.edit(scene.source, scene.edited_first, scene.mask, model=str(checkpoint), **asked)  # type: ignore[arg-type]
+    handle.remove()
+    trained = max(index for index, (training, _) in enumerate(seen) if training)
+    first = next(index for index, (_, backend) in enumerate(seen) if backend == "native")
+    assert {backend for _, backend in seen[:first]} == {"_native_math"} and trained < first
+    assert any(not training for training, _ in seen[:trained])  # a preview
+    assert set(seen[first:]) == {(False, "native")}
 
 
 def test_what_the_user_sets_wins_over_what_was_chosen() -> None:

@@ -135,8 +135,8 @@ def test_a_setting_out_of_range_is_refused_by_name(values: dict[str, Any], words
 COURSES: tuple[Course, ...] = ("motion", "appearance")
 NULLABLE = {
     "captioner", "tracker_model", "transformer", "transformer_2", "budget", "device", "checkpointing",
-    "offload_checkpoints", "swap_blocks", "offload_encoders", "reload_weights", "tile_vae", "attention", "codec",
-    "store", "feather_px", "preview",
+    "offload_checkpoints", "swap_blocks", "offload_encoders", "reload_weights", "tile_vae", "attention",
+    "training_attention", "codec", "store", "feather_px", "preview",
 }  # fmt: skip
 
 

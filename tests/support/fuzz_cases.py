@@ -188,7 +188,8 @@ def _numbers(rng: Rng, kit: Path, _: Path) -> list[str]:
 def _texts(rng: Rng, kit: Path, _: Path) -> list[str]:
     names = (
         "reference", "object", "mask", "model", "transformer", "extra-lora", "device", "tracker", "crop", "codec",
-        "lora", "weights", "attention", "captioner", "tracker-model", "recipe", "run", "out", "first-frame", "fill",
+        "lora", "weights", "attention", "training-attention", "captioner", "tracker-model", "recipe", "run", "out",
+        "first-frame", "fill",
     )  # fmt: skip
     value = _one(rng, (*TEXTS, *NUMBERS, "1,2,3", "0,0,9999999999,3", "-5,-5,2,2", "9=edited.png", "1=1=1"))
     return [*(line := _edit(kit))[:-2], f"--{_one(rng, names)}={value}".replace("\0", "\x01"), *line[-2:]]

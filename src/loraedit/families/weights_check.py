@@ -30,6 +30,11 @@ class _Stored:
     shape: tuple[int, ...]
     sample: Tensor
 
+    @property
+    def is_constant(self) -> bool:
+        """Whether all values of the sample are the same."""
+        return not bool((self.sample != self.sample.flatten()[:1]).any())
+
     def is_in(self, parameter: Tensor) -> bool:
         """Returns whether a parameter holds this tensor in its own precision."""
         if parameter.is_meta or self.shape != tuple(parameter.shape):
@@ -65,7 +70,7 @@ def check_loaded(module: nn.Module, folder: Path) -> None:
     for name, parameter in nameless:
         found = [index for index, each in enumerate(stored) if each.is_in(parameter)]
         free = [index for index in found if index not in taken]
-        if not (free or (found and stored[found[0]].sample.unique().numel() > 1)):
+        if not free and (not found or stored[found[0]].is_constant):
             raise ModelError(f"'{folder}' lacks the tensor {name}, or it was not loaded. {AGAIN} {VERSIONS}")
         taken |= set(free[:1])
 

@@ -28,6 +28,10 @@ from loraedit.video import check_footage, check_image
 __all__ = ["CheckedRequest", "check_loras", "check_request"]
 
 
+FORWARD_ONLY = re.compile("_?sage|_flash_3$")
+"""Attention backends of diffusers that compute no gradients: all of SageAttention, and its call of FlashAttention 3."""
+
+
 @dataclass(frozen=True)
 class CheckedRequest:
     """A request that the model can carry out, as far as can be known without decoding the clip.
@@ -61,6 +65,7 @@ def check_request(request: EditRequest, card: ModelCard | None = None) -> Checke
     """
     asked = request.settings
     _check_device(asked.device)
+    _check_attention(asked.training_attention)
     check_objects(request.objects, request.given_mask, request.references)
     _check_references(request)
     _check_tracking(request)
@@ -167,6 +172,14 @@ def _recipe_notes(settings: ResolvedSettings, card: ModelCard) -> list[str]:
         "Keyframes carried by optical flow (--recipe propagate, --fill carry) were measured on nano only. They suit "
         "new colours, textures and logos; for new shapes, use --recipe paper."
     ]
+
+
+def _check_attention(training: str | None) -> None:
+    if training is not None and FORWARD_ONLY.match(training):
+        raise InputError(
+            f"The attention backend '{training}' has no backward pass, so it cannot train. Use it for sampling "
+            "(--attention), and leave --training-attention out or give another, such as flash."
+        )
 
 
 def _check_device(device: str | None) -> None:

@@ -128,7 +128,8 @@ class TransformerPlan:
     def _built(self, card: ModelCard) -> tuple[Family, Any]:
         """Returns a family, and its first transformer on the meta device with a LoRA."""
         swapped = min(self.resources.swap_blocks, block_count(card))
-        family = open_family(card, self.resources.model_copy(update={"swap_blocks": swapped}))
+        here = {"swap_blocks": swapped, "attention": None, "training_attention": None}  # a GPU's cannot run here
+        family = open_family(card, self.resources.model_copy(update=here))
         transformer = build(card, family.experts[0].name, torch.float32 if self.on_cpu else HALF)
         quantise_shapes(transformer, kinds_of(card, family.experts[0].name, self.resources.weights))
         if self.on_cpu:

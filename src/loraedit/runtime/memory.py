@@ -44,8 +44,12 @@ class WeightsHeld(NamedTuple):
     host: int
 
 
-def place(transformer: Any, resources: Resources, device: torch.device) -> None:
+def place(transformer: Any, resources: Resources, device: torch.device, attention: str | None = None) -> None:
     """Brings a frozen transformer, with its LoRA if it has one, to the device, in place.
+
+    Args:
+        attention: diffusers' name of the attention backend, that of training or that of sampling; None is torch's own
+            choice.
 
     Raises:
         InputError: the attention backend is not available.
@@ -58,8 +62,8 @@ def place(transformer: Any, resources: Resources, device: torch.device) -> None:
         move((*transformer.parameters(), *transformer.buffers()), device)
     if resources.recomputes:
         transformer.enable_gradient_checkpointing()
-    if resources.attention is not None:
-        _set_attention(transformer, resources.attention)
+    if attention is not None:
+        _set_attention(transformer, attention)
     if resources.compile_blocks:
         transformer.compile_repeated_blocks(fullgraph=not resources.swap_blocks)
 
@@ -150,6 +154,6 @@ def _set_attention(transformer: Any, backend: str) -> None:
         transformer.set_attention_backend(backend)
     except (ValueError, RuntimeError, ImportError) as error:
         reason = str(error).strip().splitlines()[0].rstrip(".")
-        raise InputError(f"The attention backend '{backend}' cannot be used: {reason}. Remove --attention.") from error
+        raise InputError(f"The attention backend '{backend}' cannot be used: {reason}. Choose another.") from error
     finally:
         _AttentionBackendRegistry.set_active_backend(default)

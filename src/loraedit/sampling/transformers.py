@@ -38,7 +38,7 @@ def place_for_sampling(family: Family, transformer: Any, device: torch.device) -
         merge(transformer)
     if converts_weights(device):
         as_autocast(transformer)
-    place(transformer, family.resources, device)
+    place(transformer, family.resources, device, family.resources.attention)
 
 
 class Transformers:

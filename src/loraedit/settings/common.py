@@ -145,7 +145,12 @@ class CommonSettings(Settings):
         None, description="Encode and decode in tiles.  [default: as --vram needs]"
     )
     attention: Annotated[str | None, About("Memory")] = Field(
-        None, description="Attention backend by diffusers' name, such as flash.  [default: torch's choice]"
+        None,
+        description="Attention backend of sampling by diffusers' name, such as flash or sage.  [default: torch's "
+        "choice]",
+    )
+    training_attention: Annotated[str | None, About("Memory")] = Field(
+        None, description="The same of training, such as flash; it needs a backward pass.  [default: torch's choice]"
     )
     compile_blocks: Annotated[bool, About("Memory")] = Field(
         False, description="Compile the model's blocks; pays on long runs."

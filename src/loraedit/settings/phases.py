@@ -101,7 +101,8 @@ class Resources(Settings):
         offload_encoders: do the same for the layers of text and image encoders.
         reload_weights: read a transformer from its files for each use, in place of keeping it in host memory.
         tile_vae: encode and decode in overlapping tiles.
-        attention: diffusers' name of an attention backend. None is a real answer: torch's own choice.
+        attention: diffusers' name of the attention backend of sampling. None is a real answer: torch's own choice.
+        training_attention: the same for training, with the previews during it. It needs a backward pass.
         compile_blocks: compile a block once, and use it for all.
     """
 
@@ -113,6 +114,7 @@ class Resources(Settings):
     reload_weights: bool = False
     tile_vae: bool = False
     attention: str | None = None
+    training_attention: str | None = None
     compile_blocks: bool = False
 
     @property

@@ -130,7 +130,7 @@ def place_for_training(family: Family, transformer: nn.Module, device: torch.dev
     """Brings a transformer with its LoRA to the device, in the precision of the training, in place."""
     if converts_weights(device):
         as_autocast(transformer)
-    place(transformer, family.resources, device)
+    place(transformer, family.resources, device, family.resources.training_attention)
 
 
 def _attach_and_place(

@@ -41,7 +41,8 @@ def cpu_kernels_apply(device: torch.device, resources: Resources) -> bool:
     """
     if os.environ.get(SWITCH) == "off":
         return False
-    return device.type == "cpu" and resources.attention is None and not resources.compile_blocks
+    chosen = resources.attention or resources.training_attention or resources.compile_blocks
+    return device.type == "cpu" and not chosen
 
 
 def use_cpu_kernels(transformer: nn.Module) -> None:
