@@ -7,6 +7,7 @@ import shutil
 import weakref
 from pathlib import Path
 
+import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -17,6 +18,7 @@ from loraedit.families.card import read_card
 from loraedit.families.encoding import embed_prompt
 from loraedit.families.kept_weights import ComponentRead, KeptWeights, keeping_weights
 from loraedit.lora.adapter import attach, lora_parameters, merge
+from loraedit.runtime.block_swap import swapped_bytes
 from loraedit.runtime.memory import place
 from loraedit.settings import Resources
 
@@ -57,6 +59,19 @@ def test_quantised_weights_are_kept_apart_from_full_ones_and_shared(checkpoint: 
         full, first, second = (load(open_family(card, Resources(weights=kind))) for kind in ("full", "int8", "int8"))
         assert places(first) == places(second) and not places(first) & places(full)
     assert len(readings) == 2 and readings[1].size_bytes < 0.7 * readings[0].size_bytes
+
+
+def test_swapped_blocks_are_in_host_memory_once_for_all_uses(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("loraedit.families.loading.converts_weights", lambda _: False)  # as on a GPU
+    resources, readings = Resources(swap_blocks=2), list[ComponentRead]()
+    family = open_family(read_card(checkpoint), resources)
+    with keeping_weights(readings.append):
+        first, second = load(family), load(family)
+        for each in (first, second):
+            attach(each, family.lora_targets("all"), 2, 0)
+            place(each, resources, CPU)
+    assert len(readings) == 1
+    assert swapped_bytes(first) == swapped_bytes(second) != {}
 
 
 def test_a_single_file_is_read_once(checkpoint: Path) -> None:

@@ -20,7 +20,9 @@ from loraedit.families.frozen_weights import folder_tensors, kinds_of, read_tran
 from loraedit.families.kept_weights import Keep, read_once
 from loraedit.families.model_card import ModelCard
 from loraedit.families.weights_check import check_loaded
-from loraedit.runtime.memory import place_encoder
+from loraedit.runtime.block_swap import pack_blocks
+from loraedit.runtime.devices import converts_weights
+from loraedit.runtime.memory import blocks, place_encoder
 from loraedit.settings import Resources
 from loraedit.storage.files import read_json
 
@@ -71,19 +73,24 @@ def load_transformer(
 
     def read() -> Any:
         if file is None and weights in ("auto", "full"):
-            return _frozen(_read_part(card, kind, name, dtype))
+            return _prepared(_read_part(card, kind, name, dtype), device, resources)
         tensors = single_file_tensors(file.path, rename) if file else folder_tensors(card.folder / name)
-        return _frozen(read_transformer(kind, card.config(name), tensors, kinds_of(card, name, weights), dtype))
+        model = read_transformer(kind, card.config(name), tensors, kinds_of(card, name, weights), dtype)
+        return _prepared(model, device, resources)
 
     keep: Keep = "never" if resources.reload_weights else "within edits"
+    variant = kind, dtype, weights, str(device), resources.swap_blocks
     with loading(card):
-        transformer: nn.Module = read_once(card, name, (kind, dtype, weights), read, keep)
+        transformer: nn.Module = read_once(card, name, variant, read, keep)
     return transformer
 
 
-def _frozen(transformer: nn.Module) -> nn.Module:
+def _prepared(transformer: nn.Module, device: torch.device, resources: Resources) -> nn.Module:
     """Prepares a transformer that was just read, in place and before it is kept: all copies share what this leaves."""
-    return transformer.eval().requires_grad_(False)
+    transformer.eval().requires_grad_(False)
+    if resources.swap_blocks and not converts_weights(device):
+        pack_blocks(list(blocks(transformer)), resources.swap_blocks, device)
+    return transformer
 
 
 def _read_part(card: ModelCard, kind: Any, name: str, dtype: torch.dtype) -> Any:

@@ -72,7 +72,8 @@ def as_autocast(transformer: nn.Module) -> None:
     for module in transformer.modules():
         frozen = isinstance(module, nn.Linear) and not module.weight.requires_grad
         if frozen and module.weight.dtype == torch.float32:
-            module.to(torch.bfloat16)
+            for parameter in module.parameters(recurse=False):
+                parameter.data = parameter.data.to(torch.bfloat16)
 
 
 def match_precision(transformer: nn.Module, dtype: torch.dtype) -> None:
