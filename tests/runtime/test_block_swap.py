@@ -19,7 +19,7 @@ from loraedit.families.model_card import SingleFile
 from loraedit.families.registry import record_of
 from loraedit.lora.adapter import attach, lora_parameters
 from loraedit.planning.skeleton import component_config
-from loraedit.runtime.block_swap import BlockSwap, pack_blocks, swapped_bytes, swapped_indices
+from loraedit.runtime.block_swap import BlockSwap, pack_blocks, swapped_buffers, swapped_indices
 from loraedit.runtime.memory import blocks, checkpoints_kept, place, weights_held
 from loraedit.settings import Resources
 
@@ -93,7 +93,7 @@ def test_never_more_than_two_swapped_blocks_are_on_the_device(card: ModelCard) -
     family, transformer = open_family(card, resources), transformer_of(card)
     count = len(list(blocks(transformer)))
     place(transformer, resources, CPU)
-    on_host = swapped_bytes(transformer)
+    on_host = {buffer.untyped_storage()._cdata for buffer in swapped_buffers(transformer)}
     live = []
 
     def on_event(computing: nn.Module) -> None:
@@ -164,9 +164,9 @@ def test_held_weights_are_counted_where_they_are(card: ModelCard, monkeypatch: p
     place(plain, Resources(), CPU)
     place(swapped, Resources(swap_blocks=SWAPPED), CPU)
     whole, parted = weights_held(plain), weights_held(swapped)
-    largest = max(swapped_bytes(swapped).values())
+    largest = max(buffer.nbytes for buffer in swapped_buffers(swapped))
     assert whole.host == 0
-    assert parted.host == sum(swapped_bytes(swapped).values())
+    assert parted.host == sum(buffer.nbytes for buffer in swapped_buffers(swapped))
     assert parted.device + parted.host - 2 * largest == pytest.approx(whole.device, rel=0.01)
 
 

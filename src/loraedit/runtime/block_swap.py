@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from loraedit.runtime.devices import move
 from loraedit.runtime.host_memory import STREAMING, host_buffer
 
-__all__ = ["BlockSwap", "pack_blocks", "swap_blocks", "swapped_bytes", "swapped_indices"]
+__all__ = ["BlockSwap", "pack_blocks", "swap_blocks", "swapped_buffers", "swapped_indices"]
 
 SLOTS = 2
 ALIGNMENT = 256
@@ -60,12 +60,11 @@ def swapped_indices(blocks: int, count: int) -> list[int]:
     return [index for index in range(blocks) if (index + 1) * count // blocks > index * count // blocks]
 
 
-def swapped_bytes(transformer: nn.Module) -> dict[int, int]:
-    """Returns the sizes in bytes of a transformer's buffers in host memory, by the addresses of their storages."""
+def swapped_buffers(transformer: nn.Module) -> list[Tensor]:
+    """Returns the buffers in host memory of a transformer's swapped blocks, uint8."""
     registries: list[Any] = [getattr(module, "_diffusers_hook", None) for module in transformer.modules()]
     hooks = [hook for registry in registries if registry and (hook := registry.get_hook(HOOK))]
-    buffers = [block.host for hook in hooks[:1] for block in hook.swap.blocks]
-    return {buffer.untyped_storage()._cdata: buffer.nbytes for buffer in buffers}
+    return [block.host for hook in hooks[:1] for block in hook.swap.blocks]
 
 
 class _Piece(NamedTuple):

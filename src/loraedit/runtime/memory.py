@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from loraedit.errors import InputError
-from loraedit.runtime.block_swap import swap_blocks, swapped_bytes
+from loraedit.runtime.block_swap import swap_blocks, swapped_buffers
 from loraedit.runtime.devices import move
 from loraedit.runtime.distributed import share_blocks
 from loraedit.runtime.host_checkpoints import HostCheckpoints
@@ -123,7 +123,7 @@ def weights_held(transformer: nn.Module) -> WeightsHeld:
         tensor.untyped_storage()._cdata: tensor.untyped_storage().nbytes()
         for tensor in (*transformer.parameters(), *transformer.buffers())
     }
-    on_host = swapped_bytes(transformer)
+    on_host = {buffer.untyped_storage()._cdata: buffer.nbytes for buffer in swapped_buffers(transformer)}
     return WeightsHeld(sum(size for key, size in storages.items() if key not in on_host), sum(on_host.values()))
 
 
