@@ -19,7 +19,7 @@ from loraedit.families.model_card import SingleFile
 from loraedit.families.registry import record_of
 from loraedit.lora.adapter import attach, lora_parameters
 from loraedit.planning.skeleton import component_config
-from loraedit.runtime.block_swap import BlockSwap, pack_blocks, swapped_buffers, swapped_indices
+from loraedit.runtime.block_swap import BlockSwap, Copies, pack_blocks, swapped_buffers, swapped_indices
 from loraedit.runtime.memory import blocks, checkpoints_kept, place, weights_held
 from loraedit.settings import Resources
 
@@ -156,6 +156,31 @@ def test_blocks_arrive_before_they_are_needed(card: ModelCard, monkeypatch: pyte
         for _ in range(2):
             family.velocity(transformer, sample.target, torch.tensor([500.0]), sample)
     assert late == [0]
+
+
+class LateCopies(Copies):
+    """Copies only when somebody waits, as a slow bus would."""
+
+    def start(self, target: Tensor, source: Tensor) -> object:
+        class Event:
+            def wait(self) -> None:
+                target.copy_(source)
+
+        target.fill_(255)  # the old contents are gone at once
+        return Event()
+
+
+def test_copies_may_be_as_late_as_they_like(card: ModelCard, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = []
+    for late in (False, True):
+        if late:
+            monkeypatch.setattr("loraedit.runtime.block_swap.Copies", LateCopies)
+        resources = Resources(checkpointing=True, swap_blocks=SWAPPED)
+        family, transformer = open_family(card, resources), transformer_of(card)
+        place(transformer, resources, CPU)
+        found += [train_step(family, transformer, resources) for _ in range(2)]
+    for name, gradient in found[1].items():
+        torch.testing.assert_close(found[3][name], gradient, rtol=0, atol=0)
 
 
 def test_held_weights_are_counted_where_they_are(card: ModelCard, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from loraedit.runtime.devices import move
 from loraedit.runtime.host_memory import STREAMING, host_buffer
 
-__all__ = ["BlockSwap", "pack_blocks", "swap_blocks", "swapped_buffers", "swapped_indices"]
+__all__ = ["BlockSwap", "Copies", "pack_blocks", "swap_blocks", "swapped_buffers", "swapped_indices"]
 
 SLOTS = 2
 ALIGNMENT = 256
@@ -119,20 +119,49 @@ class _Slot:
         self.arrived: Any = None
 
 
+class Copies:
+    """Copies from host memory to a device, beside its computation where the device can do that."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device: Any = getattr(torch, device.type) if device.type in STREAMING else None
+        self._stream: Any = self._device.Stream(device) if self._device else None
+
+    def use(self, target: Tensor) -> None:
+        """Announces a buffer to copy to, whose memory is then not used for anything else before a copy has ended."""
+        if self._stream is not None:
+            target.record_stream(self._stream)
+
+    def start(self, target: Tensor, source: Tensor) -> Any:
+        """Starts a copy after all work that is queued on the device.
+
+        Returns:
+            An event, whose ``wait()`` lets all further work on the device wait for the copy; None if it is done.
+        """
+        if self._stream is None:
+            target.copy_(source)
+            return None
+        self._stream.wait_stream(self._device.current_stream())
+        with self._device.stream(self._stream):
+            target.copy_(source, non_blocking=True)
+        return self._stream.record_event()
+
+
 class BlockSwap:
     """Brings blocks into the slots, before they compute and ahead of that.
 
     Attributes:
         blocks: the swapped blocks in the order in which they compute.
         slots: their places on the device.
+        copies: copies them.
     """
 
     def __init__(self, blocks: Sequence[_PackedBlock], device: torch.device) -> None:
         self.blocks = blocks
         size = max(len(block.host) for block in blocks)
+        self.copies = Copies(device)
         self.slots = [_Slot(size, device) for _ in range(min(SLOTS, len(blocks)))]
-        self._device: Any = getattr(torch, device.type) if device.type in STREAMING else None
-        self._copies: Any = self._device.Stream(device) if self._device else None
+        for slot in self.slots:
+            self.copies.use(slot.buffer)
         self._last = -1
 
     def enter(self, position: int) -> None:
@@ -176,13 +205,7 @@ class BlockSwap:
             old = self.blocks[slot.holds]
             old.bind(old.host)
         slot.holds, source = position, self.blocks[position].host
-        if self._device is None:
-            slot.buffer[: len(source)].copy_(source)
-            return slot
-        self._copies.wait_stream(self._device.current_stream())
-        with self._device.stream(self._copies):
-            slot.buffer[: len(source)].copy_(source, non_blocking=True)
-        slot.arrived = self._copies.record_event()
+        slot.arrived = self.copies.start(slot.buffer[: len(source)], source)
         return slot
 
 

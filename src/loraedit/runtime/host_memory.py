@@ -15,6 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from loraedit.errors import InputError
+
 __all__ = ["STREAMING", "BufferPool", "allocating_on_host", "host_buffer"]
 
 STREAMING = ("cuda", "xpu")
@@ -80,6 +82,16 @@ def _registered(size: int) -> Tensor:
     memory = np.empty(size, np.uint8)
     address = memory.ctypes.data
     runtime = torch.cuda.cudart()  # type: ignore[no-untyped-call]
-    torch.cuda.check_error(int(runtime.cudaHostRegister(address, size, 0)))
-    weakref.finalize(memory, runtime.cudaHostUnregister, address).atexit = False
+    code = int(runtime.cudaHostRegister(address, size, 0))
+    if code:
+        raise InputError(
+            f"The system does not pin {size / 1e9:.1f} GB of host memory (CUDA error {code}). Close other programs, or "
+            "give a smaller --swap-blocks or --weights int8."
+        )
+    weakref.finalize(memory, _unpin, address).atexit = False
     return torch.from_numpy(memory)
+
+
+def _unpin(address: int) -> None:
+    torch.cuda.synchronize()  # a copy may still be on its way
+    torch.cuda.cudart().cudaHostUnregister(address)  # type: ignore[no-untyped-call]
