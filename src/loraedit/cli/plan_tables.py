@@ -39,9 +39,7 @@ def show_plan(console: Console, found: dict[str, Any]) -> None:
     console.print(_phase_table(found))
     measures = describe_resources(Resources.model_validate(found["resources"])) or "none needed"
     print_line(console, f"Memory saving: {measures}. Disk space: at most {amount(found['disk_bytes'] / 1e9)} GB.")
-    host = f"Host memory: at most {amount(found['host_peak_bytes'] / 1e9)} GB"
-    limit = found["host_limit_bytes"]
-    print_line(console, f"{host}." if limit is None else f"{host} of {amount(limit / 1e9)} GB that are available.")
+    print_line(console, _host_line(found))
     if found["vram_bytes"] is not None and found["fits"]:
         free = found["vram_bytes"] - max(found["peak_bytes"].values())
         print_line(console, f"Of {amount(found['vram_bytes'] / 1e9)} GB, {amount(free / 1e9)} GB stay free.")
@@ -85,6 +83,13 @@ def _operations(flops: Sequence[float]) -> tuple[str, list[str]]:
 
 def _steps(row: dict[str, Any]) -> str:
     return f"{'up to ' if row['may_stop_early'] else ''}{row['train_steps']}"
+
+
+def _host_line(found: dict[str, Any]) -> str:
+    pinned, limit = found["pinned_bytes"], found["host_limit_bytes"]
+    line = f"Host memory: at most {amount(found['host_peak_bytes'] / 1e9)} GB"
+    line += f", of which {amount(pinned / 1e9)} GB are pinned" if pinned else ""
+    return f"{line}." if limit is None else f"{line}. {amount(limit / 1e9)} GB are available."
 
 
 def _phase_table(found: dict[str, Any]) -> Table:

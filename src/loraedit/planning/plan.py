@@ -111,6 +111,11 @@ class Plan:
         """Returns the peak of the host's memory."""
         return max(self.host_bytes.values())
 
+    @property
+    def pinned_bytes(self) -> int:
+        """Returns how much of the host's memory is pinned at most: swapped blocks and checkpoints."""
+        return max(cost.host_bytes + cost.checkpoint_bytes for cost in self.costs.values())
+
     def _host_lacks(self) -> int:
         """Returns the bytes by which the host's memory is too small."""
         limit = None if self.limits is None else self.limits.host
@@ -183,6 +188,7 @@ class Plan:
             "checkpoint_bytes": {name: cost.checkpoint_bytes for name, cost in self.costs.items()},
             "host_bytes": self.host_bytes,
             "host_peak_bytes": self.host_peak_bytes,
+            "pinned_bytes": self.pinned_bytes,
             "host_limit_bytes": self.limits.host if self.limits else None,
             "vram_bytes": self.limits.device if self.limits else None,
             "margin_bytes": MARGIN_BYTES,
