@@ -9,7 +9,7 @@ MODELS ?=
 EXAMPLE := examples/pedestrian
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-avx2 web-check batch-check chaos fuzz check format gpu-check bench bench-quick bench-speed recipes nano clean
+.PHONY: help setup demo test test-avx2 web-check batch-check chaos fuzz check format gpu-check gpu-day bench bench-quick bench-speed recipes nano clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -62,6 +62,10 @@ format: $(STAMP)  ## fix and format the code with ruff
 
 gpu-check: $(STAMP)  ## run every family and memory level once, small, on this machine's device (MODELS=... adds your own)
 	$(BIN)/python -m scripts.gpu_check --models $(MODELS)
+
+gpu-day: $(STAMP)  ## measure a 14B model with random weights on this machine's GPU, and write docs/gpu.md (minutes; resumes)
+	$(BIN)/python -m scripts.gpu_day --results docs/gpu.jsonl --planned outputs/gpu-plans.json; status=$$?; \
+	  $(BIN)/python -m scripts.gpu_day --results docs/gpu.jsonl --page docs/gpu.md && exit $$status
 
 bench: $(STAMP)  ## run the benchmark and write docs/benchmark.md (long; resumes)
 	$(BIN)/python -m benchmarks.propagation.run --page docs/benchmark.md
