@@ -6,6 +6,7 @@ gradient. The arithmetic runs on fake tensors too, so plans measure these very l
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -28,6 +29,8 @@ __all__ = [
 
 NF4_BLOCK = 64
 """Weights that share a factor in NF4."""
+PART = 2**18
+"""Weights that are quantised at a time, about: the intermediate values then fit into a cache."""
 
 
 class QuantisedWeight(nn.Module):
@@ -80,6 +83,8 @@ class Nf4Weight(QuantisedWeight):
     kind = "nf4"
 
     def __init__(self, codes: Tensor, scale: Tensor, shape: Sequence[int]) -> None:
+        import bitsandbytes  # noqa: F401 (registers its operators)
+
         super().__init__()
         self.codes, self.scale, self.shape = _frozen(codes), _frozen(scale), tuple(shape)
 
@@ -170,32 +175,58 @@ class _Step(torch.autograd.Function):
 
 
 def quantise(weight: Tensor, kind: str) -> QuantisedWeight:
-    """Quantises a weight ``[D', D]`` as ``fp8``, ``int8`` or ``nf4``."""
-    if kind == "nf4":
-        import bitsandbytes  # noqa: F401 (registers its operators)
-
-        codes, scale = torch.ops.bitsandbytes.quantize_4bit(weight.contiguous(), NF4_BLOCK, "nf4", torch.uint8)
-        return Nf4Weight(codes, scale, weight.shape)
-    exact = weight.float()
-    if kind == "int8":
-        scale = _factor(exact.abs().amax(1, keepdim=True), 127.0)
-        return ScaledWeight((exact / scale).round_().to(torch.int8), scale)
-    largest = torch.finfo(torch.float8_e4m3fn).max
-    scale = _factor(exact.abs().amax(), largest)
-    return ScaledWeight((exact / scale).clamp_(-largest, largest).to(torch.float8_e4m3fn), scale)
+    """Quantises a weight ``[D', D]`` as ``fp8``, ``int8`` or ``nf4``, a part at a time: it may be large."""
+    held = empty_weight(weight.shape, kind, weight.device)
+    if isinstance(held, Nf4Weight):
+        _fill_nf4(held, weight)
+    elif isinstance(held, ScaledWeight):
+        _fill_scaled(held, weight)
+    return held
 
 
-def _factor(largest: Tensor, largest_code: float) -> Tensor:
-    """Returns the factor that gives the largest weight the largest code; 1 where all weights are 0."""
-    return torch.where(largest == 0, 1.0, largest / largest_code)
+def _fill_scaled(held: ScaledWeight, weight: Tensor) -> None:
+    """Fills in codes and factors. The largest weight of a factor gets the largest code."""
+    by_row = held.codes.dtype == torch.int8
+    info = torch.iinfo(torch.int8) if by_row else torch.finfo(held.codes.dtype)
+    largest = torch.maximum(weight.amax(1), -weight.amin(1)).float()  # weight.abs() would be a copy
+    largest = largest if by_row else largest.amax(0, keepdim=True)
+    factor = torch.where(largest == 0, 1.0, largest / info.max)[:, None]
+    assert held.scale is not None
+    held.scale.copy_(factor)
+    for rows in _parts(weight):
+        codes = (weight[rows].float() / (factor[rows] if by_row else factor)).clamp_(-info.max, info.max)
+        held.codes[rows] = codes.round_() if by_row else codes  # assignment converts
+
+
+def _fill_nf4(held: Nf4Weight, weight: Tensor) -> None:
+    for rows in _parts(weight):
+        start, part = rows.start * weight.shape[1], weight[rows].contiguous()
+        codes, scale = torch.ops.bitsandbytes.quantize_4bit(part, NF4_BLOCK, "nf4", torch.uint8)
+        held.codes[start // 2 : start // 2 + len(codes)] = codes
+        held.scale[start // NF4_BLOCK : start // NF4_BLOCK + len(scale)] = scale
+
+
+def _parts(weight: Tensor) -> Iterator[slice]:
+    """Yields the rows of a part; its number of weights is a multiple of that of a block, except in the last part."""
+    count = max(1, PART // (NF4_BLOCK * weight.shape[1])) * NF4_BLOCK
+    for start in range(0, len(weight), count):
+        yield slice(start, start + count)
 
 
 def empty_weight(shape: Sequence[int], kind: str, device: torch.device) -> QuantisedWeight:
     """Returns a weight without contents, of any kind."""
-    if kind in ("fp8", "int8", "nf4"):
-        return quantise(torch.empty(*shape, device=device, dtype=torch.bfloat16), kind)
+    rows, count = shape[0], math.prod(shape)
+    if kind == "fp8":
+        return ScaledWeight(
+            torch.empty(*shape, dtype=torch.float8_e4m3fn, device=device), torch.empty(1, device=device)
+        )
+    if kind == "int8":
+        return ScaledWeight(torch.empty(*shape, dtype=torch.int8, device=device), torch.empty(rows, device=device))
+    if kind == "nf4":
+        codes = torch.empty(-(-count // 2), 1, dtype=torch.uint8, device=device)
+        return Nf4Weight(codes, torch.empty(-(-count // NF4_BLOCK), device=device), shape)
     _, block, size = _gguf_layout(kind)
-    return GgufWeight(torch.empty(shape[0], shape[1] // block * size, dtype=torch.uint8, device=device), kind)
+    return GgufWeight(torch.empty(rows, shape[1] // block * size, dtype=torch.uint8, device=device), kind)
 
 
 def parameter_shapes(model: nn.Module) -> Mapping[str, tuple[int, ...]]:
