@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ from loraedit.planning import Cost, Shape, measure_cost
 from loraedit.planning.fitting import ladder
 from loraedit.planning.host import HostPlan, process_bytes
 from loraedit.planning.meter import Meter
-from loraedit.runtime.devices import converts_weights
+from loraedit.runtime.devices import converts_weights, training_precision
 from loraedit.runtime.memory import weights_held
 from loraedit.sampling.transformers import place_for_sampling
 from loraedit.settings import Resources, TrainSettings
@@ -179,7 +180,8 @@ def sampled(family: Family) -> Taken:
     place_for_sampling(family, transformer, CPU)
     sample = batch([sample_of(family)])
     assert sample.target is not None
-    with Meter(transformer) as meter, torch.inference_mode():
+    precision = training_precision(CPU) if converts_weights(CPU) else nullcontext()
+    with Meter(transformer) as meter, torch.inference_mode(), precision:
         family.velocity(transformer, sample.target, torch.tensor([500.0]), sample)
     held = weights_held(transformer)
     return Taken(held.device, meter.peak, held.host, 0, peak_of_process())

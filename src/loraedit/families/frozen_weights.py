@@ -142,14 +142,20 @@ def single_file_tensors(path: Path, rename: Rename) -> Tensors:
 def _safetensors(path: Path, rename: Rename) -> Iterator[tuple[str, Tensor | QuantisedWeight]]:
     with safe_open(path, "pt") as file:
         names = dict.fromkeys(file.keys())
-        for name in sorted(names):
-            key = rename(name)
-            if key is None:
-                continue
-            value, factor = file.get_tensor(name), factor_of(name, names)
-            fp8 = value.dtype in (torch.float8_e4m3fn, torch.float8_e5m2) and name.endswith(".weight")
-            scale = file.get_tensor(factor) if factor else None
-            yield key, ScaledWeight(value, scale) if fp8 else value
+    for name in sorted(names):
+        key, factor = rename(name), factor_of(name, names)
+        if key is None:
+            continue
+        value, scale = _read(path, name), _read(path, factor) if factor else None
+        fp8 = value.dtype in (torch.float8_e4m3fn, torch.float8_e5m2) and name.endswith(".weight")
+        yield key, ScaledWeight(value, scale) if fp8 else value
+
+
+def _read(path: Path, name: str) -> Tensor:
+    """Reads one tensor into memory of its own. A file that stays open keeps all that was read of it in memory."""
+    with safe_open(path, "pt") as file:
+        value: Tensor = file.get_tensor(name)
+        return value.clone()
 
 
 def _gguf(path: Path, rename: Rename) -> Iterator[tuple[str, Tensor | QuantisedWeight]]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -90,6 +92,7 @@ def _prepared(transformer: nn.Module, device: torch.device, resources: Resources
     transformer.eval().requires_grad_(False)
     if resources.swap_blocks and not converts_weights(device):
         pack_blocks(list(blocks(transformer)), resources.swap_blocks, device)
+    free()
     return transformer
 
 
@@ -135,6 +138,10 @@ def load_pipeline(card: ModelCard, kind: Any, absent: Iterable[str], device: tor
 def free() -> None:
     """Releases memory that is no longer referenced, before the next model loads."""
     gc.collect()
+    if sys.platform == "linux":  # its allocator keeps what was freed in small pieces, often gigabytes after a model
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+        if trim is not None:
+            trim(0)
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
 

@@ -16,8 +16,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 from torch.utils.weak import WeakIdKeyDictionary
 
-from loraedit.runtime.block_swap import swapped_buffers
-from loraedit.runtime.host_memory import allocating_on_host
+from loraedit.runtime.host_memory import lies_on_host
 
 __all__ = ["Meter", "gpu_attention"]
 
@@ -44,7 +43,7 @@ class Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __init__(self, module: nn.Module, others: Iterable[Tensor] = ()) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.flops = self.live = self.peak = 0
-        own = (*module.parameters(), *module.buffers(), *swapped_buffers(module), *others)
+        own = (*module.parameters(), *module.buffers(), *others)
         self._sizes = {tensor.untyped_storage()._cdata: 0 for tensor in own}
         self._complements = WeakIdKeyDictionary()
         for tensor in own:  # a new tensor may get the address of one that was freed
@@ -87,7 +86,7 @@ class Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         key = storage._cdata
         if key in self._sizes:
             return
-        size = 0 if allocating_on_host() else storage.nbytes()
+        size = 0 if lies_on_host(storage) else storage.nbytes()
         self._sizes[key] = size
         self.live += size
         self.peak = max(self.peak, self.live)

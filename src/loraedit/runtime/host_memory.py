@@ -17,13 +17,16 @@ from torch import Tensor
 
 from loraedit.errors import InputError
 
-__all__ = ["STREAMING", "BufferPool", "allocating_on_host", "host_buffer"]
+__all__ = ["STREAMING", "BufferPool", "host_buffer", "lies_on_host"]
 
 STREAMING = ("cuda", "xpu")
 """Kinds of devices that can copy while they compute."""
 
 _on_host = False
-"""True while a buffer is allocated, for :func:`allocating_on_host`."""
+"""True while a buffer is allocated, for :func:`lies_on_host`."""
+
+_storages: set[int] = set()
+"""The addresses of the storages of all buffers, for :func:`lies_on_host`."""
 
 
 def host_buffer(size: int, device: torch.device) -> Tensor:
@@ -35,13 +38,21 @@ def host_buffer(size: int, device: torch.device) -> Tensor:
     """
     with _marked():
         if device.type == "cuda":
-            return _registered(size)
-        return torch.empty(size, dtype=torch.uint8, pin_memory=device.type in STREAMING)
+            buffer = _registered(size)
+        else:
+            buffer = torch.empty(size, dtype=torch.uint8, pin_memory=device.type in STREAMING)
+    storage = buffer.untyped_storage()
+    _storages.add(storage._cdata)
+    weakref.finalize(storage, _storages.discard, storage._cdata).atexit = False
+    return buffer
 
 
-def allocating_on_host() -> bool:
-    """Returns True while this module allocates, for meters that count the device's memory alone."""
-    return _on_host
+def lies_on_host(storage: torch.UntypedStorage) -> bool:
+    """Returns True for the storage of a buffer, also while it is allocated, for meters of the device's memory.
+
+    Where the CPU stands for a device, nothing else tells them apart.
+    """
+    return _on_host or storage._cdata in _storages
 
 
 class BufferPool:
