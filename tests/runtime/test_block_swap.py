@@ -166,13 +166,14 @@ def test_blocks_arrive_before_they_are_needed(one_or_two_kinds: ModelCard, monke
 class LateCopies(Copies):
     """Copies only when somebody waits, as a slow bus would."""
 
-    def start(self, target: Tensor, source: Tensor) -> object:
-        class Event:
-            def wait(self) -> None:
-                target.copy_(source)
-
+    def start(self, target: Tensor, source: Tensor) -> list[tuple[Tensor, Tensor]]:
         target.fill_(255)  # the old contents are gone at once
-        return Event()
+        return [(target, source)]
+
+    def wait(self, copy: list[tuple[Tensor, Tensor]]) -> None:
+        while copy:  # once: what is damaged afterwards stays so
+            target, source = copy.pop()
+            target.copy_(source)
 
 
 def test_copies_may_be_as_late_as_they_like(one_or_two_kinds: ModelCard, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -206,6 +207,19 @@ def test_packed_blocks_are_not_packed_again(one_or_two_kinds: ModelCard) -> None
     first = [p.data_ptr() for block in blocks(transformer) for p in frozen(block)]
     place(transformer, Resources(swap_blocks=SWAPPED), CPU)
     assert [p.data_ptr() for block in blocks(transformer) for p in frozen(block)] == first
+
+
+def test_a_replaced_tensor_stays_on_the_device_and_the_others_where_they_are(one_or_two_kinds: ModelCard) -> None:
+    transformer = transformer_of(one_or_two_kinds)
+    pack_blocks(list(blocks(transformer)), SWAPPED, CPU)
+    bias = next(p for name, p in list(blocks(transformer))[-1].named_parameters() if name.endswith("base_layer.bias"))
+    bias.data = bias + 1  # as a LoRA with whole differences does
+    first = {p.data_ptr() for block in blocks(transformer) for p in frozen(block)}
+    place(transformer, Resources(swap_blocks=SWAPPED), CPU)
+    assert {p.data_ptr() for block in blocks(transformer) for p in frozen(block)} == first
+    assert bias.untyped_storage()._cdata not in {
+        buffer.untyped_storage()._cdata for buffer in swapped_buffers(transformer)
+    }
 
 
 @pytest.mark.parametrize(

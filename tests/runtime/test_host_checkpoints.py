@@ -59,13 +59,21 @@ def test_weights_and_small_tensors_stay(tensor: Tensor) -> None:
     assert checkpoints.pool.allocated == 0
 
 
-def test_values_changed_in_between_are_kept_apart() -> None:
-    checkpoints, value = HostCheckpoints(CPU), torch.rand(ROWS, requires_grad=True)
-    with checkpoints.keep():
-        middle = value * 1
-        first = middle.detach().clone()
-        one = middle * middle
-        middle = middle.add(1)
-        two = middle * middle
+def test_values_changed_in_place_are_kept_apart() -> None:
+    middle, weight = torch.rand(ROWS), torch.ones(ROWS, requires_grad=True)
+    before = middle.clone()
+    with HostCheckpoints(CPU).keep():
+        one = weight * middle
+        middle.add_(1)
+        two = weight * middle
     (one + two).sum().backward()
-    torch.testing.assert_close(value.grad, 2 * first + 2 * (first + 1))
+    torch.testing.assert_close(weight.grad, 2 * before + 1)
+
+
+def test_a_tensor_and_its_transpose_are_kept_apart() -> None:
+    checkpoints, side = HostCheckpoints(CPU), int(ROWS**0.5) + 1
+    middle, weight = torch.rand(side, side), torch.ones(side, side, requires_grad=True)
+    with checkpoints.keep():
+        total = (weight * middle.mT).sum() + 2 * (weight * middle).sum()
+    total.backward()
+    torch.testing.assert_close(weight.grad, middle.mT + 2 * middle)

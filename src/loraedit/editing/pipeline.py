@@ -44,7 +44,7 @@ from loraedit.planning import describe_resources, fitting_notes, resources_for, 
 from loraedit.runs.folder import SETTINGS_FILE, check_format
 from loraedit.runs.kept import in_memory
 from loraedit.runs.pictures import loss_curve
-from loraedit.runtime.devices import find_device
+from loraedit.runtime.devices import find_device, use
 from loraedit.storage.files import write_json
 from loraedit.storage.locks import LOCK_FILE, sole_user
 from loraedit.storage.lora_store import open_store
@@ -103,6 +103,7 @@ def _edit(job: Job, folder: Path, progress: Progress, to_memory: bool) -> EditRe
     """
     reporter = Reporter(folder, progress, job.notes)
     device, store = find_device(job.settings.device), open_store(job.settings.store)
+    use(device)
     if wants_captions(job.settings):
         job, note = captioned(job, folder / "cache", device, reporter.on_step("caption"))
         reporter.notes.append(note)

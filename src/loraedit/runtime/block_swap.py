@@ -8,6 +8,7 @@ its weights in the backward pass too, when it is computed again for its gradient
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import compress
 from typing import Any, NamedTuple
 
 import torch
@@ -83,18 +84,24 @@ class _Piece(NamedTuple):
 class _PackedBlock:
     """The frozen tensors of a block, packed into one buffer in host memory so that a single copy moves them.
 
+    In a block that was packed before, tensors that have been replaced since are left alone.
+
     Attributes:
         tensors: the block's own parameters and buffers. Their data lies in the host's buffer or in a slot.
         host: the buffer, uint8 ``[N]``.
     """
 
     def __init__(self, block: nn.Module, device: torch.device) -> None:
-        self.tensors = list(_frozen(block))
-        self._pieces, size = _layout(self.tensors)
-        packed = _buffer_of(self.tensors, self._pieces, size)
+        tensors = list(_frozen(block))
+        pieces, size = _layout(tensors)
+        packed = _buffer_of(tensors, pieces, size)
+        if packed is not None:
+            there = [_lies_in(tensor, packed) for tensor in tensors]
+            pieces, tensors = list(compress(pieces, there)), list(compress(tensors, there))
+        self.tensors, self._pieces = tensors, pieces
         self.host = host_buffer(size, device) if packed is None else packed
         if packed is None:
-            for piece, tensor in zip(self._pieces, self.tensors, strict=True):
+            for piece, tensor in zip(pieces, tensors, strict=True):
                 piece.of(self.host).copy_(tensor.data)
                 tensor.data = piece.of(self.host)
 
@@ -110,7 +117,7 @@ class _Slot:
     Attributes:
         buffer: uint8 ``[N]``.
         holds: position of the block whose weights it has, or None.
-        arrived: event after which they are there; None on devices without streams.
+        arrived: the copy that brings them, as :class:`Copies` knows it.
     """
 
     def __init__(self, size: int, device: torch.device) -> None:
@@ -123,8 +130,9 @@ class Copies:
     """Copies from host memory to a device, beside its computation where the device can do that."""
 
     def __init__(self, device: torch.device) -> None:
-        self._device: Any = getattr(torch, device.type) if device.type in STREAMING else None
-        self._stream: Any = self._device.Stream(device) if self._device else None
+        self._module: Any = getattr(torch, device.type) if device.type in STREAMING else None
+        self._stream: Any = self._module.Stream(device) if self._module else None
+        self._device = device
 
     def use(self, target: Tensor) -> None:
         """Announces a buffer to copy to, whose memory is then not used for anything else before a copy has ended."""
@@ -132,18 +140,19 @@ class Copies:
             target.record_stream(self._stream)
 
     def start(self, target: Tensor, source: Tensor) -> Any:
-        """Starts a copy after all work that is queued on the device.
-
-        Returns:
-            An event, whose ``wait()`` lets all further work on the device wait for the copy; None if it is done.
-        """
+        """Starts a copy after all work that is queued on the device, and returns what :meth:`wait` takes."""
         if self._stream is None:
             target.copy_(source)
             return None
-        self._stream.wait_stream(self._device.current_stream())
-        with self._device.stream(self._stream):
+        self._stream.wait_stream(self._module.current_stream(self._device))
+        with self._module.stream(self._stream):
             target.copy_(source, non_blocking=True)
         return self._stream.record_event()
+
+    def wait(self, copy: Any) -> None:
+        """Lets all further work on the device wait for a copy."""
+        if copy is not None:
+            self._module.current_stream(self._device).wait_event(copy)
 
 
 class BlockSwap:
@@ -169,8 +178,7 @@ class BlockSwap:
         following = self._following(position)
         self._last = position
         slot = self._slot_of(position) or self._bring(position, self._other_slot(self._slot_of(following)))
-        if slot.arrived is not None:
-            slot.arrived.wait()
+        self.copies.wait(slot.arrived)
         self.blocks[position].bind(slot.buffer)
         if following is not None and self._slot_of(following) is None:
             self._bring(following, self._other_slot(slot))
@@ -240,12 +248,19 @@ def _layout(tensors: Sequence[Tensor]) -> tuple[list[_Piece], int]:
 
 
 def _buffer_of(tensors: Sequence[Tensor], pieces: Sequence[_Piece], size: int) -> Tensor | None:
-    """Returns the buffer in which the tensors lie at the given places already, or None if they do not."""
-    storage = tensors[0].untyped_storage()
-    starts = [tensor.storage_offset() * tensor.element_size() for tensor in tensors]
-    same = all(tensor.untyped_storage()._cdata == storage._cdata for tensor in tensors)
-    if not same or storage.nbytes() != size or starts != [piece.start for piece in pieces]:
+    """Returns the buffer in which most of the tensors lie at the given places already, or None if they do not."""
+    placed = [
+        tensor.untyped_storage()
+        for tensor, piece in zip(tensors, pieces, strict=True)
+        if tensor.untyped_storage().nbytes() == size and tensor.storage_offset() * tensor.element_size() == piece.start
+    ]
+    keys = [storage._cdata for storage in placed]
+    if not keys or 2 * keys.count(keys[0]) <= len(tensors):
         return None
     buffer = torch.empty(0, dtype=torch.uint8)
-    buffer.set_(storage, 0, (size,))  # type: ignore[call-overload]
+    buffer.set_(placed[0], 0, (size,))  # type: ignore[call-overload]
     return buffer
+
+
+def _lies_in(tensor: Tensor, buffer: Tensor) -> bool:
+    return bool(tensor.untyped_storage()._cdata == buffer.untyped_storage()._cdata)

@@ -23,6 +23,7 @@ __all__ = [
     "simulated_accelerator",
     "training_attention",
     "training_precision",
+    "use",
 ]
 
 _simulating = False
@@ -46,6 +47,12 @@ def find_device(name: str | None) -> torch.device:
         available = f"cpu and {torch.accelerator.device_count()} {best.type}" if best is not None else "only cpu"
         raise InputError(f"torch finds no device '{name}' on this machine. It finds {available}.")
     return device
+
+
+def use(device: torch.device) -> None:
+    """Makes a device the current one, which libraries use where they are not told."""
+    if device.type != "cpu" and device.index is not None:
+        torch.accelerator.set_device_index(device.index)
 
 
 def move(tensors: Iterable[Tensor], device: torch.device) -> None:

@@ -58,15 +58,17 @@ class _Kept:
 
     def __init__(self, tensor: Tensor, pool: BufferPool) -> None:
         self._shape, self._dtype = tensor.shape, tensor.dtype
-        self._offset, self._source = tensor.storage_offset(), weakref.ref(tensor.untyped_storage())
+        self._stride, self._offset = tensor.stride(), tensor.storage_offset()
+        self._source = weakref.ref(tensor.untyped_storage())
         self._buffer = pool.take(tensor.nbytes)
         self._values().copy_(tensor, non_blocking=True)
         weakref.finalize(self, pool.give_back, self._buffer)
 
     def holds(self, tensor: Tensor) -> bool:
         """Returns True if this is a copy of the same values, which must still exist."""
-        alike = (self._shape, self._dtype, self._offset) == (tensor.shape, tensor.dtype, tensor.storage_offset())
-        return alike and self._source() is tensor.untyped_storage() and tensor.is_contiguous()
+        mine = self._shape, self._dtype, self._stride, self._offset
+        theirs = tensor.shape, tensor.dtype, tensor.stride(), tensor.storage_offset()
+        return mine == theirs and self._source() is tensor.untyped_storage()
 
     def on(self, device: torch.device) -> Tensor:
         """Returns a copy on the device."""

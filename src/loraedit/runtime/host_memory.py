@@ -9,13 +9,11 @@ from __future__ import annotations
 import weakref
 from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import numpy as np
 import torch
 from torch import Tensor
-
-from loraedit.errors import InputError
 
 __all__ = ["STREAMING", "BufferPool", "host_buffer", "lies_on_host"]
 
@@ -32,13 +30,15 @@ _storages: set[int] = set()
 def host_buffer(size: int, device: torch.device) -> Tensor:
     """Allocates a buffer, uint8 ``[size]``, pinned if the device copies while it computes.
 
+    Where the system refuses to pin so much, the buffer is ordinary memory, and copies from it take longer.
+
     Args:
         size: in bytes.
         device: the device that uses the buffer.
     """
     with _marked():
         if device.type == "cuda":
-            buffer = _registered(size)
+            buffer = _registered(size, device)
         else:
             buffer = torch.empty(size, dtype=torch.uint8, pin_memory=device.type in STREAMING)
     storage = buffer.untyped_storage()
@@ -88,21 +88,18 @@ def _marked() -> Iterator[None]:
         _on_host = False
 
 
-def _registered(size: int) -> Tensor:
+def _registered(size: int, device: torch.device) -> Tensor:
     """Allocates ordinary memory and pins it; it is unpinned before it is freed."""
     memory = np.empty(size, np.uint8)
-    address = memory.ctypes.data
-    runtime = torch.cuda.cudart()  # type: ignore[no-untyped-call]
-    code = int(runtime.cudaHostRegister(address, size, 0))
-    if code:
-        raise InputError(
-            f"The system does not pin {size / 1e9:.1f} GB of host memory (CUDA error {code}). Close other programs, or "
-            "give a smaller --swap-blocks or --weights int8."
-        )
-    weakref.finalize(memory, _unpin, address).atexit = False
+    address, runtime = memory.ctypes.data, torch.cuda.cudart()  # type: ignore[no-untyped-call]
+    if int(runtime.cudaHostRegister(address, size, 0)) == 0:
+        weakref.finalize(memory, _unpin, address, device).atexit = False
+    else:
+        with suppress(RuntimeError):  # the next operation would report the refusal as its own failure
+            torch.zeros(1, device=device)
     return torch.from_numpy(memory)
 
 
-def _unpin(address: int) -> None:
-    torch.cuda.synchronize()  # a copy may still be on its way
+def _unpin(address: int, device: torch.device) -> None:
+    torch.cuda.synchronize(device)  # a copy may still be on its way
     torch.cuda.cudart().cudaHostUnregister(address)  # type: ignore[no-untyped-call]
