@@ -254,7 +254,7 @@ def test_without_ray_a_batch_runs_and_the_option_says_how_to_install_it(
     monkeypatch.setitem(sys.modules, "ray", None)
     monkeypatch.setattr("loraedit.batch.run.EditTask", lambda *_: nothing)
     file = write_batch(tmp_path, "nano", 1, 1)
-    with pytest.raises(InputError, match=r"pip install 'loraedit\[ray\]'"):
+    with pytest.raises(InputError, match=r"pip install '\.\[ray\]'"):
         run_batch(file, ray="auto")
     assert not (tmp_path / "out").exists()
     assert run_batch(file).board.counts["done"] == 1

@@ -281,7 +281,7 @@ def test_commands_are_found_in_blocks_and_spans() -> None:
     ls -la
 
 ```bash
-pip install 'loraedit[web]' && loraedit web > log
+pip install '.[web]' && loraedit web > log
 ```
 """
     assert words(page) == [
@@ -289,7 +289,7 @@ pip install 'loraedit[web]' && loraedit web > log
         ("python", "-m", "pytest", "-q"),
         ("loraedit", "store", "--clear"),
         ("loraedit", "web"),
-        ("pip", "install", "loraedit[web]"),
+        ("pip", "install", ".[web]"),
         ("loraedit", "web"),
         ("loraedit", "store", "--clear"),
     ]
@@ -308,7 +308,7 @@ pip install 'loraedit[web]' && loraedit web > log
         "python -m benchmarks.recipes --fly",
         "python scripts/no_such_script.py",
         "python -m pytest tests/no_such_folder",
-        "pip install 'loraedit[magic]'",
+        "pip install '.[magic]'",
         "make magic",
         "make demo MAGIC=1",
     ],

@@ -51,6 +51,6 @@ def test_quantised_weights_do_not_change_their_kind_for_nothing(kind: str, weigh
 
 def test_nf4_without_bitsandbytes_names_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(card_checks, "find_spec", lambda _: None)
-    with pytest.raises(InputError, match=r"needs the bitsandbytes package: pip install 'loraedit\[quant\]'"):
+    with pytest.raises(InputError, match=r"needs the bitsandbytes package: pip install '\.\[quant\]'"):
         check(card_with(None), "nf4")
     check(card_with(None), "int8")

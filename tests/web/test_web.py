@@ -292,7 +292,7 @@ def test_sharing_needs_a_good_password(tmp_path: Path, options: dict[str, Any], 
 
 def test_a_missing_library_is_one_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "uvicorn" else object())
-    with pytest.raises(InputError, match=r"needs uvicorn\. Install with: pip install 'loraedit\[web\]'"):
+    with pytest.raises(InputError, match=r"needs uvicorn\. Install with: pip install '\.\[web\]'"):
         serve(WebOptions(7860, tmp_path))
 
 

@@ -39,7 +39,7 @@ def check_ray() -> None:
         InputError: it is not.
     """
     if importlib.util.find_spec("ray") is None:
-        raise InputError("--ray needs Ray: pip install 'loraedit[ray]'. Without --ray, this machine works alone.")
+        raise InputError("--ray needs Ray: pip install '.[ray]'. Without --ray, this machine works alone.")
 
 
 class _Actor:

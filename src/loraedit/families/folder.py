@@ -159,7 +159,7 @@ def _gguf_shapes(path: Path) -> Shapes:
     try:
         from gguf import GGUFReader
     except ImportError as error:
-        raise ModelError(f"'{path}' needs the gguf package: pip install 'loraedit[gguf]'.") from error
+        raise ModelError(f"'{path}' needs the gguf package: pip install '.[gguf]'.") from error
     try:
         return {tensor.name: tuple(int(n) for n in reversed(tensor.shape)) for tensor in GGUFReader(path).tensors}
     except Exception as error:  # gguf raises any kind of exception while parsing

@@ -84,7 +84,7 @@ def check_captioner(settings: ResolvedSettings) -> None:
     folder = find_captioner(settings.captioner, settings.download)
     if captioner_type(folder) != FLORENCE and importlib.util.find_spec("torchvision") is None:
         raise InputError(
-            "Qwen-VL captioners need torchvision. Install it with: pip install 'loraedit[captions]', or use florence-2."
+            "Qwen-VL captioners need torchvision. Install it with: pip install '.[captions]', or use florence-2."
         )
     missing = _missing_weights(folder)
     if missing and not (settings.download and _hub_id(settings.captioner)):

@@ -28,7 +28,7 @@ def check_against_card(settings: ResolvedSettings, card: ModelCard) -> None:
 def _check_weights(weights: WeightStore, card: ModelCard) -> None:
     """Checks that weights can be held as the user wants them."""
     if weights == "nf4" and find_spec("bitsandbytes") is None:
-        raise InputError("--weights nf4 needs the bitsandbytes package: pip install 'loraedit[quant]'.")
+        raise InputError("--weights nf4 needs the bitsandbytes package: pip install '.[quant]'.")
     for expert, file in card.files.items():
         stored = set(file.kinds.values()) - {weights}
         if weights not in ("auto", "full") and stored and (stored, weights) != ({"fp8"}, "nf4"):

@@ -56,7 +56,7 @@ def open_tracker(name: str, folder: Path | None, text: str | None = None, device
         )
     if (name == "edgetam" and not _installed("timm")) or (text is not None and not _installed("torchvision")):
         what = "EdgeTAM needs timm" if name == "edgetam" else "SAM 3 needs torchvision to read text"
-        raise InputError(f"{what}. Install it with: pip install 'loraedit[trackers]'")
+        raise InputError(f"{what}. Install it with: pip install '.[trackers]'")
     from loraedit.tracking.sam import SamTracker  # heavy: torch
 
     return SamTracker(name, folder, text, device)

@@ -50,7 +50,7 @@ class WebOptions:
         """
         missing = [name for name in LIBRARIES if importlib.util.find_spec(name) is None]
         if missing:
-            raise InputError(f"The page needs {' and '.join(missing)}. Install with: pip install 'loraedit[web]'")
+            raise InputError(f"The page needs {' and '.join(missing)}. Install with: pip install '.[web]'")
         if self.share_on_lan and not self.password:
             raise InputError("--share-on-lan needs a password. Give --password, or leave --share-on-lan out.")
         if self.password is not None and len(self.password) < MIN_PASSWORD:
