@@ -29,6 +29,7 @@ from loraedit.planning import (
     Limits,
     Shape,
     fits,
+    host,
     make_plan,
     measure_cost,
     parse_vram,
@@ -179,6 +180,31 @@ def test_weights_are_stored_smaller_only_where_nothing_else_fits() -> None:
     assert fitted(9, weights="auto").weights == "auto"
     assert not fits(made_up_costs(fitted(4)), 4 * GB)
     assert fits({"train": Cost(1, 0, 8 * GB)}, 8 * GB + MARGIN_BYTES)
+
+
+def test_what_a_container_may_take_limits_the_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    limit, used = tmp_path / "max", tmp_path / "current"
+    monkeypatch.setattr(host, "CGROUPS", [(limit, used)])
+    whole = host.this_host_bytes()
+    limit.write_text("max\n")
+    used.write_text("1000\n")
+    assert host.this_host_bytes() == pytest.approx(whole, rel=0.3)
+    limit.write_text("3000\n")
+    assert host.this_host_bytes() - host.process_bytes() == 2000
+
+
+def test_a_run_goes_on_with_the_weights_that_it_began_with(
+    checkpoint: Path, scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = {"model": str(checkpoint), "steps": 2, "prompt": "a", "source_prompt": "b", "vram": "9GB"}
+
+    def edited(weights: str) -> Any:
+        chosen = Resources(weights=weights, checkpointing=True)  # type: ignore[arg-type]
+        monkeypatch.setattr(Fitting, "choose", lambda self, _: self.apply_user(chosen))
+        loraedit.edit(scene.source, scene.edited_first, scene.mask, run=tmp_path / "run", **settings)
+        return json.loads((tmp_path / "run/settings.json").read_text())["resources"]["weights"]
+
+    assert [edited("int8"), edited("auto")] == ["int8", "int8"]
 
 
 def test_the_memory_of_the_host_is_kept_within() -> None:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from loraedit.families.model_card import ModelCard
 
-__all__ = ["ComponentRead", "Keep", "KeptWeights", "OnRead", "keeping_weights", "read_once"]
+__all__ = ["ComponentRead", "Keep", "KeptWeights", "OnRead", "keeping_weights", "kept_bytes", "read_once"]
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,15 @@ class KeptWeights:
         if part not in self._parts:
             self._parts[part] = variant, read()
         return _sharing_weights(self._parts[part][1])
+
+    def size_bytes(self) -> int:
+        """Returns the size of all kept components, in bytes."""
+        storages = {
+            tensor.untyped_storage()._cdata: tensor.untyped_storage().nbytes()
+            for _, part in self._parts.values()
+            for tensor in _tensors(part)
+        }
+        return sum(storages.values())
 
 
 @dataclass(frozen=True)
@@ -118,6 +127,12 @@ def read_once(card: ModelCard, part: Any, variant: Any, read: Callable[[], Any],
 
     with torch.inference_mode(False):  # tensors of that mode could not be used outside of it
         return scope.kept.get(card, part, variant, read_and_report, keep)
+
+
+def kept_bytes() -> int:
+    """Returns the size of all components that are kept now, in bytes."""
+    scope = _scope.get()
+    return 0 if scope is None else scope.kept.size_bytes()
 
 
 def _models(part: Any) -> dict[str, nn.Module]:

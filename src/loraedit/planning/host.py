@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 import psutil
 
@@ -12,6 +14,14 @@ from loraedit.planning.phase_cost import Cost, Shape
 __all__ = ["HostPlan", "process_bytes", "this_host_bytes"]
 
 FLOAT = 4
+CGROUPS = [
+    (Path("/sys/fs/cgroup") / limit, Path("/sys/fs/cgroup") / used)
+    for limit, used in (
+        ("memory.max", "memory.current"),
+        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
+    )
+]
+"""Where Linux states limit and use of a container's memory, in both versions of control groups."""
 CLIPS = 4
 """Float clips of the model's shape that exist at the same time: condition and target, decoded and matched."""
 
@@ -56,16 +66,24 @@ class HostPlan:
         return pixels + (kept if phase == "vae_decode" else 0)
 
     def _own(self, cost: Cost) -> int:
-        """Returns what the phase's own model takes: as it is read, or in use on a CPU."""
+        """Returns what the phase's own model takes: as it is read, or on a CPU while it is placed or used."""
         if not self.on_cpu:
             return cost.loaded_bytes + cost.checkpoint_bytes
         read = cost.loaded_bytes if self.converts else 0
-        return read + cost.weights_bytes + cost.host_bytes + cost.checkpoint_bytes + cost.working_bytes
+        used = read + cost.weights_bytes + cost.host_bytes + cost.checkpoint_bytes + cost.working_bytes
+        return max(used, cost.loaded_bytes + cost.placing_bytes + cost.host_bytes)
 
 
 def this_host_bytes() -> int:
-    """Returns the memory of this machine that an edit may take: what is available, and what this process has."""
-    return int(psutil.virtual_memory().available) + process_bytes()
+    """Returns the memory of this machine that an edit may take: what is available, and what this process has.
+
+    In a container or a job of a cluster, its own limit counts.
+    """
+    available = int(psutil.virtual_memory().available)
+    for limit, used in CGROUPS:
+        with suppress(OSError, ValueError):  # other systems have none, and "max" is no number
+            available = min(available, max(int(limit.read_text()) - int(used.read_text()), 0))
+    return available + process_bytes()
 
 
 def process_bytes() -> int:

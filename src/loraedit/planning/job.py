@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -15,9 +16,11 @@ from loraedit.lora.extra import parse_extra, settle_distilled
 from loraedit.lora.opening import check_header
 from loraedit.planning.fitting import Limits, parse_vram
 from loraedit.planning.host import this_host_bytes
-from loraedit.planning.plan import Work, make_plan, work_of, work_of_all
+from loraedit.planning.plan import Plan, Work, make_plan, work_of, work_of_all
+from loraedit.runs.folder import SETTINGS_FILE
 from loraedit.runtime.ranks import processes
 from loraedit.settings import EditSettings, ResolvedSettings, Resources
+from loraedit.storage.files import read_json
 from loraedit.types import OnStep, Size, no_step
 from loraedit.video.decoding import MAX_FRAMES
 
@@ -42,13 +45,35 @@ def resources_for(job: Job, device: torch.device, on_step: OnStep = no_step) -> 
     budget = parse_vram(settings.vram, device)
     if budget is None:
         return settings.resources(Resources())
-    limits = Limits(budget, this_host_bytes())
-    plan = make_plan(
-        job.card, settings.model, job.source.size, work_of_job(job), limits, settings.resources, on_step=on_step
-    )
+    limits, earlier = Limits(budget, this_host_bytes()), _earlier_choice(job)
+
+    def planned(chosen: Mapping[str, Any]) -> Plan:
+        def apply_user(resources: Resources) -> Resources:
+            return settings.resources(resources.model_copy(update=chosen))
+
+        work = work_of_job(job)
+        return make_plan(job.card, settings.model, job.source.size, work, limits, apply_user, on_step=on_step)
+
+    plan = planned(earlier)
+    if earlier and not plan.fits:
+        plan = planned({})
     if not plan.fits:
         raise InputError(plan.remedy())
     return plan.resources
+
+
+def _earlier_choice(job: Job) -> dict[str, Any]:
+    """Returns the resources that change results as an earlier run in the same folder had them, if there was one.
+
+    Otherwise the memory that happens to be free would decide whether the run continues or starts again.
+    """
+    if job.run is None:
+        return {}
+    try:
+        resources = Resources.model_validate(read_json(job.run / SETTINGS_FILE)["resources"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+    return {"weights": resources.weights, "tile_vae": resources.tile_vae}
 
 
 def _resources_of_several(settings: ResolvedSettings, card: ModelCard) -> Resources:
@@ -57,7 +82,7 @@ def _resources_of_several(settings: ResolvedSettings, card: ModelCard) -> Resour
     Raises:
         InputError: the user's settings would keep weights elsewhere.
     """
-    resources = settings.resources(Resources(checkpointing=True))
+    resources = settings.resources(Resources(checkpointing=True, reload_weights=True))  # each keeps its own
     if resources.swap_blocks or resources.weights not in ("auto", "full"):
         option = "--swap-blocks" if resources.swap_blocks else f"--weights {resources.weights}"
         raise InputError(f"{option} cannot be combined with several GPUs, which share the weights. Remove it.")

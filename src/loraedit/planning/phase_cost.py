@@ -44,6 +44,7 @@ class Cost:
         host_bytes: weights of swapped blocks, in the host's memory.
         checkpoint_bytes: checkpoints in the host's memory.
         loaded_bytes: weights that are in the host's memory once they are read.
+        placing_bytes: the peak of new tensors while the model is placed, such as merged and converted weights.
     """
 
     flops: int
@@ -52,6 +53,7 @@ class Cost:
     host_bytes: int = 0
     checkpoint_bytes: int = 0
     loaded_bytes: int = 0
+    placing_bytes: int = 0
 
     @property
     def peak_bytes(self) -> int:

@@ -11,6 +11,7 @@ import torch
 
 from loraedit.families import open_family
 from loraedit.families.card import ModelCard
+from loraedit.families.kept_weights import kept_bytes
 from loraedit.families.registry import block_count
 from loraedit.job.segments import TRAINING_SEGMENTS
 from loraedit.planning.cost import lora_bytes, measure_cost
@@ -240,7 +241,12 @@ def make_plan(
 
     def host_bytes(resources: Resources, costs: Mapping[str, Cost]) -> dict[str, int]:
         return HostPlan(
-            work.shape, work.used_experts, resources.reload_weights, on_cpu, converts_weights(CPU), process_bytes()
+            work.shape,
+            work.used_experts,
+            resources.reload_weights,
+            on_cpu,
+            converts_weights(CPU),
+            process_bytes() - kept_bytes(),
         ).bytes(costs)
 
     def host_peak(resources: Resources, costs: Mapping[str, Cost]) -> int:

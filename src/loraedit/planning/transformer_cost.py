@@ -68,6 +68,7 @@ class TransformerPlan:
             weights["host"],
             found["checkpoints"],
             weights["loaded"],
+            weights["placing"],
         )
 
     def sample(self) -> Cost:
@@ -75,7 +76,12 @@ class TransformerPlan:
         found = self._stored("sample", self._facts(), lambda: from_few_blocks(self.card, self._sample_few))
         weights = self._weights("sample")
         return Cost(
-            found["flops"], weights["device"], found["working"], weights["host"], loaded_bytes=weights["loaded"]
+            found["flops"],
+            weights["device"],
+            found["working"],
+            weights["host"],
+            loaded_bytes=weights["loaded"],
+            placing_bytes=weights["placing"],
         )
 
     def lora_bytes(self) -> int:
@@ -118,10 +124,12 @@ class TransformerPlan:
             lora = sum(_bytes(parameter) for _, parameter in lora_parameters(transformer))
             loaded = weights_held(transformer).device - lora
             place = place_for_training if phase == "train" else place_for_sampling
-            with Meter(transformer):
+            with Meter(transformer) as meter:
                 place(family, transformer, CPU)
             held = weights_held(transformer)
-        return {"device": held.device, "host": held.host, "lora": lora, "loaded": loaded}
+        return {
+            "device": held.device, "host": held.host, "lora": lora, "loaded": loaded, "placing": meter.peak
+        }  # fmt: skip
 
     # ---- what is measured --------------------------------------------------------------------------------------------
 
