@@ -240,14 +240,9 @@ def make_plan(
         return measure_cost(card, work.shape, work.train, resources, on_step, on_cpu=on_cpu)
 
     def host_bytes(resources: Resources, costs: Mapping[str, Cost]) -> dict[str, int]:
-        return HostPlan(
-            work.shape,
-            work.used_experts,
-            resources.reload_weights,
-            on_cpu,
-            converts_weights(CPU),
-            process_bytes() - kept_bytes(),
-        ).bytes(costs)
+        base = max(process_bytes() - kept_bytes(), 0)  # what a batch keeps is what this job uses again
+        converts = converts_weights(CPU)
+        return HostPlan(work.shape, work.used_experts, resources.reload_weights, on_cpu, converts, base).bytes(costs)
 
     def host_peak(resources: Resources, costs: Mapping[str, Cost]) -> int:
         return max(host_bytes(resources, costs).values())
