@@ -21,6 +21,14 @@ def card_with(kind: str | None) -> ModelCard:
     return card.model_copy(update={"files": {"transformer": file}})
 
 
+def mixed(*kinds: str) -> ModelCard:
+    """Returns a card with a file of several kinds, as ``Q4_K_M`` files are."""
+    card = card_with(None)
+    stored = {f"blocks.{number}.ffn.net.2.weight": kind for number, kind in enumerate(kinds)}
+    file = card.files["transformer"].model_copy(update={"kinds": stored})
+    return card.model_copy(update={"files": {"transformer": file}})
+
+
 def check(card: ModelCard, weights: str) -> None:
     check_against_card(make_settings({"weights": weights}).resolved(card.recipe), card)
 
@@ -37,16 +45,34 @@ def test_full_weights_may_be_held_in_every_way(weights: str) -> None:
 
 @pytest.mark.parametrize(
     ("kind", "weights"),
-    [("fp8", "auto"), ("fp8", "full"), ("fp8", "fp8"), ("fp8", "nf4"), ("Q4_K", "auto"), ("Q4_K", "full")],
+    [
+        ("fp8", "auto"),
+        ("fp8", "full"),
+        ("fp8", "fp8"),
+        ("fp8", "nf4"),
+        ("Q4_K", "auto"),
+        ("Q4_K", "full"),
+        ("Q8_0", "nf4"),
+        ("Q6_K", "nf4"),
+    ],
 )
 def test_quantised_weights_stay_are_expanded_or_shrink(kind: str, weights: str) -> None:
     check(card_with(kind), weights)
 
 
-@pytest.mark.parametrize(("kind", "weights"), [("fp8", "int8"), ("Q4_K", "fp8"), ("Q8_0", "int8"), ("Q6_K", "nf4")])
+@pytest.mark.parametrize(
+    ("kind", "weights"),
+    [("fp8", "int8"), ("Q4_K", "fp8"), ("Q4_K", "nf4"), ("Q5_K", "nf4"), ("Q8_0", "int8")],
+)
 def test_quantised_weights_do_not_change_their_kind_for_nothing(kind: str, weights: str) -> None:
     with pytest.raises(InputError, match=rf"'model.gguf' is quantised already \({kind}\), so --weights {weights}"):
         check(card_with(kind), weights)
+
+
+def test_a_file_of_several_kinds_shrinks_only_if_all_of_them_do() -> None:
+    check(mixed("Q6_K", "Q8_0"), "nf4")
+    with pytest.raises(InputError, match=r"\(Q4_K, Q6_K\), so --weights nf4 would lose precision and save little"):
+        check(mixed("Q4_K", "Q6_K"), "nf4")
 
 
 def test_nf4_without_bitsandbytes_names_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
