@@ -1,6 +1,6 @@
 """Checks a request before a frame is decoded: its texts, files and places, and its settings against the model's card.
 
-Nothing here needs torch, so a mistake is refused before anything heavy loads.
+Only the check of an attention backend needs torch, so any other mistake is refused before anything heavy loads.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def check_request(request: EditRequest, card: ModelCard | None = None) -> Checke
     """
     asked = request.settings
     _check_device(asked.device)
-    _check_attention(asked.training_attention)
+    _check_backward(asked.training_attention)
     check_objects(request.objects, request.given_mask, request.references)
     _check_references(request)
     _check_tracking(request)
@@ -80,6 +80,7 @@ def check_request(request: EditRequest, card: ModelCard | None = None) -> Checke
     settings = settled.model_copy(update=_prompts(request)).resolved(card.recipe)
     check_against_card(settings, card)
     check_captioner(settings)
+    _check_attention(asked)
     notes += [*_text_notes(settings), *_recipe_notes(settings, card), *_guidance_notes(asked, settings, card)]
     return CheckedRequest(request, settings, card, extras, tuple(notes), run)
 
@@ -174,12 +175,22 @@ def _recipe_notes(settings: ResolvedSettings, card: ModelCard) -> list[str]:
     ]
 
 
-def _check_attention(training: str | None) -> None:
+def _check_backward(training: str | None) -> None:
     if training is not None and FORWARD_ONLY.match(training):
         raise InputError(
             f"The attention backend '{training}' has no backward pass, so it cannot train. Use it for sampling "
             "(--attention), and leave --training-attention out or give another, such as flash."
         )
+
+
+def _check_attention(asked: EditSettings) -> None:
+    """Checks that the chosen backends can be used here. This loads diffusers, so it comes after all other checks."""
+    chosen = [each for each in (asked.attention, asked.training_attention) if each is not None]
+    if chosen:
+        from loraedit.runtime.attention import check_attention
+
+        for backend in chosen:
+            check_attention(backend)
 
 
 def _check_device(device: str | None) -> None:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from loraedit.errors import InputError
+from loraedit.runtime.attention import set_attention
 from loraedit.runtime.block_swap import swap_blocks, swapped_buffers
 from loraedit.runtime.devices import move
 from loraedit.runtime.distributed import share_blocks
@@ -63,7 +63,7 @@ def place(transformer: Any, resources: Resources, device: torch.device, attentio
     if resources.recomputes:
         transformer.enable_gradient_checkpointing()
     if attention is not None:
-        _set_attention(transformer, attention)
+        set_attention(transformer, attention)
     if resources.compile_blocks:
         transformer.compile_repeated_blocks(fullgraph=not resources.swap_blocks)
 
@@ -141,19 +141,3 @@ def _layers(encoder: nn.Module) -> Iterator[nn.Module]:
             yield from child
         else:
             yield from _layers(child)
-
-
-def _set_attention(transformer: Any, backend: str) -> None:
-    """Sets the attention backend of this model alone; diffusers' method also changes the default of the process."""
-    from diffusers.models.attention_dispatch import _AttentionBackendRegistry
-
-    if backend.endswith("_hub"):
-        raise InputError(f"The attention backend '{backend}' would download and run code. Choose an installed one.")
-    default, _ = _AttentionBackendRegistry.get_active_backend()
-    try:
-        transformer.set_attention_backend(backend)
-    except (ValueError, RuntimeError, ImportError) as error:
-        reason = str(error).strip().splitlines()[0].rstrip(".")
-        raise InputError(f"The attention backend '{backend}' cannot be used: {reason}. Choose another.") from error
-    finally:
-        _AttentionBackendRegistry.set_active_backend(default)
