@@ -95,6 +95,34 @@ def test_a_clip_that_several_samples_have_is_encoded_once(checkpoint: Path, scen
     assert Counter(what for what, _ in encoded(log_of(tmp_path)))["clip"] == 3  # the source, and the two conditions
 
 
+def test_encodings_depend_on_nothing_of_the_transformer(checkpoint: Path, scene: Scene, tmp_path: Path) -> None:
+    settings = make_settings({"model": str(checkpoint), "device": "cpu"})
+    job = prepare(EditRequest(scene.source, scene.edited_first, scene.mask, settings=settings))
+    sample = motion_sample(moving(5, 32, 48), np.ones((5, 32, 48), np.bool_), "a coat")
+    counts = []
+    for resources in (Resources(), Resources(weights="int8", attention="native"), Resources(tile_vae=True)):
+        context = open_context(job, tmp_path, CPU, resources, open_store("none"))
+        StageCache(context, Reporter(tmp_path, no_progress)).encoded([sample])
+        counts.append(Counter(what for what, _ in encoded(log_of(tmp_path))))
+    assert counts[0] == counts[1], "other weights read the same embeddings and clips"
+    assert counts[2]["clip"] == 2 * counts[0]["clip"] and counts[2]["prompt"] == counts[0]["prompt"]
+
+
+def test_a_lora_and_latents_belong_to_their_weights_and_attention(
+    checkpoint: Path, scene: Scene, tmp_path: Path
+) -> None:
+    def reused(**settings: Any) -> list[str]:
+        return loraedit.edit(
+            scene.source, scene.edited_first, scene.mask, model=str(checkpoint), run=tmp_path / "run", store="none",
+            steps=1, sampling_steps=1, rank=1, **settings,
+        ).reused  # fmt: skip
+
+    assert reused() == []
+    assert reused(weights="full") == ["train motion", "sample"], "the files hold full weights"
+    assert reused(attention="native") == ["train motion"]
+    assert reused(training_attention="native") == []
+
+
 def test_the_encoders_load_once_for_several_objects_that_overlap(
     others: dict[str, Path], scene: Scene, tmp_path: Path
 ) -> None:

@@ -203,8 +203,13 @@ def test_what_the_user_sets_wins_over_what_was_chosen() -> None:
     assert make_settings({"swap_blocks": 0, "weights": "fp8"}).resources(chosen) == Resources(
         checkpointing=True, weights="fp8"
     )
-    assert Resources(checkpointing=True, swap_blocks=6).alters() == {}
-    assert Resources(weights="fp8").alters() == {"weights": "fp8"}
+    assert Resources(checkpointing=True, swap_blocks=6).alters(quantised=True) == {}
+    assert Resources(weights="fp8", tile_vae=True).alters(quantised=False) == {"weights": "fp8", "tile_vae": True}
+
+
+def test_full_weights_are_those_of_a_file_that_is_not_quantised() -> None:
+    full = Resources(weights="full")
+    assert full.alters(quantised=False) == {} and full.alters(quantised=True) == {"weights": "full"}
 
 
 def test_a_step_cache_skips_blocks_and_stays_near(tmp_path: Path) -> None:

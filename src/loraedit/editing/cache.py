@@ -22,7 +22,7 @@ __all__ = ["StageCache"]
 
 Value = TypeVar("Value")
 
-STAGE_FORMAT = 7
+STAGE_FORMAT = 8
 """A part of every key. Raise it when the result of a stage changes, so that old files are not taken for new ones."""
 
 
@@ -33,9 +33,17 @@ class StageCache:
         self._context, self._reporter = context, reporter
 
     def key(self, *parts: Any) -> str:
-        """Returns a key for a file name: a hash of the parts, the model, the kind of device and the stage format."""
-        context = self._context
-        return fingerprint(STAGE_FORMAT, context.model_key, context.device.type, context.resources.alters(), *parts)
+        """Returns a key for a file name, of what the transformer reads or makes: a hash of all that may change it."""
+        card, resources = self._context.job.card, self._context.resources
+        quantised = any(card.kinds(expert) for expert in card.experts)
+        return self._encoding_key(resources.alters(quantised=quantised), *parts)
+
+    def _encoding_key(self, *parts: Any) -> str:
+        """Returns the key of what an encoder makes: a hash of the model, the kind of device and the stage format."""
+        return fingerprint(STAGE_FORMAT, self._context.model_key, self._context.device.type, *parts)
+
+    def _clip_key(self, clip: Pixels) -> str:
+        return self._encoding_key(self._context.resources.tile_vae, clip)
 
     def sample_key(self, sample: Sample) -> str:
         """Returns the key of a sample."""
@@ -88,12 +96,12 @@ class StageCache:
             with self._reporter.phase("encode", part, parts) as on_step:
                 made = self._context.family.encode_clips(missing, self._context.device, on_step)
             for clip, latents in zip(missing, made, strict=True):
-                key = self.key(clip)
+                key = self._clip_key(clip)
                 save_tensors(self.path("clip", key), {"latents": latents})
                 self._reporter.log(event="encoded", what="clip", key=key)
             return [{"latents": latents} for latents in made]
 
-        found = self._each("clip", ("latents",), clips, [self.key(clip) for clip in clips], encode)
+        found = self._each("clip", ("latents",), clips, [self._clip_key(clip) for clip in clips], encode)
         return [fields["latents"] for fields in found]
 
     def _each(
@@ -118,7 +126,7 @@ class StageCache:
         return made_once(values, keys, make, known)
 
     def _input_key(self, given: EncoderInput) -> str:
-        return self.key(given.prompt, *given.pictures)
+        return self._encoding_key(given.prompt, *given.pictures)
 
 
 def _described(given: EncoderInput) -> str:

@@ -121,7 +121,8 @@ class TargetGeneration:
         sampling, extras = self.context.settings.sampling(), self.context.extra_keys()
         unused = set() if self.context.job.card.guided(sampling.guidance) else {"negative_prompt"}
         stems = [path.stem for path in self.loras.values()]
-        return self.cache.key(stems, sampling.model_dump(exclude=unused), *([extras] if extras else []), condition_key)
+        settings, attention = sampling.model_dump(exclude=unused), self.context.resources.attention
+        return self.cache.key(stems, settings, extras, attention, condition_key)
 
     def _sample(self, encoded: Encoded, shown: Tensor, steps_folder: Path, index: int) -> Tensor:
         """Samples the latents of a segment, in all processes together."""

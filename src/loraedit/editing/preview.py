@@ -103,8 +103,8 @@ class Previews:
 
     def start(self) -> None:
         """Makes the preview before training, unless the run folder has it for the same condition."""
-        extras = self._context.extra_keys()
-        key = self._cache.key("preview", self._key, self._sampling().model_dump(), *([extras] if extras else []))
+        extras, attention = self._context.extra_keys(), self._context.resources.attention
+        key = self._cache.key("preview", self._key, self._sampling().model_dump(), extras, attention)
         name = f"start-{key}"
         if not self._path(name).exists():
             with self._reporter.phase("preview"):

@@ -138,7 +138,7 @@ class TargetTraining:
         context, start = self.context, self.context.prior_file(expert)
         key = fingerprint(start.read_bytes()) if start else ""
         extras = context.extra_keys() if context.settings.extra_in_training else []
-        key = fingerprint(key, extras) if extras else key
+        key = fingerprint(key, extras, context.resources.training_attention)
         trained: list[TrainedCourse] = []
         for course in courses:
             settings = course.settings.model_dump()

@@ -89,7 +89,10 @@ class SamplingSettings(Settings):
 
 
 class Resources(Settings):
-    """How an edit fits into memory. All but ``weights`` and ``tile_vae`` change results by rounding at most.
+    """How an edit fits into memory.
+
+    All but ``weights``, ``tile_vae`` and the attention backends change results by rounding at most. Some backends
+    compute in fewer bits.
 
     Attributes:
         weights: how the frozen weights of a transformer's blocks are held: as their file has them (``auto``), in full
@@ -122,11 +125,12 @@ class Resources(Settings):
         """True if blocks are computed again for their gradients; swapped weights require it."""
         return self.checkpointing or self.offload_checkpoints or self.swap_blocks > 0
 
-    def alters(self) -> dict[str, Any]:
-        """Returns the fields that change results and differ from their defaults."""
-        defaults = Resources()
-        return {
-            name: getattr(self, name)
-            for name in ("weights", "tile_vae")
-            if getattr(self, name) != getattr(defaults, name)
-        }
+    def alters(self, *, quantised: bool) -> dict[str, Any]:
+        """Returns the fields that change training and sampling by more than rounding, and differ from their defaults.
+
+        Args:
+            quantised: whether the model's files are quantised; ``full`` is what they are otherwise.
+        """
+        same = ("auto",) if quantised else ("auto", "full")
+        weights = {} if self.weights in same else {"weights": self.weights}
+        return {**weights, "tile_vae": True} if self.tile_vae else weights
