@@ -27,6 +27,7 @@ from loraedit.families.quantised import (
     empty_weight,
     quantise,
 )
+from loraedit.runtime.host_memory import trim
 from loraedit.runtime.memory import blocks
 from loraedit.settings import WeightStore
 
@@ -34,6 +35,9 @@ __all__ = ["Tensors", "folder_tensors", "kinds_of", "quantise_shapes", "read_tra
 
 Tensors = Iterable[tuple[str, Tensor | QuantisedWeight]]
 """Name in diffusers and value of each tensor of a transformer."""
+
+TRIM_EVERY = 32
+"""Tensors after which what quantising them has left goes back to the system."""
 
 Kinds = Callable[[str], str | None]
 """The kind in which to hold a weight, by its name in diffusers; None is full precision."""
@@ -64,7 +68,9 @@ def read_transformer(kind: Any, config: Mapping[str, Any], tensors: Tensors, hel
     layers, precise = _linears(model), _kept_in_float32(model)
     shapes = {name: value.shape for name, value in model.state_dict().items()}
     state: dict[str, Tensor] = {}
-    for name, value in tensors:
+    for count, (name, value) in enumerate(tensors):
+        if count % TRIM_EVERY == 0:
+            trim()
         if name not in shapes:
             continue
         layer, exact = name.removesuffix(".weight"), torch.float32 if precise(name) else dtype

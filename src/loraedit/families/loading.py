@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import ctypes
 import gc
-import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -24,6 +22,7 @@ from loraedit.families.model_card import ModelCard
 from loraedit.families.weights_check import check_loaded
 from loraedit.runtime.block_swap import pack_blocks
 from loraedit.runtime.devices import converts_weights
+from loraedit.runtime.host_memory import trim
 from loraedit.runtime.memory import blocks, place_encoder
 from loraedit.settings import Resources
 from loraedit.storage.files import read_json
@@ -138,10 +137,7 @@ def load_pipeline(card: ModelCard, kind: Any, absent: Iterable[str], device: tor
 def free() -> None:
     """Releases memory that is no longer referenced, before the next model loads."""
     gc.collect()
-    if sys.platform == "linux":  # its allocator keeps what was freed in small pieces, often gigabytes after a model
-        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-        if trim is not None:
-            trim(0)
+    trim()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
 

@@ -71,7 +71,7 @@ class HostPlan:
             return cost.loaded_bytes + cost.checkpoint_bytes
         read = cost.loaded_bytes if self.converts else 0
         used = read + cost.weights_bytes + cost.host_bytes + cost.checkpoint_bytes + cost.working_bytes
-        return max(used, cost.loaded_bytes + cost.placing_bytes + cost.host_bytes)
+        return max(used, cost.loaded_bytes + cost.placing_bytes)
 
 
 def this_host_bytes() -> int:

@@ -28,8 +28,8 @@ class Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     It counts the operations of matrix products, convolutions and attention: forwards, backwards, and again where blocks
     are recomputed. A multiplication and its addition are two operations. Torch's own counter gives the same number, but
-    it keeps gradients alive, so the peak would be wrong under it. The tensors of ``module``, ``others`` and buffers in
-    host memory do not count as memory.
+    it keeps gradients alive, so the peak would be wrong under it. The tensors of ``module``, ``others`` and, unless it
+    ``counts_host``, buffers in host memory do not count as memory.
 
     Where a model reads the values of a fake tensor, a number is 0, a mask is True everywhere, and its complement is
     False everywhere.
@@ -40,12 +40,13 @@ class Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         peak: the most bytes that existed at one time.
     """
 
-    def __init__(self, module: nn.Module, others: Iterable[Tensor] = ()) -> None:
+    def __init__(self, module: nn.Module, others: Iterable[Tensor] = (), *, counts_host: bool = False) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.flops = self.live = self.peak = 0
         own = (*module.parameters(), *module.buffers(), *others)
         self._sizes = {tensor.untyped_storage()._cdata: 0 for tensor in own}
         self._complements = WeakIdKeyDictionary()
+        self._counts_host = counts_host
         for tensor in own:  # a new tensor may get the address of one that was freed
             weakref.finalize(tensor.untyped_storage(), self._forget, tensor.untyped_storage()._cdata)
 
@@ -86,7 +87,7 @@ class Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         key = storage._cdata
         if key in self._sizes:
             return
-        size = 0 if lies_on_host(storage) else storage.nbytes()
+        size = 0 if lies_on_host(storage) and not self._counts_host else storage.nbytes()
         self._sizes[key] = size
         self.live += size
         self.peak = max(self.peak, self.live)

@@ -124,7 +124,7 @@ class TransformerPlan:
             lora = sum(_bytes(parameter) for _, parameter in lora_parameters(transformer))
             loaded = weights_held(transformer).device - lora
             place = place_for_training if phase == "train" else place_for_sampling
-            with Meter(transformer) as meter:
+            with Meter(transformer, counts_host=True) as meter:
                 place(family, transformer, CPU)
             held = weights_held(transformer)
         return {

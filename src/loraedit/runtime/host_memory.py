@@ -6,6 +6,8 @@ is, and returned as soon as nothing refers to it.
 
 from __future__ import annotations
 
+import ctypes
+import sys
 import weakref
 from collections import defaultdict
 from collections.abc import Iterator
@@ -15,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["STREAMING", "BufferPool", "host_buffer", "lies_on_host"]
+__all__ = ["STREAMING", "BufferPool", "host_buffer", "lies_on_host", "trim"]
 
 STREAMING = ("cuda", "xpu")
 """Kinds of devices that can copy while they compute."""
@@ -53,6 +55,14 @@ def lies_on_host(storage: torch.UntypedStorage) -> bool:
     Where the CPU stands for a device, nothing else tells them apart.
     """
     return _on_host or storage._cdata in _storages
+
+
+def trim() -> None:
+    """Returns freed memory to the system. The allocator of Linux keeps small pieces, often gigabytes after a model."""
+    if sys.platform == "linux":
+        release = getattr(ctypes.CDLL(None), "malloc_trim", None)
+        if release is not None:
+            release(0)
 
 
 class BufferPool:
