@@ -61,6 +61,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "tracker beside a mask": ({"margin": 0.2}, "need an automatic mask"),
     "caption without a captioner": ({"prompt": "auto"}, "--captioner"),
     "device": ({"device": "toaster"}, "toaster"),
+    "fp8 on a Mac": ({"device": "mps", "weights": "fp8"}, "--weights int8"),
     "mistyped attention": ({"attention": "flsh"}, "no attention backend 'flsh'"),
     "mistyped attention of training": ({"training_attention": "flsh"}, "no attention backend 'flsh'"),
     "attention that is not installed": ({"attention": "_native_npu"}, "'_native_npu' cannot be used"),

@@ -17,7 +17,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -39,6 +39,7 @@ from loraedit.families.kept_weights import keeping_weights
 from loraedit.families.loading import free
 from loraedit.families.registry import block_count
 from loraedit.job.captioner import wants_captions
+from loraedit.job.device_checks import check_against_device
 from loraedit.job.prepare import Job
 from loraedit.planning import describe_resources, fitting_notes, resources_for, save_more
 from loraedit.runs.folder import SETTINGS_FILE, check_format
@@ -104,6 +105,8 @@ def _edit(job: Job, folder: Path, progress: Progress, to_memory: bool) -> EditRe
     reporter = Reporter(folder, progress, job.notes)
     device, store = find_device(job.settings.device), open_store(job.settings.store)
     use(device)
+    job = replace(job, card=job.card.held_on(device.type))
+    check_against_device(job.settings, job.card, device)
     if wants_captions(job.settings):
         job, note = captioned(job, folder / "cache", device, reporter.on_step("caption"))
         reporter.notes.append(note)

@@ -135,6 +135,20 @@ class ModelCard(BaseModel):
         """Returns how the quantised weights of a component are stored, by name; empty if none is quantised."""
         return self.files[component].kinds if component in self.files else {}
 
+    def has_kind(self, kind: str) -> bool:
+        """Returns whether a weight of a transformer is stored in a kind, such as ``fp8``."""
+        return any(kind in file.kinds.values() for file in self.files.values())
+
+    def held_on(self, device: str) -> ModelCard:
+        """Returns the card with the weights as a kind of device can hold them. ``mps`` has no fp8: it is expanded."""
+        if device != "mps" or not self.has_kind("fp8"):
+            return self
+        kept = {
+            name: file.model_copy(update={"kinds": {key: kind for key, kind in file.kinds.items() if kind != "fp8"}})
+            for name, file in self.files.items()
+        }
+        return self.model_copy(update={"files": kept})
+
     def guided(self, guidance: float) -> bool:
         """Returns whether a sampling step at this guidance scale takes a second forward pass, without the prompt."""
         return guidance > 1 and not self.embeds_guidance

@@ -13,6 +13,7 @@ from loraedit.errors import InputError
 from loraedit.families.card import NANO, ModelCard
 from loraedit.job.captioner import AUTO, check_captioner
 from loraedit.job.card_checks import check_against_card
+from loraedit.job.device_checks import check_kind_of_device
 from loraedit.job.edits import check_objects, joint_prompt
 from loraedit.job.model import find_card
 from loraedit.job.places import check_places
@@ -65,6 +66,7 @@ def check_request(request: EditRequest, card: ModelCard | None = None) -> Checke
     """
     asked = request.settings
     _check_device(asked.device)
+    check_kind_of_device(asked.weights, (asked.device or "").partition(":")[0])
     _check_backward(asked.training_attention)
     check_objects(request.objects, request.given_mask, request.references)
     _check_references(request)
