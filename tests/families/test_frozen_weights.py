@@ -147,6 +147,7 @@ def test_every_family_quantises_its_blocks_while_it_reads(
         assert names and all(re.match(r"\w*blocks\.\d+\.", name) for name in names), model
         attention = {name for name in exact if re.match(r"\w*blocks\.\d+\.\w*attn\w*\.to_q\.weight", name)}
         assert {f"{name}.weight" for name in names} >= attention
+        assert not any(".norm" in name for name in names), "what modulates norms stays full"
         assert max(alive) <= 2 and len(alive) == len(names), "full weights are not in memory together"
         found = full(quantised)
         assert found.keys() == exact.keys()

@@ -1,11 +1,13 @@
 """Reads a transformer tensor by tensor, so that its full-precision weights are never in memory together.
 
-A linear layer of the blocks keeps its weight as the file has it or is quantised as soon as it is read. All other
-tensors (norms, embeddings, modulation, the layers outside the blocks) are in full precision.
+A linear layer of the blocks keeps its weight as the file has it or is quantised as soon as it is read. Layers that
+modulate norms are not quantised beyond their file. All other tensors (norms, embeddings, modulation tables, the layers
+outside the blocks) are in full precision.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -43,11 +45,18 @@ Kinds = Callable[[str], str | None]
 """The kind in which to hold a weight, by its name in diffusers; None is full precision."""
 
 
+MODULATION = re.compile(r"(^|\.)norm\w*\.")
+"""Matches the names of layers inside norms, which scale and shift tokens. Errors there reach every token."""
+
+
 def kinds_of(card: ModelCard, expert: str, weights: WeightStore) -> Kinds:
     """Returns how the weights of an expert's blocks are held: as their file has them, or as the user chose."""
+    stored = card.kinds(expert).get
     if weights == "auto":
-        return card.kinds(expert).get
-    return lambda _: None if weights == "full" else weights
+        return stored
+    if weights == "full":
+        return lambda _: None
+    return lambda name: stored(name) if MODULATION.search(name) else weights
 
 
 def read_transformer(kind: Any, config: Mapping[str, Any], tensors: Tensors, held: Kinds, dtype: torch.dtype) -> Any:
