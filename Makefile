@@ -5,11 +5,12 @@ TORCH ?= torch==2.13.0
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.stamp
+LOWEST := .venv-lowest
 MODELS ?=
 EXAMPLE := examples/pedestrian
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-avx2 web-check batch-check chaos fuzz check format gpu-check gpu-day bench bench-quick bench-speed recipes nano clean
+.PHONY: help setup demo test test-lowest test-avx2 web-check batch-check chaos fuzz check format gpu-check gpu-day bench bench-quick bench-speed recipes nano clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,6 +33,12 @@ demo: $(STAMP)  ## edit the example clip with the built-in model
 
 test: $(STAMP)  ## run the tests, one process per core
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist worksteal
+
+test-lowest: $(STAMP)  ## run the tests with the lowest versions that pyproject.toml allows (installs into .venv-lowest)
+	mkdir -p .cache && $(BIN)/python -m scripts.lowest_versions gguf quant web > .cache/lowest.txt
+	test -x $(LOWEST)/bin/python || $(PYTHON) -m venv $(LOWEST)
+	$(LOWEST)/bin/python -m pip install -c .cache/lowest.txt -e ".[dev,web]"
+	OMP_NUM_THREADS=1 $(LOWEST)/bin/python -m pytest -q -n auto --dist worksteal
 
 test-avx2: $(STAMP)  ## run the tests of the CPU kernels as on a CPU without AVX-512
 	ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto \
