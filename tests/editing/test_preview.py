@@ -13,8 +13,8 @@ from scenes import Scene
 
 import loraedit
 from loraedit.editing.context import EditContext, open_context
-from loraedit.editing.preview import wants_first_preview
-from loraedit.families.card import NANO
+from loraedit.editing.preview import preview_notes, wants_first_preview
+from loraedit.families.card import NANO, read_card
 from loraedit.job.prepare import prepare
 from loraedit.job.request import EditRequest
 from loraedit.settings import Resources, make_settings
@@ -98,3 +98,13 @@ def test_previews_while_a_run_goes_on_need_no_first_one(scene: Scene, checkpoint
     names = sorted(path.name for path in (tmp_path / "run" / "preview").iterdir())
     assert names == ["sample-0001.png", "sample-0002.png"]
     assert result.files.preview.name == names[-1]
+
+
+def test_several_processes_say_that_they_make_no_previews(monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = read_card(NANO).recipe
+    settings = [make_settings(given).resolved(recipe) for given in ({"preview": True, "preview_every": 2}, {})]
+    assert [preview_notes(each) for each in settings] == [[], []]
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert preview_notes(settings[1]) == []
+    (note,) = preview_notes(settings[0])
+    assert "no previews; it ignores --preview and --preview-every" in note

@@ -29,7 +29,7 @@ from loraedit.editing.context import EditContext, open_context
 from loraedit.editing.finish import FinishedFiles, finish
 from loraedit.editing.generate import TargetGeneration, first_condition
 from loraedit.editing.pieces import composited_rgb_below, discard_pieces
-from loraedit.editing.preview import Previews, wants_first_preview, wants_previews
+from loraedit.editing.preview import Previews, preview_notes, wants_first_preview, wants_previews
 from loraedit.editing.reporter import Reporter
 from loraedit.editing.result import EditFiles, EditResult
 from loraedit.editing.segment_inputs import carry_first_segment
@@ -102,7 +102,7 @@ def _edit(job: Job, folder: Path, progress: Progress, to_memory: bool) -> EditRe
         progress: the caller's listener.
         to_memory: read the result into memory at the end.
     """
-    reporter = Reporter(folder, progress, job.notes)
+    reporter = Reporter(folder, progress, (*job.notes, *preview_notes(job.settings)))
     device, store = find_device(job.settings.device), open_store(job.settings.store)
     use(device)
     job = replace(job, card=job.card.held_on(device.type))

@@ -34,11 +34,11 @@ from loraedit.runtime.ranks import processes
 from loraedit.sampling.sampler import sample
 from loraedit.sampling.schedule import experts_used
 from loraedit.sampling.transformers import Held
-from loraedit.settings import SamplingSettings
+from loraedit.settings import ResolvedSettings, SamplingSettings
 from loraedit.storage.files import write_bytes
 from loraedit.types import Clip, no_step
 
-__all__ = ["Previews", "wants_first_preview", "wants_previews"]
+__all__ = ["Previews", "preview_notes", "wants_first_preview", "wants_previews"]
 
 STEPS = 3
 """Denoising steps of a preview."""
@@ -50,6 +50,15 @@ START_SHARE = 0.1
 def wants_previews(context: EditContext) -> bool:
     """Returns True if the edit has previews. Runs with several processes have none."""
     return processes() == 1 and (bool(context.settings.preview_every) or wants_first_preview(context))
+
+
+def preview_notes(settings: ResolvedSettings) -> list[str]:
+    """Says so if the user asks for previews that several processes do not make."""
+    options = {"--preview": settings.preview, "--preview-every": settings.preview_every}
+    asked = [name for name, value in options.items() if value]
+    if processes() == 1 or not asked:
+        return []
+    return [f"An edit with several processes makes no previews; it ignores {' and '.join(asked)}."]
 
 
 def wants_first_preview(context: EditContext) -> bool:
