@@ -26,6 +26,7 @@ from loraedit.families.lora_linear import LORA_LAYERS
 from loraedit.families.quantised import QuantisedLinear, parameter_shapes
 from loraedit.lora.matching import MatchedLora, match_lora
 from loraedit.lora.reading import read_lora
+from loraedit.runtime.host_memory import trim
 from loraedit.storage.files import save_tensors
 
 __all__ = [
@@ -41,6 +42,8 @@ __all__ = [
 ]
 
 ADAPTER = "default"
+TRIM_EVERY = 100
+"""Modules after which the memory of replaced weights goes back to the system."""
 
 
 def attach(transformer: nn.Module, targets: Sequence[str], rank: int, seed: int) -> None:
@@ -69,7 +72,9 @@ def lora_parameters(transformer: nn.Module) -> Iterator[tuple[str, nn.Parameter]
 
 def as_autocast(transformer: nn.Module) -> None:
     """Converts the frozen float32 linear layers to bfloat16, in place, with the same rounding as autocast."""
-    for module in transformer.modules():
+    for count, module in enumerate(transformer.modules()):
+        if count % TRIM_EVERY == 0:
+            trim()
         frozen = isinstance(module, nn.Linear) and not module.weight.requires_grad
         if frozen and module.weight.dtype == torch.float32:
             for parameter in module.parameters(recurse=False):
