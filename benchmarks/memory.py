@@ -133,7 +133,7 @@ def run_rung(card: ModelCard, rung: int) -> dict[str, Any]:
     phase, resources = rungs_of(card)[rung]
     costs = measure_cost(card, SHAPE, SETTINGS, resources, on_cpu=True)
     base = process_bytes()
-    host = HostPlan(SHAPE, 1, resources.reload_weights, True, converts_weights(CPU), base).bytes(costs)
+    host = HostPlan(SHAPE, resources.reload_weights, True, converts_weights(CPU), base).bytes(costs)
     family = open_family(card, resources)
     with keeping_weights():
         taken = trained(family) if phase == "train" else sampled(family)

@@ -76,7 +76,7 @@ class Plans:
 
     def _figures(self, frames: int, size: Size, resources: Resources) -> dict[str, Any]:
         costs = self._measure(frames, size, resources)
-        resident = HostPlan(Shape(frames, size), experts=1, reload_weights=False).bytes(costs)
+        resident = HostPlan(Shape(frames, size), reload_weights=False).bytes(costs)
         return {
             name: [cost.flops, cost.peak_bytes, cost.host_bytes + cost.checkpoint_bytes, resident[name]]
             for name, cost in costs.items()

@@ -80,3 +80,8 @@ def test_nf4_without_bitsandbytes_names_what_to_install(monkeypatch: pytest.Monk
     with pytest.raises(InputError, match=r"needs the bitsandbytes package: pip install '\.\[quant\]'"):
         check(card_with(None), "nf4")
     check(card_with(None), "int8")
+
+
+def test_one_full_expert_may_be_quantised_beside_a_quantised_one() -> None:
+    card = card_with("Q4_K")
+    check(card.model_copy(update={"experts": ("transformer", "transformer_2")}), "int8")

@@ -34,7 +34,7 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[Shape]:
         _train: TrainSettings,
         _resources: Resources,
         on_step: OnStep = no_step,
-        **_: bool,
+        **_: Any,
     ) -> dict[str, Cost]:
         shapes.append(shape)
         on_step(0, 2)

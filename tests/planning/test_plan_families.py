@@ -65,13 +65,15 @@ def true_operations(card: object, shape: Shape) -> int:
 
 def test_few_blocks_say_what_all_of_them_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def step() -> dict[str, int]:
-        found = measuring.TransformerPlan(read_card(NANO), Shape(9, Size(64, 64)), SETTINGS, RESOURCES).train()
+        found = measuring.TransformerPlan(
+            read_card(NANO), "transformer", Shape(9, Size(64, 64)), SETTINGS, RESOURCES
+        ).train()
         return {"flops": found.flops, "weights": found.weights_bytes, "working": found.working_bytes}
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "few"))
     few = step()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "all"))
-    monkeypatch.setattr(measuring, "from_few_blocks", lambda card, measure: measure(card))
+    monkeypatch.setattr(measuring, "from_few_blocks", lambda card, _expert, measure: measure(card))
     whole = step()
     assert from_few_blocks is not measuring.from_few_blocks
     assert (few["flops"], few["weights"]) == (whole["flops"], whole["weights"])

@@ -65,7 +65,7 @@ def outcome(name: str, beside: dict[str, Any], **asked: Any) -> Any:
             training = work.train.model_dump(include={"rank", "lora_targets", "batch_size", "steps"})
             resources = job.settings.resources(Resources(checkpointing=True))
             memory = resources.model_dump(exclude={"attention", "training_attention", "compile_blocks"})
-            steps = (work.experts, work.passes, work.may_stop_early, work.samples, work.reference_samples)
+            steps = (work.uses, work.passes, work.may_stop_early, work.samples, work.reference_samples)
             return work.shape, training, memory, steps, parse_vram(job.settings.vram, None), job.settings.model
     except LoraEditError as error:
         return str(error)

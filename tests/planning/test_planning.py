@@ -117,7 +117,9 @@ def test_the_14b_model_takes_3e15_operations_a_step(depths: tuple[int, int], mon
         for depth in depths:
             path.write_text(json.dumps({**config, "num_layers": depth}))
             sixteen = SETTINGS.model_copy(update={"rank": 16})
-            counts.append(TransformerPlan(card, shape, sixteen, Resources(checkpointing=True)).train().flops)
+            counts.append(
+                TransformerPlan(card, "transformer", shape, sixteen, Resources(checkpointing=True)).train().flops
+            )
     low, high = depths
     block = (counts[1] - counts[0]) / (high - low)
     assert counts[0] + (40 - low) * block == pytest.approx(3.04e15, rel=0.002)

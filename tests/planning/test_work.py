@@ -41,8 +41,8 @@ def test_what_is_planned_is_what_is_done(checkpoints: dict[str, Path], scene: Sc
     card = read_card(model)
     settings = make_settings(asked).resolved(card.recipe)
     work = work_of(card, settings, card.working_size(Size(36, 44), settings), [len(scene.source)], 0)
-    assert (work.passes, 2 * work.experts) == (done["sample"], len(made.losses))
-    assert work.experts == 2
+    assert (work.passes, 2 * len(work.uses.trained)) == (done["sample"], len(made.losses))
+    assert work.uses.trained == work.uses.experts == ("transformer", "transformer_2")
 
 
 def test_every_object_is_planned_with_a_training_of_its_own(checkpoint: Path, scene: Scene) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from safetensors import safe_open
 
 from loraedit.errors import ModelError
 
-__all__ = ["GGUF_FULL", "SCALES", "Rename", "factor_of", "weight_kinds"]
+__all__ = ["GGUF_FULL", "SCALES", "Rename", "factor_of", "weight_kinds", "worth_quantising"]
 
 Rename = Callable[[str], str | None]
 
@@ -25,6 +25,12 @@ GGUF_FULL = ("F32", "F16", "BF16")
 FP8 = {"F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2"}
 """Formats of fp8 weights, by safetensors' name, under ComfyUI's name."""
 FULL = ("F64", "F32", "F16", "BF16")
+BITS = {"fp8": 8.0, "int8": 8.0, "nf4": 4.5}
+"""Bits of a weight that is not in a GGUF file."""
+
+WORTHWHILE = 0.75
+"""The largest share of its bits that a quantised weight may keep if it is quantised again, with a loss each time."""
+
 READABLE = "Give a file in bfloat16, float16, fp8 or GGUF."
 
 
@@ -92,3 +98,21 @@ def _declared_formats(file: Any, names: Mapping[str, Any]) -> dict[str, dict[str
         return {str(name): dict(form) for name, form in layers.items()}
     except (ValueError, TypeError, AttributeError) as error:
         raise ModelError("The file's notes on quantised layers cannot be read. Fetch it again.") from error
+
+
+def worth_quantising(kinds: Iterable[str], kind: str) -> bool:
+    """Returns whether weights that are stored in some kinds are worth quantising as ``fp8``, ``int8`` or ``nf4``.
+
+    Weights in that kind stay as they are, and full ones always save enough.
+    """
+    return all(_bits(kind) <= WORTHWHILE * _bits(stored) for stored in set(kinds) - {kind})
+
+
+def _bits(kind: str) -> float:
+    """Returns the bits of a weight, its share of the factors included but for those of whole rows and layers."""
+    if kind in BITS:
+        return BITS[kind]
+    from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
+
+    weights, size_bytes = GGML_QUANT_SIZES[GGMLQuantizationType[kind]]
+    return 8 * size_bytes / weights

@@ -50,12 +50,15 @@ MODULATION = re.compile(r"(^|\.)norm\w*\.")
 
 
 def kinds_of(card: ModelCard, expert: str, weights: WeightStore) -> Kinds:
-    """Returns how the weights of an expert's blocks are held: as their file has them, or as the user chose."""
+    """Returns how the weights of an expert's blocks are held: as their file has them, or as the user chose.
+
+    Of two experts, one may be in a quantised file, which stays as it is; see :meth:`ModelCard.may_quantise`.
+    """
     stored = card.kinds(expert).get
-    if weights == "auto":
-        return stored
     if weights == "full":
         return lambda _: None
+    if weights == "auto" or not card.may_quantise(expert, weights):
+        return stored
     return lambda name: stored(name) if MODULATION.search(name) else weights
 
 

@@ -7,7 +7,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from loraedit.settings import Recipe
+from loraedit.families.file_kinds import worth_quantising
+from loraedit.settings import Recipe, WeightStore
 from loraedit.storage.checkpoints import checkpoint_files, sample_bytes
 from loraedit.storage.files import fingerprint, read_json
 from loraedit.types import Size
@@ -148,6 +149,13 @@ class ModelCard(BaseModel):
             for name, file in self.files.items()
         }
         return self.model_copy(update={"files": kept})
+
+    def may_quantise(self, expert: str, weights: WeightStore) -> bool:
+        """Returns whether an expert is held as fp8, int8 or nf4 if that is asked for; see :func:`worth_quantising`.
+
+        A quantised file stays as it is otherwise.
+        """
+        return worth_quantising(self.kinds(expert).values(), weights)
 
     def guided(self, guidance: float) -> bool:
         """Returns whether a sampling step at this guidance scale takes a second forward pass, without the prompt."""

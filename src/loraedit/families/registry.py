@@ -50,7 +50,7 @@ def record_of(pipeline: str) -> FamilyRecord:
     return record
 
 
-def block_count(card: ModelCard) -> int:
-    """Returns the number of blocks of a model's first transformer."""
-    config = card.config(card.experts[0])
+def block_count(card: ModelCard, expert: str | None = None) -> int:
+    """Returns the number of blocks of a transformer; None stands for the model's first."""
+    config = card.config(expert or card.experts[0])
     return sum(int(config[name]) for name in record_of(card.pipeline).block_counts)

@@ -11,12 +11,6 @@ from loraedit.settings import ResolvedSettings, WeightStore
 
 __all__ = ["check_against_card"]
 
-BITS = {"fp8": 8.0, "int8": 8.0, "nf4": 4.5}
-"""Bits of a weight that is not in a GGUF file."""
-
-WORTHWHILE = 0.75
-"""The largest share of its bits that a quantised weight may keep if it is quantised again, with a loss each time."""
-
 
 def check_against_card(settings: ResolvedSettings, card: ModelCard) -> None:
     """Checks that the model can do what the settings ask for.
@@ -35,25 +29,14 @@ def _check_weights(weights: WeightStore, card: ModelCard) -> None:
     """Checks that weights can be held as the user wants them."""
     if weights == "nf4" and find_spec("bitsandbytes") is None:
         raise InputError("--weights nf4 needs the bitsandbytes package: pip install '.[quant]'.")
-    if weights in ("auto", "full"):
+    if weights in ("auto", "full") or any(card.may_quantise(expert, weights) for expert in card.experts):
         return
-    for expert, file in card.files.items():
-        stored = set(file.kinds.values()) - {weights}
-        if any(_bits(weights) > WORTHWHILE * _bits(kind) for kind in stored):
-            raise InputError(
-                f"'{file.path}' is quantised already ({', '.join(sorted(stored))}), so --weights {weights} would lose "
-                f"precision and save little or nothing. Leave the option out, or give the {expert} in full precision."
-            )
-
-
-def _bits(kind: str) -> float:
-    """Returns the bits of a weight, its share of the factors included but for those of whole rows and layers."""
-    if kind in BITS:
-        return BITS[kind]
-    from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
-
-    weights, size_bytes = GGML_QUANT_SIZES[GGMLQuantizationType[kind]]
-    return 8 * size_bytes / weights
+    expert, file = next(iter(card.files.items()))
+    kinds = ", ".join(sorted(set(file.kinds.values()) - {weights}))
+    raise InputError(
+        f"'{file.path}' is quantised already ({kinds}), so --weights {weights} would lose precision and save little or "
+        f"nothing. Leave the option out, or give the {expert} in full precision."
+    )
 
 
 def _check_prior(settings: ResolvedSettings, card: ModelCard) -> None:

@@ -14,8 +14,9 @@ from loraedit.planning.job import (
     work_of_size,
 )
 from loraedit.planning.phase_cost import Cost, Shape
-from loraedit.planning.plan import Plan, Work, make_plan, work_of
+from loraedit.planning.plan import Plan, make_plan
 from loraedit.planning.this_device import measure_device
+from loraedit.planning.work import Work, work_of
 
 __all__ = [
     "MARGIN_BYTES",

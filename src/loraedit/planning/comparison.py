@@ -8,7 +8,8 @@ from typing import Any
 from loraedit.families.card import ModelCard
 from loraedit.planning.fitting import Limits
 from loraedit.planning.gpus import GPUS, Gpu
-from loraedit.planning.plan import Plan, Work, make_plan
+from loraedit.planning.plan import Plan, make_plan
+from loraedit.planning.work import Work
 from loraedit.settings import RecipeName, Resources
 from loraedit.types import OnStep, Size, no_step, part_of
 
@@ -44,7 +45,7 @@ def plan_each(
 
 def _measured(work: Work) -> tuple[Any, ...]:
     """Returns everything of a work that a measurement depends on."""
-    return work.shape, work.train.rank, work.train.lora_targets, work.train.batch_size
+    return work.shape, work.uses, work.train.rank, work.train.lora_targets, work.train.batch_size
 
 
 def gpu_of(plan: Plan) -> Gpu:

@@ -8,9 +8,10 @@ import torch
 
 from loraedit.families.model_card import ModelCard
 from loraedit.planning.component_cost import encoder_cost, prompt_readers, vae_cost
-from loraedit.planning.phase_cost import Cost, Shape
+from loraedit.planning.phase_cost import Cost, Shape, taking_turns
 from loraedit.planning.skeleton import HALF
 from loraedit.planning.transformer_cost import TransformerPlan
+from loraedit.planning.uses import Uses
 from loraedit.settings import Resources, TrainSettings
 from loraedit.types import OnStep, no_step
 
@@ -25,6 +26,7 @@ def measure_cost(
     on_step: OnStep = no_step,
     *,
     on_cpu: bool = False,
+    uses: Uses | None = None,
 ) -> dict[str, Cost]:
     """Returns the cost of every phase that the model has, by the names of :data:`PHASES`.
 
@@ -37,8 +39,11 @@ def measure_cost(
         resources: how it fits into memory.
         on_step: called with (phases done, phases in all) before each phase.
         on_cpu: measure a run on this machine's processor instead of one on an accelerator.
+        uses: its transformers; None stands for the first.
     """
-    transformer = TransformerPlan(card, shape, settings, resources, on_cpu)
+    uses = uses or Uses()
+    experts = uses.experts or card.experts[:1]
+    used = {name: TransformerPlan(card, name, shape, settings, resources, on_cpu) for name in experts}
     dtype = torch.float32 if on_cpu else HALF
     measure: dict[str, Callable[[], Cost]] = {
         "text_encode": lambda: encoder_cost(card, prompt_readers(card), resources, dtype)
@@ -46,8 +51,8 @@ def measure_cost(
     if card.image_frames:
         measure["image_encode"] = lambda: encoder_cost(card, ["image_encoder"], resources, dtype)
     measure["vae_encode"] = lambda: vae_cost(card, shape, resources, decode=False)
-    measure["train"] = transformer.train
-    measure["sample"] = transformer.sample
+    measure["train"] = lambda: taking_turns([used[name].train() for name in uses.trained or used])
+    measure["sample"] = lambda: taking_turns([plan.sample() for plan in used.values()])
     measure["vae_decode"] = lambda: vae_cost(card, shape, resources, decode=True)
     costs = {}
     for done, (name, run) in enumerate(measure.items()):
@@ -58,4 +63,4 @@ def measure_cost(
 
 def lora_bytes(card: ModelCard, shape: Shape, settings: TrainSettings) -> int:
     """Returns the size of one LoRA in float32."""
-    return TransformerPlan(card, shape, settings, Resources()).lora_bytes()
+    return TransformerPlan(card, card.experts[0], shape, settings, Resources()).lora_bytes()

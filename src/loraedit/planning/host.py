@@ -35,7 +35,6 @@ class HostPlan:
 
     Attributes:
         shape: what the model sees.
-        experts: number of transformers that are used.
         reload_weights: whether transformers are read again for each use.
         on_cpu: whether the device's memory is the host's.
         converts: whether a CPU converts the weights, and so holds them twice.
@@ -43,7 +42,6 @@ class HostPlan:
     """
 
     shape: Shape
-    experts: int
     reload_weights: bool
     on_cpu: bool = False
     converts: bool = False
@@ -57,10 +55,10 @@ class HostPlan:
         """Returns what earlier phases leave, and the pixels of the phase."""
         if phase in ("text_encode", "image_encode"):
             return 0
-        vae, transformer = costs["vae_encode"].loaded_bytes, costs["train"].loaded_bytes
-        kept = 0 if self.reload_weights else self.experts * transformer
+        vae = costs["vae_encode"].loaded_bytes
+        kept = 0 if self.reload_weights else costs["sample"].all_loaded_bytes
         if phase in ("train", "sample"):
-            return vae + max(kept - transformer, 0)
+            return vae + max(kept - costs[phase].loaded_bytes, 0)
         size = self.shape.size
         pixels = CLIPS * FLOAT * 3 * self.shape.frames * size.height * size.width
         return pixels + (kept if phase == "vae_decode" else 0)

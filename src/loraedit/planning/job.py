@@ -16,7 +16,8 @@ from loraedit.lora.extra import parse_extra, settle_distilled
 from loraedit.lora.opening import check_header
 from loraedit.planning.fitting import Limits, parse_vram
 from loraedit.planning.host import this_host_bytes
-from loraedit.planning.plan import Plan, Work, make_plan, work_of, work_of_all
+from loraedit.planning.plan import Plan, make_plan
+from loraedit.planning.work import Work, work_of, work_of_all
 from loraedit.runs.folder import SETTINGS_FILE
 from loraedit.runtime.ranks import processes
 from loraedit.settings import EditSettings, ResolvedSettings, Resources

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from loraedit.families.base import tokens_of
 from loraedit.families.model_card import ModelCard
 from loraedit.types import Size
 
-__all__ = ["PHASES", "Cost", "Shape"]
+__all__ = ["PHASES", "Cost", "Shape", "taking_turns"]
 
 PHASES = ("text_encode", "image_encode", "vae_encode", "train", "sample", "vae_decode")
+
+_ON_HOST = ("host_bytes", "checkpoint_bytes", "loaded_bytes", "placing_bytes")
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,7 @@ class Cost:
         checkpoint_bytes: checkpoints in the host's memory.
         loaded_bytes: weights that are in the host's memory once they are read.
         placing_bytes: the peak of new tensors while the model is placed, such as merged and converted weights.
+        all_loaded_bytes: those of all transformers that take turns in the phase.
     """
 
     flops: int
@@ -54,8 +58,19 @@ class Cost:
     checkpoint_bytes: int = 0
     loaded_bytes: int = 0
     placing_bytes: int = 0
+    all_loaded_bytes: int = 0
 
     @property
     def peak_bytes(self) -> int:
         """Returns the peak memory of the device."""
         return self.weights_bytes + self.working_bytes
+
+
+def taking_turns(costs: Sequence[Cost]) -> Cost:
+    """Returns the cost of a phase whose transformers are on the device one at a time: that of the largest.
+
+    Whatever else differs between them is counted at its most.
+    """
+    most = {name: max(getattr(cost, name) for cost in costs) for name in ("flops", *_ON_HOST)}
+    largest = max(costs, key=lambda cost: cost.peak_bytes)
+    return replace(largest, **most, all_loaded_bytes=sum(cost.loaded_bytes for cost in costs))

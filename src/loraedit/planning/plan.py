@@ -3,79 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from typing import Any, Literal
 
 import torch
 
-from loraedit.families import open_family
 from loraedit.families.card import ModelCard
 from loraedit.families.kept_weights import kept_bytes
 from loraedit.families.registry import block_count
-from loraedit.job.segments import TRAINING_SEGMENTS
 from loraedit.planning.cost import lora_bytes, measure_cost
 from loraedit.planning.fitting import MARGIN_BYTES, Fitting, Limits, fits
 from loraedit.planning.gpus import GPUS, HOST_BANDWIDTH, Efficiency, Gpu
 from loraedit.planning.host import HostPlan, process_bytes
-from loraedit.planning.phase_cost import Cost, Shape
+from loraedit.planning.phase_cost import Cost
+from loraedit.planning.work import Work
 from loraedit.runtime.devices import converts_weights
-from loraedit.sampling.schedule import experts_trained, experts_used
-from loraedit.settings import ResolvedSettings, Resources, SamplingSettings, TrainSettings, WeightStore
+from loraedit.settings import Resources, WeightStore
 from loraedit.types import OnStep, Size, no_step
-from loraedit.video.scaling import padded_length
 
-__all__ = ["Plan", "Work", "make_plan", "work_of", "work_of_all"]
+__all__ = ["Plan", "make_plan"]
 
 CPU = torch.device("cpu")
 FLOAT = 4
 
 LONGEST_ON_HOST_S = 12 * 3600
 """A processor that needs longer for an edit is called too slow."""
-
-
-@dataclass(frozen=True)
-class Work:
-    """The work of an edit, with all samples of one shape.
-
-    Attributes:
-        shape: the shape that the model sees.
-        train: settings of the training; its steps are those of one expert, including the steps for references.
-        sampling: settings of the sampling.
-        experts: transformers that are trained.
-        used_experts: transformers that sampling uses.
-        samples: clips to encode.
-        reference_samples: edited frames to train on.
-        segments: number of clips of this length to generate.
-        clip_frames: frames of the whole clip, or a few more.
-        guided: whether a sampling step takes a second forward pass, without the prompt.
-    """
-
-    shape: Shape
-    train: TrainSettings
-    sampling: SamplingSettings
-    experts: int = 1
-    used_experts: int = 1
-    samples: int = 1
-    reference_samples: int = 0
-    segments: int = 1
-    clip_frames: int = 0
-    guided: bool = False
-
-    @property
-    def passes(self) -> int:
-        """Returns the number of forward passes in sampling."""
-        return self.segments * self.sampling.sampling_steps * (2 if self.guided else 1)
-
-    @property
-    def train_steps(self) -> int:
-        """Returns the training steps of all experts."""
-        return self.train.steps * self.experts
-
-    @property
-    def may_stop_early(self) -> bool:
-        """Returns whether training ends before its last step once nothing is gained."""
-        return self.train_steps > 0 and self.train.check_every > 0
 
 
 @dataclass(frozen=True)
@@ -237,18 +190,17 @@ def make_plan(
     """
 
     def measure(resources: Resources) -> dict[str, Cost]:
-        return measure_cost(card, work.shape, work.train, resources, on_step, on_cpu=on_cpu)
+        return measure_cost(card, work.shape, work.train, resources, on_step, on_cpu=on_cpu, uses=work.uses)
 
     def host_bytes(resources: Resources, costs: Mapping[str, Cost]) -> dict[str, int]:
         base = max(process_bytes() - kept_bytes(), 0)  # what a batch keeps is what this job uses again
-        converts = converts_weights(CPU)
-        return HostPlan(work.shape, work.used_experts, resources.reload_weights, on_cpu, converts, base).bytes(costs)
+        return HostPlan(work.shape, resources.reload_weights, on_cpu, converts_weights(CPU), base).bytes(costs)
 
     def host_peak(resources: Resources, costs: Mapping[str, Cost]) -> int:
         return max(host_bytes(resources, costs).values())
 
     usual = Resources(checkpointing=True)  # nobody trains a large model without it
-    fitting = Fitting(measure, host_peak, apply_user, block_count(card), _stores(card))
+    fitting = Fitting(measure, host_peak, apply_user, block_count(card), _stores(card, work.uses.experts))
     resources = apply_user(usual) if limits is None else fitting.choose(limits)
     costs = measure(resources)
     on_step(1, 1)
@@ -258,54 +210,14 @@ def make_plan(
     )  # fmt: skip
 
 
-def _stores(card: ModelCard) -> tuple[WeightStore, ...]:
-    """Returns how the weights of a transformer may be stored, in order of preference. A quantised file stays as it is.
+def _stores(card: ModelCard, experts: Sequence[str]) -> tuple[WeightStore, ...]:
+    """Returns how the weights of the experts may be stored, in order of preference, if any is in full precision.
 
     Int8 is closer to the full weights than fp8, in as many bytes.
     """
-    if card.kinds(card.experts[0]):
+    if all(card.kinds(expert) for expert in experts):
         return ("auto",)
     return ("auto", "int8", "nf4") if find_spec("bitsandbytes") else ("auto", "int8")
-
-
-def work_of(
-    card: ModelCard, settings: ResolvedSettings, size: Size, frames: list[int], references: int,
-    clip_frames: int | None = None,
-) -> Work:  # fmt: skip
-    """Returns the work of an edit of one target.
-
-    Args:
-        size: what the model sees, at the size at which it works: :meth:`ModelCard.working_size`.
-        frames: the number of frames of each segment to generate.
-        references: number of edited frames besides the first.
-        clip_frames: frames of the whole clip; None means those of all segments together.
-    """
-    shape = Shape(padded_length(max(frames), card.frame_step), size)
-    training = settings.training()
-    sampling, experts, samples, family = settings.sampling(), 0, 0, open_family(card)
-    if settings.lora != "none":
-        experts = len(experts_trained(family, settings))
-        trained = min(len(frames), TRAINING_SEGMENTS) * (1 + settings.carries)  # carried from one end and from both
-        samples = trained + training.colour_variants - 1
-    training = training.model_copy(update={"steps": settings.training_steps(references)})
-    return Work(
-        shape, training, sampling, experts, len(experts_used(family, sampling)), samples, references, len(frames),
-        clip_frames or sum(frames), card.guided(sampling.guidance),
-    )  # fmt: skip
-
-
-def work_of_all(works: Sequence[Work]) -> Work:
-    """Adds up the work of the targets of one edit, as if all had the longest segment and the largest window."""
-    first = works[0]
-    largest = max((work.shape.size for work in works), key=lambda size: size.height * size.width)
-    return replace(
-        first,
-        shape=Shape(max(work.shape.frames for work in works), largest),
-        train=first.train.model_copy(update={"steps": sum(work.train.steps for work in works)}),
-        samples=sum(work.samples for work in works),
-        reference_samples=sum(work.reference_samples for work in works),
-        segments=sum(work.segments for work in works),
-    )
 
 
 def _disk_bytes(card: ModelCard, frame: Size, work: Work) -> int:
@@ -319,4 +231,4 @@ def _disk_bytes(card: ModelCard, frame: Size, work: Work) -> int:
     pictures = 4 * work.clip_frames * frame.height * frame.width * 3
     kept = (work.sampling.sampling_steps + work.segments) * card.latent_channels * cells
     encoded = (work.samples + work.reference_samples + work.segments) * 2 * card.latent_channels * cells
-    return pictures + kept + encoded + work.experts * 4 * lora_bytes(card, work.shape, work.train)
+    return pictures + kept + encoded + len(work.uses.trained) * 4 * lora_bytes(card, work.shape, work.train)

@@ -43,7 +43,8 @@ class TransformerPlan:
     """Measures one transformer under one choice of resources.
 
     Attributes:
-        card: the model. Its first transformer is measured.
+        card: the model.
+        expert: the transformer.
         shape: what it sees.
         settings: rank, LoRA targets and batch size matter.
         resources: how it fits into memory.
@@ -51,6 +52,7 @@ class TransformerPlan:
     """
 
     card: ModelCard
+    expert: str
     shape: Shape
     settings: TrainSettings
     resources: Resources
@@ -59,7 +61,7 @@ class TransformerPlan:
     def train(self) -> Cost:
         """Measures one step of training a LoRA."""
         facts = self._facts(batch_size=self.settings.batch_size, **self._kept_facts())
-        found = self._stored("train", facts, lambda: from_few_blocks(self.card, self._train_few))
+        found = self._stored("train", facts, lambda: from_few_blocks(self.card, self.expert, self._train_few))
         weights = self._weights("train")
         return Cost(
             found["flops"],
@@ -73,7 +75,7 @@ class TransformerPlan:
 
     def sample(self) -> Cost:
         """Measures one forward pass with a LoRA."""
-        found = self._stored("sample", self._facts(), lambda: from_few_blocks(self.card, self._sample_few))
+        found = self._stored("sample", self._facts(), lambda: from_few_blocks(self.card, self.expert, self._sample_few))
         weights = self._weights("sample")
         return Cost(
             found["flops"],
@@ -99,7 +101,8 @@ class TransformerPlan:
             moments = _make_moments(optimizer)
             with Meter(transformer, moments) as meter:
                 samples = [sample] * self.settings.batch_size
-                take_step(family, family.experts[0], transformer, samples, optimizer, self.settings, [])
+                expert = next(each for each in family.experts if each.name == self.expert)
+                take_step(family, expert, transformer, samples, optimizer, self.settings, [])
         return {
             "flops": meter.flops,
             "working": meter.peak + sum(map(_bytes, moments)),
@@ -134,12 +137,12 @@ class TransformerPlan:
     # ---- what is measured --------------------------------------------------------------------------------------------
 
     def _built(self, card: ModelCard) -> tuple[Family, Any]:
-        """Returns a family, and its first transformer on the meta device with a LoRA."""
-        swapped = min(self.resources.swap_blocks, block_count(card))
+        """Returns a family, and the transformer on the meta device with a LoRA."""
+        swapped = min(self.resources.swap_blocks, block_count(card, self.expert))
         here = {"swap_blocks": swapped, "attention": None, "training_attention": None}  # a GPU's cannot run here
         family = open_family(card, self.resources.model_copy(update=here))
-        transformer = build(card, family.experts[0].name, torch.float32 if self.on_cpu else HALF)
-        quantise_shapes(transformer, kinds_of(card, family.experts[0].name, self.resources.weights))
+        transformer = build(card, self.expert, torch.float32 if self.on_cpu else HALF)
+        quantise_shapes(transformer, kinds_of(card, self.expert, self.resources.weights))
         if self.on_cpu:
             family.speed_up(transformer, CPU)
         with torch.device("meta"):
@@ -167,7 +170,7 @@ class TransformerPlan:
         return self._stored(f"{phase}-weights", facts, lambda: self._weigh(phase))
 
     def _stored(self, kind: str, facts: Any, measure: Any) -> Figures:
-        return stored(self.card, self.card.experts[0], kind, facts, measure)
+        return stored(self.card, self.expert, kind, facts, measure)
 
     def _facts(self, **others: Any) -> dict[str, Any]:
         shapes = open_family(self.card).encoded_shapes(self.shape.latent(self.card))
@@ -179,7 +182,7 @@ class TransformerPlan:
 
     def _store_facts(self) -> Any:
         """Returns what determines how the weights are stored."""
-        return self.resources.weights, self.card.kinds(self.card.experts[0])
+        return self.resources.weights, self.card.kinds(self.expert)
 
     def _kept_facts(self) -> dict[str, bool]:
         return {"recomputes": self.resources.recomputes, "hosted": self.resources.offload_checkpoints}
