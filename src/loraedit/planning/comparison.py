@@ -9,9 +9,10 @@ from loraedit.families.card import ModelCard
 from loraedit.planning.fitting import Limits
 from loraedit.planning.gpus import GPUS, Gpu
 from loraedit.planning.plan import Plan, make_plan
+from loraedit.planning.progress import GrowingCount
 from loraedit.planning.work import Work
 from loraedit.settings import RecipeName, Resources
-from loraedit.types import OnStep, Size, no_step, part_of
+from loraedit.types import OnStep, Size, no_step
 
 __all__ = ["comparison", "gpu_of", "plan_each"]
 
@@ -31,14 +32,14 @@ def plan_each(
     Works of one shape and LoRA share their measurements.
 
     Args:
-        on_step: called with the phases measured and the phases in all, works that share theirs counted once.
+        on_step: called with the phases measured and the phases in all as far as they are known. Works that share their
+            measurements count once.
     """
-    parts = list(dict.fromkeys(map(_measured, works.values())))
+    count = GrowingCount(on_step, len(set(map(_measured, works.values()))))
     plans: dict[RecipeName, Plan] = {}
     for name, work in works.items():
-        part = parts.index(_measured(work))
         is_new = all(_measured(work) != _measured(plan.work) for plan in plans.values())
-        steps = part_of(on_step, part, len(parts)) if is_new else no_step
+        steps = count.next_part() if is_new else no_step
         plans[name] = make_plan(card, model, frame, work, limits, apply_user, efficiency, steps)
     return plans
 

@@ -17,6 +17,7 @@ from loraedit.planning.fitting import MARGIN_BYTES, Fitting, Limits, fits
 from loraedit.planning.gpus import GPUS, HOST_BANDWIDTH, Efficiency, Gpu
 from loraedit.planning.host import HostPlan, process_bytes
 from loraedit.planning.phase_cost import Cost
+from loraedit.planning.progress import GrowingCount
 from loraedit.planning.work import Work
 from loraedit.runtime.devices import converts_weights
 from loraedit.settings import Resources, WeightStore
@@ -181,16 +182,22 @@ def make_plan(
         apply_user: overrides chosen resources by the user's own settings, such as
             :meth:`ResolvedSettings.resources`.
         efficiency: share of every GPU's published speed that is reached; None takes each GPU's own.
-        on_step: called with (phases done, phases in all) before each phase, anew for each choice that is measured, and
-            with (1, 1) at the end.
+        on_step: called with (phases measured, phases in all as far as they are known) before each phase, and at the
+            end. Every choice that is measured adds its phases.
         on_cpu: plan a run on this machine's processor instead of one on an accelerator.
 
     Returns:
         The plan; it may not fit.
     """
+    count, known = GrowingCount(on_step), dict[Resources, dict[str, Cost]]()
 
     def measure(resources: Resources) -> dict[str, Cost]:
-        return measure_cost(card, work.shape, work.train, resources, on_step, on_cpu=on_cpu, uses=work.uses)
+        if resources not in known:
+            steps = count.next_part()
+            known[resources] = measure_cost(
+                card, work.shape, work.train, resources, steps, on_cpu=on_cpu, uses=work.uses
+            )
+        return known[resources]
 
     def host_bytes(resources: Resources, costs: Mapping[str, Cost]) -> dict[str, int]:
         base = max(process_bytes() - kept_bytes(), 0)  # what a batch keeps is what this job uses again
@@ -203,7 +210,7 @@ def make_plan(
     fitting = Fitting(measure, host_peak, apply_user, block_count(card), _stores(card, work.uses.experts))
     resources = apply_user(usual) if limits is None else fitting.choose(limits)
     costs = measure(resources)
-    on_step(1, 1)
+    count.end()
     return Plan(
         model, frame, work, work.shape.tokens(card), costs, host_bytes(resources, costs), resources, limits,
         _disk_bytes(card, frame, work), efficiency,
