@@ -12,6 +12,7 @@ import torch
 from loraedit.families.card import ModelCard
 from loraedit.families.kept_weights import kept_bytes
 from loraedit.families.registry import block_count
+from loraedit.planning.advice import host_advice
 from loraedit.planning.cost import lora_bytes, measure_cost
 from loraedit.planning.fitting import MARGIN_BYTES, Fitting, Limits, fits
 from loraedit.planning.gpus import GPUS, HOST_BANDWIDTH, Efficiency, Gpu
@@ -45,6 +46,7 @@ class Plan:
     resources: Resources
     limits: Limits | None
     disk_bytes: int
+    host_advice: str
     efficiency: float | None = None
 
     @property
@@ -118,7 +120,7 @@ class Plan:
         name = max(self.host_bytes, key=lambda phase: self.host_bytes[phase])
         return (
             f"The phase {name} needs {self._host_lacks() / 1e9:.2f} GB more host memory than is available. "
-            "Close other programs, or use a quantised --transformer file or --weights fp8."
+            f"Close other programs, or {self.host_advice}."
         )
 
     def as_json(self) -> dict[str, Any]:
@@ -213,7 +215,7 @@ def make_plan(
     count.end()
     return Plan(
         model, frame, work, work.shape.tokens(card), costs, host_bytes(resources, costs), resources, limits,
-        _disk_bytes(card, frame, work), efficiency,
+        _disk_bytes(card, frame, work), host_advice(card, resources.weights), efficiency,
     )  # fmt: skip
 
 
