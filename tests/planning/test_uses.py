@@ -10,12 +10,17 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from loraedit.errors import ModelError
 from loraedit.families import open_family
 from loraedit.families.card import ModelCard, read_card
+from loraedit.families.skeleton import open_skeleton
 from loraedit.job.card_checks import check_against_card
-from loraedit.lora.adapter import attach
+from loraedit.lora.adapter import attach, match_precision, stack
+from loraedit.lora.extra import ExtraLora, check_extras
+from loraedit.lora.header import read_header
 from loraedit.planning import Cost, Limits, Shape, make_plan, measure_cost, work_of
 from loraedit.planning.phase_cost import taking_turns
+from loraedit.planning.transformer_cost import TransformerPlan
 from loraedit.planning.uses import Uses
 from loraedit.runtime.memory import weights_held
 from loraedit.settings import Resources, TrainSettings, make_settings
@@ -102,3 +107,46 @@ def test_a_full_expert_beside_a_quantised_one_is_held_smaller_where_nothing_else
 def test_transformers_that_take_turns_cost_what_the_largest_does() -> None:
     small, large = Cost(3, 10, 5, host_bytes=9, loaded_bytes=19), Cost(2, 20, 4, host_bytes=1, loaded_bytes=21)
     assert taking_turns([small, large]) == Cost(3, 20, 4, host_bytes=9, loaded_bytes=21, all_loaded_bytes=40)
+
+
+def lora_file(card: ModelCard, file: Path, rank: int) -> Path:
+    """Writes a LoRA for the attention of all blocks, and a whole difference of one bias."""
+    transformer = open_family(card).load_transformer(open_family(card).experts[0], GPU)
+    tensors = {}
+    for name, value in transformer.state_dict().items():
+        if "attn" in name and name.endswith(".weight") and value.ndim == 2:
+            layer = name.removesuffix(".weight")
+            tensors[f"{layer}.lora_A.weight"] = torch.ones(rank, value.shape[1])
+            tensors[f"{layer}.lora_B.weight"] = torch.ones(value.shape[0], rank)
+    save_file({**tensors, "blocks.0.attn1.to_q.diff_b": torch.ones(24)}, file)
+    return file
+
+
+@pytest.mark.parametrize("in_training", [False, True])
+def test_an_extra_lora_is_planned_as_it_is_attached(checkpoint: Path, tmp_path: Path, in_training: bool) -> None:
+    card = read_card(checkpoint)
+    extra = ExtraLora(lora_file(card, tmp_path / "style.safetensors", rank=3), 0.5)
+    family = open_family(card)
+    transformer = family.load_transformer(family.experts[0], GPU)
+    loaded = weights_held(transformer).device
+    stack(transformer, [(extra.path, extra.weight)])
+    attach(transformer, family.lora_targets("all"), SETTINGS.rank, seed=0)
+    held = weights_held(transformer).device
+    match_precision(transformer, transformer.dtype)
+    in_sampling = weights_held(transformer).device
+
+    bare = measure_cost(card, SHAPE, SETTINGS, Resources())
+    found = measure_cost(card, SHAPE, SETTINGS, Resources(), uses=Uses(extras=(extra,), extra_in_training=in_training))
+    assert (found["sample"].weights_bytes, found["sample"].loaded_bytes) == (in_sampling, loaded)
+    assert found["sample"].flops > bare["sample"].flops
+    assert found["train"].weights_bytes == (held if in_training else bare["train"].weights_bytes)
+    assert (found["train"].flops > bare["train"].flops) == in_training
+
+
+def test_a_lora_of_another_model_is_refused_by_a_plan_without_weights(checkpoint: Path, tmp_path: Path) -> None:
+    file = lora_file(read_card(checkpoint), tmp_path / "style.safetensors", rank=3)
+    with open_skeleton("wan2.1-i2v-14b-480p") as card:
+        assert check_extras([ExtraLora(file)], card) == []  # there is nothing to compare with
+        plan = TransformerPlan(card, "transformer", SHAPE, SETTINGS, Resources(), extras=(read_header(file),))
+        with pytest.raises(ModelError, match="made for another model"):
+            plan.sample()

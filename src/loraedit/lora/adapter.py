@@ -8,7 +8,7 @@ adapter metadata, because some readers would apply its scale a second time.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,7 @@ __all__ = [
     "merge",
     "save_lora",
     "stack",
+    "stack_matched",
 ]
 
 ADAPTER = "default"
@@ -163,15 +164,23 @@ def stack(transformer: nn.Module, extras: Sequence[tuple[Path, float]]) -> None:
         ModelError: a file is damaged, or for another transformer.
     """
     shapes = parameter_shapes(transformer)
-    for index, (path, weight) in enumerate(extras):
-        lora = match_lora(read_lora(path), shapes)
-        _add_differences(transformer, lora, weight, path)
-        _add_low_rank(transformer, lora, weight, f"extra{index}", path)
+    stack_matched(transformer, ((_sound(match_lora(read_lora(path), shapes), path), weight) for path, weight in extras))
+
+
+def stack_matched(transformer: nn.Module, loras: Iterable[tuple[MatchedLora, float]]) -> None:
+    """Adds LoRAs that match a transformer as :func:`stack` does; both may be on the meta device.
+
+    Args:
+        loras: each LoRA and its weight.
+    """
+    for index, (lora, weight) in enumerate(loras):
+        _add_differences(transformer, lora, weight)
+        _add_low_rank(transformer, lora, weight, f"extra{index}")
     _use_all_adapters(transformer)
 
 
 @torch.no_grad()
-def _add_differences(transformer: nn.Module, lora: MatchedLora, weight: float, path: Path) -> None:
+def _add_differences(transformer: nn.Module, lora: MatchedLora, weight: float) -> None:
     for name, value in lora.differences.items():
         layer, _, parameter_name = name.rpartition(".")
         module = transformer.get_submodule(layer)
@@ -181,10 +190,10 @@ def _add_differences(transformer: nn.Module, lora: MatchedLora, weight: float, p
             module = module.expanded(get_parameter_dtype(transformer))
             transformer.set_submodule(layer, module)
         parameter = module.get_parameter(parameter_name)
-        parameter.data = parameter.add(_finite(value, name, path).to(parameter), alpha=weight)  # a new tensor
+        parameter.data = parameter.add(value.to(parameter), alpha=weight)  # a new tensor
 
 
-def _add_low_rank(transformer: nn.Module, lora: MatchedLora, weight: float, adapter: str, path: Path) -> None:
+def _add_low_rank(transformer: nn.Module, lora: MatchedLora, weight: float, adapter: str) -> None:
     """Adds a LoRA as an adapter of its own, in the precision of each layer.
 
     Rank and alpha are set layer by layer, because peft would search its patterns for them once per pair of layers.
@@ -198,7 +207,7 @@ def _add_low_rank(transformer: nn.Module, lora: MatchedLora, weight: float, adap
         base = module.get_base_layer()
         dtype = _precision(base) or get_parameter_dtype(transformer)
         for part, value in (("lora_A", layer.down), ("lora_B", layer.up)):
-            matrix = _finite(value, name, path).to(next(base.parameters()).device, dtype)
+            matrix = value.to(next(base.parameters()).device, dtype)
             getattr(module, part)[adapter].weight = nn.Parameter(matrix, requires_grad=False)
         module.r[adapter], module.lora_alpha[adapter] = layer.rank, layer.alpha
         module.set_scale(adapter, weight)
@@ -217,10 +226,17 @@ def _inject(config: LoraConfig, transformer: nn.Module, adapter: str, **options:
         inject_adapter_in_model(config, transformer, adapter, **options)
 
 
-def _finite(value: Tensor, name: str, path: Path) -> Tensor:
-    if not bool(torch.isfinite(value.float()).all()):
-        raise ModelError(f"LoRA '{path}' has values in {name} that are not finite. Fetch it again.")
-    return value
+def _sound(lora: MatchedLora, path: Path) -> MatchedLora:
+    """Returns a LoRA whose values are all finite.
+
+    Raises:
+        ModelError: one is not.
+    """
+    low_rank = ((name, value) for name, layer in lora.layers.items() for value in (layer.down, layer.up))
+    for name, value in (*lora.differences.items(), *low_rank):
+        if not bool(torch.isfinite(value.float()).all()):
+            raise ModelError(f"LoRA '{path}' has values in {name} that are not finite. Fetch it again.")
+    return lora
 
 
 def _use_all_adapters(transformer: nn.Module) -> None:

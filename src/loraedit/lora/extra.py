@@ -89,7 +89,7 @@ def parse_extra(text: str) -> ExtraLora:
 
 
 def check_extras(extras: Sequence[ExtraLora], card: ModelCard) -> list[str]:
-    """Checks that each file is a LoRA for this model.
+    """Checks that each file is a LoRA for this model, whose weights may be absent for a plan.
 
     Returns:
         A message for each LoRA with layers that the model lacks.
@@ -108,8 +108,9 @@ def check_extras(extras: Sequence[ExtraLora], card: ModelCard) -> list[str]:
         header = read_header(extra.path)
         left_out: set[str] = set()
         for expert in card.experts:
-            if for_expert([extra], expert, card.experts):
-                left_out.update(match_header(header, _shapes(card, expert)))
+            shapes = _shapes(card, expert)
+            if shapes and for_expert([extra], expert, card.experts):
+                left_out.update(match_header(header, shapes))
         if left_out:
             notes.append(f"{len(left_out)} layers of '{extra.path.name}' are not in this model and have no effect.")
     return notes

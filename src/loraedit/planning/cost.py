@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 
 from loraedit.families.model_card import ModelCard
+from loraedit.lora.extra import for_expert
+from loraedit.lora.header import LoraHeader, read_header
 from loraedit.planning.component_cost import encoder_cost, prompt_readers, vae_cost
 from loraedit.planning.phase_cost import Cost, Shape, taking_turns
 from loraedit.planning.skeleton import HALF
@@ -44,6 +47,8 @@ def measure_cost(
     uses = uses or Uses()
     experts = uses.experts or card.experts[:1]
     used = {name: TransformerPlan(card, name, shape, settings, resources, on_cpu) for name in experts}
+    with_extras = {name: replace(plan, extras=_headers(uses, name, card)) for name, plan in used.items()}
+    trained = with_extras if uses.extra_in_training else used
     dtype = torch.float32 if on_cpu else HALF
     measure: dict[str, Callable[[], Cost]] = {
         "text_encode": lambda: encoder_cost(card, prompt_readers(card), resources, dtype)
@@ -51,14 +56,19 @@ def measure_cost(
     if card.image_frames:
         measure["image_encode"] = lambda: encoder_cost(card, ["image_encoder"], resources, dtype)
     measure["vae_encode"] = lambda: vae_cost(card, shape, resources, decode=False)
-    measure["train"] = lambda: taking_turns([used[name].train() for name in uses.trained or used])
-    measure["sample"] = lambda: taking_turns([plan.sample() for plan in used.values()])
+    measure["train"] = lambda: taking_turns([trained[name].train() for name in uses.trained or used])
+    measure["sample"] = lambda: taking_turns([plan.sample() for plan in with_extras.values()])
     measure["vae_decode"] = lambda: vae_cost(card, shape, resources, decode=True)
     costs = {}
     for done, (name, run) in enumerate(measure.items()):
         on_step(done, len(measure))
         costs[name] = run()
     return costs
+
+
+def _headers(uses: Uses, expert: str, card: ModelCard) -> tuple[LoraHeader, ...]:
+    """Returns the headers of the extra LoRAs of an expert."""
+    return tuple(read_header(path) for path, _ in for_expert(uses.extras, expert, card.experts))
 
 
 def lora_bytes(card: ModelCard, shape: Shape, settings: TrainSettings) -> int:

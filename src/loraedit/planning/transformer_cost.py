@@ -22,7 +22,9 @@ from loraedit.families.frozen_weights import kinds_of, quantise_shapes
 from loraedit.families.model_card import ModelCard
 from loraedit.families.registry import block_count
 from loraedit.lora.adapter import attach, lora_parameters
+from loraedit.lora.header import LoraHeader
 from loraedit.planning.depth import from_few_blocks
+from loraedit.planning.extras import adapter_bytes, extra_facts, stack_shapes
 from loraedit.planning.meter import Meter, gpu_attention
 from loraedit.planning.phase_cost import Cost, Shape
 from loraedit.planning.skeleton import HALF, build, without_contents
@@ -49,6 +51,7 @@ class TransformerPlan:
         settings: rank, LoRA targets and batch size matter.
         resources: how it fits into memory.
         on_cpu: measure a run on this machine's processor instead of one on an accelerator.
+        extras: the extra LoRAs that it has below that of the edit.
     """
 
     card: ModelCard
@@ -57,12 +60,13 @@ class TransformerPlan:
     settings: TrainSettings
     resources: Resources
     on_cpu: bool = False
+    extras: tuple[LoraHeader, ...] = ()
 
     def train(self) -> Cost:
         """Measures one step of training a LoRA."""
         facts = self._facts(batch_size=self.settings.batch_size, **self._kept_facts())
+        weights = self._weights("train")  # first, because extra LoRAs are compared with the whole model here
         found = self._stored("train", facts, lambda: from_few_blocks(self.card, self.expert, self._train_few))
-        weights = self._weights("train")
         return Cost(
             found["flops"],
             weights["device"],
@@ -75,8 +79,8 @@ class TransformerPlan:
 
     def sample(self) -> Cost:
         """Measures one forward pass with a LoRA."""
-        found = self._stored("sample", self._facts(), lambda: from_few_blocks(self.card, self.expert, self._sample_few))
         weights = self._weights("sample")
+        found = self._stored("sample", self._facts(), lambda: from_few_blocks(self.card, self.expert, self._sample_few))
         return Cost(
             found["flops"],
             weights["device"],
@@ -125,7 +129,7 @@ class TransformerPlan:
         family, transformer = self._built(self.card)
         with self._fakes(transformer):
             lora = sum(_bytes(parameter) for _, parameter in lora_parameters(transformer))
-            loaded = weights_held(transformer).device - lora
+            loaded = weights_held(transformer).device - adapter_bytes(transformer)
             place = place_for_training if phase == "train" else place_for_sampling
             with Meter(transformer, counts_host=True) as meter:
                 place(family, transformer, CPU)
@@ -137,7 +141,7 @@ class TransformerPlan:
     # ---- what is measured --------------------------------------------------------------------------------------------
 
     def _built(self, card: ModelCard) -> tuple[Family, Any]:
-        """Returns a family, and the transformer on the meta device with a LoRA."""
+        """Returns a family, and the transformer on the meta device with its LoRAs."""
         swapped = min(self.resources.swap_blocks, block_count(card, self.expert))
         here = {"swap_blocks": swapped, "attention": None, "training_attention": None}  # a GPU's cannot run here
         family = open_family(card, self.resources.model_copy(update=here))
@@ -145,6 +149,7 @@ class TransformerPlan:
         quantise_shapes(transformer, kinds_of(card, self.expert, self.resources.weights))
         if self.on_cpu:
             family.speed_up(transformer, CPU)
+        stack_shapes(transformer, self.extras, few=card is not self.card)
         with torch.device("meta"):
             attach(transformer, family.lora_targets(self.settings.lora_targets), self.settings.rank, seed=0)
         return family, transformer
@@ -188,7 +193,8 @@ class TransformerPlan:
         return {"recomputes": self.resources.recomputes, "hosted": self.resources.offload_checkpoints}
 
     def _lora_facts(self) -> dict[str, Any]:
-        return {"rank": self.settings.rank, "targets": self.settings.lora_targets}
+        extras = [extra_facts(header) for header in self.extras]
+        return {"rank": self.settings.rank, "targets": self.settings.lora_targets, "extras": extras}
 
 
 def _sampling_precision() -> AbstractContextManager[None]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from loraedit.lora.extra import ExtraLora
+
 __all__ = ["Uses"]
 
 
@@ -14,7 +16,11 @@ class Uses:
     Attributes:
         experts: those that sampling uses, in this order; none stands for the model's first.
         trained: those of them that are trained; a plan without any measures a step of all.
+        extras: extra LoRAs.
+        extra_in_training: whether these are used in training too.
     """
 
     experts: tuple[str, ...] = ()
     trained: tuple[str, ...] = ()
+    extras: tuple[ExtraLora, ...] = ()
+    extra_in_training: bool = False

@@ -9,6 +9,7 @@ from loraedit.families import open_family
 from loraedit.families.base import Expert
 from loraedit.families.card import ModelCard
 from loraedit.job.segments import TRAINING_SEGMENTS
+from loraedit.lora.extra import parse_extra
 from loraedit.planning.phase_cost import Shape
 from loraedit.planning.uses import Uses
 from loraedit.sampling.schedule import experts_trained, experts_used
@@ -85,7 +86,7 @@ def work_of(
         shape,
         training,
         sampling,
-        Uses(_names(experts_used(family, sampling)), _names(trained)),
+        _uses(settings, experts_used(family, sampling), trained),
         samples=samples,
         reference_samples=references,
         segments=len(frames),
@@ -94,8 +95,13 @@ def work_of(
     )
 
 
-def _names(experts: Sequence[Expert]) -> tuple[str, ...]:
-    return tuple(expert.name for expert in experts)
+def _uses(settings: ResolvedSettings, experts: Sequence[Expert], trained: Sequence[Expert]) -> Uses:
+    return Uses(
+        experts=tuple(expert.name for expert in experts),
+        trained=tuple(expert.name for expert in trained),
+        extras=tuple(parse_extra(text) for text in settings.extra_lora),
+        extra_in_training=settings.extra_in_training,
+    )
 
 
 def work_of_all(works: Sequence[Work]) -> Work:
