@@ -198,7 +198,8 @@ bfloat16, and the cosine similarity of the LoRA's gradient and of the velocity w
 {table(["weights", "held, of bfloat16", "held, of the file", "gradient", "velocity"], gradients)}
 Edits with nano on {count} cases of `benchmarks/propagation`, whose true result is known, against its own float32
 weights (called bfloat16 here). Rows of nano's matrices are too short for most blocks of K types; there llama.cpp's
-substitutes are used (Q5_0 for Q4_K). Intervals are 95 %, by a paired bootstrap over the cases.
+substitutes are used (Q5_0 for Q4_K). Without prior and carried frames, all of a result is the LoRA's. Intervals are
+95 %, by a paired bootstrap over the cases.
 
 {table(["weights", *head], edits)}"""
 
