@@ -28,6 +28,7 @@ CLIP = [str(DEMO / "source.mkv"), "--first-frame", str(DEMO / "first_frame_edite
 REFUSED = {
     "plan: model": ["plan", "--size", "64x64", "--frames", "9", "--model", "no-such-model"],
     "plan: model, with a clip": ["plan", *CLIP, "--model", "no-such-model"],
+    "plan: transformer": ["plan", *CLIP, "--transformer", "no-such.gguf"],
     "plan: clip": ["plan", "no-such.mp4", "--first-frame", "no-such.png"],
     "plan: size": ["plan", "--size", "64", "--frames", "9"],
     "edit: model": ["edit", *CLIP, "--model", "no-such-model"],

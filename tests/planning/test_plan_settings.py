@@ -9,6 +9,7 @@ from scenes import make_scene
 
 from loraedit.errors import LoraEditError
 from loraedit.families.skeleton import open_skeleton
+from loraedit.job.model import single_files
 from loraedit.job.prepare import prepare
 from loraedit.job.request import EditRequest
 from loraedit.planning import parse_vram, work_of_job
@@ -19,7 +20,8 @@ REFERENCES = {8: (60, 40, 220), 9: (60, 60, 220)}
 
 CHANGES: dict[str, tuple[Any, dict[str, Any]]] = {
     "fit": (True, {"model": A14B}), "tracker": ("sam2", {}), "tracker_model": ("nowhere", {}), "dilate_px": (20, {}),
-    "model": ("nano", {}), "extra_lora": (("none.safetensors",), {}), "extra_in_training": (True, {}),
+    "model": ("nano", {}), "transformer": ("none.gguf", {}), "transformer_2": ("none.gguf", {}),
+    "extra_lora": (("none.safetensors",), {}), "extra_in_training": (True, {}),
     "recipe": ("fast", {}), "lora": ("none", {}), "budget": ("5steps", {}), "device": ("gpu", {}), "vram": ("9", {}),
     "weights": ("fp8", {}), "checkpointing": (False, {}), "offload_checkpoints": (True, {}),
     "swap_blocks": (2, {}), "offload_encoders": (True, {}), "reload_weights": (True, {}), "tile_vae": (True, {}),
@@ -40,11 +42,11 @@ NO_CHANGES: dict[str, Any] = {
     "patience": 9, "min_gain": 0.5, "lr": 1e-3,
     "lr_schedule": "falling", "edit_weight": 2.0, "train_seed": 3, "seed": 3, "step_cache": 0.1,
     "negative_prompt": "rain", "strength": 0.5, "restore_detail": True, "blend_latents": True,
-    "match_colours": False, "attention": "flash", "training_attention": "flash",
+    "match_colours": False, "attention": "native", "training_attention": "native",
     "compile_blocks": True, "codec": "png", "preview": False, "preview_every": 3, "profile": True, "store": "none",
     "download": True,
 }  # fmt: skip
-NOT_READ = {"captioner", "transformer", "transformer_2", "flow_estimator"}
+NOT_READ = {"captioner", "flow_estimator"}
 """They name files or code that a plan does not look at."""
 
 
@@ -59,7 +61,7 @@ def outcome(name: str, beside: dict[str, Any], **asked: Any) -> Any:
     settings = make_settings({"model": A14B, **beside, **asked})
     mask = None if name in ("margin", "tracker", "tracker_model") else scene.mask
     try:
-        with open_skeleton(settings.model) as card:
+        with open_skeleton(settings.model, single_files(settings)) as card:
             job = prepare(EditRequest(scene.source, first, mask, references, settings=settings), card=card)
             work = work_of_job(job)
             training = work.train.model_dump(include={"rank", "lora_targets", "batch_size", "steps"})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,12 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from typer.testing import CliRunner
 
+from loraedit.cli.main import app
 from loraedit.errors import ModelError
 from loraedit.families import open_family
-from loraedit.families.card import ModelCard, read_card
+from loraedit.families.card import ModelCard, read_card, read_configuration
 from loraedit.families.skeleton import open_skeleton
 from loraedit.job.card_checks import check_against_card
 from loraedit.lora.adapter import attach, match_precision, stack
@@ -150,3 +153,27 @@ def test_a_lora_of_another_model_is_refused_by_a_plan_without_weights(checkpoint
         plan = TransformerPlan(card, "transformer", SHAPE, SETTINGS, Resources(), extras=(read_header(file),))
         with pytest.raises(ModelError, match="made for another model"):
             plan.sample()
+
+
+def test_plan_takes_a_transformer_as_one_file_as_edit_does(checkpoint: Path, tmp_path: Path) -> None:
+    file = fp8_file(checkpoint / "transformer", tmp_path / "fp8.safetensors")
+    size = ("plan", "--model", str(checkpoint), "--size", "64x64", "--frames", "9", "--rank", "2", "--json")
+    found = [
+        json.loads(CliRunner().invoke(app, [*size, *options]).stdout)["weights_bytes"]["train"]
+        for options in ([], ["--transformer", str(file)])
+    ]
+    cards = read_card(checkpoint), read_card(checkpoint, {"transformer": file})
+    assert found == [held_by_a_run(card, "transformer", Resources())[1] for card in cards]
+    assert found[1] < found[0]
+
+
+def test_plan_reads_the_header_of_a_file_for_a_model_without_weights(checkpoint: Path, tmp_path: Path) -> None:
+    file = fp8_file(checkpoint / "transformer", tmp_path / "fp8.safetensors")
+    size = ("plan", "--model", "hunyuanvideo-i2v", "--size", "64x64", "--frames", "9")
+    refused = CliRunner().invoke(app, [*size, "--transformer", str(file)]).exception
+    assert isinstance(refused, ModelError) and "of a Wan model only" in str(refused)
+    with (
+        open_skeleton("wan2.2-i2v-a14b") as card,
+        pytest.raises(ModelError, match="is not what its configuration"),
+    ):
+        read_configuration(card.folder, {"transformer_2": file})

@@ -74,8 +74,10 @@ def plan(
     if source is None and (size is None or frames is None or first_frame is not None or reference):
         raise InputError("Give a clip and --first-frame, or --size and --frames without a clip.")
     from loraedit.families.skeleton import open_skeleton
+    from loraedit.job.model import single_files
 
-    with show_progress(Console(stderr=True)) as progress, open_skeleton(wanted.model) as card:
+    files = single_files(wanted)
+    with show_progress(Console(stderr=True)) as progress, open_skeleton(wanted.model, files) as card:
         recipes = recipes_for(wanted.recipe, card.recipe)
         recipes = recipes if compare_recipes else recipes[:1]
         if source is not None and first_frame is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,14 +21,15 @@ __all__ = ["open_skeleton"]
 
 
 @contextmanager
-def open_skeleton(model: str) -> Iterator[ModelCard]:
-    """Returns the model card of a model whose weights may be absent.
+def open_skeleton(model: str, files: Mapping[str, Path] | None = None) -> Iterator[ModelCard]:
+    """Returns the model card of a model whose weights may be absent, except for single files.
 
     Args:
         model: ``nano``, a checkpoint folder, or a published model by its Hub id or short name.
+        files: single files in place of transformers, whose headers are read; see :func:`read_configuration`.
 
     Raises:
-        ModelError: the name is none of these, or no family can run the model.
+        ModelError: the name is none of these, no family can run the model, or a file is not a transformer of it.
     """
     folder = NANO if model == "nano" else Path(model)
     known = next((row for row in known_models() if model.lower() in (row.id.lower(), row.short_name)), None)
@@ -38,11 +39,11 @@ def open_skeleton(model: str) -> Iterator[ModelCard]:
             f"Model '{model}' is neither a folder nor a known model. Give a checkpoint folder, or one of {names}."
         )
     if known is None:
-        yield read_configuration(folder)
+        yield read_configuration(folder, files)
         return
     with tempfile.TemporaryDirectory(prefix="loraedit-") as place:
         _write(known, Path(place))
-        yield read_configuration(Path(place))
+        yield read_configuration(Path(place), files)
 
 
 def _write(model: KnownModel, folder: Path) -> None:

@@ -10,7 +10,7 @@ from loraedit.families.hub import download_note, fetch_weights, on_hub, resolve_
 from loraedit.settings import EditSettings
 from loraedit.types import Progress
 
-__all__ = ["download_weights", "find_card", "local_weights"]
+__all__ = ["download_weights", "find_card", "local_weights", "single_files"]
 
 
 def find_card(settings: EditSettings) -> ModelCard:
@@ -19,7 +19,7 @@ def find_card(settings: EditSettings) -> ModelCard:
     Raises:
         ModelError: there is no such model, or it is not one that loraedit can edit with.
     """
-    return read_configuration(resolve_model(settings.model, settings.download), _single_files(settings))
+    return read_configuration(resolve_model(settings.model, settings.download), single_files(settings))
 
 
 def local_weights(settings: EditSettings, card: ModelCard) -> ModelCard | None:
@@ -32,7 +32,7 @@ def local_weights(settings: EditSettings, card: ModelCard) -> ModelCard | None:
         ModelError: the weights are incomplete or damaged, and the user allows no download.
     """
     try:
-        return read_card(card.folder, _single_files(settings))
+        return read_card(card.folder, single_files(settings))
     except ModelError:
         if settings.download and on_hub(settings.model):
             return None
@@ -52,9 +52,10 @@ def download_weights(settings: EditSettings, card: ModelCard, progress: Progress
     progress("download", 0, 1, download_note(settings.model))
     folder = fetch_weights(settings.model, card)
     progress("download", 1, 1, "")
-    return read_card(folder, _single_files(settings))
+    return read_card(folder, single_files(settings))
 
 
-def _single_files(settings: EditSettings) -> dict[str, Path]:
+def single_files(settings: EditSettings) -> dict[str, Path]:
+    """Returns the files that the settings name in place of transformers, by expert."""
     given = {"transformer": settings.transformer, "transformer_2": settings.transformer_2}
     return {name: Path(path) for name, path in given.items() if path is not None}

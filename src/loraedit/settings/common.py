@@ -61,10 +61,10 @@ class CommonSettings(Settings):
     model: Annotated[str, About("Model", trains="motion", plan=True, path=True)] = Field(
         "nano", description="nano, a checkpoint folder in diffusers layout, or a Hub id."
     )
-    transformer: Annotated[str | None, About("Model", trains="motion", path=True)] = Field(
+    transformer: Annotated[str | None, About("Model", trains="motion", plan=True, path=True)] = Field(
         None, description="The transformer as one .safetensors or .gguf file.  [default: the model's]"
     )
-    transformer_2: Annotated[str | None, About("Model", trains="motion", path=True)] = Field(
+    transformer_2: Annotated[str | None, About("Model", trains="motion", plan=True, path=True)] = Field(
         None, description="The same for the low-noise expert of a model with two.  [default: the model's]"
     )
     download: Annotated[bool, About("Model")] = Field(
