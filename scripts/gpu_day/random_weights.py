@@ -39,7 +39,7 @@ def random_transformer(bench: Bench, resources: Resources, keep_on: torch.device
     values = _values(build(bench.card, name).state_dict(), bench.device)
     kept = ((each, value if keep_on is None else value.to(keep_on)) for each, value in values)
     held = kinds_of(bench.card, name, resources.weights)
-    transformer = read_transformer(kind, config, kept, held, torch.bfloat16).eval().requires_grad_(False)
+    transformer = read_transformer(kind, config, kept, held, torch.bfloat16, bench.device).eval().requires_grad_(False)
     return transformer.to(keep_on or bench.device)
 
 

@@ -62,7 +62,9 @@ def kinds_of(card: ModelCard, expert: str, weights: WeightStore) -> Kinds:
     return lambda name: stored(name) if MODULATION.search(name) else weights
 
 
-def read_transformer(kind: Any, config: Mapping[str, Any], tensors: Tensors, held: Kinds, dtype: torch.dtype) -> Any:
+def read_transformer(
+    kind: Any, config: Mapping[str, Any], tensors: Tensors, held: Kinds, dtype: torch.dtype, device: torch.device
+) -> Any:
     """Builds a transformer from its tensors.
 
     Args:
@@ -71,6 +73,7 @@ def read_transformer(kind: Any, config: Mapping[str, Any], tensors: Tensors, hel
         tensors: name and value of each tensor. Names that the class lacks are ignored, as diffusers does.
         held: the kind in which each weight is held.
         dtype: full precision, except for what diffusers keeps in float32.
+        device: where weights are quantised, one by one. NF4 takes minutes on a CPU.
 
     Raises:
         ModelError: a tensor is missing.
@@ -88,7 +91,7 @@ def read_transformer(kind: Any, config: Mapping[str, Any], tensors: Tensors, hel
         layer, exact = name.removesuffix(".weight"), torch.float32 if precise(name) else dtype
         as_kind = held(name) if layer in layers else None
         if as_kind is not None:
-            _install(model, layer, _held_as(value, as_kind))
+            _install(model, layer, _held_as(value, as_kind, device))
         else:
             full = value.dequantised(exact) if isinstance(value, QuantisedWeight) else value.to(exact)
             state[name] = full.reshape(shapes[name])
@@ -99,10 +102,12 @@ def read_transformer(kind: Any, config: Mapping[str, Any], tensors: Tensors, hel
     return model
 
 
-def _held_as(value: Tensor | QuantisedWeight, kind: str) -> QuantisedWeight:
+def _held_as(value: Tensor | QuantisedWeight, kind: str, device: torch.device) -> QuantisedWeight:
     if isinstance(value, QuantisedWeight):
-        return value if value.kind == kind else quantise(value.dequantised(torch.float32), kind)
-    return quantise(value, kind)
+        if value.kind == kind:
+            return value
+        value = value.dequantised(torch.float32)
+    return quantise(value.to(device), kind).to("cpu")
 
 
 def quantise_shapes(transformer: nn.Module, held: Kinds) -> None:

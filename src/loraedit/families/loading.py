@@ -76,7 +76,7 @@ def load_transformer(
         if file is None and weights in ("auto", "full"):
             return _prepared(_read_part(card, kind, name, dtype), device, resources)
         tensors = single_file_tensors(file.path, rename) if file else folder_tensors(card.folder / name)
-        model = read_transformer(kind, card.config(name), tensors, kinds_of(card, name, weights), dtype)
+        model = read_transformer(kind, card.config(name), tensors, kinds_of(card, name, weights), dtype, device)
         return _prepared(model, device, resources)
 
     keep: Keep = "never" if resources.reload_weights else "within edits"
