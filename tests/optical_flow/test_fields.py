@@ -42,3 +42,9 @@ def test_a_resized_flow_counts_in_pixels_of_the_new_size() -> None:
 )
 def test_small_frames_are_enlarged_and_thin_ones_less(size: Size, factor: float) -> None:
     assert enlargement_factor(size, 100) == factor
+
+
+def test_a_flow_that_grows_is_interpolated() -> None:
+    ramp = np.dstack([np.tile(np.arange(4, dtype=np.float32), (3, 1)), np.zeros((3, 4), np.float32)])
+    large = resize_flow(ramp, Size(6, 8))
+    assert np.allclose(np.diff(large[0, 1:-1, 0]), 1), "expected equal steps"

@@ -49,12 +49,16 @@ def photometric_error(image: Image, warped: Field, sigma_px: float = 1.0) -> Fie
 
 
 def resize_flow(flow: Field, size: Size) -> Field:
-    """Resizes a flow ``[H', W', 2]`` to frames of another size, in pixels of that size; the same array if it fits."""
+    """Resizes a flow ``[H', W', 2]`` to frames of another size, in pixels of that size; the same array if it fits.
+
+    It averages areas where the flow shrinks, and interpolates linearly where it grows.
+    """
     height, width = flow.shape[:2]
     if (height, width) == (size.height, size.width):
         return flow
     factors = np.divide((width, height), (size.width, size.height), dtype=np.float32)
-    return np.asarray(cv2.resize(flow, (size.width, size.height), interpolation=cv2.INTER_AREA) / factors, np.float32)
+    kind = cv2.INTER_AREA if height >= size.height and width >= size.width else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(flow, (size.width, size.height), interpolation=kind) / factors, np.float32)
 
 
 def enlargement_factor(size: Size, short_side_px: int) -> float:

@@ -17,7 +17,7 @@ from loraedit.optical_flow.fields import Field, pixel_grid, sample_at
 from loraedit.tracking.motion import transform_points
 from loraedit.types import Image, Pixels, Plane, Weights
 
-__all__ = ["AddedPart", "AttachedPart", "ShapeChange", "attach", "inside_frame"]
+__all__ = ["AddedPart", "AttachedPart", "PlacedPart", "ShapeChange", "attach", "inside_frame"]
 
 MAX_POINTS = 4000
 """The most points of an object that its motion is fitted to."""
@@ -79,9 +79,33 @@ class AttachedPart:
     """An added part in another frame.
 
     Attributes:
+        part: what the edited frame adds.
+        image: the edited frame, uint8 ``[H, W, 3]``.
+        motion: the similarity transform from the other frame to the edited one, ``[2, 3]``.
+        visibility: how reliably the motion of the object was found, 0 to 1; the part fades with it.
+    """
+
+    part: AddedPart
+    image: Image
+    motion: Field
+    visibility: float
+
+    def place(self) -> PlacedPart:
+        """Returns the part's pixels in the other frame."""
+        back = np.asarray(transform_points(pixel_grid(self.image), self.motion), np.float32)
+        return PlacedPart(
+            sample_at(self.image, back), sample_at(self.part.alpha, back) * inside_frame(back), self.visibility
+        )
+
+
+@dataclass(frozen=True)
+class PlacedPart:
+    """The pixels of an added part in another frame.
+
+    Attributes:
         colours: float32 ``[H, W, 3]``, 0 to 255.
         alpha: float32 ``[H, W]`` in [0, 1], the part's place.
-        visibility: how reliably the motion of the object was found, 0 to 1; the part fades with it.
+        visibility: see :class:`AttachedPart`.
     """
 
     colours: Pixels
@@ -95,7 +119,7 @@ class AttachedPart:
 
 
 def attach(part: AddedPart, image: Image, foreground: Plane | None, positions: Field) -> AttachedPart | None:
-    """Places an added part in another frame, where its object went.
+    """Attaches an added part to its object in another frame.
 
     Args:
         part: what ``image`` adds.
@@ -117,12 +141,7 @@ def attach(part: AddedPart, image: Image, foreground: Plane | None, positions: F
     motion = _fit_robustly(origins, targets, nearness)
     misses = np.linalg.norm(transform_points(origins, motion) - targets, axis=-1)
     followed = float(nearness[misses < FOLLOW_TOLERANCE * min(part.region.shape)].sum() / nearness.sum())
-    back = np.asarray(transform_points(here, motion), np.float32)
-    return AttachedPart(
-        colours=sample_at(image, back),
-        alpha=sample_at(part.alpha, back) * inside_frame(back),
-        visibility=float(np.interp(followed, VISIBILITY_RAMP, (0, 1))),
-    )
+    return AttachedPart(part, image, motion, float(np.interp(followed, VISIBILITY_RAMP, (0, 1))))
 
 
 def inside_frame(positions: Field) -> Plane:

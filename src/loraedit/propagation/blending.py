@@ -1,133 +1,143 @@
-"""Blending of keyframes that are warped along several flow paths: weights, trust, and the canvas that sums them up."""
+"""Blends keyframes that are warped along several flow paths, with numpy: the reference of what a device computes."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from loraedit.optical_flow.fields import Field
-from loraedit.propagation.added_parts import AttachedPart
-from loraedit.propagation.keyframes import Keyframe
-from loraedit.types import Frames, Pixels, Weights
+from loraedit.optical_flow.fields import Field, photometric_error, sample_at
+from loraedit.propagation.added_parts import PlacedPart
+from loraedit.propagation.choices import (
+    ERROR_LEVELS,
+    EXPLAINED_LEVELS,
+    LEAST_WEIGHT,
+    NO_WEIGHT,
+    TRUST_RAMP,
+    Blend,
+    Choice,
+    FrameLayers,
+)
+from loraedit.propagation.layers import KeyframeLayers
+from loraedit.propagation.paths import ERROR_SIGMA_PX, FlowPath
+from loraedit.types import Image, Pixels, Size, Weights
 
-__all__ = ["Canvas", "CarriedLayer", "ScoredPath"]
-
-ERROR_LEVELS = 8.0
-"""Grey levels of photometric error by which the weight of a path falls to 1 / e."""
-
-GENERATED_HANDICAP = 3 * ERROR_LEVELS
-"""Grey levels of error that are added to the paths to a generated frame, so that the user's keyframes win."""
-
-LEAST_WEIGHT = 1e-6
-"""Share of its weight that a path keeps where nothing speaks for it, so that every pixel gets some colour."""
+__all__ = ["NumpyBlender"]
 
 
 @dataclass(frozen=True)
-class ScoredPath:
+class _Scored:
     """A flow path with how well it explains the source.
 
     Attributes:
-        keyframe_index: index of the keyframe that the path leads to.
-        frame: index of the frame that it starts from.
         positions: where each pixel of the frame lies in the keyframe, ``[H, W, 2]``.
         error: photometric error along the path, ``[H, W]`` in grey levels.
         trust: ``[H, W]`` in [0, 1], from the error.
-        direct: whether the path was measured in one go; else it is chained.
     """
 
-    keyframe_index: int
-    frame: int
     positions: Field
     error: Weights
     trust: Weights
-    direct: bool
 
 
 @dataclass(frozen=True)
-class CarriedLayer:
+class _Warped:
     """A keyframe warped along a path.
 
     Attributes:
         colours: float32 ``[H, W, 3]``.
         soundness: ``[H, W]`` in [0, 1], how far the source's flow says where the edit's pixels go.
-        part: what the keyframe adds beside an object, attached to it in this frame.
     """
 
     colours: Pixels
     soundness: Weights
-    part: AttachedPart | None
 
 
-class Canvas:
-    """Sums up the warped keyframes of one result, and the added parts that are laid over them.
+class NumpyBlender:
+    """Blends on the CPU; see :class:`loraedit.propagation.choices.Blender`.
 
     Args:
-        shape: F, H, W.
-        keyframes: the keyframes of the result by name; their indices differ.
-        has_added_parts: whether any of them adds a part.
+        layers: the keyframes by name.
+        choices: for each result, the names of its keyframes.
     """
 
-    def __init__(self, shape: tuple[int, ...], keyframes: Mapping[str, Keyframe], has_added_parts: bool) -> None:
-        self._names = {keyframe.index: name for name, keyframe in keyframes.items()}
-        self._generated = {keyframe.index for keyframe in keyframes.values() if keyframe.generated}
-        self._edited = [keyframe.index for keyframe in keyframes.values() if not keyframe.generated]
-        self._total = np.full((*shape, 1), 1e-9, np.float32)
+    def __init__(self, layers: Mapping[str, KeyframeLayers], choices: Sequence[Collection[str]]) -> None:
+        self._layers, self._choices = layers, [Choice(layers, names) for names in choices]
+
+    def blend(self, frame: FrameLayers) -> list[Blend]:
+        """Returns one blended frame for each choice."""
+        canvases = [_Canvas(choice, frame.source.shape[:2]) for choice in self._choices]
+        for index, path in frame.paths:
+            here = {name: layers for name, layers in self._layers.items() if layers.keyframe.index == index}
+            scored = _score(frame.source, next(iter(here.values())).keyframe.source, path)
+            warped = {name: _warp(layers, frame.source, scored, frame.parts.get(name)) for name, layers in here.items()}
+            for canvas in canvases:
+                canvas.add(frame, index, path, scored, warped)
+        return [canvas.render() for canvas in canvases]
+
+
+def _score(frame: Image, keyframe: Image, path: FlowPath) -> _Scored:
+    positions = path.positions(Size(*frame.shape[:2]))
+    error = photometric_error(frame, sample_at(keyframe, positions), ERROR_SIGMA_PX)
+    return _Scored(positions, error, np.interp(error, TRUST_RAMP, (1, 0)).astype(np.float32))
+
+
+def _warp(layers: KeyframeLayers, frame: Image, path: _Scored, part: PlacedPart | None) -> _Warped:
+    """Warps the ground along a path; where little changed, adds the change to ``frame``."""
+    ground = sample_at(layers.ground, path.positions)
+    if layers.keyframe.is_source:
+        return _Warped(ground, np.ones_like(path.trust))
+    explained = np.exp(-np.square(path.error / EXPLAINED_LEVELS))
+    sameness = (explained * sample_at(layers.sameness, path.positions))[..., None]
+    colours = np.asarray(ground + sameness * (frame + sample_at(layers.change, path.positions) - ground))
+    soundness = sample_at(layers.soundness, path.positions)
+    return _Warped(colours, soundness if part is None else soundness * (1 - part.doubt))
+
+
+class _Canvas:
+    """Sums up the warped keyframes of one frame, and the added parts that are laid over them."""
+
+    def __init__(self, choice: Choice, shape: tuple[int, ...]) -> None:
+        self._choice = choice
+        self._total = np.full((*shape, 1), NO_WEIGHT, np.float32)
         self._trust = np.zeros(shape, np.float32)
         self._colours = np.zeros((*shape, 3), np.float32)
-        self._parts = np.zeros((*shape, 4), np.float32) if has_added_parts else None
-        self._part_weights = np.full(shape[0], 1e-9, np.float32)
+        self._parts: Pixels | None = None
+        self._part_weight = np.float32(NO_WEIGHT)
 
-    def add(self, path: ScoredPath, layers: Mapping[str, CarriedLayer]) -> None:
-        """Adds the keyframe of the path's index; without one, the path is ignored.
+    def add(
+        self, frame: FrameLayers, index: int, path: FlowPath, scored: _Scored, warped: Mapping[str, _Warped]
+    ) -> None:
+        """Adds the keyframe of an index along a path; without one, the path is ignored.
 
         Added parts are laid along chained paths only, so that they count once for each frame.
-
-        Args:
-            path: the path.
-            layers: the keyframes of its index, warped, by name.
         """
-        name = self._names.get(path.keyframe_index)
+        name = self._choice.name(index)
         if name is None:
             return
-        layer, frame = layers[name], path.frame
-        handicap, length = self._handicap(path)
-        explained = layer.soundness * np.exp(-(path.error + np.float32(handicap)) / ERROR_LEVELS)
+        layer = warped[name]
+        handicap, length = self._choice.handicap(frame.index, index)
+        explained = layer.soundness * np.exp(-(scored.error + np.float32(handicap)) / ERROR_LEVELS)
         weight = (explained[..., None] + np.float32(LEAST_WEIGHT)) / length
-        self._total[frame] += weight
-        self._colours[frame] += weight * layer.colours
-        self._trust[frame] = np.maximum(self._trust[frame], path.trust * layer.soundness)
+        self._total += weight
+        self._colours += weight * layer.colours
+        self._trust = np.maximum(self._trust, scored.trust * layer.soundness)
         if not path.direct:
-            self._add_part(frame, float(np.exp(-handicap / ERROR_LEVELS)) / length, layer.part)
+            self._add_part(float(np.exp(-handicap / ERROR_LEVELS)) / length, frame.parts.get(name))
 
-    def _handicap(self, path: ScoredPath) -> tuple[float, int]:
-        """Returns the grey levels added to the error of a path, and its length in frames.
-
-        A path to a generated frame gets a handicap, and the length of the shortest path to a keyframe of the user:
-        what was generated was carried from there.
-        """
-        length = abs(path.frame - path.keyframe_index)
-        if path.keyframe_index not in self._generated:
-            return 0.0, length
-        return GENERATED_HANDICAP, max(1, min((abs(path.frame - index) for index in self._edited), default=length))
-
-    def _add_part(self, frame: int, weight: float, part: AttachedPart | None) -> None:
-        """Adds the attached part of a keyframe; None counts as one that is invisible."""
-        self._part_weights[frame] += weight
-        if self._parts is not None and part is not None:
+    def _add_part(self, weight: float, part: PlacedPart | None) -> None:
+        """Adds the part of a keyframe; None counts as one that is invisible."""
+        self._part_weight += np.float32(weight)
+        if part is not None and part.visibility:
             opaque = np.concatenate([part.colours, np.ones_like(part.colours[..., :1])], -1)
-            self._parts[frame] += weight * part.visibility * part.alpha[..., None] * opaque
+            added = weight * part.visibility * part.alpha[..., None] * opaque
+            self._parts = added if self._parts is None else self._parts + added
 
-    def render(self) -> tuple[Frames, Weights]:
-        """Returns the blended frames, uint8 ``[F, H, W, 3]``, and the largest trust of any path, ``[F, H, W]``."""
-        frames = np.empty(self._colours.shape, np.uint8)
-        for index, (colours, weight) in enumerate(zip(self._colours, self._total, strict=True)):
-            frames[index] = np.rint(self._with_parts(index, colours / weight)).clip(0, 255)
-        return frames, self._trust
-
-    def _with_parts(self, index: int, ground: Pixels) -> Pixels:
-        if self._parts is None:
-            return ground
-        colours, alpha = np.split(self._parts[index] / self._part_weights[index], [3], -1)
-        return np.asarray(ground * (1 - alpha) + colours)
+    def render(self) -> Blend:
+        """Returns the blended frame and its trust."""
+        colours: Pixels = self._colours / self._total
+        if self._parts is not None:
+            shown, alpha = np.split(self._parts / self._part_weight, [3], -1)
+            colours = colours * (1 - alpha) + shown
+        return np.rint(colours).clip(0, 255).astype(np.uint8), self._trust

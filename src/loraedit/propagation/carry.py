@@ -22,33 +22,22 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-import cv2
 import numpy as np
 
 from loraedit.optical_flow.base import FlowOptions
-from loraedit.optical_flow.fields import photometric_error, sample_at
-from loraedit.propagation.added_parts import AttachedPart, ShapeChange, attach
-from loraedit.propagation.blending import Canvas, CarriedLayer, ScoredPath
+from loraedit.propagation.added_parts import AttachedPart, attach
+from loraedit.propagation.blending import NumpyBlender
+from loraedit.propagation.choices import FrameLayers
 from loraedit.propagation.foreground import ForegroundSeparator
 from loraedit.propagation.keyframes import Keyframe
-from loraedit.propagation.paths import ERROR_SIGMA_PX, PROPAGATION_FLOW, FlowPath, PreparedClip, walk_from
-from loraedit.types import Frames, Image, Mask, OnStep, Pixels, Plane, Weights, no_step
+from loraedit.propagation.layers import KeyframeLayers, split
+from loraedit.propagation.paths import PROPAGATION_FLOW, FlowPath, FlowPaths, Walk, find_paths
+from loraedit.types import Frames, Image, Mask, OnStep, Size, Weights, no_step
 
 __all__ = ["TRUSTED", "CarriedKeyframes", "carry_edits", "carry_keyframes"]
 
-TRUST_RAMP = (26.0, 34.0)
-"""Grey levels of photometric error: full trust up to the first, none from the second on. On the cases of
-``benchmarks/propagation``, 63 % of the carried pixels with an error around 30 levels are wrong by more than 32 levels,
-and all pixels above it together are farther from the truth (12.3 dB) than what even nano makes of noise there."""
-
 TRUSTED = 0.5
 """The trust from which a pixel is shown to the model."""
-
-EXPLAINED_LEVELS = 60.0
-"""Grey levels of photometric error at which the weight of the source's own pixel has fallen to 1 / e."""
-
-SMALL_CHANGE_LEVELS = 24.0
-"""Grey levels of change at which the weight of the source's own pixel has fallen to 1 / e."""
 
 RETURN_STEP = 0.1
 """The most by which a part's visibility grows per frame after its object was lost, so that chance fits do not flash."""
@@ -90,6 +79,7 @@ def carry_keyframes(
     mask: Mask | None = None,
     flow: FlowOptions = PROPAGATION_FLOW,
     on_step: OnStep = no_step,
+    paths: FlowPaths | None = None,
 ) -> list[CarriedKeyframes]:
     """Carries keyframes along the motion of the source, for several choices of keyframes at once.
 
@@ -103,141 +93,81 @@ def carry_keyframes(
         mask: bool ``[F, H, W]``, a loose mask of the edited object; without it, no change of its outline is looked for.
         flow: the options of the flow estimator.
         on_step: called with (frames done, frames in all).
+        paths: the result of :func:`loraedit.propagation.paths.find_paths` for the same source and options and for at
+            least these keyframes, if it is known.
 
     Returns:
         One clip for each choice.
     """
     separator = None if mask is None else ForegroundSeparator(source, mask, flow)
     used = {name for choice in choices for name in choice}
-    layers = {name: _split(keyframes[name], len(source), separator) for name in sorted(used)}
-    canvases = [_canvas(source.shape[:3], {name: layers[name] for name in choice}) for choice in choices]
-    clip, indices = PreparedClip.open(source, flow), sorted({layer.keyframe.index for layer in layers.values()})
-    done, total = 0, sum(len(source) - (0 <= index < len(source)) for index in indices)
-    for index in indices:
-        here = {name: layer for name, layer in layers.items() if layer.keyframe.index == index}
-        for walk in walk_from(clip, next(iter(here.values())).keyframe):
-            for frame_done in _carry_along(walk, source, here, separator, canvases):
-                done += frame_done
-                on_step(done, total)
-    return [
-        _render(canvas, [keyframes[name] for name in choice]) for canvas, choice in zip(canvases, choices, strict=True)
-    ]
+    done = 0
+    if paths is None:
+        done = sum(len(source) - (0 <= index < len(source)) for index in {keyframes[name].index for name in used})
+        paths = find_paths(
+            source, [keyframes[name] for name in used], flow, lambda now, total: on_step(now, total + len(source))
+        )
+    layers = {name: split(keyframes[name], len(source), separator) for name in sorted(used)}
+    attached = {name: _attach_along(each, paths, separator) for name, each in layers.items() if each.beside}
+    blender = NumpyBlender(layers, choices)
+    results = [_empty(source.shape[:3]) for _ in choices]
+    by_frame = _by_frame(paths, {layer.keyframe.index for layer in layers.values()}, len(source))
+    for index, frame in enumerate(source):
+        placed = {name: part.place() for name, each in attached.items() if (part := each.get(index))}
+        blends = blender.blend(FrameLayers(index, frame, tuple(by_frame[index]), placed))
+        for result, (image, trust) in zip(results, blends, strict=True):
+            result.frames[index], result.trust[index] = image, trust
+        on_step(done + index + 1, done + len(source))
+    for result, choice in zip(results, choices, strict=True):
+        _put_back(result, [keyframes[name] for name in choice])
+    return results
 
 
-@dataclass(frozen=True)
-class _Layers:
-    """A keyframe, split into what the source's flow carries and what is attached to an object.
+def _by_frame(paths: FlowPaths, keyframes: Collection[int], count: int) -> list[list[tuple[int, FlowPath]]]:
+    """Returns the paths from each frame, each with the index of its keyframe, in the order of these indices."""
+    found: list[list[tuple[int, FlowPath]]] = [[] for _ in range(count)]
+    for index in sorted(keyframes):
+        for path in (path for walk in paths[index] for path in walk):
+            found[path.frame].append((index, path))
+    return found
 
-    Attributes:
-        keyframe: the keyframe.
-        shape: how it changes the outline of an object.
-        ground: uint8 ``[H, W, 3]``, the image without what it adds beside the object.
-        change: float32 ``[H, W, 3]``, the ground minus the source.
-        sameness: ``[H, W]`` in [0, 1], 1 where nothing changed.
-        soundness: ``[H, W]`` in [0, 1], 0 where the source's flow is wrong for the pixels of the edit.
+
+def _attach_along(
+    layers: KeyframeLayers, paths: FlowPaths, separator: ForegroundSeparator | None
+) -> dict[int, AttachedPart]:
+    """Attaches what a keyframe adds to its object in all other frames; frames without the object are left out.
+
+    The visibility of a part depends on that in the frame before, so a walk must not be reordered.
     """
-
-    keyframe: Keyframe
-    shape: ShapeChange | None
-    ground: Image
-    change: Pixels
-    sameness: Weights
-    soundness: Weights
-
-
-def _split(keyframe: Keyframe, frame_count: int, separator: ForegroundSeparator | None) -> _Layers:
-    shape = keyframe.shape
-    if keyframe.is_source:
-        shape = None
-    elif separator is not None and 0 <= keyframe.index < frame_count:
-        shape = separator.find_shape_change(keyframe.index, keyframe.image)
-    image, source = keyframe.image, keyframe.source
-    added = shape.added if shape else None
-    ground = image if added is None else np.where(added.over_background[..., None], source, image)
-    change: Pixels = ground.astype(np.float32) - source
-    size = cv2.GaussianBlur(np.abs(change).max(-1), (0, 0), 1.0)
-    sameness = np.exp(-np.square(size / SMALL_CHANGE_LEVELS))
-    return _Layers(keyframe, shape, ground, change, sameness, _soundness(shape, source.shape[:2]))
+    found = {}
+    for walk in paths[layers.keyframe.index]:
+        visibility = 1.0
+        for frame, part in _attach_on(walk, layers, separator):
+            visibility = min(part.visibility, visibility + RETURN_STEP) if layers.shows_part else 0.0
+            found[frame] = replace(part, visibility=visibility)
+    return found
 
 
-def _soundness(shape: ShapeChange | None, size: tuple[int, ...]) -> Weights:
-    if shape is None:
-        return np.ones(size, np.float32)
-    wrong = shape.uncovered if shape.unknown is None else shape.uncovered | shape.unknown.region
-    return np.float32(1) - wrong
-
-
-def _canvas(shape: tuple[int, ...], layers: Mapping[str, _Layers]) -> Canvas:
-    assert layers, "expected at least one keyframe in each choice"
-    keyframes = {name: layer.keyframe for name, layer in layers.items()}
-    return Canvas(shape, keyframes, any(layer.shape and layer.shape.added for layer in layers.values()))
-
-
-def _carry_along(
-    walk: Iterable[FlowPath],
-    source: Frames,
-    layers: Mapping[str, _Layers],
-    separator: ForegroundSeparator | None,
-    canvases: Iterable[Canvas],
-) -> Iterator[int]:
-    """Carries the keyframes of one index along a walk; yields the number of frames finished after each path.
-
-    The visibility of an added part depends on that in the frame before, so a walk must not be reordered.
-    """
-    keyframe = next(iter(layers.values())).keyframe
-    visibility = dict.fromkeys(layers, 1.0)
-    parts: dict[str, AttachedPart | None] = dict.fromkeys(layers)
+def _attach_on(
+    walk: Walk, layers: KeyframeLayers, separator: ForegroundSeparator | None
+) -> Iterator[tuple[int, AttachedPart]]:
+    """Yields the frames of a walk with the part, wherever the object is found, by the chained paths."""
+    beside, image = layers.beside, layers.keyframe.image
+    assert beside is not None
     for path in walk:
-        scored = _score(source, keyframe, path)
-        if not path.direct:  # the direct path of the frame comes next, with the same parts
-            foreground = _foreground(separator, layers, path.frame)
-            for name, layer in layers.items():
-                parts[name] = part = _attach(layer, foreground, path, visibility[name] + RETURN_STEP)
-                visibility[name] = part.visibility if part else visibility[name]
-        carried = {name: _warp(layer, source[path.frame], scored, parts[name]) for name, layer in layers.items()}
-        for canvas in canvases:
-            canvas.add(scored, carried)
-        yield int(path.direct)
+        if not path.direct:
+            foreground = separator.foreground(path.frame) if separator else None
+            part = attach(beside, image, foreground, path.positions(Size(*image.shape[:2])))
+            if part is not None:
+                yield path.frame, part
 
 
-def _score(source: Frames, keyframe: Keyframe, path: FlowPath) -> ScoredPath:
-    error = photometric_error(source[path.frame], sample_at(keyframe.source, path.positions), ERROR_SIGMA_PX)
-    trust = np.interp(error, TRUST_RAMP, (1, 0)).astype(np.float32)
-    return ScoredPath(keyframe.index, path.frame, path.positions, error, trust, path.direct)
+def _empty(shape: tuple[int, ...]) -> CarriedKeyframes:
+    return CarriedKeyframes(np.empty((*shape, 3), np.uint8), np.empty(shape, np.float32))
 
 
-def _foreground(separator: ForegroundSeparator | None, layers: Mapping[str, _Layers], frame: int) -> Plane | None:
-    """Returns the object in a frame if a keyframe adds something to it."""
-    adds = any(layer.shape and (layer.shape.added or layer.shape.unknown) for layer in layers.values())
-    return separator.foreground(frame) if separator and adds else None
-
-
-def _attach(layers: _Layers, foreground: Plane | None, path: FlowPath, max_visibility: float) -> AttachedPart | None:
-    """Attaches what a keyframe adds to its object in another frame; pixels of an unknown way are invisible there."""
-    shape = layers.shape
-    beside = shape and (shape.added or shape.unknown)
-    part = attach(beside, layers.keyframe.image, foreground, path.positions) if beside else None
-    if shape is None or part is None:
-        return None
-    return replace(part, visibility=min(part.visibility, max_visibility) if shape.added else 0.0)
-
-
-def _warp(layers: _Layers, frame: Image, path: ScoredPath, part: AttachedPart | None) -> CarriedLayer:
-    """Warps the ground along a path; where little changed, adds the change to ``frame``."""
-    ground = sample_at(layers.ground, path.positions)
-    if layers.keyframe.is_source:
-        return CarriedLayer(ground, np.ones_like(path.trust), None)
-    explained = np.exp(-np.square(path.error / EXPLAINED_LEVELS))
-    sameness = (explained * sample_at(layers.sameness, path.positions))[..., None]
-    colours = np.asarray(ground + sameness * (frame + sample_at(layers.change, path.positions) - ground))
-    soundness = sample_at(layers.soundness, path.positions)
-    return CarriedLayer(colours, soundness if part is None else soundness * (1 - part.doubt), part)
-
-
-def _render(canvas: Canvas, keyframes: Iterable[Keyframe]) -> CarriedKeyframes:
-    """Renders a result; keyframes replace what was carried there."""
-    frames, trust = canvas.render()
+def _put_back(result: CarriedKeyframes, keyframes: Iterable[Keyframe]) -> None:
+    """Replaces what was carried to the frame of each keyframe by the keyframe itself, in place."""
     for keyframe in keyframes:
-        if 0 <= keyframe.index < len(frames):
-            frames[keyframe.index], trust[keyframe.index] = keyframe.image, 1.0
-    return CarriedKeyframes(frames, trust)
+        if 0 <= keyframe.index < len(result.frames):
+            result.frames[keyframe.index], result.trust[keyframe.index] = keyframe.image, 1.0

@@ -7,7 +7,7 @@ the frames at hand is found by walking there once (:func:`trace_paths`).
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,7 @@ from loraedit.optical_flow.fields import Field, photometric_error, pixel_grid, r
 from loraedit.propagation.keyframes import Keyframe
 from loraedit.types import Frames, Image, OnStep, Size, no_step
 
-__all__ = ["ERROR_SIGMA_PX", "PROPAGATION_FLOW", "FlowPath", "PreparedClip", "trace_paths", "walk_from"]
+__all__ = ["ERROR_SIGMA_PX", "PROPAGATION_FLOW", "FlowPath", "FlowPaths", "Walk", "find_paths", "trace_paths"]
 
 PROPAGATION_FLOW = FlowOptions(min_side_px=320, smoothness=5.0)
 """Less smooth than usual: objects turn and bend, and the gradients of enlarged frames are gentle."""
@@ -33,64 +33,87 @@ ERROR_SIGMA_PX = 0.7
 
 
 @dataclass(frozen=True)
-class PreparedClip:
-    """The source frames with what the estimator computed for each of them.
-
-    Attributes:
-        frames: uint8 ``[F, H, W, 3]``.
-        estimator: opened for frames of this size.
-        prepared: one value per frame, see :meth:`loraedit.optical_flow.base.FlowEstimator.prepare`.
-    """
-
-    frames: Frames
-    estimator: FlowEstimator
-    prepared: tuple[Any, ...]
-
-    @classmethod
-    def open(cls, frames: Frames, flow: FlowOptions) -> PreparedClip:
-        """Opens an estimator and prepares all frames."""
-        estimator = open_estimator(Size(*frames.shape[1:3]), flow)
-        return cls(frames, estimator, tuple(estimator.prepare(frame) for frame in frames))
-
-
-@dataclass(frozen=True)
 class FlowPath:
     """Where the pixels of a frame lie in a keyframe.
 
     Attributes:
         frame: index of the frame.
-        positions: float32 ``[H, W, 2]``, x and y in pixels of the keyframe.
+        flow: float32 ``[h, w, 2]``, x and y offsets in pixels of that size, which is at most that of the frames.
         direct: whether the path was measured in one go; else it is chained.
     """
 
     frame: int
-    positions: Field
+    flow: Field
     direct: bool
 
+    def positions(self, size: Size) -> Field:
+        """Returns the positions in a keyframe of a size, ``[H, W, 2]`` x and y in pixels."""
+        flow = resize_flow(self.flow, size)
+        return pixel_grid(flow) + flow
 
-def walk_from(clip: PreparedClip, keyframe: Keyframe) -> Iterator[Iterator[FlowPath]]:
-    """Yields up to two walks away from a keyframe: through the frames after it, and back through those before it.
 
-    A walk yields two paths for each frame, the chained one first. It starts next to the keyframe and never skips a
-    frame, because chained paths build on each other.
+Walk = tuple[FlowPath, ...]
+"""Paths from consecutive frames, away from a keyframe: two for each frame, the chained one first."""
+
+FlowPaths = Mapping[int, tuple[Walk, ...]]
+"""The walks away from each keyframe, by the keyframe's index: through the frames after it, and those before it."""
+
+
+def find_paths(
+    frames: Frames, keyframes: Iterable[Keyframe], flow: FlowOptions = PROPAGATION_FLOW, on_step: OnStep = no_step
+) -> FlowPaths:
+    """Finds the flow paths from all frames of a clip to its keyframes.
+
+    They depend on the source alone, not on what a keyframe shows.
+
+    Args:
+        frames: the source, uint8 ``[F, H, W, 3]``.
+        keyframes: those of one index have the same paths.
+        flow: the options of the flow estimator.
+        on_step: called with (frames done, frames in all).
     """
-    count = len(clip.frames)
-    if keyframe.index < count:
-        yield _walk(clip, keyframe, range(max(keyframe.index + 1, 0), count))
-    if keyframe.index > 0:
-        yield _walk(clip, keyframe, range(min(keyframe.index, count) - 1, -1, -1))
+    first = {keyframe.index: keyframe for keyframe in keyframes}
+    estimator = open_estimator(Size(*frames.shape[1:3]), flow)
+    prepared = [estimator.prepare(frame) for frame in frames]
+    total = sum(len(frames) - (0 <= index < len(frames)) for index in first)
+    paths, done = {}, 0
+    for index, keyframe in sorted(first.items()):
+        walks = []
+        for order in _orders(index, len(frames)):
+            walk = []
+            for path in _walk(estimator, prepared, keyframe, order):
+                walk.append(path)
+                done += path.direct
+                on_step(done, total)
+            walks.append(tuple(walk))
+        paths[index] = tuple(walks)
+    return paths
 
 
-def _walk(clip: PreparedClip, keyframe: Keyframe, frames: Iterable[int]) -> Iterator[FlowPath]:
-    estimator, here, size = clip.estimator, pixel_grid(keyframe.source), Size(*keyframe.source.shape[:2])
+def _orders(index: int, count: int) -> list[range]:
+    """Returns the frames of each walk away from a keyframe; no frame is skipped, because chained paths add up."""
+    after = [range(max(index + 1, 0), count)] if index < count else []
+    return after + ([range(min(index, count) - 1, -1, -1)] if index > 0 else [])
+
+
+def _walk(
+    estimator: FlowEstimator, prepared: Sequence[Any], keyframe: Keyframe, order: Iterable[int]
+) -> Iterator[FlowPath]:
+    size = Size(*keyframe.source.shape[:2])
     home = last = estimator.prepare(keyframe.source)
     chained, entry = _no_flow(estimator), keyframe.path
-    for index in frames:
-        current = clip.prepared[index]
+    for index in order:
+        current = prepared[index]
         chained = _chain(estimator, current, last, chained) if entry is None else _unstored(entry, estimator)
         last, entry = current, None
-        yield FlowPath(index, here + resize_flow(chained, size), direct=False)
-        yield FlowPath(index, here + resize_flow(estimator.flow(current, home, chained), size), direct=True)
+        direct = estimator.flow(current, home, chained)
+        for flow, is_direct in ((chained, False), (direct, True)):
+            yield FlowPath(index, _no_larger(flow, size), is_direct)
+
+
+def _no_larger(flow: Field, size: Size) -> Field:
+    """Resizes a flow that was measured on enlarged frames to the frames' own size."""
+    return resize_flow(flow, size) if flow.shape[0] > size.height or flow.shape[1] > size.width else flow
 
 
 def trace_paths(
