@@ -69,6 +69,7 @@ def test_an_estimator_from_outside_carries_keyframes(toy: str) -> None:
 def test_an_estimator_from_outside_serves_a_whole_edit(checkpoint: Path, toy: str) -> None:
     """Two segments and a reference: keyframes are traced, carried, learned from and generated from."""
     scene, before = make_scene(9), ShiftEstimator.flows
+    ShiftEstimator.devices.clear()
     references = {6: np.where(scene.mask[6][..., None], 255 - scene.source[6], scene.source[6])}
     by_toy, by_dis = (
         loraedit.edit(
@@ -86,6 +87,7 @@ def test_an_estimator_from_outside_serves_a_whole_edit(checkpoint: Path, toy: st
         for name in (toy, "dis")
     )
     assert ShiftEstimator.flows > before
+    assert ShiftEstimator.devices == {"cpu"}, "expected the device of the run"
     assert by_toy.outside_exact and by_toy.clip.frames.shape == scene.source.shape
     assert not np.array_equal(by_toy.clip.frames, by_dis.clip.frames), "both estimators show the model the same"
 

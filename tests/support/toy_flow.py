@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import cv2
 import numpy as np
 
@@ -17,12 +19,14 @@ class ShiftEstimator:
 
     Attributes:
         flows: number of flows that all estimators of this class measured.
+        devices: the devices that they were opened for.
     """
 
     flows = 0
+    devices: ClassVar[set[str | None]] = set()
 
     def __init__(self, size: Size, options: FlowOptions) -> None:
-        self.options = options
+        ShiftEstimator.devices.add(options.device)
         self.measured_size = Size(max(size.height // 2, 1), max(size.width // 2, 1))
 
     def prepare(self, rgb: Image) -> Field:

@@ -19,6 +19,7 @@ from loraedit.optical_flow.fields import Field
 from loraedit.propagation.added_parts import ShapeChange
 from loraedit.propagation.foreground import ForegroundSeparator
 from loraedit.propagation.paths import PROPAGATION_FLOW, trace_paths
+from loraedit.runtime.devices import find_device
 from loraedit.types import Image, Mask, OnStep, Size, no_step
 
 __all__ = ["ClipKeyframe", "TargetClip", "nearest_frame", "open_keyframes", "open_target_clip", "over_lower_targets"]
@@ -99,7 +100,8 @@ def open_target_clip(job: Job, target: EditTarget, on_step: OnStep = no_step) ->
 def open_keyframes(job: Job, target: EditTarget) -> TargetClip:
     """Reads a target's keyframes, without flow paths to them."""
     source = WindowReader(target.window, job.source.rgb)
-    flow = replace(PROPAGATION_FLOW, estimator=job.settings.flow_estimator, device=job.settings.device)
+    device = str(find_device(job.settings.device))
+    flow = replace(PROPAGATION_FLOW, estimator=job.settings.flow_estimator, device=device)
     return TargetClip(job, target, source, source, _read_keyframes(target, source, source), flow)
 
 

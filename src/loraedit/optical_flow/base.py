@@ -19,7 +19,8 @@ class FlowOptions:
         estimator: a name in :data:`loraedit.optical_flow.estimators.ESTIMATORS`.
         min_side_px: frames with a shorter side than this are enlarged to it before the flow is measured.
         smoothness: weight of a smooth flow against one that matches colours and gradients; 20 is OpenCV's default.
-        device: device of an estimator that runs a network, such as ``cuda:0``; None lets the estimator choose.
+        device: device of the run, such as ``cuda:0``, for an estimator that runs a network; None is the CPU. The
+            embedded estimator always runs on the CPU.
     """
 
     estimator: str = "dis"

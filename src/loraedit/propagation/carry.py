@@ -27,7 +27,7 @@ import numpy as np
 from loraedit.optical_flow.base import FlowOptions
 from loraedit.propagation.added_parts import AttachedPart, attach
 from loraedit.propagation.blending import NumpyBlender
-from loraedit.propagation.choices import FrameLayers
+from loraedit.propagation.choices import Blender, FrameLayers
 from loraedit.propagation.foreground import ForegroundSeparator
 from loraedit.propagation.keyframes import Keyframe
 from loraedit.propagation.layers import KeyframeLayers, split
@@ -91,7 +91,7 @@ def carry_keyframes(
         keyframes: keyframes by any name.
         choices: for each result, the names of its keyframes; at least one, and no two of the same frame.
         mask: bool ``[F, H, W]``, a loose mask of the edited object; without it, no change of its outline is looked for.
-        flow: the options of the flow estimator.
+        flow: the options of the flow estimator; keyframes are warped on its device.
         on_step: called with (frames done, frames in all).
         paths: the result of :func:`loraedit.propagation.paths.find_paths` for the same source and options and for at
             least these keyframes, if it is known.
@@ -109,7 +109,7 @@ def carry_keyframes(
         )
     layers = {name: split(keyframes[name], len(source), separator) for name in sorted(used)}
     attached = {name: _attach_along(each, paths, separator) for name, each in layers.items() if each.beside}
-    blender = NumpyBlender(layers, choices)
+    blender = _open_blender(layers, choices, flow.device)
     results = [_empty(source.shape[:3]) for _ in choices]
     by_frame = _by_frame(paths, {layer.keyframe.index for layer in layers.values()}, len(source))
     for index, frame in enumerate(source):
@@ -160,6 +160,16 @@ def _attach_on(
             part = attach(beside, image, foreground, path.positions(Size(*image.shape[:2])))
             if part is not None:
                 yield path.frame, part
+
+
+def _open_blender(
+    layers: Mapping[str, KeyframeLayers], choices: Sequence[Collection[str]], device: str | None
+) -> Blender:
+    if device is None or device.startswith("cpu"):
+        return NumpyBlender(layers, choices)
+    from loraedit.propagation.device_blending import DeviceBlender
+
+    return DeviceBlender(layers, choices, device)
 
 
 def _empty(shape: tuple[int, ...]) -> CarriedKeyframes:
