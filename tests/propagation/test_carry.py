@@ -16,7 +16,7 @@ from loraedit.propagation.added_parts import AddedPart, attach
 from loraedit.propagation.carry import CarriedKeyframes, carry_edits, carry_keyframes
 from loraedit.propagation.foreground import ForegroundSeparator
 from loraedit.propagation.keyframes import Keyframe
-from loraedit.propagation.paths import trace_paths
+from loraedit.propagation.paths import FlowPath, trace_paths
 from loraedit.types import Frames, Image, Mask, Size
 
 FRAMES, SIDE, SQUARE = 7, 96, 36
@@ -139,6 +139,14 @@ def test_newly_visible_areas_are_not_trusted_until_a_keyframe_shows_them() -> No
     assert alone.trust[5].mean() < 0.6
     assert both.trust[5].mean() > 0.95
     assert error(both.frames[5], source[5], np.ones((SIDE, SIDE), bool)) < 3
+
+
+@pytest.mark.parametrize("longest", [0.0, 30.0, 3000.0])
+def test_a_path_is_packed_to_a_small_part_of_a_pixel(longest: float) -> None:
+    flow = np.random.default_rng(0).uniform(-longest, longest, (5, 6, 2)).astype(np.float32)
+    packed = FlowPath.packed(3, flow, direct=True)
+    assert packed.steps.nbytes * 2 == flow.nbytes
+    assert np.abs(packed.flow - flow).max() <= max(1 / 64, longest / 60_000)
 
 
 def test_progress_ends_at_its_total() -> None:

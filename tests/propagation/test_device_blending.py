@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 from test_carry import FRAMES, HATTED, LOOSE, SOURCE, TRUTH, source_keyframe
@@ -52,7 +50,9 @@ def test_a_device_blends_as_the_reference_does(request: pytest.FixtureRequest) -
 def test_a_device_enlarges_flow_as_the_reference_does(request: pytest.FixtureRequest) -> None:
     paths = find_paths(SOURCE, KEYFRAMES.values(), FlowOptions(smoothness=5.0))
     halved = {
-        index: tuple(tuple(replace(path, flow=path.flow[1::2, 1::3]) for path in walk) for walk in walks)
+        index: tuple(
+            tuple(FlowPath.packed(path.frame, path.flow[1::2, 1::3], path.direct) for path in walk) for walk in walks
+        )
         for index, walks in paths.items()
     }
     wanted = carry_keyframes(SOURCE, KEYFRAMES, CHOICES, paths=halved)
@@ -66,7 +66,7 @@ def test_a_device_blends_frames_that_are_smaller_than_the_blur(
 ) -> None:
     source = np.random.default_rng(0).integers(0, 256, (3, *shape, 3), np.uint8)
     flow = np.full((*shape, 2), 0.5, np.float32)
-    paths = {0: (tuple(FlowPath(frame, flow, direct) for frame in (1, 2) for direct in (False, True)),)}
+    paths = {0: (tuple(FlowPath.packed(frame, flow, direct) for frame in (1, 2) for direct in (False, True)),)}
     keyframes = {"edited": Keyframe(0, 255 - source[0], source[0])}
     wanted = carry_keyframes(source, keyframes, [["edited"]], paths=paths)
     request.getfixturevalue("with_torch")
