@@ -57,11 +57,12 @@ class HostPlan:
             return 0
         vae = costs["vae_encode"].loaded_bytes
         kept = 0 if self.reload_weights else costs["sample"].all_loaded_bytes
-        if phase in ("train", "sample"):
-            return vae + max(kept - costs[phase].loaded_bytes, 0)
         size = self.shape.size
-        pixels = CLIPS * FLOAT * 3 * self.shape.frames * size.height * size.width
-        return pixels + (kept if phase == "vae_decode" else 0)
+        clip = FLOAT * 3 * self.shape.frames * size.height * size.width
+        if phase in ("train", "sample"):
+            ahead = 0 if self.on_cpu else clip  # the segment that is prepared meanwhile
+            return vae + max(kept - costs[phase].loaded_bytes, 0) + ahead
+        return CLIPS * clip + (kept if phase == "vae_decode" else 0)
 
     def _own(self, cost: Cost) -> int:
         """Returns what the phase's own model takes: as it is read, or on a CPU while it is placed or used."""
