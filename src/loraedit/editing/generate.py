@@ -16,6 +16,7 @@ from loraedit.editing.cache import StageCache
 from loraedit.editing.context import EditContext
 from loraedit.editing.decoding import decode_segment
 from loraedit.editing.pieces import keep_pieces
+from loraedit.editing.preparation import Preparation
 from loraedit.editing.preview import Previews
 from loraedit.editing.reporter import Reporter
 from loraedit.editing.segment_inputs import CarriedSegment, GenerationInput, first_frame, generation_input
@@ -28,9 +29,9 @@ from loraedit.runtime.distributed import together
 from loraedit.sampling.sampler import sample
 from loraedit.settings import ResolvedSettings
 from loraedit.storage.files import save_tensors, try_load_tensors
-from loraedit.types import Frames
+from loraedit.types import Frames, OnStep, no_step, part_of
 
-__all__ = ["TargetGeneration", "first_condition"]
+__all__ = ["TargetGeneration", "first_condition", "first_edited"]
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ class TargetGeneration:
     Attributes:
         clip: the target's clip, over the targets before.
         carried: the keyframes carried through the first segment, if they are known.
+        preparation: prepares the segments of ``clip`` for generation.
         number: index of the target.
         loras: LoRA file by expert name.
         previews: shows how the sampling of the first segment goes; None without previews.
@@ -50,6 +52,7 @@ class TargetGeneration:
     reporter: Reporter
     clip: TargetClip
     carried: CarriedSegment | None
+    preparation: Preparation
     number: int
     loras: dict[str, Path]
     previews: Previews | None
@@ -85,11 +88,17 @@ class TargetGeneration:
         if not self.clip.target.edits(segment):
             return self.clip.below.span(segment.start, segment.stop), True
         generated = self._composited(segment, tail[: segment.fixed])
-        if self.carried is not None or not self.context.settings.carries:
-            return self._generate(segment, generation_input(self.clip, segment, generated, self.carried), index)
-        with self.reporter.phase("prepare", *self._part(index)) as on_step:
-            inputs = generation_input(self.clip, segment, generated, on_step=on_step)
+        if self.preparation.carries:
+            with self.reporter.phase("prepare", *self._part(index)) as on_step:
+                inputs = self._inputs(segment, generated, on_step)
+        else:
+            inputs = self._inputs(segment, generated)
+        self.preparation.start(first_edited(self.clip, index + 1))
         return self._generate(segment, inputs, index)
+
+    def _inputs(self, segment: Segment, generated: Frames, on_step: OnStep = no_step) -> GenerationInput:
+        prepared, carrying = self.preparation.take(segment, part_of(on_step, 0, 2)), part_of(on_step, 1, 2)
+        return generation_input(self.clip, segment, generated, self.carried, on_step=carrying, prepared=prepared)
 
     def _generate(self, segment: Segment, inputs: GenerationInput, index: int) -> tuple[Frames, bool]:
         """Returns the generated frames of a segment at the window's size, and True if the cache had their latents."""
@@ -148,6 +157,11 @@ class TargetGeneration:
         known = replace(segment, stop=segment.start + len(generated))
         alpha = feather(self.clip.mask(known.start, known.stop), self.context.job.feather_px)
         return composite(self.clip.below.span(known.start, known.stop), generated, alpha)
+
+
+def first_edited(clip: TargetClip, index: int = 0) -> Segment | None:
+    """Returns the first segment that a target edits, from an index on; None if there is no further one."""
+    return next((segment for segment in clip.job.segments[index:] if clip.target.edits(segment)), None)
 
 
 def first_condition(context: EditContext, clip: TargetClip) -> Sample:

@@ -18,17 +18,21 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
 
 from loraedit.diffusion.samples import Sample
+from loraedit.editing.ahead import Ahead, works_ahead
 from loraedit.editing.cache import StageCache
 from loraedit.editing.captions import captioned
 from loraedit.editing.context import EditContext, open_context
 from loraedit.editing.finish import FinishedFiles, finish
-from loraedit.editing.generate import TargetGeneration, first_condition
+from loraedit.editing.generate import TargetGeneration, first_condition, first_edited
 from loraedit.editing.pieces import composited_rgb_below, discard_pieces
+from loraedit.editing.preparation import Preparation
+from loraedit.editing.prepared_segment import prepare_generation
 from loraedit.editing.preview import Previews, preview_notes, wants_first_preview, wants_previews
 from loraedit.editing.reporter import Reporter
 from loraedit.editing.result import EditFiles, EditResult
@@ -134,8 +138,9 @@ def _carry_out(context: EditContext, reporter: Reporter, to_memory: bool) -> Edi
     write_json(context.folder / SETTINGS_FILE, context.provenance())
     discard_pieces(context.folder)
     targets: list[_EditedTarget] = []
-    for number in range(len(context.job.targets)):
-        targets.append(_edit_target(context, reporter, number, _losses(targets)))
+    with Ahead(works_ahead(context.device, context.settings)) as ahead:
+        for number in range(len(context.job.targets)):
+            targets.append(_edit_target(context, reporter, ahead, number, _losses(targets)))
     loras = [path for target in targets for path in target.loras.values()]
     with reporter.phase("compose") as on_step:
         finished = finish(context, _losses(targets), loras, on_step)
@@ -144,12 +149,15 @@ def _carry_out(context: EditContext, reporter: Reporter, to_memory: bool) -> Edi
     return _result(context, reporter, targets, finished, clip)
 
 
-def _edit_target(context: EditContext, reporter: Reporter, number: int, losses_before: list[float]) -> _EditedTarget:
+def _edit_target(
+    context: EditContext, reporter: Reporter, ahead: Ahead, number: int, losses_before: list[float]
+) -> _EditedTarget:
     """Trains the LoRA of an edit target, and generates the target on top of those before it.
 
     Args:
         context: the edit.
         reporter: reports it.
+        ahead: works on the CPU while the device trains or samples.
         number: index of the target.
         losses_before: the losses of the targets before, for the loss curve.
     """
@@ -161,18 +169,21 @@ def _edit_target(context: EditContext, reporter: Reporter, number: int, losses_b
     previews = _open_previews(context, cache, reporter, clip, shown) if shown else None
     with reporter.phase("prepare", 1, parts) as on_step:
         carried = carry_first_segment(clip, on_step)
+    upper = over_lower_targets(clip, composited_rgb_below(context, number)) if number else clip
+    upper_carried = None if number else carried
+    carries = context.settings.carries and upper_carried is None
+    preparation = Preparation(ahead, upper, prepare_generation, carries)
 
     courses: list[TrainedCourse] = []
     if context.settings.lora != "none":
-        courses = TargetTraining(context, cache, reporter, clip, carried, previews).run()
+        start_next = partial(preparation.start, first_edited(upper))
+        courses = TargetTraining(context, cache, reporter, clip, carried, previews, ahead, start_next).run()
     losses = losses_before + [loss for course in courses for loss in course.losses]
     if losses:
         loss_curve(context.folder / LOSS_FILE, range(1, len(losses) + 1), losses)
     loras = {course.expert: course.file for course in courses}  # that of an expert's last course
 
-    if number:
-        clip, carried = over_lower_targets(clip, composited_rgb_below(context, number)), None
-    found = TargetGeneration(context, cache, reporter, clip, carried, number, loras, previews).run()
+    found = TargetGeneration(context, cache, reporter, upper, upper_carried, preparation, number, loras, previews).run()
     return _EditedTarget(courses, loras, found, previews.latest if previews else None)
 
 

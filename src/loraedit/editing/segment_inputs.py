@@ -1,28 +1,40 @@
 """What the model takes of one segment of a target: at the working size, and at a length that the model accepts.
 
-    keyframes with flow paths -> keyframes of the segment -> carried keyframes -> guide -> training or generation input
+    prepared segment: source frames, mask, flow paths -> carried keyframes -> guide -> training or generation input
 
 Inside the mask the model may be shown a guide: keyframes carried along the source's motion. The user's edited frames
 are keyframes of every segment, however far away they are, so that the edit does not drift from segment to segment. The
 last fixed frame, from the segment before, is one more keyframe, for what no edited frame shows.
 
-Values flow one way, and no function depends on an earlier call. A segment is in memory at a time.
+A prepared segment holds what depends on the source alone, and takes the most time on the CPU, so it can be made before
+the segment's fixed frames are generated, and in another thread (:mod:`loraedit.editing.prepared_segment`).
+
+Values flow one way, and no function depends on an earlier call.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
 from loraedit.diffusion.samples import Guide
-from loraedit.editing.target_clip import ClipKeyframe, TargetClip, nearest_frame
+from loraedit.editing.prepared_segment import (
+    PreparedSegment,
+    at_working_size,
+    flow_of,
+    prepare_generation,
+    prepare_training,
+)
+from loraedit.editing.segment_keyframes import all_keyframes, generation_choice, training_choices
+from loraedit.editing.target_clip import TargetClip
 from loraedit.job.segments import Segment
 from loraedit.masks.shaping import resize_mask
+from loraedit.optical_flow.base import FlowOptions
 from loraedit.propagation.carry import TRUSTED, CarriedKeyframes, carry_keyframes
 from loraedit.propagation.keyframes import Keyframe
-from loraedit.types import Frames, Mask, OnStep, Pixels, no_step
+from loraedit.propagation.paths import FlowPaths
+from loraedit.types import Frames, Mask, OnStep, Pixels, no_step, part_of
 from loraedit.video.scaling import pad_frames, resize_weights, to_working
 
 __all__ = [
@@ -104,7 +116,11 @@ class CarriedSegment:
 
 
 def training_input(
-    clip: TargetClip, segment: Segment, carried: CarriedSegment | None = None, on_step: OnStep = no_step
+    clip: TargetClip,
+    segment: Segment,
+    carried: CarriedSegment | None = None,
+    on_step: OnStep = no_step,
+    prepared: PreparedSegment | None = None,
 ) -> TrainingInput:
     """Builds what is learned from a segment.
 
@@ -112,16 +128,19 @@ def training_input(
         clip: the target's clip.
         segment: one of the job's segments.
         carried: the result of :func:`carry_first_segment` for this segment, if it is known.
-        on_step: called with (frames done, frames in all) while keyframes are carried.
+        on_step: called with (steps done, steps in all) while keyframes are carried.
+        prepared: the result of :func:`prepare_training` for this segment, if it is known.
     """
-    source, references = clip.source.span(segment.start, segment.stop), _references(clip, segment)
-    training = None
-    if clip.job.settings.carries:
-        training = carried.training if carried else _carry_for_training(clip, segment, source, on_step)
+    if prepared is None:
+        prepared = prepare_training(clip, segment, _still_carries(clip, carried), part_of(on_step, 0, 2))
+    training, references = carried.training if carried else None, _references(clip, segment)
+    if prepared.paths is not None:
+        choices = training_choices(clip, segment, prepared.frames)
+        training = _for_training(_carry(clip, segment, prepared, choices, part_of(on_step, 1, 2)))
     first = training.edited_first if training else None
     return TrainingInput(
-        source=_at_working_size(clip, source),
-        mask=_mask_at_working_size(clip, segment),
+        source=prepared.source,
+        mask=prepared.mask,
         source_guides=[_guide(clip, each) for each in training.source] if training else [],
         references=references,
         reference_masks={index: _reference_mask(clip, segment.start + index) for index in references},
@@ -137,6 +156,7 @@ def generation_input(
     *,
     quick: bool = False,
     on_step: OnStep = no_step,
+    prepared: PreparedSegment | None = None,
 ) -> GenerationInput:
     """Builds what a segment is generated from.
 
@@ -147,15 +167,19 @@ def generation_input(
             none in the first segment.
         carried: the result of :func:`carry_first_segment` for this clip and segment, if it is known.
         quick: measure the flow on frames of their own size, and look for no added parts; for a preview.
-        on_step: called with (frames done, frames in all) while keyframes are carried.
+        on_step: called with (steps done, steps in all) while keyframes are carried.
+        prepared: the result of :func:`prepare_generation` for this clip and segment, if it is known.
     """
-    keyframes = None
-    if clip.job.settings.carries:
-        keyframes = carried.generation if carried else _carry_for_generation(clip, segment, generated, quick, on_step)
+    if prepared is None:
+        carries = _still_carries(clip, carried)
+        prepared = prepare_generation(clip, segment, carries, part_of(on_step, 0, 2), quick=quick)
+    keyframes = carried.generation if carried else None
+    if prepared.paths is not None:
+        keyframes = _carry_for_generation(clip, segment, generated, prepared, quick, part_of(on_step, 1, 2))
     fixed = generated if len(generated) else clip.first.edited[None]
     return GenerationInput(
-        source=_at_working_size(clip, clip.below.span(segment.start, segment.stop)),
-        mask=_mask_at_working_size(clip, segment),
+        source=prepared.source,
+        mask=prepared.mask,
         fixed_frames={index: to_working(frame[None], clip.size) for index, frame in enumerate(fixed)},
         references=_references(clip, segment),
         guide=_guide(clip, keyframes) if keyframes else None,
@@ -185,14 +209,16 @@ def carry_first_segment(clip: TargetClip, on_step: OnStep = no_step) -> CarriedS
     if not clip.job.settings.carries or len(clip.job.segments) > 1:
         return None
     (segment,) = clip.job.segments
-    source = clip.source.span(segment.start, segment.stop)
-    training, generation = _training_choices(clip, segment, source), _generation_choice(clip, segment)
-    *for_training, for_generation = _carry(clip, segment, source, [*training, generation], on_step)
+    frames = clip.source.span(segment.start, segment.stop)
+    training = training_choices(clip, segment, frames)
+    choices = [*training, generation_choice(clip, segment, frames, frames[:0])]
+    *for_training, for_generation = _carry_frames(clip, segment, frames, choices, clip.flow, on_step)
     return CarriedSegment(_for_training(for_training), for_generation)
 
 
-def _carry_for_training(clip: TargetClip, segment: Segment, source: Frames, on_step: OnStep) -> CarriedForTraining:
-    return _for_training(_carry(clip, segment, source, _training_choices(clip, segment, source), on_step))
+def _still_carries(clip: TargetClip, carried: CarriedSegment | None) -> bool:
+    """Returns True if keyframes are carried, and the result is not known."""
+    return clip.job.settings.carries and carried is None
 
 
 def _for_training(carried: list[CarriedKeyframes]) -> CarriedForTraining:
@@ -201,14 +227,11 @@ def _for_training(carried: list[CarriedKeyframes]) -> CarriedForTraining:
 
 
 def _carry_for_generation(
-    clip: TargetClip, segment: Segment, generated: Frames, quick: bool, on_step: OnStep
+    clip: TargetClip, segment: Segment, generated: Frames, prepared: PreparedSegment, quick: bool, on_step: OnStep
 ) -> CarriedKeyframes:
-    source, choice = clip.source.span(segment.start, segment.stop), _generation_choice(clip, segment)
+    choice = generation_choice(clip, segment, prepared.frames, generated)
+    (carried,) = _carry(clip, segment, prepared, [choice], on_step, quick)
     count = len(generated)
-    if count:
-        choice["last fixed"] = Keyframe(count - 1, generated[-1], source[count - 1], generated=True)
-        choice = {name: each for name, each in choice.items() if each.index != count - 1 or each.generated}
-    (carried,) = _carry(clip, segment, source, [choice], on_step, quick)
     frames = np.concatenate([generated, carried.frames[count:]])
     return CarriedKeyframes(frames, np.concatenate([np.ones_like(carried.trust[:count]), carried.trust[count:]]))
 
@@ -216,54 +239,28 @@ def _carry_for_generation(
 def _carry(
     clip: TargetClip,
     segment: Segment,
-    source: Frames,
+    prepared: PreparedSegment,
     choices: list[dict[str, Keyframe]],
     on_step: OnStep,
     quick: bool = False,
 ) -> list[CarriedKeyframes]:
-    """Carries several choices of named keyframes; the same name means the same keyframe."""
-    keyframes = {name: keyframe for choice in choices for name, keyframe in choice.items()}
-    flow = replace(clip.flow, min_side_px=0) if quick else clip.flow
+    """Carries several choices of named keyframes along the flow that was prepared."""
+    flow = flow_of(clip, quick)
+    return _carry_frames(clip, segment, prepared.frames, choices, flow, on_step, quick, prepared.paths)
+
+
+def _carry_frames(
+    clip: TargetClip,
+    segment: Segment,
+    frames: Frames,
+    choices: list[dict[str, Keyframe]],
+    flow: FlowOptions,
+    on_step: OnStep,
+    quick: bool = False,
+    paths: FlowPaths | None = None,
+) -> list[CarriedKeyframes]:
     mask = None if quick else clip.mask(segment.start, segment.stop)
-    return carry_keyframes(source, keyframes, choices, mask, flow, on_step)
-
-
-# ---- keyframes of a segment ------------------------------------------------------------------------------------------
-
-
-def _training_choices(clip: TargetClip, segment: Segment, source: Frames) -> list[dict[str, Keyframe]]:
-    """Returns the keyframes of each guide for training.
-
-    The last fixed frame is the source's own here; in generation it is a generated one, so it counts as generated.
-    """
-    first = {"source first": _keyframe(clip.first, segment, is_source=True)}
-    last = {"source last": _source_keyframe(source, len(source) - 1)} if len(source) > 1 else {}
-    fixed = {"source fixed": _source_keyframe(source, segment.fixed - 1, generated=True)} if segment.fixed else {}
-    choices = [first | fixed, first | last | fixed]
-    if any(keyframe.index and keyframe.index in segment for keyframe in clip.keyframes):
-        choices.append(_edited_keyframes([clip.first], segment))
-    return choices
-
-
-def _generation_choice(clip: TargetClip, segment: Segment) -> dict[str, Keyframe]:
-    return _edited_keyframes(clip.keyframes, segment)
-
-
-def _edited_keyframes(keyframes: Iterable[ClipKeyframe], segment: Segment) -> dict[str, Keyframe]:
-    return {f"edited {each.index}": _keyframe(each, segment, is_source=False) for each in keyframes}
-
-
-def _keyframe(keyframe: ClipKeyframe, segment: Segment, *, is_source: bool) -> Keyframe:
-    """Returns a keyframe of the clip, or its source counterpart, as one of a segment."""
-    index, image = keyframe.index - segment.start, keyframe.source if is_source else keyframe.edited
-    if keyframe.index in segment:
-        return Keyframe(index, image, keyframe.source, is_source)
-    path = keyframe.paths[nearest_frame(segment, keyframe.index)]
-    return Keyframe(index, image, keyframe.source, is_source, path=path, shape=keyframe.shape)
-
-
-def _source_keyframe(source: Frames, index: int, *, generated: bool = False) -> Keyframe:
-    return Keyframe(index, source[index], source[index], is_source=True, generated=generated)
+    return carry_keyframes(frames, all_keyframes(choices), choices, mask, flow, on_step, paths)
 
 
 # ---- at the working size ---------------------------------------------------------------------------------------------
@@ -280,12 +277,4 @@ def _reference_mask(clip: TargetClip, index: int) -> Mask:
 
 def _guide(clip: TargetClip, carried: CarriedKeyframes) -> Guide:
     trust = pad_frames(resize_weights(carried.trust, clip.size), clip.job.card.frame_step)
-    return Guide(_at_working_size(clip, carried.frames), trust >= TRUSTED)
-
-
-def _at_working_size(clip: TargetClip, frames: Frames) -> Pixels:
-    return pad_frames(to_working(frames, clip.size), clip.job.card.frame_step)
-
-
-def _mask_at_working_size(clip: TargetClip, segment: Segment) -> Mask:
-    return pad_frames(resize_mask(clip.mask(segment.start, segment.stop), clip.size), clip.job.card.frame_step)
+    return Guide(at_working_size(clip, carried.frames), trust >= TRUSTED)

@@ -78,6 +78,11 @@ class TargetClip:
         """The clip's first frame."""
         return next(keyframe for keyframe in self.keyframes if keyframe.index == 0)
 
+    def for_another_thread(self) -> TargetClip:
+        """Returns the same clip with readers of its own."""
+        source = self.source.another()
+        return replace(self, source=source, below=source if self.below is self.source else self.below.another())
+
     def mask(self, start: int, stop: int) -> Mask:
         """Returns the window's part of the mask of some frames, bool ``[F, h, w]``."""
         return self.target.window.cut((self.target.mask[index] for index in range(start, stop)), start)

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from loraedit.editing.ahead import Ahead
 from loraedit.editing.cache import StageCache
 from loraedit.editing.context import EditContext
 from loraedit.editing.preview import Previews
@@ -90,6 +91,8 @@ class TargetTraining:
         clip: the target's clip.
         carried: the keyframes carried through the first segment, if they are known.
         previews: shows how the training goes; None without previews.
+        ahead: works on the CPU while the device encodes or trains.
+        start_next: starts to prepare what follows the training.
     """
 
     context: EditContext
@@ -98,6 +101,8 @@ class TargetTraining:
     clip: TargetClip
     carried: CarriedSegment | None
     previews: Previews | None
+    ahead: Ahead
+    start_next: Callable[[], None]
 
     def run(self) -> list[TrainedCourse]:
         """Trains every expert through all courses, and returns the courses in order.
@@ -107,7 +112,9 @@ class TargetTraining:
         """
         settings, segments = self.context.settings, self.context.job.segments
         with self.reporter.phase("prepare", *PREPARE_SAMPLES) as on_step:
-            samples = TrainingSamples(settings, segments, self.clip, self.cache, self.carried, self.reporter, on_step)
+            samples = TrainingSamples(
+                settings, segments, self.clip, self.cache, self.carried, self.ahead, self.reporter, on_step
+            )
         courses = self._courses(samples)
         experts = experts_trained(self.context.family, self.context.settings)
         return [trained for expert in experts for trained in self._train_expert(expert, courses, samples)]
@@ -193,6 +200,7 @@ class TargetTraining:
             if self.previews is not None:
                 self.previews.trained(expert, transformer, done, total)
 
+        self.start_next()
         with reporter.phase("train"):
             used = context.job.extras if context.settings.extra_in_training else ()
             extras = for_expert(used, expert.name, context.job.card.experts)

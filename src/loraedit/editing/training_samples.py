@@ -7,7 +7,10 @@ from dataclasses import dataclass, replace
 
 from loraedit.diffusion import samples as conditioning
 from loraedit.diffusion.samples import Guide, Sample
+from loraedit.editing.ahead import Ahead
 from loraedit.editing.cache import StageCache
+from loraedit.editing.preparation import Preparation
+from loraedit.editing.prepared_segment import prepare_training
 from loraedit.editing.reporter import Reporter
 from loraedit.editing.segment_inputs import CarriedSegment, TrainingInput, first_frame, training_input
 from loraedit.editing.target_clip import TargetClip
@@ -48,6 +51,7 @@ class TrainingSamples:
 
     Args:
         carried: the keyframes carried through the first segment, if they are known.
+        ahead: prepares a segment while the one before is encoded.
         reporter: reports the carrying of keyframes.
         on_step: called with (steps done, steps in all) while the keys are made.
     """
@@ -59,11 +63,14 @@ class TrainingSamples:
         clip: TargetClip,
         cache: StageCache,
         carried: CarriedSegment | None,
+        ahead: Ahead,
         reporter: Reporter,
         on_step: OnStep,
     ) -> None:
         self._settings, self._clip, self._cache = settings, clip, cache
         self._carried, self._reporter = carried, reporter
+        carries = settings.carries and carried is None
+        self._preparation = Preparation(ahead, clip, prepare_training, carries)
         references = sorted(clip.target.references) if settings.reference_steps else []
         edited = [segment for segment in segments if clip.target.edits(segment)]
         self._motion_segments = spread(edited, TRAINING_SEGMENTS)
@@ -83,19 +90,22 @@ class TrainingSamples:
         if not self._encoded:
             parts = len(self._segments)
             for part, segment in enumerate(self._segments):
-                self._encoded |= self._cache.encoded(self._samples_again(segment, part).all(), part, parts)
+                samples = self._samples_again(segment, part).all()
+                self._preparation.start(self._segments[part + 1] if part + 1 < parts else None)
+                self._encoded |= self._cache.encoded(samples, part, parts)
         return [self._encoded[key] for key in keys]
 
     def _samples_again(self, segment: Segment, part: int) -> _SegmentSamples:
         """Makes the samples of a segment after their keys are known. Carrying keyframes is reported as a phase."""
-        if self._carried is not None or not self._settings.carries:
+        if not self._preparation.carries:
             return self._samples(segment)
         with self._reporter.phase("prepare", part, len(self._segments)) as on_step:
             return self._samples(segment, on_step)
 
     def _samples(self, segment: Segment, on_step: OnStep = no_step) -> _SegmentSamples:
         """Makes the samples of a segment."""
-        inputs = training_input(self._clip, segment, self._carried, on_step)
+        prepared = self._preparation.take(segment, part_of(on_step, 0, 2))
+        inputs = training_input(self._clip, segment, self._carried, part_of(on_step, 1, 2), prepared)
         motion = self._motion_samples(segment, inputs) if segment in self._motion_segments else []
         inside = [index for index, holder in self._segment_of.items() if holder == segment]
         appearance = {index: self._appearance_sample(segment, inputs, index) for index in inside}

@@ -32,6 +32,10 @@ class WindowReader:
         self._window, self._read_frames = window, read_frames
         self._kept_start, self._kept = 0, list[Image]()
 
+    def another(self) -> WindowReader:
+        """Returns a reader of the same frames for another thread."""
+        return WindowReader(self._window, self._read_frames)
+
     def span(self, start: int, stop: int) -> Frames:
         """Reads the frames from ``start`` up to ``stop``, uint8 ``[F, h, w, 3]``."""
         known = self._kept_start <= start < self._kept_start + len(self._kept)

@@ -15,7 +15,15 @@ from loraedit.optical_flow.dis import DisEstimator
 from loraedit.optical_flow.fields import Field, resize_flow
 from loraedit.types import Image, Size
 
-__all__ = ["ESTIMATORS", "OpenEstimator", "check_estimator", "flow_between", "open_estimator", "register_estimator"]
+__all__ = [
+    "ESTIMATORS",
+    "OpenEstimator",
+    "check_estimator",
+    "flow_between",
+    "open_estimator",
+    "register_estimator",
+    "stays_on_cpu",
+]
 
 OpenEstimator = Callable[[Size, FlowOptions], FlowEstimator]
 """Opens an estimator for frames of a size."""
@@ -25,9 +33,24 @@ ESTIMATORS: dict[str, OpenEstimator] = {
 }
 
 
-def register_estimator(name: str, opener: OpenEstimator) -> None:
-    """Adds an estimator under a name; a name that is taken gets the new one."""
+_ON_CPU = {"dis"}
+
+
+def register_estimator(name: str, opener: OpenEstimator, *, on_cpu: bool = False) -> None:
+    """Adds an estimator under a name; a name that is taken gets the new one.
+
+    Args:
+        name: for ``--flow-estimator``.
+        opener: opens it; ``FlowOptions.device`` is the device of the run.
+        on_cpu: whether it always computes on the CPU, so that it may work while the device trains.
+    """
     ESTIMATORS[name] = opener
+    (_ON_CPU.add if on_cpu else _ON_CPU.discard)(name)
+
+
+def stays_on_cpu(name: str) -> bool:
+    """Returns True if an estimator always computes on the CPU."""
+    return name in _ON_CPU
 
 
 def check_estimator(name: str) -> None:

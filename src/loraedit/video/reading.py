@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from bisect import bisect_right
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from fractions import Fraction
@@ -214,7 +215,7 @@ def _check_one_size(size: Size, name: str, first: Size, first_name: str) -> None
 
 
 class _Video(_OnDisk):
-    """Reads a video file. The decoder stays open at the end of a span, for the next span."""
+    """Reads a video file, from several threads if need be. The decoder stays open after a span, for the next one."""
 
     def __init__(
         self, path: Path, size: Size, fps: Fraction, origin: Origin, layout: Layout, hashes: list[bytes],
@@ -224,10 +225,10 @@ class _Video(_OnDisk):
         self._keys, self._pts, self._turn = keys, pts, turn
         self._indices = {at: index for index, at in enumerate(pts) if at is not None}
         self._exact_seek = len(self._indices) == len(pts)
-        self._idle: Decoder | None = None
+        self._idle: deque[Decoder] = deque(maxlen=1)
 
     def _span(self, start: int, stop: int) -> Iterator[Stored]:
-        decoder, self._idle = self._idle, None
+        decoder = self._idle_decoder()
         try:
             for index in range(start, stop):
                 decoder, pixels = self._take(decoder, index)
@@ -241,9 +242,16 @@ class _Video(_OnDisk):
                 decoder.close()
 
     def _keep(self, decoder: Decoder) -> None:
-        if self._idle is not None:
-            self._idle.close()
-        self._idle = decoder
+        while (before := self._idle_decoder()) is not None:
+            before.close()
+        self._idle.append(decoder)
+
+    def _idle_decoder(self) -> Decoder | None:
+        """Takes the idle decoder, so that no other span, in this thread or another, uses it too."""
+        try:
+            return self._idle.pop()
+        except IndexError:
+            return None
 
     def _take(self, decoder: Decoder | None, index: int) -> tuple[Decoder, Stored]:
         """Returns a frame, and the decoder to continue with: the given one, one that sought, or a new one."""
