@@ -33,7 +33,7 @@ CHANGES: dict[str, tuple[Any, dict[str, Any]]] = {
     "quality": ("full", {}),
     "crop": ("off", {}), "context": (1.0, {"crop": "fixed"}), "segment_frames": (9, {}),
     "sampling_steps": (3, {}), "guidance": (1.0, {}), "scheduler": ("euler", {"sampling_steps": 2, "flow_shift": 8.99}),
-    "flow_shift": (50.0, {"sampling_steps": 2}), "distilled_steps": (4, {}),
+    "flow_shift": (50.0, {"sampling_steps": 2}), "distilled_steps": (4, {}), "preview_every": (3, {}),
 }  # fmt: skip
 """A value of each setting, and the settings beside which it matters."""
 
@@ -43,7 +43,7 @@ NO_CHANGES: dict[str, Any] = {
     "lr_schedule": "falling", "edit_weight": 2.0, "train_seed": 3, "seed": 3, "step_cache": 0.1,
     "negative_prompt": "rain", "strength": 0.5, "restore_detail": True, "blend_latents": True,
     "match_colours": False, "attention": "native", "training_attention": "native",
-    "compile_blocks": True, "codec": "png", "preview": False, "preview_every": 3, "profile": True, "store": "none",
+    "compile_blocks": True, "codec": "png", "preview": False, "profile": True, "store": "none",
     "download": True,
 }  # fmt: skip
 NOT_READ = {"captioner", "flow_estimator"}

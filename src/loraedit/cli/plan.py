@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -73,11 +74,7 @@ def plan(
         raise InputError("A clip needs --first-frame, and neither --size nor --frames.")
     if source is None and (size is None or frames is None or first_frame is not None or reference):
         raise InputError("Give a clip and --first-frame, or --size and --frames without a clip.")
-    from loraedit.families.skeleton import open_skeleton
-    from loraedit.job.model import single_files
-
-    files = single_files(wanted)
-    with show_progress(Console(stderr=True)) as progress, open_skeleton(wanted.model, files) as card:
+    with show_progress(Console(stderr=True)) as progress, _model_card(wanted) as card:
         recipes = recipes_for(wanted.recipe, card.recipe)
         recipes = recipes if compare_recipes else recipes[:1]
         if source is not None and first_frame is not None:
@@ -95,6 +92,13 @@ def plan(
         print_json(found)
     else:
         show_plan(Console(), found)
+
+
+def _model_card(wanted: EditSettings) -> AbstractContextManager[ModelCard]:
+    from loraedit.families.skeleton import open_skeleton
+    from loraedit.job.model import single_files
+
+    return open_skeleton(wanted.model, single_files(wanted))
 
 
 def _of_clip(

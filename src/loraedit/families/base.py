@@ -112,8 +112,9 @@ class Expert:
 class Family(Protocol):
     """A model family at work on one checkpoint. Each method loads what it needs and frees it again.
 
-    Text encoder, image encoder, VAE and transformer are never in memory together. A transformer must be a diffusers
-    ``ModelMixin`` whose repeated blocks are in ``ModuleList`` children.
+    Text encoder, image encoder, VAE and transformer are never in memory together, except that a preview during the work
+    is decoded beside the transformer. A transformer must be a diffusers ``ModelMixin`` whose repeated blocks are in
+    ``ModuleList`` children.
 
     Attributes:
         card: the checkpoint's model card.

@@ -63,6 +63,10 @@ def measure_cost(
     for done, (name, run) in enumerate(measure.items()):
         on_step(done, len(measure))
         costs[name] = run()
+    if uses.previews:
+        decoding = costs["vae_decode"]
+        taken = decoding.working_bytes if on_cpu else decoding.peak_bytes  # on a CPU, the VAE is in its memory anyway
+        costs |= {name: costs[name].beside(taken) for name in ("train", "sample")}
     return costs
 
 

@@ -77,6 +77,7 @@ class Fitting:
         apply_user: overrides chosen resources by the user's own settings.
         blocks: number of the transformer's blocks.
         stores: how weights may be stored, in order of preference.
+        previews: whether the VAE decodes beside the transformer.
     """
 
     measure: Callable[[Resources], Mapping[str, Cost]]
@@ -84,13 +85,15 @@ class Fitting:
     apply_user: Callable[[Resources], Resources]
     blocks: int
     stores: Sequence[WeightStore] = ("auto",)
+    previews: bool = False
 
     def choose(self, limits: Limits) -> Resources:
         """Returns the first choice that keeps within the limits, or the last one; see :meth:`fits`.
 
         Weights are stored in the first way that fits. Of the measures for the transformer the first that fits the
         device is taken, with as few swapped blocks as possible. Encoders are offloaded, and the VAE works in tiles, if
-        these do not fit otherwise. If the host's memory is too small, transformers are read again for each use.
+        these do not fit otherwise. With previews, each measure for the transformer is tried with tiles too, before the
+        next one. If the host's memory is too small, transformers are read again for each use.
         """
         chosen = Resources()
         for store in self.stores:
@@ -105,7 +108,8 @@ class Fitting:
 
     def _choose(self, limits: Limits, store: WeightStore) -> Resources:
         plain, *rungs = (self._with(rung, weights=store) for rung in ladder(self.blocks))
-        chosen = next((rung for rung in rungs if self._need(rung, limits, IN_TRANSFORMER)), rungs[-1])
+        tried = [each for rung in rungs for each in self._tilings(rung)]
+        chosen = next((each for each in tried if self._need(each, limits, IN_TRANSFORMER)), tried[-1])
         if chosen == rungs[0] and self._need(plain, limits, IN_TRANSFORMER):  # last: it takes long and rarely fits
             chosen = plain
         chosen = self._with_least_swapped(chosen, limits)
@@ -114,6 +118,10 @@ class Fitting:
         if not self._need(chosen, limits, IN_VAE):
             chosen = self._with(chosen, tile_vae=True)
         return chosen if self._fits_host(chosen, limits) else self._with(chosen, reload_weights=True)
+
+    def _tilings(self, resources: Resources) -> list[Resources]:
+        """Returns a choice, and with previews the same with tiles."""
+        return [resources, self._with(resources, tile_vae=True)] if self.previews else [resources]
 
     def _with_least_swapped(self, resources: Resources, limits: Limits) -> Resources:
         """Returns the same with the fewest swapped blocks that fit, by bisection."""

@@ -48,6 +48,7 @@ class Cost:
         checkpoint_bytes: checkpoints in the host's memory.
         loaded_bytes: weights that are in the host's memory once they are read.
         placing_bytes: the peak of new tensors while the model is placed, such as merged and converted weights.
+        idle_bytes: what of the working memory stays between steps.
         all_loaded_bytes: those of all transformers that take turns in the phase.
     """
 
@@ -58,12 +59,17 @@ class Cost:
     checkpoint_bytes: int = 0
     loaded_bytes: int = 0
     placing_bytes: int = 0
+    idle_bytes: int = 0
     all_loaded_bytes: int = 0
 
     @property
     def peak_bytes(self) -> int:
         """Returns the peak memory of the device."""
         return self.weights_bytes + self.working_bytes
+
+    def beside(self, others_bytes: int) -> Cost:
+        """Returns the cost of a phase between whose steps something else takes memory of the device."""
+        return replace(self, working_bytes=max(self.working_bytes, self.idle_bytes + others_bytes))
 
 
 def taking_turns(costs: Sequence[Cost]) -> Cost:

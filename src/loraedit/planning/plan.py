@@ -209,7 +209,8 @@ def make_plan(
         return max(host_bytes(resources, costs).values())
 
     usual = Resources(checkpointing=True)  # nobody trains a large model without it
-    fitting = Fitting(measure, host_peak, apply_user, block_count(card), _stores(card, work.uses.experts))
+    stores = _stores(card, work.uses.experts)
+    fitting = Fitting(measure, host_peak, apply_user, block_count(card), stores, work.uses.previews)
     resources = apply_user(usual) if limits is None else fitting.choose(limits)
     costs = measure(resources)
     count.end()

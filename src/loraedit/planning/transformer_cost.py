@@ -75,6 +75,7 @@ class TransformerPlan:
             found["checkpoints"],
             weights["loaded"],
             weights["placing"],
+            idle_bytes=found["idle"],
         )
 
     def sample(self) -> Cost:
@@ -88,6 +89,7 @@ class TransformerPlan:
             weights["host"],
             loaded_bytes=weights["loaded"],
             placing_bytes=weights["placing"],
+            idle_bytes=found["idle"],
         )
 
     def lora_bytes(self) -> int:
@@ -110,6 +112,7 @@ class TransformerPlan:
         return {
             "flops": meter.flops,
             "working": meter.peak + sum(map(_bytes, moments)),
+            "idle": meter.live + sum(map(_bytes, moments)),
             "checkpoints": checkpoint_bytes(transformer),
         }
 
@@ -122,7 +125,7 @@ class TransformerPlan:
             assert together.target is not None
             with Meter(transformer) as meter, torch.no_grad(), _sampling_precision():
                 family.velocity(transformer, together.target, torch.empty(1), together)
-        return {"flops": meter.flops, "working": meter.peak}
+        return {"flops": meter.flops, "working": meter.peak, "idle": meter.live}
 
     def _weigh(self, phase: str) -> Figures:
         """Places the whole transformer, and counts where its weights are."""

@@ -18,9 +18,11 @@ class Uses:
         trained: those of them that are trained; a plan without any measures a step of all.
         extras: extra LoRAs.
         extra_in_training: whether these are used in training too.
+        previews: whether previews are decoded between steps, beside a transformer.
     """
 
     experts: tuple[str, ...] = ()
     trained: tuple[str, ...] = ()
     extras: tuple[ExtraLora, ...] = ()
     extra_in_training: bool = False
+    previews: bool = False

@@ -101,6 +101,7 @@ def _uses(settings: ResolvedSettings, experts: Sequence[Expert], trained: Sequen
         trained=tuple(expert.name for expert in trained),
         extras=tuple(parse_extra(text) for text in settings.extra_lora),
         extra_in_training=settings.extra_in_training,
+        previews=settings.preview_every > 0,
     )
 
 

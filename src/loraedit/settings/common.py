@@ -166,7 +166,7 @@ class CommonSettings(Settings):
         description="Show a preview, in few steps, before training.  [default: if the model has a prior, and the run "
         "costs far more]",
     )
-    preview_every: Annotated[Steps, About("Output")] = Field(
+    preview_every: Annotated[Steps, About("Output", plan=True)] = Field(
         0, description="Show a preview every N training or sampling steps; 0: never."
     )
     profile: Annotated[bool, About("Output")] = Field(
