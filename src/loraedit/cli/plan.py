@@ -81,8 +81,7 @@ def plan(
             from loraedit.job.edits import parse_references
             from loraedit.job.request import EditRequest
 
-            references = parse_references(reference or [])
-            request = EditRequest(source, first_frame, mask, references, settings=wanted)
+            request = EditRequest(source, first_frame, mask, parse_references(reference or []), settings=wanted)
             clip_size, works = _of_clip(request, recipes, card, progress)
         else:
             clip_size = _parse_size(size or "")
