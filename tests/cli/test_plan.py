@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
 from loraedit.cli.main import app
-from loraedit.cli.plan_tables import amount, estimate
+from loraedit.cli.plan_tables import amount, estimate, show_plan
 from loraedit.errors import InputError
 
 
@@ -73,3 +75,30 @@ def test_a_refused_recipe_is_listed_with_its_reason_and_the_one_asked_for_refuse
 def test_an_extra_lora_that_is_missing_is_refused_without_a_clip_too(tmp_path: Path) -> None:
     done = run("--extra-lora", str(tmp_path / "none.safetensors"))
     assert "There is no LoRA file" in str(done.exception)
+
+
+def test_a_plan_for_another_gpu_says_what_this_machines_host_memory_would_force(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def planned(host_bytes: int, *options: str) -> tuple[dict[str, Any], str]:
+        monkeypatch.setattr("loraedit.planning.this_host_bytes", lambda: host_bytes)
+        found, text = json.loads(run("--vram", "12GB", "--json", *options).stdout), StringIO()
+        show_plan(Console(file=text, width=80), found)
+        return found, " ".join(text.getvalue().split())
+
+    monkeypatch.setattr("loraedit.planning.plan.process_bytes", lambda: 0)
+    plan, text = planned(10**12)
+    assert plan["on_this_host"] is None and "This machine has less" not in text
+    reloading = planned(10**12, "--reload-weights")[0]["host_peak_bytes"]
+    scarce, text = planned(reloading)
+    assert scarce["resources"] == plan["resources"] and scarce["host_limit_bytes"] is None
+    assert scarce["on_this_host"] == {
+        "host_limit_bytes": reloading,
+        "fits": True,
+        "resources": {**plan["resources"], "reload_weights": True},
+        "remedy": "",
+    }
+    assert f"This machine has less host memory: {amount(reloading / 1e9)} GB are available. An edit here would" in text
+    assert "would use: reload weights." in text
+    refused, text = planned(1)
+    assert refused["on_this_host"]["remedy"] in text and not refused["on_this_host"]["fits"]

@@ -24,7 +24,7 @@ from loraedit.types import Size
 if TYPE_CHECKING:
     from loraedit.families.card import ModelCard
     from loraedit.job.request import EditRequest
-    from loraedit.planning import Work
+    from loraedit.planning import Plan, Work
 
 __all__ = ["plan"]
 
@@ -152,12 +152,30 @@ def _measure(
     plans = plan_each(card, wanted.model, size, possible, limits, wanted.resources, efficiency, on_step)
     here = measure_device(device)
     found = {**plans[asked].as_json(), "here": plans[asked].on(here), "recipe": asked}
+    found["on_this_host"] = _on_this_host(plans[asked], card, wanted)
     if len(works) == 1:
         return found
     rows: dict[RecipeName, dict[str, Any]] = comparison(plans, here, gpu_of(plans[asked]))
     rows |= {name: {"refused": str(why)} for name, why in works.items() if isinstance(why, InputError)}
     recipes = [{"recipe": name, "use": use, **rows[name]} for name, use in RECIPE_USES.items() if name in rows]
     return {**found, "recipes": recipes}
+
+
+def _on_this_host(plan: Plan, card: ModelCard, wanted: EditSettings) -> dict[str, Any] | None:
+    """Returns what an edit here would do instead where a plan for another machine's GPU needs more host memory.
+
+    Returns:
+        JSON values; None if this machine has enough.
+    """
+    from loraedit.planning import Limits, make_plan, this_host_bytes
+
+    available = this_host_bytes()
+    if plan.limits is None or plan.limits.host is not None or plan.host_peak_bytes <= available:
+        return None
+    limits = Limits(plan.limits.device, available)
+    here = make_plan(card, plan.model, plan.frame, plan.work, limits, wanted.resources)
+    resources, remedy = here.resources.model_dump(), here.remedy()
+    return {"host_limit_bytes": available, "fits": here.fits, "resources": resources, "remedy": remedy}
 
 
 def _parse_size(text: str) -> Size:

@@ -28,8 +28,6 @@ def show_plan(console: Console, found: dict[str, Any]) -> None:
     Args:
         found: the plan as JSON values.
     """
-    from loraedit.planning import describe_resources
-
     segments = f"{found['segments']} segments of " if found["segments"] > 1 else ""
     print_line(
         console,
@@ -37,9 +35,11 @@ def show_plan(console: Console, found: dict[str, Any]) -> None:
         f"({found['tokens']} tokens), {_steps(found)} training steps, {found['sampling_forwards']} sampling passes",
     )
     console.print(_phase_table(found))
-    measures = describe_resources(Resources.model_validate(found["resources"])) or "none needed"
-    print_line(console, f"Memory saving: {measures}. Disk space: at most {amount(found['disk_bytes'] / 1e9)} GB.")
+    disk = amount(found["disk_bytes"] / 1e9)
+    print_line(console, f"Memory saving: {_measures(found)}. Disk space: at most {disk} GB.")
     print_line(console, _host_line(found))
+    if found["on_this_host"] is not None:
+        print_line(console, _this_host_line(found["on_this_host"]))
     if found["vram_bytes"] is not None and found["fits"]:
         free = found["vram_bytes"] - max(found["peak_bytes"].values())
         print_line(console, f"Of {amount(found['vram_bytes'] / 1e9)} GB, {amount(free / 1e9)} GB stay free.")
@@ -90,6 +90,18 @@ def _host_line(found: dict[str, Any]) -> str:
     line = f"Host memory: at most {amount(found['host_peak_bytes'] / 1e9)} GB"
     line += f", of which {amount(pinned / 1e9)} GB are pinned" if pinned else ""
     return f"{line}." if limit is None else f"{line}. {amount(limit / 1e9)} GB are available."
+
+
+def _this_host_line(here: dict[str, Any]) -> str:
+    """Says what an edit on this machine would do, which has too little host memory for the plan."""
+    line = f"This machine has less host memory: {amount(here['host_limit_bytes'] / 1e9)} GB are available."
+    return f"{line} " + (f"An edit here would use: {_measures(here)}." if here["fits"] else here["remedy"])
+
+
+def _measures(found: dict[str, Any]) -> str:
+    from loraedit.planning import describe_resources
+
+    return describe_resources(Resources.model_validate(found["resources"])) or "none needed"
 
 
 def _phase_table(found: dict[str, Any]) -> Table:
