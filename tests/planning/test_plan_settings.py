@@ -34,6 +34,7 @@ CHANGES: dict[str, tuple[Any, dict[str, Any]]] = {
     "crop": ("off", {}), "context": (1.0, {"crop": "fixed"}), "segment_frames": (9, {}),
     "sampling_steps": (3, {}), "guidance": (1.0, {}), "scheduler": ("euler", {"sampling_steps": 2, "flow_shift": 8.99}),
     "flow_shift": (50.0, {"sampling_steps": 2}), "distilled_steps": (4, {}), "preview_every": (3, {}),
+    "restore_detail": (True, {"fill": "carry"}),
 }  # fmt: skip
 """A value of each setting, and the settings beside which it matters."""
 
@@ -41,7 +42,7 @@ NO_CHANGES: dict[str, Any] = {
     "prompt": "a coat", "source_prompt": "a coat", "trigger": "sks", "feather_px": 5,
     "patience": 9, "min_gain": 0.5, "lr": 1e-3,
     "lr_schedule": "falling", "edit_weight": 2.0, "train_seed": 3, "seed": 3, "step_cache": 0.1,
-    "negative_prompt": "rain", "strength": 0.5, "restore_detail": True, "blend_latents": True,
+    "negative_prompt": "rain", "strength": 0.5, "blend_latents": True,
     "match_colours": False, "attention": "native", "training_attention": "native",
     "compile_blocks": True, "codec": "png", "preview": False, "profile": True, "store": "none",
     "download": True,
@@ -67,7 +68,8 @@ def outcome(name: str, beside: dict[str, Any], **asked: Any) -> Any:
             training = work.train.model_dump(include={"rank", "lora_targets", "batch_size", "steps"})
             resources = job.settings.resources(Resources(checkpointing=True))
             memory = resources.model_dump(exclude={"attention", "training_attention", "compile_blocks"})
-            steps = (work.uses, work.passes, work.may_stop_early, work.samples, work.reference_samples)
+            samples = work.samples, work.reference_samples, work.encodings.decoded
+            steps = (work.uses, work.passes, work.may_stop_early, *samples)
             return work.shape, training, memory, steps, parse_vram(job.settings.vram, None), job.settings.model
     except LoraEditError as error:
         return str(error)

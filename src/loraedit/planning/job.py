@@ -101,7 +101,8 @@ def work_of_job(job: Job) -> Work:
     for target in job.targets:
         lengths = [len(segment) for segment in job.segments if target.edits(segment)]
         size = job.card.working_size(target.window.size, job.settings)
-        works.append(work_of(job.card, job.settings, size, lengths, len(target.references), len(job.source)))
+        references, frames = len(target.references), len(job.source)
+        works.append(work_of(job.card, job.settings, size, lengths, references, frames, target.texts))
     return work_of_all(works)
 
 

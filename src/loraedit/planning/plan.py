@@ -51,11 +51,12 @@ class Plan:
 
     @property
     def total_flops(self) -> int:
-        """Returns the operations of the whole edit; a reference, a single frame, counts as a whole clip."""
-        one = {name: cost.flops for name, cost in self.costs.items()}
-        encodings = self.work.samples + self.work.reference_samples + self.work.segments
-        encode = encodings * sum(one.get(name, 0) for name in ("text_encode", "image_encode"))
-        latents = 2 * encodings * one["vae_encode"] + self.work.segments * one["vae_decode"]
+        """Returns the operations of the whole edit. Each text, picture and clip is encoded once."""
+        one, found = {name: cost.flops for name, cost in self.costs.items()}, self.work.encodings
+        encode = (len(found.texts) + found.texts_with_picture) * one["text_encode"]
+        encode += found.pictures * one.get("image_encode", 0)
+        frames = found.clips * self.work.shape.frames + found.frames
+        latents = frames * one["vae_encode"] // self.work.shape.frames + found.decoded * one["vae_decode"]
         return encode + latents + self.work.train_steps * one["train"] + self.work.passes * one["sample"]
 
     @property

@@ -9,7 +9,9 @@ from loraedit.families import open_family
 from loraedit.families.base import Expert
 from loraedit.families.card import ModelCard
 from loraedit.job.segments import TRAINING_SEGMENTS
+from loraedit.job.targets import Texts
 from loraedit.lora.extra import parse_extra
+from loraedit.planning.encodings import Encodings, encodings_of
 from loraedit.planning.phase_cost import Shape
 from loraedit.planning.uses import Uses
 from loraedit.sampling.schedule import experts_trained, experts_used
@@ -18,6 +20,9 @@ from loraedit.types import Size
 from loraedit.video.scaling import padded_length
 
 __all__ = ["Work", "work_of", "work_of_all"]
+
+NO_TEXTS = Texts("", "")
+NONE = Encodings()
 
 
 @dataclass(frozen=True)
@@ -34,6 +39,7 @@ class Work:
         segments: number of clips of this length to generate.
         clip_frames: frames of the whole clip, or a few more.
         guided: whether a sampling step takes a second forward pass, without the prompt.
+        encodings: what encoders and VAE read.
     """
 
     shape: Shape
@@ -45,6 +51,7 @@ class Work:
     segments: int = 1
     clip_frames: int = 0
     guided: bool = False
+    encodings: Encodings = NONE
 
     @property
     def passes(self) -> int:
@@ -64,7 +71,7 @@ class Work:
 
 def work_of(
     card: ModelCard, settings: ResolvedSettings, size: Size, frames: list[int], references: int,
-    clip_frames: int | None = None,
+    clip_frames: int | None = None, texts: Texts = NO_TEXTS,
 ) -> Work:  # fmt: skip
     """Returns the work of an edit of one target.
 
@@ -73,6 +80,7 @@ def work_of(
         frames: the number of frames of each segment to generate.
         references: number of edited frames besides the first.
         clip_frames: frames of the whole clip; None means those of all segments together.
+        texts: what the model is told, if it is known.
     """
     shape = Shape(padded_length(max(frames), card.frame_step), size)
     training = settings.training()
@@ -92,6 +100,7 @@ def work_of(
         segments=len(frames),
         clip_frames=clip_frames or sum(frames),
         guided=card.guided(sampling.guidance),
+        encodings=encodings_of(family, settings, texts, len(frames), references, trains=bool(trained)),
     )
 
 
@@ -116,4 +125,5 @@ def work_of_all(works: Sequence[Work]) -> Work:
         samples=sum(work.samples for work in works),
         reference_samples=sum(work.reference_samples for work in works),
         segments=sum(work.segments for work in works),
+        encodings=sum((work.encodings for work in works), NONE),
     )

@@ -161,7 +161,7 @@ class EditSettings(CommonSettings):
         "flow shift 5; 0: none is distilled.  "
         "[default: by the names of the extra LoRAs]",
     )
-    restore_detail: Annotated[bool | None, About("Generation")] = Field(
+    restore_detail: Annotated[bool | None, About("Generation", plan=True)] = Field(
         None, description="With --fill carry, restore the detail lost to the model's size and its VAE."
     )
     blend_latents: Annotated[bool | None, About("Generation")] = Field(
