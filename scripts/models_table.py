@@ -1,6 +1,6 @@
 """Measures what the published models need and writes it into docs/models-and-memory.md, between its marks.
 
-    python -m scripts.models_table [--frames 49 81] [--models NAME ...] [--page docs/models-and-memory.md]
+    python -m scripts.models_table [--frames 49 ...] [--models NAME ...] [--page docs/models-and-memory.md]
 
 No weights are needed: each true architecture runs on fake tensors. Every figure is measured once and kept in the user's
 cache folder, so a stopped run continues.
@@ -37,8 +37,8 @@ The figures come from running each true architecture on fake tensors, which have
 of a run. No weights were loaded and no GPU was used. `loraedit plan` does the same for your own clip. A training step
 is one clip with rank 16 on all linear layers of the blocks and with gradient checkpointing. A pass is one forward pass
 in sampling. One multiply-add is two FLOPs. *Peak* is the largest phase with gradient checkpointing and nothing else.
-*Fits* is the smallest GPU (12, 16, 24, 32, 48 or 80 GB) that holds every phase with 2 GB to spare, with weights as the
-checkpoint has them, and *means* is what that takes. *Host memory* is what the whole process then takes at most. *Time*
+*Fits* is the smallest GPU (12, 16, 24, 32, 48 or 80 GB) that holds every phase with 2 GB to spare, with weights in
+bfloat16, and *means* is what that takes. *Host memory* is what the whole process then takes at most. *Time*
 is that of the whole edit by the paper's recipe on an RTX 4090, as a multiple of the time with gradient checkpointing
 alone.
 """
@@ -57,7 +57,7 @@ CLOCK = next(gpu for gpu in GPUS if gpu.name == "RTX 4090")
 def argument_parser() -> argparse.ArgumentParser:
     """Returns the parser of the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--frames", type=int, nargs="+", default=[49, 81])
+    parser.add_argument("--frames", type=int, nargs="+", default=[49])
     parser.add_argument("--models", nargs="+", help="short names (default: all)")
     parser.add_argument("--readme", type=Path, help="also write the short table of this page, such as README.md")
     parser.add_argument("--page", type=Path, default=Path("docs/models-and-memory.md"))
@@ -99,7 +99,7 @@ def _figures(model: KnownModel, size: Size, frames: int) -> tuple[str, ...]:
     with open_skeleton(model.id) as card:
         planned = _planner(card, model.id, working_size(size, size.height * size.width, card.multiple_px), frames)
         plain = planned(None, {})
-        least = next(((gb, plan) for gb in BUDGETS if (plan := planned(gb, {"weights": "auto"})).fits), None)
+        least = next(((gb, plan) for gb in BUDGETS if (plan := planned(gb, {"weights": "full"})).fits), None)
         fits = ("none of these", "", "", "")
         if least:
             fits = (f"{least[0]} GB", *_saved(least[1], plain))
@@ -115,7 +115,7 @@ def _needs() -> str:
     for model in known_models():
         with open_skeleton(model.id) as card:
             planned = _planner(card, model.id, Size(model.height, model.width), SMALL_FRAMES)
-            least = next(((gb, plan) for gb in BUDGETS if (plan := planned(gb, {"weights": "auto"})).fits), None)
+            least = next(((gb, plan) for gb in BUDGETS if (plan := planned(gb, {"weights": "full"})).fits), None)
             if least:
                 fitting.setdefault(least[0], []).append((model.name, least[1]))
     rows = [
