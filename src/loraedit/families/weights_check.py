@@ -42,6 +42,7 @@ class _Stored:
         return torch.equal(self.sample.to(parameter.dtype), _sample(parameter.detach().cpu(), self.shape))
 
 
+@torch.autocast("cpu", enabled=False)  # type: ignore[untyped-decorator]  # it would convert what is compared
 def check_loaded(module: nn.Module, folder: Path) -> None:
     """Checks every parameter of a module against the safetensors files that it was loaded from.
 
