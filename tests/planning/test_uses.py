@@ -25,6 +25,7 @@ from loraedit.planning import Cost, Limits, Shape, make_plan, measure_cost, work
 from loraedit.planning.phase_cost import taking_turns
 from loraedit.planning.transformer_cost import TransformerPlan
 from loraedit.planning.uses import Uses
+from loraedit.runtime.devices import simulated_accelerator
 from loraedit.runtime.memory import weights_held
 from loraedit.settings import Resources, TrainSettings, make_settings
 from loraedit.types import Size
@@ -32,15 +33,17 @@ from loraedit.types import Size
 SETTINGS = TrainSettings(steps=1, rank=2, lr=1e-3)
 SHAPE = Shape(9, Size(64, 64))
 BOTH = ("transformer", "transformer_2")
-GPU = torch.device("cuda")
-"""Models are read for it, never moved to it."""
+GPU = torch.device("cpu")
+"""A CPU that stands for a GPU."""
 
 
 @pytest.fixture(autouse=True, scope="module")
-def _shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def _as_on_a_gpu(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-        yield
+        patch.setattr("loraedit.families.loading.compute_dtype", lambda _: torch.bfloat16)
+        with simulated_accelerator():
+            yield
 
 
 @pytest.fixture(scope="module")
