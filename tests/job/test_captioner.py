@@ -98,7 +98,7 @@ def test_a_folder_that_is_no_captioner_is_refused_before_anything_is_read(
         tmp_path: "no config.json",
         remote: "Python code of its own",
         captioner_folder(tmp_path / "half", "florence2", weights=False): "lacks model.safetensors",
-        captioner_folder(tmp_path / "qwen", "qwen3_vl"): r"torchvision.*loraedit\[captions\]",
+        captioner_folder(tmp_path / "qwen", "qwen3_vl"): r"torchvision.*\.\[captions\]",
         captioner_folder(tmp_path / "text", "qwen3"): "qwen3 model",
     }
     for folder, words in cases.items():
