@@ -126,7 +126,8 @@ def rest_of_nano(folder: Path) -> Path:
 def held_bytes(case: Case) -> int:
     """Returns the bytes that a device which computes in bfloat16 holds."""
     family = open_family(case.card, Resources(weights=case.weights))
-    transformer = family.load_transformer(family.experts[0], torch.device("cuda"))  # placed nowhere, only loaded for it
+    with simulated_accelerator():
+        transformer = family.load_transformer(family.experts[0], torch.device("cpu"))
     return sum(parameter.nbytes for parameter in transformer.parameters())
 
 

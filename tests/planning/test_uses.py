@@ -41,7 +41,6 @@ GPU = torch.device("cpu")
 def _as_on_a_gpu(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-        patch.setattr("loraedit.families.loading.compute_dtype", lambda _: torch.bfloat16)
         with simulated_accelerator():
             yield
 

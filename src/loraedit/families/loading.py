@@ -21,7 +21,7 @@ from loraedit.families.kept_weights import Keep, read_once
 from loraedit.families.model_card import ModelCard
 from loraedit.families.weights_check import check_loaded
 from loraedit.runtime.block_swap import pack_blocks
-from loraedit.runtime.devices import converts_weights
+from loraedit.runtime.devices import converts_weights, on_cpu
 from loraedit.runtime.host_memory import trim
 from loraedit.runtime.memory import blocks, place_encoder
 from loraedit.settings import Resources
@@ -41,7 +41,7 @@ __all__ = [
 
 def compute_dtype(device: torch.device) -> torch.dtype:
     """Returns the precision for large models: float32 on a CPU, bfloat16 elsewhere."""
-    return torch.float32 if device.type == "cpu" else torch.bfloat16
+    return torch.float32 if on_cpu(device) else torch.bfloat16
 
 
 @contextmanager
