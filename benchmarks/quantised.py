@@ -38,6 +38,7 @@ from benchmarks.truth_metrics import paired_bootstrap
 from loraedit.families import open_family
 from loraedit.families.card import NANO, ModelCard, read_card
 from loraedit.families.quantised import quantise
+from loraedit.runtime.devices import simulated_accelerator
 from loraedit.settings import Resources, WeightStore
 from scripts.gpu_check import run as run_once
 
