@@ -13,7 +13,7 @@ from diffusers.hooks.first_block_cache import FirstBlockCacheConfig
 from torch import Tensor
 
 from loraedit.families.base import Encoded, Expert, Family, batch
-from loraedit.lora.adapter import as_autocast, attach_lora, match_precision, merge, stack
+from loraedit.lora.adapter import as_autocast, attach_lora, lora_parameters, match_precision, merge, stack
 from loraedit.lora.extra import ExtraLora, for_expert
 from loraedit.runtime.devices import converts_weights, on_cpu, training_precision
 from loraedit.runtime.distributed import split_tokens
@@ -33,7 +33,8 @@ class Held:
 
 def place_for_sampling(family: Family, transformer: Any, device: torch.device) -> None:
     """Brings a transformer with its LoRAs to the device, in the precision of the sampling, in place."""
-    match_precision(transformer, transformer.dtype)
+    if next(lora_parameters(transformer), None) is not None:
+        match_precision(transformer, transformer.dtype)
     if on_cpu(device):
         merge(transformer)
     if converts_weights(device):
