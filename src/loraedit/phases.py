@@ -1,8 +1,8 @@
-"""The phases of a command: their names in progress events, and what users see instead."""
+"""The phases of a command, and of a plan: their names, and what users see instead."""
 
 from __future__ import annotations
 
-__all__ = ["PHASE_LABELS", "phase_label"]
+__all__ = ["PHASE_LABELS", "PLAN_LABELS", "phase_label"]
 
 PHASE_LABELS = {
     "check": "Checking the jobs",
@@ -20,6 +20,11 @@ PHASE_LABELS = {
     "decode": "Decoding",
     "compose": "Writing",
 }
+
+PLAN_LABELS = {
+    "text_encode": "Text encoder", "image_encode": "Image encoder", "vae_encode": "VAE, encoding",
+    "train": "A training step", "sample": "A sampling pass", "vae_decode": "VAE, decoding",
+}  # fmt: skip
 
 
 def phase_label(phase: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from logging import getLogger
 from typing import Annotated
 
 import typer
@@ -66,6 +67,7 @@ def _root(
 
 def main() -> None:
     """Runs a command; ends with 2 on errors of the user or of files, and with 1 if memory runs out."""
+    getLogger("bitsandbytes").setLevel("ERROR")  # whoever imports it: it misses a kernel that loraedit does not use
     try:
         app()
     except Exception as error:

@@ -10,14 +10,11 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from loraedit.cli.output import print_line
+from loraedit.phases import PLAN_LABELS
 from loraedit.settings import Resources
 
 __all__ = ["amount", "estimate", "show_plan"]
 
-PHASES = {
-    "text_encode": "Text encoder", "image_encode": "Image encoder", "vae_encode": "VAE, encoding",
-    "train": "A training step", "sample": "A sampling pass", "vae_decode": "VAE, decoding",
-}  # fmt: skip
 UNITS = ((1e15, "PFLOPs"), (1e12, "TFLOPs"), (1e9, "GFLOPs"))
 HOURS_AT_MOST = 48
 
@@ -28,6 +25,8 @@ def show_plan(console: Console, found: dict[str, Any]) -> None:
     Args:
         found: the plan as JSON values.
     """
+    from loraedit.planning import LIGHTER
+
     segments = f"{found['segments']} segments of " if found["segments"] > 1 else ""
     print_line(
         console,
@@ -37,6 +36,8 @@ def show_plan(console: Console, found: dict[str, Any]) -> None:
     console.print(_phase_table(found))
     disk = amount(found["disk_bytes"] / 1e9)
     print_line(console, f"Memory saving: {_measures(found)}. Disk space: at most {disk} GB.")
+    if found["resources"]["weights"] not in ("auto", "full"):
+        print_line(console, LIGHTER)
     print_line(console, _host_line(found))
     if found["on_this_host"] is not None:
         print_line(console, _this_host_line(found["on_this_host"]))
@@ -110,7 +111,7 @@ def _phase_table(found: dict[str, Any]) -> Table:
     table = Table("Phase", unit, "Weights GB", "Peak GB", "Host memory GB")
     for name, count in zip(flops, counts, strict=True):
         numbers = (found[kind][name] / 1e9 for kind in ("weights_bytes", "peak_bytes", "host_bytes"))
-        table.add_row(PHASES[name], count, *map(amount, numbers))
+        table.add_row(PLAN_LABELS[name], count, *map(amount, numbers))
     return table
 
 

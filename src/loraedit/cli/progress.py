@@ -7,7 +7,6 @@ import json
 import sys
 import threading
 import time
-from logging import getLogger
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TextIO
 
@@ -288,4 +287,3 @@ def quiet_libraries(*names: str) -> None:
         logging = importlib.import_module(f"{name}.utils.logging")
         logging.disable_progress_bar()
         logging.set_verbosity_error()
-    getLogger("bitsandbytes").setLevel("ERROR")  # on CPUs it misses a kernel that loraedit does not use

@@ -31,6 +31,11 @@ def resolve_model(model: str, download: bool = False) -> Path:
     folder = _folder(model)
     if model and folder.is_dir():
         return folder
+    if Path(model).suffix in (".safetensors", ".gguf"):
+        raise ModelError(
+            f"Model '{model}' is one file. Give it as --transformer, and as --model a checkpoint with its VAE and text "
+            "encoder, such as 'Wan-AI/Wan2.1-I2V-14B-480P-Diffusers'."
+        )
     if not on_hub(model):
         raise ModelError(
             f"Model '{model}' is not a folder. Give 'nano', a checkpoint folder in diffusers layout, "

@@ -22,7 +22,7 @@ from loraedit.lora.extra import ExtraLora, check_extras, parse_extra, settle_dis
 from loraedit.lora.opening import check_header
 from loraedit.masks.reading import check_mask_file
 from loraedit.optical_flow.estimators import check_estimator
-from loraedit.settings import EditSettings, ResolvedSettings
+from loraedit.settings import EditSettings, ResolvedSettings, parse_memory
 from loraedit.tracking import open_tracker
 from loraedit.video import check_footage, check_image
 
@@ -66,6 +66,7 @@ def check_request(request: EditRequest, card: ModelCard | None = None) -> Checke
     """
     asked = request.settings
     _check_device(asked.device)
+    parse_memory(asked.vram)  # refuses what is no size
     check_kind_of_device(asked.weights, (asked.device or "").partition(":")[0])
     _check_backward(asked.training_attention)
     check_objects(request.objects, request.given_mask, request.references)

@@ -7,6 +7,7 @@ from loraedit.planning.cost import measure_cost
 from loraedit.planning.fitting import MARGIN_BYTES, Fitting, Limits, fits, parse_vram, save_more
 from loraedit.planning.host import this_host_bytes
 from loraedit.planning.job import (
+    LIGHTER,
     describe_resources,
     fitting_notes,
     resources_for,
@@ -19,6 +20,7 @@ from loraedit.planning.this_device import measure_device
 from loraedit.planning.work import Work, work_of
 
 __all__ = [
+    "LIGHTER",
     "MARGIN_BYTES",
     "Cost",
     "Fitting",

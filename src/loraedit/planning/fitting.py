@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 
-from loraedit.errors import InputError
 from loraedit.planning.phase_cost import Cost
-from loraedit.settings import Resources, WeightStore
+from loraedit.settings import Resources, WeightStore, parse_memory
 
 __all__ = ["MARGIN_BYTES", "Fitting", "Limits", "fits", "ladder", "parse_vram", "save_more"]
 
@@ -52,14 +50,10 @@ def parse_vram(text: str, device: torch.device | None) -> int | None:
     Raises:
         InputError: the text has another form.
     """
-    if text == "auto":
-        if device is None or device.type != "cuda":
-            return None
-        return int(torch.cuda.get_device_properties(device).total_memory)
-    match = re.fullmatch(r"(\d{1,4}(?:\.\d+)?)\s*(?:GB|G)?", text, re.IGNORECASE)
-    if match is None or float(match[1]) <= 0:
-        raise InputError(f"Video memory '{text}' is not a size. Give gigabytes, such as 24GB, or auto.")
-    return int(float(match[1]) * GB)
+    given = parse_memory(text)
+    if given is not None or device is None or device.type != "cuda":
+        return given
+    return int(torch.cuda.get_device_properties(device).total_memory)
 
 
 def fits(costs: Mapping[str, Cost], budget: int) -> bool:

@@ -26,12 +26,18 @@ from loraedit.types import OnStep, Size, no_step
 from loraedit.video.decoding import MAX_FRAMES
 
 __all__ = [
+    "LIGHTER",
     "describe_resources",
     "fitting_notes",
     "resources_for",
     "work_of_job",
     "work_of_size",
 ]
+
+LIGHTER = (
+    "The weights are held in fewer bits, which changes the result a little. --weights full holds them as they are."
+)
+"""Said where quantised weights were chosen."""
 
 
 def resources_for(job: Job, device: torch.device, on_step: OnStep = no_step) -> Resources:
@@ -126,7 +132,8 @@ def work_of_size(card: ModelCard, wanted: EditSettings, size: Size, frames: int)
 
 def fitting_notes(resources: Resources) -> list[str]:
     """Returns messages about the memory measures in use, if there are any."""
-    return [f"Memory measures in use: {used}."] if (used := describe_resources(resources)) else []
+    notes = [f"Memory measures in use: {used}."] if (used := describe_resources(resources)) else []
+    return notes + ([LIGHTER] if resources.weights not in ("auto", "full") else [])
 
 
 def describe_resources(resources: Resources) -> str:

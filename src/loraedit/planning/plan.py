@@ -12,6 +12,7 @@ import torch
 from loraedit.families.card import ModelCard
 from loraedit.families.kept_weights import kept_bytes
 from loraedit.families.registry import block_count
+from loraedit.phases import PLAN_LABELS
 from loraedit.planning.advice import host_advice
 from loraedit.planning.cost import lora_bytes, measure_cost
 from loraedit.planning.fitting import MARGIN_BYTES, Fitting, Limits, fits
@@ -115,12 +116,13 @@ class Plan:
         over = (cost.peak_bytes + MARGIN_BYTES - self.limits.device) / 1e9
         if over > 0:
             return (
-                f"The phase {name} needs {over:.2f} GB more memory than the device has. "
+                f"{PLAN_LABELS[name]} takes {cost.peak_bytes / 1e9:.2f} GB and {MARGIN_BYTES / 1e9:g} GB to spare, "
+                f"{over:.2f} GB more memory than the device has. "
                 "Use fewer frames, a smaller --area such as 0.5, or a GPU with more memory."
             )
         name = max(self.host_bytes, key=lambda phase: self.host_bytes[phase])
         return (
-            f"The phase {name} needs {self._host_lacks() / 1e9:.2f} GB more host memory than is available. "
+            f"{PLAN_LABELS[name]} needs {self._host_lacks() / 1e9:.2f} GB more host memory than is available. "
             f"Close other programs, or {self.host_advice}."
         )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from loraedit.settings.about import PANELS, About, Course, Panel
-from loraedit.settings.budget import parse_budget
+from loraedit.settings.budget import parse_budget, parse_memory
 from loraedit.settings.edit import DEFAULT_MARGIN, EditSettings, make_settings
 from loraedit.settings.fields import (
     about,
@@ -55,6 +55,7 @@ __all__ = [
     "named_recipe",
     "no_shaping",
     "parse_budget",
+    "parse_memory",
     "recipes_for",
     "shapes_mask",
 ]

@@ -1,4 +1,4 @@
-"""Parses the limit on a course of training."""
+"""Parses limits: on a course of training, and on the memory of a GPU."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 
 from loraedit.errors import InputError
 
-__all__ = ["parse_budget"]
+__all__ = ["parse_budget", "parse_memory"]
 
 _SECONDS = {"s": 1, "min": 60, "h": 3600}
 
@@ -28,3 +28,17 @@ def parse_budget(text: str | None) -> tuple[int | None, float]:
     if match[2] == "steps":
         return int(match[1]), 0.0
     return None, float(match[1]) * _SECONDS[match[2]]
+
+
+def parse_memory(text: str) -> int | None:
+    """Parses ``24GB`` or ``24``, in 10^9 bytes; ``auto`` is None.
+
+    Raises:
+        InputError: the text has another form.
+    """
+    if text == "auto":
+        return None
+    match = re.fullmatch(r"(\d{1,4}(?:\.\d+)?)\s*(?:GB|G)?", text, re.IGNORECASE)
+    if match is None or float(match[1]) <= 0:
+        raise InputError(f"Video memory '{text}' is not a size. Give gigabytes, such as 24GB, or auto.")
+    return int(float(match[1]) * 10**9)
