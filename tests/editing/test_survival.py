@@ -72,7 +72,7 @@ def test_out_of_memory_at_the_lowest_level_is_raised(
 ) -> None:
     seen: list[Resources] = []
 
-    def never(_: object, resources: Resources, __: torch.device) -> None:
+    def never(_: object, resources: Resources, *__: object) -> None:
         seen.append(resources)
         raise torch.OutOfMemoryError("CUDA out of memory")
 
