@@ -91,7 +91,7 @@ def _prepared(transformer: nn.Module, device: torch.device, resources: Resources
     transformer.eval().requires_grad_(False)
     if resources.swap_blocks and not converts_weights(device):
         pack_blocks(list(blocks(transformer)), resources.swap_blocks, device)
-    free()
+    trim()
     return transformer
 
 
