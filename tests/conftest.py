@@ -36,6 +36,12 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _short_collections() -> None:
+    """Leaves what earlier modules created out of garbage collections, of which every loading of a model makes one."""
+    gc.freeze()
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _no_waiting_for_disks() -> Iterator[None]:
     """Skips fsync, since tests do not survive a power failure anyway."""
