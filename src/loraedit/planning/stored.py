@@ -19,7 +19,7 @@ from loraedit.storage.files import cache_folder, fingerprint, read_json, write_j
 
 __all__ = ["Figures", "stored"]
 
-FORMAT = 9
+FORMAT = 10
 """Part of the key of every stored figure; raise it when the measuring changes."""
 
 Figures = dict[str, int]

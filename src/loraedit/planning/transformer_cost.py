@@ -66,30 +66,16 @@ class TransformerPlan:
         """Measures one step of training a LoRA."""
         facts = self._facts(batch_size=self.settings.batch_size, **self._kept_facts())
         weights = self._weights("train")  # first, because extra LoRAs are compared with the whole model here
-        found = self._stored("train", facts, lambda: from_few_blocks(self.card, self.expert, self._train_few))
-        return Cost(
-            found["flops"],
-            weights["device"],
-            found["working"],
-            weights["host"],
-            found["checkpoints"],
-            weights["loaded"],
-            weights["placing"],
-            idle_bytes=found["idle"],
+        return _cost(
+            weights, self._stored("train", facts, lambda: from_few_blocks(self.card, self.expert, self._train_few))
         )
 
     def sample(self) -> Cost:
         """Measures one forward pass with a LoRA."""
         weights = self._weights("sample")
-        found = self._stored("sample", self._facts(), lambda: from_few_blocks(self.card, self.expert, self._sample_few))
-        return Cost(
-            found["flops"],
-            weights["device"],
-            found["working"],
-            weights["host"],
-            loaded_bytes=weights["loaded"],
-            placing_bytes=weights["placing"],
-            idle_bytes=found["idle"],
+        facts = self._facts()
+        return _cost(
+            weights, self._stored("sample", facts, lambda: from_few_blocks(self.card, self.expert, self._sample_few))
         )
 
     def lora_bytes(self) -> int:
@@ -105,14 +91,15 @@ class TransformerPlan:
             sample = self._condition(family)
             optimizer = make_optimizer(transformer.train(), self.settings)
             moments = _make_moments(optimizer)
+            lasting = sum(moment.nbytes for moment in moments)
             with Meter(transformer, moments) as meter:
                 samples = [sample] * self.settings.batch_size
                 expert = next(each for each in family.experts if each.name == self.expert)
                 take_step(family, expert, transformer, samples, optimizer, self.settings, [])
         return {
             "flops": meter.flops,
-            "working": meter.peak + sum(map(_bytes, moments)),
-            "idle": meter.live + sum(map(_bytes, moments)),
+            "working": meter.peak + lasting,
+            "idle": meter.live + lasting,
             "checkpoints": checkpoint_bytes(transformer),
         }
 
@@ -125,13 +112,13 @@ class TransformerPlan:
             assert together.target is not None
             with Meter(transformer) as meter, torch.no_grad(), _sampling_precision():
                 family.velocity(transformer, together.target, torch.empty(1), together)
-        return {"flops": meter.flops, "working": meter.peak, "idle": meter.live}
+        return {"flops": meter.flops, "working": meter.peak, "idle": meter.live, "checkpoints": 0}
 
     def _weigh(self, phase: str) -> Figures:
         """Places the whole transformer, and counts where its weights are."""
         family, transformer = self._built(self.card)
         with self._fakes(transformer):
-            lora = sum(_bytes(parameter) for _, parameter in lora_parameters(transformer))
+            lora = sum(parameter.nbytes for _, parameter in lora_parameters(transformer))
             loaded = weights_held(transformer).device - adapter_bytes(transformer)
             place = place_for_training if phase == "train" else place_for_sampling
             with Meter(transformer, counts_host=True) as meter:
@@ -200,6 +187,20 @@ class TransformerPlan:
         return {"rank": self.settings.rank, "targets": self.settings.lora_targets, "extras": extras}
 
 
+def _cost(weights: Figures, found: Figures) -> Cost:
+    """Puts together where the weights of a transformer are, and what running it takes besides."""
+    return Cost(
+        flops=found["flops"],
+        weights_bytes=weights["device"],
+        working_bytes=found["working"],
+        host_bytes=weights["host"],
+        checkpoint_bytes=found["checkpoints"],
+        loaded_bytes=weights["loaded"],
+        placing_bytes=weights["placing"],
+        idle_bytes=found["idle"],
+    )
+
+
 def _sampling_precision() -> AbstractContextManager[None]:
     return training_precision(CPU) if converts_weights(CPU) else nullcontext()
 
@@ -212,7 +213,3 @@ def _make_moments(optimizer: torch.optim.Optimizer) -> list[torch.Tensor]:
     optimizer.step()
     optimizer.zero_grad()
     return [value for state in optimizer.state.values() for value in state.values()]
-
-
-def _bytes(tensor: torch.Tensor) -> int:
-    return tensor.numel() * tensor.element_size()
