@@ -14,7 +14,7 @@ from loraedit.editing.context import EditContext
 from loraedit.editing.known_inputs import known_inputs
 from loraedit.editing.reporter import Reporter
 from loraedit.families.base import Encoded, EncoderInput, Fields
-from loraedit.families.encoding import encode_by, made_once
+from loraedit.families.encoding import encode_by, joined, made_once
 from loraedit.storage.files import fingerprint, save_tensors, try_load_tensors
 from loraedit.types import Pixels
 
@@ -86,8 +86,7 @@ class StageCache:
 
     def prompt_embedding(self, prompt: str) -> Fields:
         """Returns the fields of :class:`Encoded` that depend on a prompt without a picture."""
-        parts = self.embeddings(self._context.family.encoder_inputs(prompt))
-        return {name: value for part in parts for name, value in part.items()}
+        return joined(self.embeddings(self._context.family.encoder_inputs(prompt)))
 
     def _latents(self, clips: Sequence[Pixels], part: int, parts: int) -> list[Tensor]:
         """Returns the latents of clips."""

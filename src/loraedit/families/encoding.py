@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 from typing import TypeVar
 
@@ -14,7 +14,7 @@ from loraedit.families.base import Encoded, EncoderInput, Family, Fields
 from loraedit.storage.files import fingerprint
 from loraedit.types import OnStep, Pixels, no_step
 
-__all__ = ["Embed", "EncodeClips", "embed_prompt", "encode", "encode_by", "input_key", "made_once"]
+__all__ = ["Embed", "EncodeClips", "embed_prompt", "encode", "encode_by", "input_key", "joined", "made_once"]
 
 Embed = Callable[[Sequence[EncoderInput]], list[Fields]]
 EncodeClips = Callable[[Sequence[Pixels]], list[Tensor]]
@@ -49,16 +49,19 @@ def encode_by(family: Family, samples: Sequence[Sample], embed: Embed, encode_cl
     latents = iter(encode_clips([each for some in clips for each in some]))
     encoded = []
     for sample, its_inputs, its_clips in zip(samples, inputs, clips, strict=True):
-        fields: Fields = {}
-        for embedding in islice(embeddings, len(its_inputs)):
-            fields |= embedding
+        fields = joined(islice(embeddings, len(its_inputs)))
         encoded.append(Encoded(**fields, **family.assemble(sample, list(islice(latents, len(its_clips))))))
     return encoded
 
 
 def embed_prompt(family: Family, prompt: str, device: torch.device) -> Fields:
     """Encodes a prompt without a picture."""
-    return {name: value for part in family.embed(family.encoder_inputs(prompt), device) for name, value in part.items()}
+    return joined(family.embed(family.encoder_inputs(prompt), device))
+
+
+def joined(parts: Iterable[Fields]) -> Fields:
+    """Returns the fields of several embeddings together."""
+    return {name: value for part in parts for name, value in part.items()}
 
 
 def input_key(given: EncoderInput) -> str:
