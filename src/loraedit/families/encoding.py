@@ -14,7 +14,17 @@ from loraedit.families.base import Encoded, EncoderInput, Family, Fields
 from loraedit.storage.files import fingerprint
 from loraedit.types import OnStep, Pixels, no_step
 
-__all__ = ["Embed", "EncodeClips", "embed_prompt", "encode", "encode_by", "input_key", "joined", "made_once"]
+__all__ = [
+    "Embed",
+    "EncodeClips",
+    "embed_prompt",
+    "encode",
+    "encode_by",
+    "input_key",
+    "inputs_of",
+    "joined",
+    "made_once",
+]
 
 Embed = Callable[[Sequence[EncoderInput]], list[Fields]]
 EncodeClips = Callable[[Sequence[Pixels]], list[Tensor]]
@@ -43,7 +53,7 @@ def encode(family: Family, samples: Sequence[Sample], device: torch.device, on_s
 
 def encode_by(family: Family, samples: Sequence[Sample], embed: Embed, encode_clips: EncodeClips) -> list[Encoded]:
     """Encodes samples by two functions, which are each called once with everything that the samples consist of."""
-    inputs = [family.encoder_inputs(each.prompt, (each.image, each.condition[-1:])) for each in samples]
+    inputs = [inputs_of(family, each) for each in samples]
     clips = [family.clips(each) for each in samples]
     embeddings = iter(embed([each for some in inputs for each in some]))
     latents = iter(encode_clips([each for some in clips for each in some]))
@@ -52,6 +62,11 @@ def encode_by(family: Family, samples: Sequence[Sample], embed: Embed, encode_cl
         fields = joined(islice(embeddings, len(its_inputs)))
         encoded.append(Encoded(**fields, **family.assemble(sample, list(islice(latents, len(its_clips))))))
     return encoded
+
+
+def inputs_of(family: Family, sample: Sample) -> list[EncoderInput]:
+    """Returns what the encoders read of a sample: its text, its picture, and the last frame that it shows."""
+    return family.encoder_inputs(sample.prompt, (sample.image, sample.condition[-1:]))
 
 
 def embed_prompt(family: Family, prompt: str, device: torch.device) -> Fields:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
 from loraedit.diffusion.samples import Sample
-from loraedit.families.base import EncoderInput, Family
-from loraedit.families.encoding import input_key
+from loraedit.families.base import Family
+from loraedit.families.encoding import input_key, inputs_of
 from loraedit.job.segments import TRAINING_SEGMENTS
 from loraedit.job.targets import Texts
 from loraedit.settings import ResolvedSettings
@@ -67,7 +67,7 @@ def encodings_of(
     samples = list(_generated(texts, segments))
     if trains:
         samples += _trained(settings, texts, segments, references if settings.reference_steps else 0)
-    inputs = [each for sample in samples for each in _inputs(family, sample)]
+    inputs = [each for sample in samples for each in inputs_of(family, sample)]
     if family.card.guided(settings.guidance):
         inputs += family.encoder_inputs("negative")
     read = list({input_key(each): each for each in inputs}.values())
@@ -81,10 +81,6 @@ def encodings_of(
         frames=sum(len(clip) == 1 for clip in clips),
         decoded=segments * (2 if settings.carries and settings.restore_detail else 1),
     )
-
-
-def _inputs(family: Family, sample: Sample) -> Sequence[EncoderInput]:
-    return family.encoder_inputs(sample.prompt, (sample.image, sample.condition[-1:]))
 
 
 def _generated(texts: Texts, segments: int) -> Iterator[Sample]:

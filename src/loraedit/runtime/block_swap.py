@@ -243,7 +243,7 @@ def _layout(tensors: Sequence[Tensor]) -> tuple[list[_Piece], int]:
     pieces, size = [], 0
     for tensor in tensors:
         pieces.append(_Piece(size, tensor.shape, tensor.dtype))
-        size += -(-tensor.numel() * tensor.element_size() // ALIGNMENT) * ALIGNMENT
+        size += -(-tensor.nbytes // ALIGNMENT) * ALIGNMENT
     return pieces, size
 
 
